@@ -1,0 +1,17 @@
+"""Fixtures that every test file shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of open imagery beside the project; tests that look at it skip where it is absent."""
+    if not DATA_DIR.is_dir():
+        pytest.skip("the folder of open imagery (../shared/data) is absent")
+    return DATA_DIR

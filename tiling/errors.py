@@ -1,0 +1,27 @@
+"""The errors that `tiling` raises. Each message names the rule, the value and the remedy, on one line."""
+
+from __future__ import annotations
+
+
+class TilingError(Exception):
+    """Root of every error that the package raises for a user's or the world's mistake."""
+
+
+class SourceError(TilingError):
+    """An image that can't be opened or a region of it that can't be read."""
+
+
+class PlanError(TilingError):
+    """A geometry that would be inexact, would lose pixels, or can't fit into memory."""
+
+
+class RunError(TilingError):
+    """A run folder that is damaged, locked, or belongs to a different run."""
+
+
+class StagingError(TilingError):
+    """Staged tiles that can't be written or read."""
+
+
+class ExportError(TilingError):
+    """A mask that can't be written in the format asked for."""
