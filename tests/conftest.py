@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Speed is a benchmark, never a timed test: a loaded machine must not fail one.
+settings.register_profile("overtile", deadline=None)
+settings.load_profile("overtile")
 
 DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
 
