@@ -1,0 +1,97 @@
+"""The mask: whole shards, a majority pyramid, valid metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiling.geometry import Halo, PixelSize
+from tiling.plan import TilePlan
+from tiling.stitching import LabelClass, Mask, level_shapes, majority
+
+CLASSES = [LabelClass("background", "#000000"), LabelClass("nucleus", "#e69f00")]
+
+
+def make_mask(folder: Path, extent: tuple[int, int] = (1000, 700), core_px: int = 128) -> tuple[Mask, TilePlan]:
+    plan = TilePlan(extent, core_px, (16, 16), Halo(32, 32, 32, 32))
+    return Mask.create(folder / "mask.ome.zarr", plan, CLASSES, PixelSize(0.5, 0.5, "um")), plan
+
+
+def shard_files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("c/*/*")) if f.is_file()}
+
+
+def majority_by_counting(labels: np.ndarray) -> np.ndarray:
+    height, width = labels.shape
+    padded = np.pad(labels, ((0, height % 2), (0, width % 2)), mode="edge")
+    result = np.empty((padded.shape[0] // 2, padded.shape[1] // 2), np.uint8)
+    for y, x in np.ndindex(*result.shape):
+        values = padded[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist()
+        result[y, x] = max(values, key=lambda v: (values.count(v), v if v != 255 else -1))
+    return result
+
+
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]))
+)
+def test_majority_equals_counting(labels: np.ndarray) -> None:
+    np.testing.assert_array_equal(majority(labels), majority_by_counting(labels))
+
+
+def test_pixels_that_no_tile_wrote_are_not_predicted(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path)
+    mask.fill(plan.tile(0), 0)
+    assert (mask.read(plan.tile(0).valid) == 0).all()
+    assert (mask.read(plan.tile(1).valid) == 255).all()
+
+
+def test_each_tile_writes_one_file_and_no_other(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path)
+    rng = np.random.default_rng(0)
+    for tile in plan.tiles():
+        before = shard_files(tmp_path)
+        mask.write(tile, rng.integers(0, 2, tile.valid.shape).astype(np.uint8))
+        after = shard_files(tmp_path)
+        assert set(after) - set(before) == {f"mask.ome.zarr/0/c/{tile.row}/{tile.col}"}
+        assert all(after[name] == data for name, data in before.items())
+
+
+def test_pyramid_of_every_level_is_the_majority_of_the_finer_one(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path, (1301, 1033))
+    rng = np.random.default_rng(1)
+    for tile in plan.tiles():
+        mask.write(tile, rng.integers(0, 3, tile.valid.shape).astype(np.uint8))
+    mask.build_pyramid()
+    assert [level.shape for level in mask.levels] == level_shapes(plan.extent) == [(1301, 1033), (651, 517), (326, 259)]
+    for finer, coarser in zip(mask.levels, mask.levels[1:], strict=False):
+        np.testing.assert_array_equal(coarser[:], majority(finer[:]))
+
+
+def test_rebuilding_above_one_tile_leaves_every_other_file_alone(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path, (1301, 1033))
+    for tile in plan.tiles():
+        mask.fill(tile, 0)
+    mask.build_pyramid()
+    before = shard_files(tmp_path)
+    tile = plan.at(3, 4)
+    mask.fill(tile, 1)
+    mask.build_pyramid([tile.valid])
+    after = shard_files(tmp_path)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"mask.ome.zarr/0/c/3/4", "mask.ome.zarr/1/c/1/2", "mask.ome.zarr/2/c/0/1"}
+    for finer, coarser in zip(mask.levels, mask.levels[1:], strict=False):
+        np.testing.assert_array_equal(coarser[:], majority(finer[:]))
+
+
+def test_metadata_passes_a_public_validator(tmp_path: Path) -> None:
+    validator = pytest.importorskip("ome_zarr_models.v05", reason="ome-zarr-models has no release for this Python")
+    mask, _ = make_mask(tmp_path)
+    import zarr
+
+    image = validator.ImageLabel.from_zarr(zarr.open_group(mask.path, mode="r"))
+    assert [p.label_value for p in image.attributes.ome.image_label.properties] == [0, 1, 255]

@@ -1,0 +1,178 @@
+"""What happened to each tile of a run: append-only JSON-lines segments with one writer.
+
+The ledger is the only truth about what is done. A segment is written whole or not at all, so a driver that
+dies between two of them loses only knowledge of tiles whose shards it can compute again, identically.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.errors import RunError
+from tiling.storage import write_atomic
+
+FLUSH_SECONDS = 0.5
+
+
+class TileState(IntEnum):
+    """The last known state of a tile."""
+
+    PENDING = 0
+    DONE = 1
+    FAILED = 2
+    SKIPPED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TileRecord:
+    """One line of the ledger about one tile."""
+
+    tile: int
+    state: TileState
+    attempts: int = 0
+    digest: str | None = None  # of the valid labels, blake2b-128
+    reason: str | None = None  # why it failed
+    worker: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict[str, float])  # per stage of the tile's walk
+    pixels: int = 0
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the ledger about the whole run: planned, stitched, exported."""
+
+    name: str
+    time: float
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
+class LedgerState:
+    """The ledger folded: one small number per tile, and full records of the failed ones only."""
+
+    states: NDArray[np.uint8]
+    attempts: NDArray[np.uint8]
+    failed: dict[int, TileRecord] = field(default_factory=dict[int, TileRecord])
+    events: list[Event] = field(default_factory=list[Event])
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    pixels: int = 0
+    first_time: float | None = None
+    last_time: float | None = None
+
+    def count(self, state: TileState) -> int:
+        return int(np.count_nonzero(self.states == state))
+
+    def indices(self, *states: TileState) -> NDArray[np.int64]:
+        return np.flatnonzero(np.isin(self.states, states))
+
+    def last_event(self, name: str) -> Event | None:
+        return next((event for event in reversed(self.events) if event.name == name), None)
+
+
+class Ledger:
+    """The ledger of one run folder.
+
+    Args:
+        folder: where the segments lie.
+        tiles: number of tiles of the run's plan.
+    """
+
+    def __init__(self, folder: Path, tiles: int) -> None:
+        self._folder = folder
+        self._tiles = tiles
+        self._lines: list[str] = []
+        self._flushed_at = 0.0
+
+    def append(self, record: TileRecord) -> None:
+        """Add a record; it is on disk after at most half a second of further appends, or after `flush`."""
+        self._lines.append(_dump({**asdict(record), "state": record.state.name.lower()}))
+        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            self.flush()
+
+    def announce(self, name: str, facts: dict[str, Any]) -> None:
+        """Add an event and write it at once."""
+        self._lines.append(_dump({"event": name, "time": time.time(), "facts": facts}))
+        self.flush()
+
+    def flush(self) -> None:
+        if not self._lines:
+            return
+        text = "\n".join(self._lines) + "\n"
+        write_atomic(self._folder / f"{self._next_number():08d}.jsonl", text.encode())
+        self._lines.clear()
+        self._flushed_at = time.monotonic()
+
+    def fold(self) -> LedgerState:
+        """Read every segment in order; the last line about a tile wins.
+
+        Raises:
+            RunError: a segment that is no JSON, or names a tile outside the plan.
+        """
+        state = LedgerState(np.zeros(self._tiles, np.uint8), np.zeros(self._tiles, np.uint8))
+        for path, line in self._read_lines():
+            try:
+                entry = json.loads(line)
+                if "event" in entry:
+                    state.events.append(Event(entry["event"], entry["time"], entry["facts"]))
+                else:
+                    _fold_record(state, _parse_record(entry))
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise RunError(
+                    f"ledger segment {path} holds a line that is no record ({error}): what is done can't be told; "
+                    f"restore the segment, or delete it to compute its tiles again"
+                ) from error
+        return state
+
+    def records(self) -> Iterator[TileRecord]:
+        """Every record in the order of writing."""
+        for _, line in self._read_lines():
+            entry = json.loads(line)
+            if "event" not in entry:
+                yield _parse_record(entry)
+
+    def _segments(self) -> list[Path]:
+        return sorted(self._folder.glob("[0-9]*.jsonl"))
+
+    def _next_number(self) -> int:
+        segments = self._segments()
+        return int(segments[-1].stem) + 1 if segments else 1
+
+    def _read_lines(self) -> Iterator[tuple[Path, str]]:
+        for path in self._segments():
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    yield path, line
+
+
+def _fold_record(state: LedgerState, record: TileRecord) -> None:
+    state.states[record.tile] = record.state
+    state.attempts[record.tile] = min(255, record.attempts)
+    if record.state is TileState.FAILED:
+        state.failed[record.tile] = record
+    else:
+        state.failed.pop(record.tile, None)
+    if record.state is TileState.DONE:
+        state.pixels += record.pixels
+        for stage, seconds in record.seconds.items():
+            state.seconds[stage] = state.seconds.get(stage, 0.0) + seconds
+        state.first_time = record.time if state.first_time is None else state.first_time
+        state.last_time = record.time
+
+
+def _parse_record(entry: dict[str, Any]) -> TileRecord:
+    fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
+    return TileRecord(**fields)
+
+
+def _dump(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, separators=(",", ":"))

@@ -1,0 +1,120 @@
+"""Overlapping tiles in a Zarr array `(tile, y, x, band)`, one tile per chunk.
+
+A staged tile is what a worker loads with one read of one chunk: decoded, gathered from the image's own
+tiling, and mirrored where the image ends before the stride grid does. Staged tiles are disposable.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import BloscCodec
+
+from tiling.errors import StagingError
+from tiling.geometry import Box
+from tiling.plan import Tile, TilePlan
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+
+def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
+    """Read a tile from the image.
+
+    Returns:
+        The read region `(y, x, band)` in the image's dtype, mirrored at the right and bottom where the padded
+        extent reaches beyond the image (mirrored about the last pixel, which itself is not repeated).
+
+    Raises:
+        SourceError: a part of the image that doesn't decode.
+    """
+    held = tile.read.intersect(Box(0, 0, *plan.extent))
+    pixels = source.read(level, held)
+    missing_y, missing_x = tile.read.height - held.height, tile.read.width - held.width
+    if missing_y == 0 and missing_x == 0:
+        return pixels
+    return np.pad(pixels, ((0, missing_y), (0, missing_x), (0, 0)), mode="reflect")
+
+
+class StagedTiles:
+    """The staged array of a run."""
+
+    def __init__(self, path: Path, array: zarr.Array[Any]) -> None:
+        self._path = path
+        self._array = array
+
+    @classmethod
+    def create(cls, path: Path, plan: TilePlan, bands: int, dtype: DTypeLike) -> StagedTiles:
+        """Open the array for a plan, or make it where there is none; staged tiles that it holds stay."""
+        if (path / "zarr.json").is_file():
+            return cls.open(path)
+        height, width = plan.read_shape
+        try:
+            # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does.
+            array = zarr.create_array(
+                path,
+                shape=(plan.count, height, width, bands),
+                chunks=(1, height, width, bands),
+                dtype=np.dtype(dtype),
+                compressors=BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"),
+                fill_value=0,
+                config={"write_empty_chunks": True},
+                dimension_names=("tile", "y", "x", "band"),
+            )
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path, array)
+
+    @classmethod
+    def open(cls, path: Path) -> StagedTiles:
+        array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+        return cls(path, array)
+
+    def write(self, index: int, tile_HWC: NDArray[np.generic]) -> None:
+        """Write one tile, whole or not at all.
+
+        Raises:
+            StagingError: the disk is full or not writable.
+        """
+        try:
+            self._array[index] = tile_HWC
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def read(self, index: int) -> NDArray[np.generic]:
+        """Read one tile `(y, x, band)`.
+
+        Raises:
+            StagingError: the tile isn't staged; an absent chunk would otherwise read as black pixels.
+        """
+        if not self.holds(index):
+            raise StagingError(f"tile {index} is not staged in {self._path}; stage it before it is read")
+        return cast("NDArray[np.generic]", self._array[index])
+
+    def holds(self, index: int) -> bool:
+        return self._chunk(index).is_file()
+
+    def discard(self, index: int) -> None:
+        """Give a tile's disk space back."""
+        self._chunk(index).unlink(missing_ok=True)
+
+    def _chunk(self, index: int) -> Path:
+        return self._path / "c" / str(index) / "0" / "0" / "0"
+
+
+def remove_staged(path: Path) -> None:
+    """Remove the staged array with all that it holds."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _unwritable(path: Path, error: OSError) -> StagingError:
+    return StagingError(
+        f"staging can't write to {path} ({error.strerror or error}): make space or choose another --out, then run the "
+        f"same command again; finished tiles are kept (--no-staging needs no space for staged tiles)"
+    )

@@ -1,0 +1,214 @@
+"""Valid regions become one full-resolution mask: an OME-Zarr 0.5 label image with its pyramid.
+
+Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label metadata, Zarr v3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import dask
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from tiling.errors import RunError
+from tiling.geometry import Box, PixelSize
+from tiling.plan import Tile, TilePlan
+
+NOT_PREDICTED = 255
+BACKGROUND = 0
+SMALLEST_LEVEL_PX = 512
+TASKS_AT_ONCE = 1024
+_OME_UNITS = {"um": "micrometer", "m": "meter"}
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClass:
+    """What a label means, and the colour `#rrggbb` that shows it."""
+
+    name: str
+    color: str
+
+
+class Mask:
+    """The label image of a run. Level 0 has one shard per tile, so no two tiles ever write one file."""
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self.path = path
+        count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
+        self._levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
+
+    @classmethod
+    def create(cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
+        """Make the label image, with every pixel not predicted; open it where it is there already."""
+        if (path / "zarr.json").is_file():
+            return cls.open(path)
+        group = zarr.open_group(path, mode="a", zarr_format=3)
+        shapes = level_shapes(plan.extent)
+        for level, shape in enumerate(shapes):
+            group.create_array(
+                str(level),
+                shape=shape,
+                chunks=(plan.chunk_px, plan.chunk_px),
+                shards=(plan.core_px, plan.core_px),
+                dtype="uint8",
+                fill_value=NOT_PREDICTED,
+                compressors=ZstdCodec(level=3, checksum=True),
+                dimension_names=("y", "x"),
+                overwrite=True,
+            )
+        # The metadata comes last: a folder with it holds every level.
+        group.attrs["ome"] = _ome_metadata(len(shapes), classes, pixel_size)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Mask:
+        try:
+            group = zarr.open_group(path, mode="r" if read_only else "r+")
+            return cls(path, group)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise RunError(f"{path} holds no mask ({error}); run overtile segment on the image again") from error
+
+    @property
+    def levels(self) -> list[zarr.Array[Any]]:
+        return self._levels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return cast("tuple[int, int]", self._levels[0].shape)
+
+    def write(self, tile: Tile, labels: Labels) -> str:
+        """Write a tile's valid region as one whole shard.
+
+        Args:
+            tile: where the labels belong.
+            labels: `(y, x)`, the tile's valid region.
+
+        Returns:
+            The digest of the labels.
+        """
+        if labels.shape != tile.valid.shape:
+            raise AssertionError(f"tile {tile.name}: labels {labels.shape} for a valid region {tile.valid.shape}")
+        self._levels[0][tile.valid.slices] = labels
+        return label_digest(labels)
+
+    def fill(self, tile: Tile, label: int) -> str:
+        """Write one label over a tile's whole valid region."""
+        return self.write(tile, np.full(tile.valid.shape, label, np.uint8))
+
+    def read(self, box: Box, level: int = 0) -> Labels:
+        return cast("Labels", self._levels[level][box.slices])
+
+    def build_pyramid(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
+        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
+        for level in range(1, len(self._levels)):
+            boxes = self._shards(level) if changed is None else self._shards_above(level, changed)
+            for start in range(0, len(boxes), TASKS_AT_ONCE):
+                tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
+                dask.compute(*tasks, scheduler="threads", num_workers=threads)
+
+    def _build_shard(self, level: int, box: Box) -> None:
+        height, width = cast("tuple[int, int]", self._levels[level - 1].shape)
+        finer = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+        self._levels[level][box.slices] = majority(self.read(finer, level - 1))
+
+    def _shards(self, level: int) -> list[Box]:
+        array = self._levels[level]
+        height, width = cast("tuple[int, int]", array.shape)
+        side = cast("tuple[int, int]", array.shards)[0]
+        return [
+            Box(y, x, min(y + side, height), min(x + side, width))
+            for y in range(0, height, side)
+            for x in range(0, width, side)
+        ]
+
+    def _shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
+        factor = 2**level
+        coarse = [Box(b.y0 // factor, b.x0 // factor, -(-b.y1 // factor), -(-b.x1 // factor)) for b in changed]
+        return [s for s in self._shards(level) if any(not s.intersect(c).is_empty for c in coarse)]
+
+
+def majority(labels: Labels) -> Labels:
+    """Halve a label image: each pixel takes the label that most of its 2 x 2 pixels have.
+
+    Ties go to the greater class, so that thin structures stay visible, and never to 'not predicted'. Odd
+    sides count their last row or column twice.
+    """
+    height, width = labels.shape
+    padded = np.pad(labels, ((0, height % 2), (0, width % 2)), mode="edge")
+    # Adding one wraps 255 to 0: 'not predicted' becomes the smallest value and so loses every tie.
+    ranked = padded + np.uint8(1)
+    a, b, c, d = ranked[::2, ::2], ranked[::2, 1::2], ranked[1::2, ::2], ranked[1::2, 1::2]
+    low_1, high_1 = np.minimum(a, b), np.maximum(a, b)
+    low_2, high_2 = np.minimum(c, d), np.maximum(c, d)
+    least, greatest = np.minimum(low_1, low_2), np.maximum(high_1, high_2)
+    middle_1, middle_2 = np.maximum(low_1, low_2), np.minimum(high_1, high_2)
+    lower, upper = np.minimum(middle_1, middle_2), np.maximum(middle_1, middle_2)
+    top_pair = upper == greatest
+    result = np.where(top_pair, greatest, np.where(lower == upper, lower, np.where(least == lower, least, greatest)))
+    # Two equal pairs: the upper pair is the greater class already.
+    return result - np.uint8(1)
+
+
+def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shapes of the mask's levels: halved, rounded up, until the longer side is at most 512 px."""
+    shapes = [extent]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        height, width = shapes[-1]
+        shapes.append((-(-height // 2), -(-width // 2)))
+    return shapes
+
+
+def label_digest(labels: Labels) -> str:
+    """blake2b-128 of the labels in row order."""
+    return hashlib.blake2b(np.ascontiguousarray(labels).data, digest_size=16).hexdigest()
+
+
+def _ome_metadata(levels: int, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> dict[str, Any]:
+    unit = {"unit": _OME_UNITS[pixel_size.unit]} if pixel_size and pixel_size.unit in _OME_UNITS else {}
+    side_y, side_x = (pixel_size.y, pixel_size.x) if pixel_size else (1.0, 1.0)
+    colors = [*((label, *_rgb(item.color), 255 if label else 0) for label, item in enumerate(classes))]
+    colors.append((NOT_PREDICTED, 128, 128, 128, 255))
+    names = {label: item.name for label, item in enumerate(classes)} | {NOT_PREDICTED: "not predicted"}
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": "mask",
+                "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
+                "datasets": [
+                    {
+                        "path": str(level),
+                        "coordinateTransformations": [
+                            {"type": "scale", "scale": [side_y * 2**level, side_x * 2**level]},
+                            # A coarser pixel's centre lies half a coarse pixel, less half a fine one, further in.
+                            {"type": "translation", "translation": [_shift(side_y, level), _shift(side_x, level)]},
+                        ],
+                    }
+                    for level in range(levels)
+                ],
+                "type": "majority of 2 x 2 pixels",
+            }
+        ],
+        "image-label": {
+            "version": "0.5",
+            "colors": [{"label-value": label, "rgba": list(rgba)} for label, *rgba in colors],
+            "properties": [{"label-value": label, "name": name} for label, name in names.items()],
+        },
+    }
+
+
+def _shift(side: float, level: int) -> float:
+    return side * (2**level - 1) / 2
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

@@ -1,0 +1,77 @@
+"""Small files written whole or not at all, and the lock that keeps a run to one driver."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from tiling.errors import RunError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none of it, also after a crash.
+
+    The bytes reach the disk before the name does (fsync, then rename, then fsync of the folder: POSIX
+    rename is atomic, but only the folder's own fsync makes it last).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class RunLock:
+    """One driver per run: an advisory lock that the system itself releases when the driver dies.
+
+    Raises:
+        RunError: another driver holds the run; the message names its host, process and start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "driver.lock"
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> RunLock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 4096, 0).decode(errors="replace") or "an unnamed process"
+            os.close(descriptor)
+            raise RunError(
+                f"run {self._path.parent} is being worked on by another driver ({holder}): two drivers would write "
+                f"one ledger; wait for it or stop it"
+            ) from error
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        holder = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started})
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
