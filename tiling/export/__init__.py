@@ -1,0 +1,1 @@
+"""Exports: one file per format, each from the finished mask alone."""

@@ -1,0 +1,145 @@
+"""Which tiles hold tissue or data; the others are skipped and hold background.
+
+Bright-field slides are judged by Otsu's threshold (IEEE Trans. SMC 9, 1979) on a coarse view. A tile is
+skipped only when nothing in it, nor one coarse pixel around it, looks like tissue even at a quarter of the way
+from the glass to that threshold; where that judgement isn't safe (fluorescence, photographs, rasters without
+nodata), no tile is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from skimage.filters import threshold_otsu
+
+from tiling.errors import SourceError
+from tiling.plan import Tile, TilePlan
+from tiling.thumbnail import block_mean, screen_factor, to_display
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+COARSE_PX = 16
+GLASS_BRIGHTNESS = 200
+SHARE_OF_THRESHOLD = 0.25
+MICROSCOPY_MPP = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """A coarse picture of what counts as foreground, and why.
+
+    Attributes:
+        coarse: `(y, x)` bool, one value per `factor` x `factor` level pixels; None keeps every tile.
+        factor: level pixels per coarse pixel along y and x.
+        reason: one sentence for the run card and the person.
+    """
+
+    coarse: NDArray[np.bool_] | None
+    factor: tuple[float, float]
+    reason: str
+
+    def keeps(self, tile: Tile) -> bool:
+        if self.coarse is None:
+            return True
+        (fy, fx), valid = self.factor, tile.valid
+        y0, y1 = max(0, int(valid.y0 / fy) - 1), int(np.ceil(valid.y1 / fy)) + 1
+        x0, x1 = max(0, int(valid.x0 / fx) - 1), int(np.ceil(valid.x1 / fx)) + 1
+        return bool(self.coarse[y0:y1, x0:x1].any())
+
+    def skipped(self, plan: TilePlan) -> list[Tile]:
+        return [tile for tile in plan.tiles() if not self.keeps(tile)]
+
+
+def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
+    """Judge which parts of a level are worth computing.
+
+    Args:
+        source: the image.
+        level: the level being segmented.
+        mode: `none`, `auto`, or the path of a mask image whose non-zero pixels are foreground (any size, the
+            same aspect as the image).
+
+    Raises:
+        SourceError: a mask file that can't be read or doesn't lie on the image.
+    """
+    if mode == "none":
+        return Foreground(None, (1, 1), "every tile is computed, as asked")
+    if mode != "auto":
+        return _from_mask(source, level, Path(mode))
+    if source.nodata is not None:
+        return _without_nodata(source, level)
+    return _tissue(source, level)
+
+
+def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Path) -> None:
+    """Write a picture of the image at screen size with the skipped tiles greyed and crossed."""
+    factor = screen_factor(*plan.extent)
+    picture = Image.fromarray(to_display(block_mean(source, level, factor)))
+    draw = ImageDraw.Draw(picture, "RGBA")
+    for tile in skipped:
+        left, top, right, bottom = (v / factor for v in (tile.valid.x0, tile.valid.y0, tile.valid.x1, tile.valid.y1))
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=(96, 96, 96, 140), outline=(64, 64, 64, 255))
+        draw.line((left, top, right, bottom), fill=(64, 64, 64, 255))
+        draw.line((left, bottom, right, top), fill=(64, 64, 64, 255))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _tissue(source: ImageSource, level: int) -> Foreground:
+    keep_all = Foreground(None, (1, 1), "every tile is computed: ")
+    pixel_size = source.levels[level].pixel_size
+    if pixel_size is None or pixel_size.unit != "um" or pixel_size.x > MICROSCOPY_MPP:
+        return _because(keep_all, "the image has no microscopic pixel size, so it may be no slide")
+    if len(source.bands) != 3 or source.dtype != np.uint8:
+        return _because(keep_all, "only 8-bit RGB slides are judged by colour")
+    means = block_mean(source, level, COARSE_PX)
+    # Glass is white in every band; stain takes light from at least one.
+    absorbed = 255 - means.min(axis=-1)
+    if np.ptp(absorbed) < 1:
+        return _because(keep_all, "the image is of one colour")
+    threshold = float(threshold_otsu(absorbed))
+    glass = absorbed[absorbed < threshold]
+    level_of_glass = float(np.median(glass)) if glass.size else 255.0
+    if 255 - level_of_glass < GLASS_BRIGHTNESS:
+        return _because(keep_all, "the background is not bright, so the image is no bright-field slide")
+    cautious = level_of_glass + SHARE_OF_THRESHOLD * (threshold - level_of_glass)
+    reason = f"bright-field slide: tiles in which nothing absorbs more than {cautious:.0f} of 255 are skipped"
+    return Foreground(absorbed > cautious, (COARSE_PX, COARSE_PX), reason)
+
+
+def _without_nodata(source: ImageSource, level: int) -> Foreground:
+    means = block_mean(source, level, COARSE_PX)
+    nodata = np.float32(source.nodata)
+    # A block's mean equals nodata to the last bit only where rounding is none: a block of nothing else.
+    empty = np.isnan(means).all(-1) if np.isnan(nodata) else np.isclose(means, nodata, rtol=0, atol=1e-3).all(-1)
+    reason = f"tiles in which every pixel is nodata ({source.nodata:g}) are skipped"
+    return Foreground(~empty, (COARSE_PX, COARSE_PX), reason)
+
+
+def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:
+    try:
+        with Image.open(path) as picture:
+            coarse = np.asarray(picture.convert("L")) > 0
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise SourceError(
+            f"foreground mask {path} can't be read ({error}); give none, auto or an image file"
+        ) from error
+    wanted = source.levels[level]
+    factor = wanted.height / coarse.shape[0], wanted.width / coarse.shape[1]
+    if not 0.98 < factor[0] / factor[1] < 1.02:
+        raise SourceError(
+            f"foreground mask {path} is {coarse.shape[0]} x {coarse.shape[1]} px and the level {wanted.height} x "
+            f"{wanted.width}: their aspects differ, so it doesn't lie on the image; give a mask of the same aspect"
+        )
+    return Foreground(coarse, factor, f"tiles without a pixel of {path.name} are skipped")
+
+
+def _because(foreground: Foreground, reason: str) -> Foreground:
+    return Foreground(foreground.coarse, foreground.factor, foreground.reason + reason)

@@ -1,0 +1,106 @@
+"""The run folder: one image, one model, one geometry. See DESIGN's layout in docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tiling.card import RunCard
+from tiling.errors import RunError
+from tiling.geometry import Halo, PixelSize
+from tiling.ledger import Ledger
+from tiling.plan import TilePlan
+from tiling.source import ImageSource, open_source
+from tiling.staging import StagedTiles, remove_staged
+from tiling.stitching import LabelClass, Mask
+from tiling.storage import write_atomic
+
+
+class Run:
+    """An opened run folder. Opening reads one small file; arrays open when they are asked for."""
+
+    def __init__(self, path: Path, card: RunCard) -> None:
+        self.path = path
+        self.card = card
+        geometry = card.geometry
+        self.plan = TilePlan(card.image.extent, geometry.core_px, geometry.stride, Halo(*geometry.halo))
+        self.ledger = Ledger(path / "ledger", self.plan.count)
+
+    @classmethod
+    def create_or_resume(cls, path: Path, card: RunCard) -> Run:
+        """Make the folder, or go on with it when it holds the same run.
+
+        Raises:
+            RunError: the folder holds a different run (the differences are named), or something else.
+        """
+        if (path / "run.json").is_file():
+            run = cls.open(path)
+            differences = run.card.differences(card)
+            if differences:
+                raise RunError(
+                    f"{path} holds a different run ({'; '.join(differences)}): mixing two runs would mix their labels; "
+                    f"choose another --out, or repeat the command that made it"
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(p.name != "driver.lock" for p in path.iterdir())):
+            raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")
+        write_atomic(path / "run.json", (card.model_dump_json(indent=2) + "\n").encode())
+        return cls(path, card)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run that exists.
+
+        Raises:
+            RunError: no run there, or its card is damaged.
+        """
+        file = path / "run.json"
+        try:
+            return cls(path, RunCard.model_validate_json(file.read_bytes()))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunError(f"{path} holds no run (no run.json); give the folder that --out named") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise RunError(f"{file} is no run card ({where}: {problem['msg']}); restore it from a backup") from error
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        recorded = self.card.image.pixel_size
+        if recorded is None:
+            return None
+        y, x, unit = recorded
+        return PixelSize(y, x, unit)  # type: ignore[arg-type]
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
+    def mask_path(self) -> Path:
+        return self.path / "mask.ome.zarr"
+
+    @property
+    def staged_path(self) -> Path:
+        return self.path / "staged.zarr"
+
+    def create_mask(self) -> Mask:
+        classes = [LabelClass(item.name, item.color) for item in self.card.model.classes]
+        return Mask.create(self.mask_path, self.plan, classes, self.pixel_size)
+
+    def open_mask(self, *, read_only: bool = False) -> Mask:
+        return Mask.open(self.mask_path, read_only=read_only)
+
+    def create_staged(self) -> StagedTiles:
+        image = self.card.image
+        return StagedTiles.create(self.staged_path, self.plan, len(image.bands), image.dtype)
+
+    def open_staged(self) -> StagedTiles:
+        return StagedTiles.open(self.staged_path)
+
+    def remove_staged(self) -> None:
+        remove_staged(self.staged_path)
+
+    def open_source(self) -> ImageSource:
+        return open_source(self.card.image.path)

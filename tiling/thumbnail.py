@@ -1,0 +1,90 @@
+"""Coarse views of an image in bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.geometry import Box, ceil_to
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+READ_PX = 1024
+SCREEN_PX = 1600
+
+
+def block_mean(source: ImageSource, level: int, factor: int, *, threads: int = 2) -> NDArray[np.float32]:
+    """Mean of every `factor` x `factor` square of a level: `(ceil(y / factor), ceil(x / factor), band)`.
+
+    Starts from the coarsest pyramid level that a whole number of its pixels fits, so that a slide with a
+    pyramid is never decoded in full. Squares at the right and bottom average the pixels that they have.
+    NaN counts as no pixel; a square of nothing else is NaN.
+    """
+    start, inner = _coarsest_fitting(source, level, factor)
+    height, width = source.levels[start].height, source.levels[start].width
+    side = ceil_to(READ_PX, inner)
+    boxes = [
+        Box(y, x, min(y + side, height), min(x + side, width))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+    wanted = source.levels[level]
+    shape = (-(-wanted.height // factor), -(-wanted.width // factor), len(source.bands))
+    coarse = np.full((max(shape[0], -(-height // inner)), max(shape[1], -(-width // inner)), shape[2]), np.nan, "f4")
+
+    def fill(box: Box) -> None:
+        means = _means(source.read(start, box), inner)
+        y, x = box.y0 // inner, box.x0 // inner
+        coarse[y : y + means.shape[0], x : x + means.shape[1]] = means
+
+    dask.compute(*(dask.delayed(fill)(box) for box in boxes), scheduler="threads", num_workers=threads)
+    return coarse[: shape[0], : shape[1]]
+
+
+def screen_factor(height: int, width: int) -> int:
+    """The whole-number factor that brings a level to screen size."""
+    return max(1, -(-max(height, width) // SCREEN_PX))
+
+
+def to_display(means: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture `(y, x, 3)` uint8 of block means: the first three bands, or one band in gray.
+
+    Eight-bit images are shown as they are; others are stretched between their 1st and 99th percentile.
+    """
+    bands = means[..., :3] if means.shape[-1] >= 3 else np.repeat(means[..., :1], 3, axis=-1)
+    finite = bands[np.isfinite(bands)]
+    low, high = (0.0, 255.0) if finite.size == 0 else (float(finite.min()), float(finite.max()))
+    if low < 0 or high > 255 or high <= 1:
+        low, high = (float(v) for v in np.percentile(finite, (1, 99)))
+    else:
+        low, high = 0.0, 255.0
+    stretched = (np.nan_to_num(bands, nan=low) - low) / max(high - low, 1e-12)
+    return (np.clip(stretched, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _coarsest_fitting(source: ImageSource, level: int, factor: int) -> tuple[int, int]:
+    base = source.levels[level].downsample
+    best = (level, factor)
+    for candidate in source.levels[level + 1 :]:
+        ratio = candidate.downsample / base
+        whole = round(ratio)
+        if whole <= factor and factor % whole == 0 and abs(ratio - whole) < 0.01 * whole:
+            best = (candidate.index, factor // whole)
+    return best
+
+
+def _means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
+    values = pixels.astype(np.float32)
+    held = np.isfinite(values)
+    sums, counts = _sums(np.where(held, values, 0), factor), _sums(held.astype(np.float32), factor)
+    with np.errstate(invalid="ignore"):
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
+
+
+def _sums(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    rows = np.add.reduceat(values, np.arange(0, values.shape[0], factor), axis=0)
+    return np.add.reduceat(rows, np.arange(0, values.shape[1], factor), axis=1)
