@@ -1,0 +1,28 @@
+"""The networks, by the name that a bundle's card gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from unet_core.errors import BundleError
+from unet_core.models.unet import UNet
+
+MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
+
+
+def build(name: str, parameters: Mapping[str, Any]) -> nn.Module:
+    """The network `name` with its constructor's `parameters`, freshly initialised, in training mode.
+
+    Raises BundleError for a name that isn't registered or parameters that the network doesn't take.
+    """
+    if name not in MODELS:
+        raise BundleError(f"no network is called {name!r}; the known ones are {', '.join(sorted(MODELS))}")
+    try:
+        return MODELS[name](**parameters)
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"network {name!r} can't be built from {dict(parameters)!r}: {error}; correct the card's parameters"
+        ) from error

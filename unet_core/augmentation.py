@@ -1,0 +1,138 @@
+"""Varied crops of training examples: every random choice follows from the generator handed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unet_core.data import Example
+from unet_core.errors import TrainingError
+from unet_core.recipe import TrainingConfig, Variation
+
+# Optical densities of haematoxylin, eosin and DAB in red, green, blue: Ruifrok and Johnston 2001.
+_STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_STAINS_INVERSE = torch.linalg.inv(_STAINS)
+
+
+class CropSampler:
+    """Batches of varied crops, each a function of the seed and the step's number alone.
+
+    Groups are drawn by their `share`, examples evenly within a group. Raises TrainingError for an example
+    whose group the configuration doesn't name.
+    """
+
+    def __init__(self, config: TrainingConfig, examples: Sequence[Example], full_scale: float) -> None:
+        self.config, self.full_scale = config, full_scale
+        self.members: dict[str, list[Example]] = {}
+        for example in examples:
+            self.members.setdefault(example.group, []).append(example)
+        unknown = self.members.keys() - config.groups.keys()
+        if unknown:
+            raise TrainingError(
+                f"examples are of the groups {sorted(unknown)}, the recipe varies {sorted(config.groups)}: "
+                "add a [training.groups] entry for each"
+            )
+        self.groups = sorted(self.members)
+        shares = np.array([config.groups[group].share for group in self.groups])
+        self.chances = shares / shares.sum()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Float images `(batch, N, tile_px, tile_px)` in raw units and int64 labels `(batch, tile_px, tile_px)`."""
+        random = np.random.default_rng((self.config.seed, step))
+        crops: list[tuple[Tensor, Tensor]] = []
+        for index in random.choice(len(self.groups), self.config.batch, p=self.chances):
+            group = self.groups[int(index)]
+            example = self.members[group][int(random.integers(len(self.members[group])))]
+            variation = self.config.groups[group]
+            crops.append(draw_crop(example, self.config.tile_px, self.full_scale, variation, random))
+        return torch.stack([image for image, _ in crops]), torch.stack([labels for _, labels in crops])
+
+
+def draw_crop(
+    example: Example, tile_px: int, full_scale: float, variation: Variation, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A varied square of one example: float image `(N, tile_px, tile_px)` in raw units, int64 labels.
+
+    Turned, mirrored and scaled about a random centre; what lies outside the image is its mirror image.
+    Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`.
+    """
+    image_NHW, labels_HW = _warp(example, tile_px, variation, random)
+    image_NHW = _recolour(image_NHW / full_scale, variation, random)
+    image_NHW = _degrade(image_NHW, variation, random)
+    return image_NHW.clamp(0, 1) * full_scale, labels_HW
+
+
+def _warp(example: Example, tile_px: int, variation: Variation, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    height, width = example.labels_HW.shape
+    scale = math.exp(random.uniform(*np.log(variation.scale)))
+    cos, sin = _turn(random) if variation.rotate else (1.0, 0.0)
+    mirrored = -1.0 if variation.rotate and random.random() < 0.5 else 1.0
+    side = tile_px / scale
+    y, x = (_centre(length, side, random) for length in (height, width))
+    # grid_sample counts in half-lengths from the middle of the image: x to the right, then y downwards.
+    theta = torch.tensor(
+        [
+            [mirrored * cos * side / width, -sin * side / width, 2 * x / width - 1],
+            [mirrored * sin * side / height, cos * side / height, 2 * y / height - 1],
+        ],
+        dtype=torch.float32,
+    )
+    grid_1HW2 = functional.affine_grid(theta[None], [1, 1, tile_px, tile_px], align_corners=False)
+    image_1NHW = torch.from_numpy(example.image_HWN.astype(np.float32)).permute(2, 0, 1)[None]
+    if scale < 1:  # bilinear sampling alone would skip pixels and alias
+        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+        image_1NHW = functional.interpolate(image_1NHW, size, mode="bilinear", antialias=True)
+    labels_11HW = torch.from_numpy(example.labels_HW.astype(np.float32))[None, None]
+    image_1NHW = functional.grid_sample(image_1NHW, grid_1HW2, "bilinear", "reflection", align_corners=False)
+    labels_11HW = functional.grid_sample(labels_11HW, grid_1HW2, "nearest", "reflection", align_corners=False)
+    return image_1NHW[0], labels_11HW[0, 0].round().long()
+
+
+def _turn(random: np.random.Generator) -> tuple[float, float]:
+    """Cosine and sine of a quarter turn half of the time, so that sharp pixels are seen too, else of any turn."""
+    quarter = int(random.integers(4))
+    angle = random.uniform(0, 2 * math.pi) if random.random() < 0.5 else quarter * math.pi / 2
+    return math.cos(angle), math.sin(angle)
+
+
+def _centre(length: int, side: float, random: np.random.Generator) -> float:
+    margin = min(side, length) / 2
+    return random.uniform(margin, length - margin)
+
+
+def _recolour(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
+    """Stain, gamma, gain and offset of an image within 0..1."""
+    if variation.stain and image_NHW.shape[0] == 3:
+        factors = torch.tensor(random.uniform(1 - variation.stain, 1 + variation.stain, 3), dtype=torch.float32)
+        density_NP = -image_NHW.clamp(1 / 255, 1).log().flatten(1)
+        mixing = _STAINS.T @ torch.diag(factors) @ _STAINS_INVERSE.T
+        image_NHW = (-(mixing @ density_NP)).exp().reshape(image_NHW.shape).clamp(0, 1)
+    gamma, gain = (math.exp(random.uniform(-width, width)) for width in (variation.gamma, variation.gain))
+    offset = random.uniform(-variation.offset, variation.offset)
+    return image_NHW.clamp(0, 1) ** gamma * gain + offset
+
+
+def _degrade(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
+    """Gaussian blur and noise, each for a third of the crops."""
+    if variation.blur_px and random.random() < 1 / 3:
+        image_NHW = _blurred(image_NHW, random.uniform(0.3, max(0.3, variation.blur_px)))
+    if variation.noise and random.random() < 1 / 3:
+        strength = np.float32(random.uniform(0, variation.noise))
+        grain = random.standard_normal(tuple(image_NHW.shape), dtype=np.float32) * strength
+        image_NHW = image_NHW + torch.from_numpy(grain)
+    return image_NHW
+
+
+def _blurred(image_NHW: Tensor, sigma_px: float) -> Tensor:
+    radius = math.ceil(3 * sigma_px)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).reshape(1, 1, 1, -1)
+    padded_N1HW = functional.pad(image_NHW[:, None], [radius] * 4, mode="replicate")
+    rows_N1HW = functional.conv2d(padded_N1HW, kernel)
+    return functional.conv2d(rows_N1HW, kernel.transpose(2, 3))[:, 0]
