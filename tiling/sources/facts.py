@@ -1,0 +1,89 @@
+"""What is known of an image before a pixel is read: levels, bands, georeference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.geometry import Box, PixelSize
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the pyramid; level 0 is the full resolution.
+
+    `downsample` is the side of this level's pixel in pixels of level 0 (the mean over both axes).
+    """
+
+    index: int
+    height: int
+    width: int
+    downsample: float
+    pixel_size: PixelSize | None
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where level 0 lies on the earth (OGC GeoTIFF 1.1).
+
+    `affine` is `(a, b, c, d, e, f)` with `x = a*col + b*row + c` and `y = d*col + e*row + f`, from the corner
+    (not the centre) of a pixel to map coordinates; None where only ground control points are known.
+    `crs` is `"EPSG:n"` or the file's own citation. `geokeys`, `double_params` and `ascii_params` are the file's
+    raw keys, so that an export can repeat them exactly. `tiepoints` are `(col, row, k, x, y, z)`.
+    """
+
+    crs: str | None
+    affine: tuple[float, float, float, float, float, float] | None
+    geokeys: tuple[int, ...] = ()
+    double_params: tuple[float, ...] = ()
+    ascii_params: str = ""
+    tiepoints: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """All that is known of an image without its pixels; small, and safe to send to another process."""
+
+    format: str
+    bands: tuple[str, ...]
+    dtype: np.dtype[np.generic]
+    levels: tuple[Level, ...]
+    photometric: str
+    nodata: float | None = None
+    georeference: Georeference | None = None
+    has_alpha: bool = False
+
+
+class Reader(Protocol):
+    """An open file of one format. Safe to call from several threads at once."""
+
+    @property
+    def facts(self) -> ImageFacts: ...
+
+    def read(self, level: int, box: Box) -> npt.NDArray[np.generic]:
+        """Pixels `(y, x, band)` of a box that lies inside the level."""
+        ...
+
+    def chunk_px(self, level: int) -> tuple[int, int]:
+        """Height and width of a piece that is cheap to read on its own."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def make_levels(shapes: list[tuple[int, int]], pixel_size: PixelSize | None) -> tuple[Level, ...]:
+    """Levels for pyramid shapes `(height, width)`, largest first, from level 0's pixel size."""
+    height, width = shapes[0]
+    levels: list[Level] = []
+    for index, (h, w) in enumerate(shapes):
+        fy, fx = height / h, width / w
+        size = PixelSize(pixel_size.y * fy, pixel_size.x * fx, pixel_size.unit) if pixel_size else None
+        levels.append(Level(index, h, w, (fy + fx) / 2, size))
+    return tuple(levels)

@@ -1,0 +1,64 @@
+"""What a file may claim before it is refused, and the one boundary where library errors become ours.
+
+Every figure that a header claims is compared with these limits, or with the file's true length, before
+memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from xml.etree.ElementTree import ParseError
+
+from tiling.errors import SourceError
+
+MAX_DECODED_BYTES = 512 * 1024**2  # one strip, tile or whole image that offers no access inside it
+MAX_ENCODED_BYTES = 512 * 1024**2  # compressed bytes handed to a decoder in one piece
+MAX_SIDE_PX = 2**31 - 1
+MAX_DIRECTORIES = 65_536
+MAX_TAGS = 4096
+MAX_TAG_BYTES = 64 * 1024**2  # offsets of four million tiles in BigTIFF take half of it
+MAX_SEGMENTS = 4 * 1024**2
+MAX_BANDS = 1024
+MAX_LEVELS = 32
+MAX_SCANS = 256  # of a progressive JPEG: each scan costs a pass over the whole image
+
+# What tifffile, imagecodecs, numpy and the parsers of the standard library raise on hostile bytes. OSError is
+# here because zlib-like readers use it for bad data and because a failed read of the disk is the world's fault.
+LIBRARY_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    ParseError,
+)
+
+
+@contextmanager
+def source_errors(where: str) -> Generator[None]:
+    """Turn whatever the libraries raise inside into a one-line `SourceError` that starts with `where`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except LIBRARY_ERRORS as error:
+        raise SourceError(f"{where}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text without line breaks or control characters, at most 200 of them."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:200] or type(error).__name__

@@ -1,0 +1,117 @@
+"""OME-XML: which page holds which channel, what channels are called, how large a pixel is.
+
+OME Model 2016-06, https://docs.openmicroscopy.org/ome-model/. The first image that has pixels is the slide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from tiling.errors import SourceError
+from tiling.geometry import PixelSize
+from tiling.sources.limits import MAX_BANDS
+
+_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class OmeImage:
+    """One image of an OME-TIFF, at its first z and t. `pages` are page numbers, one per channel, in order."""
+
+    pages: tuple[int, ...]
+    channel_names: tuple[str, ...]
+    samples_per_channel: int
+    pixel_size: PixelSize | None
+
+
+def parse_ome(xml: str, file_name: str) -> OmeImage:
+    """Read the first image of OME-XML. `file_name` tells planes of this file from those in others.
+
+    `SourceError` where the XML is broken, declares entities, or keeps the planes in another file.
+    """
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise SourceError("OME-XML declares a document type or entities, which are never followed; remove them")
+    try:
+        root = ElementTree.fromstring(xml)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise SourceError(f"OME-XML can't be parsed: {error}") from error
+    for image in _children(root, "Image"):
+        for pixels in _children(image, "Pixels"):
+            return _image(root, pixels, file_name)
+    raise SourceError("OME-XML names no image with pixels in this file")
+
+
+def _image(root: ElementTree.Element, pixels: ElementTree.Element, file_name: str) -> OmeImage:
+    channels = _children(pixels, "Channel")
+    samples = _integer(channels[0], "SamplesPerPixel", 1) if channels else 1
+    count = _integer(pixels, "SizeC", 1)
+    if samples < 1 or count < 1 or count > MAX_BANDS:
+        raise SourceError(f"OME-XML names {count} channels of {samples} samples; 1 to {MAX_BANDS} are allowed")
+    planes = max(1, count // samples)
+    pages = _channel_pages(root, pixels, planes, file_name)
+    names = tuple(channel.get("Name", "") for channel in channels[:planes])
+    return OmeImage(pages, names, samples, _pixel_size(pixels))
+
+
+def _channel_pages(
+    root: ElementTree.Element, pixels: ElementTree.Element, planes: int, file_name: str
+) -> tuple[int, ...]:
+    """The page of each channel at z = t = 0."""
+    order = pixels.get("DimensionOrder", "XYCZT")[2:]
+    if sorted(order) != ["C", "T", "Z"]:
+        raise SourceError(f"OME-XML gives DimensionOrder {order!r}, which is no order of C, Z and T")
+    sizes = {"C": planes, "Z": max(1, _integer(pixels, "SizeZ", 1)), "T": max(1, _integer(pixels, "SizeT", 1))}
+    strides: dict[str, int] = {}
+    step = 1
+    for axis in order:
+        strides[axis] = step
+        step *= sizes[axis]
+    wanted = {channel * strides["C"]: channel for channel in range(planes)}
+    pages: dict[int, int] = {}
+    for data in _children(pixels, "TiffData"):
+        first = sum(_integer(data, f"First{axis}", 0) * strides[axis] for axis in order)
+        page = _integer(data, "IFD", 0)
+        length = _integer(data, "PlaneCount", 1 if data.get("IFD") is not None else step)
+        for plane, channel in wanted.items():
+            if first <= plane < first + length:
+                _check_file(root, data, file_name)
+                pages[channel] = page + plane - first
+    if not pages:
+        pages = {channel: plane for plane, channel in wanted.items()}
+    if len(pages) < planes:
+        raise SourceError(f"OME-XML places only {len(pages)} of {planes} channels; the file is incomplete")
+    return tuple(pages[channel] for channel in range(planes))
+
+
+def _check_file(root: ElementTree.Element, data: ElementTree.Element, file_name: str) -> None:
+    for uuid in _children(data, "UUID"):
+        other = uuid.get("FileName", "")
+        if other and other.lower() != file_name.lower() and uuid.text != root.get("UUID"):
+            raise SourceError(f"OME-XML keeps pixels in another file, {other!r}; merge them into one OME-TIFF")
+
+
+def _pixel_size(pixels: ElementTree.Element) -> PixelSize | None:
+    sides: list[float] = []
+    for axis in "YX":
+        factor = _MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        try:
+            side = float(pixels.get(f"PhysicalSize{axis}", ""))
+        except ValueError:
+            return None
+        if factor is None or not 0 < side * factor < float("inf"):
+            return None
+        sides.append(side * factor)
+    return PixelSize(sides[0], sides[1], "um")
+
+
+def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    """Children by their name without its namespace, which differs between versions of the schema."""
+    return [child for child in element if child.tag.rpartition("}")[2] == name]
+
+
+def _integer(element: ElementTree.Element, name: str, default: int) -> int:
+    try:
+        return int(element.get(name, default))
+    except ValueError as error:
+        raise SourceError(f"OME-XML gives {name}={element.get(name)!r}, which is no integer") from error
