@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ _TYPES = {
     17: "i8",
     18: "u8",
 }
+_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
 _PAIRS = frozenset({5, 10})  # rationals: two integers to a value
 _ASCII = 2
 # Tags whose values a parser loads at once.
@@ -63,14 +65,14 @@ class TiffLayout:
 
     fd: int
     file_bytes: int
-    order: str  # "<" or ">"
+    order: Literal["<", ">"]
     big: bool
     first_offset: int
 
     @classmethod
     def from_file(cls, fd: int, file_bytes: int) -> TiffLayout:
         header = os.pread(fd, 16, 0)
-        order = {b"II": "<", b"MM": ">"}.get(header[:2])
+        order = _ORDERS.get(header[:2])
         if order is None or len(header) < 8:
             raise SourceError("not a TIFF file: its header is missing")
         version = struct.unpack_from(order + "H", header, 2)[0]

@@ -6,7 +6,7 @@ OME Model 2016-06, https://docs.openmicroscopy.org/ome-model/. The first image t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from tiling.errors import SourceError
 from tiling.geometry import PixelSize
@@ -33,8 +33,8 @@ def parse_ome(xml: str, file_name: str) -> OmeImage:
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise SourceError("OME-XML declares a document type or entities, which are never followed; remove them")
     try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, ValueError) as error:
+        root = ET.fromstring(xml)
+    except (ET.ParseError, ValueError) as error:
         raise SourceError(f"OME-XML can't be parsed: {error}") from error
     for image in _children(root, "Image"):
         for pixels in _children(image, "Pixels"):
@@ -42,7 +42,7 @@ def parse_ome(xml: str, file_name: str) -> OmeImage:
     raise SourceError("OME-XML names no image with pixels in this file")
 
 
-def _image(root: ElementTree.Element, pixels: ElementTree.Element, file_name: str) -> OmeImage:
+def _image(root: ET.Element, pixels: ET.Element, file_name: str) -> OmeImage:
     channels = _children(pixels, "Channel")
     samples = _integer(channels[0], "SamplesPerPixel", 1) if channels else 1
     count = _integer(pixels, "SizeC", 1)
@@ -54,9 +54,7 @@ def _image(root: ElementTree.Element, pixels: ElementTree.Element, file_name: st
     return OmeImage(pages, names, samples, _pixel_size(pixels))
 
 
-def _channel_pages(
-    root: ElementTree.Element, pixels: ElementTree.Element, planes: int, file_name: str
-) -> tuple[int, ...]:
+def _channel_pages(root: ET.Element, pixels: ET.Element, planes: int, file_name: str) -> tuple[int, ...]:
     """The page of each channel at z = t = 0."""
     order = pixels.get("DimensionOrder", "XYCZT")[2:]
     if sorted(order) != ["C", "T", "Z"]:
@@ -84,14 +82,14 @@ def _channel_pages(
     return tuple(pages[channel] for channel in range(planes))
 
 
-def _check_file(root: ElementTree.Element, data: ElementTree.Element, file_name: str) -> None:
+def _check_file(root: ET.Element, data: ET.Element, file_name: str) -> None:
     for uuid in _children(data, "UUID"):
         other = uuid.get("FileName", "")
         if other and other.lower() != file_name.lower() and uuid.text != root.get("UUID"):
             raise SourceError(f"OME-XML keeps pixels in another file, {other!r}; merge them into one OME-TIFF")
 
 
-def _pixel_size(pixels: ElementTree.Element) -> PixelSize | None:
+def _pixel_size(pixels: ET.Element) -> PixelSize | None:
     sides: list[float] = []
     for axis in "YX":
         factor = _MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
@@ -105,12 +103,12 @@ def _pixel_size(pixels: ElementTree.Element) -> PixelSize | None:
     return PixelSize(sides[0], sides[1], "um")
 
 
-def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+def _children(element: ET.Element, name: str) -> list[ET.Element]:
     """Children by their name without its namespace, which differs between versions of the schema."""
     return [child for child in element if child.tag.rpartition("}")[2] == name]
 
 
-def _integer(element: ElementTree.Element, name: str, default: int) -> int:
+def _integer(element: ET.Element, name: str, default: int) -> int:
     try:
         return int(element.get(name, default))
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,7 @@ def _grey_scale(inverted: bool, bits: object, stored: np.dtype[np.generic]) -> C
 
 def _palette(page: TiffPage, directory: Directory, stored: np.dtype[np.generic]) -> Convert:
     colors = directory.values(320)
-    bits = page.bitspersample
+    bits = cast("object", page.bitspersample)  # a tuple where samples differ
     if not isinstance(bits, int) or bits > 16 or stored.kind != "u" or colors is None or colors.size < 3 << bits:
         raise SourceError("palette image without a complete colour map; convert it to RGB")
     table = colors[: 3 << bits].reshape(3, -1).T.astype(np.uint16)

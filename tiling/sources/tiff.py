@@ -161,7 +161,7 @@ def _choose_ome(image: OmeImage, chain: list[Directory], base: TiffPage) -> _Cho
     names += [str(i + 1) for i in range(len(names), len(image.pages))]
     if len(set(names)) < len(names):
         names = [str(i + 1) for i in range(len(names))]
-    if len(names) == 1 and not image.channel_names[:1] == (names[0],):
+    if len(names) == 1 and image.channel_names[:1] != (names[0],):
         names = ["gray"]
     return _Choice("ome-tiff", image.pages, tuple(names), image.pixel_size, None)
 
