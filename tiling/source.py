@@ -106,8 +106,9 @@ class ImageSource:
             raise SourceError(
                 f"{self._path}: box {box} is not inside level {level} of {whole.height} x {whole.width} px"
             )
+        reader = self._opened()
         try:
-            return self._opened().read(level, box)
+            return reader.read(level, box)
         except (SourceError, *LIBRARY_ERRORS) as error:
             raise SourceError(f"{self._path}: level {level}, box {box}: {one_line(error)}") from error
 

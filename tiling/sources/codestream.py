@@ -26,10 +26,12 @@ class Frame:
     components: int
     bits: int
     progressive: bool = False
+    working_factor: int = 1
 
     @property
-    def decoded_bytes(self) -> int:
-        return self.height * self.width * self.components * (1 if self.bits <= 8 else 2)
+    def working_bytes(self) -> int:
+        """Memory that a decoder takes: the pixels, several times over where it keeps coefficients as well."""
+        return self.height * self.width * self.components * -(-self.bits // 8) * self.working_factor
 
 
 def jpeg_frame(data: bytes) -> Frame:
@@ -48,7 +50,8 @@ def jpeg_frame(data: bytes) -> Frame:
             if position + 10 > len(data):
                 break
             bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
-            return Frame(height, width, components, bits, marker in _PROGRESSIVE)
+            progressive = marker in _PROGRESSIVE
+            return Frame(height, width, components, bits, progressive, 4 if progressive else 1)
         if marker == 0xDA:
             break
         position += 2 + struct.unpack_from(">H", data, position + 2)[0]
@@ -99,7 +102,7 @@ def jpeg2000_frame(data: bytes) -> Frame:
     x1, y1, x0, y0 = struct.unpack_from(">4I", data, start + 8)
     components = struct.unpack_from(">H", data, start + 40)[0]
     bits = (data[start + 42] & 0x7F) + 1
-    return Frame(max(0, y1 - y0), max(0, x1 - x0), components, bits)
+    return Frame(max(0, y1 - y0), max(0, x1 - x0), components, bits, working_factor=5 if bits <= 8 else 3)
 
 
 def _jp2_codestream(data: bytes) -> int:

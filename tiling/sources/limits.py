@@ -48,12 +48,10 @@ LIBRARY_ERRORS = (
 
 @contextmanager
 def source_errors(where: str) -> Generator[None]:
-    """Turn whatever the libraries raise inside into a one-line `SourceError` that starts with `where`."""
+    """Turn whatever is raised inside for the file's sake into a one-line `SourceError` that starts with `where`."""
     try:
         yield
-    except SourceError:
-        raise
-    except LIBRARY_ERRORS as error:
+    except (SourceError, *LIBRARY_ERRORS) as error:
         raise SourceError(f"{where}: {one_line(error)}") from error
 
 

@@ -14,11 +14,12 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources import codestream
 from tiling.sources.facts import ImageFacts, make_levels
-from tiling.sources.limits import MAX_BANDS, MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
+from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
 
 Pixels = npt.NDArray[np.generic]
 
 _CHUNK_PX = 1024
+_HEADER_BYTES = 64 * 1024  # where the palette of a JP2 file stands
 _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
     "png": codestream.png_frame,
     "jpeg": codestream.jpeg_frame,
@@ -69,38 +70,51 @@ class RasterReader:
         return self._path.read_bytes()
 
     def _describe(self, data: bytes) -> ImageFacts:
+        """Facts from the header alone, checked against the limits."""
         frame = _FRAMES[self._kind](data)
         if frame.height < 1 or frame.width < 1:
             raise SourceError(f"image of {frame.height} x {frame.width} px is empty")
-        working = frame.decoded_bytes * (4 if frame.progressive or self._kind == "jpeg2000" else 1)
-        if working > MAX_DECODED_BYTES:
+        if frame.working_bytes > MAX_DECODED_BYTES:
             raise SourceError(
-                f"{frame.height} x {frame.width} px take {working} bytes to decode whole, more than "
+                f"{frame.height} x {frame.width} px take {frame.working_bytes} bytes to decode whole, more than "
                 f"{MAX_DECODED_BYTES}; convert to a tiled TIFF"
             )
         if self._kind == "jpeg":
-            if frame.components not in {1, 3}:
-                raise SourceError(f"JPEG of {frame.components} components is not grey or RGB; convert it to RGB")
             codestream.check_jpeg_end(data)
             codestream.check_jpeg_scans(data)
-        first = self._decoded(data) if self._kind != "jpeg" else None
-        self._pixels = first
-        bands = frame.components if first is None else first.shape[2]
-        dtype = first.dtype if first is not None else np.dtype(np.uint8 if frame.bits <= 8 else np.uint16)
-        names = ("gray",) if bands == 1 else ("red", "green", "blue") if bands == 3 else _numbers(bands)
-        photometric = "min-is-black" if bands == 1 else "rgb"
-        return ImageFacts(self._kind, names, dtype, make_levels([(frame.height, frame.width)], None), photometric)
+        names, has_alpha = _bands(self._kind, frame, data)
+        levels = make_levels([(frame.height, frame.width)], None)
+        dtype = np.dtype(np.uint8 if frame.bits <= 8 else np.uint16)
+        photometric = "min-is-black" if len(names) == 1 else "rgb"
+        return ImageFacts(self._kind, names, dtype, levels, photometric, has_alpha=has_alpha)
 
     def _decoded(self, data: bytes) -> Pixels:
-        with source_errors(str(self._path)):
-            pixels: Pixels = _decode(self._kind, data)
-            if pixels.ndim == 2:
-                pixels = pixels[..., np.newaxis]
-            if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= MAX_BANDS or pixels.dtype.kind not in "ui":
-                raise SourceError(f"decodes to {pixels.dtype} of shape {pixels.shape}, which is no image")
-            if self._kind in {"png", "webp"} and pixels.shape[2] in {2, 4}:
-                pixels = np.ascontiguousarray(pixels[..., : pixels.shape[2] - 1])
-            return pixels
+        pixels = _decode(self._kind, data)
+        if pixels.ndim == 2:
+            pixels = pixels[..., np.newaxis]
+        whole, bands, dtype = self._facts.levels[0], len(self._facts.bands), self._facts.dtype
+        drops_alpha = self._kind in {"png", "webp"} and pixels.shape[2] == bands + 1
+        if pixels.shape != (whole.height, whole.width, bands + drops_alpha) or pixels.dtype != dtype:
+            raise SourceError(
+                f"it decodes to {pixels.dtype} of shape {pixels.shape}, its header says {dtype} of "
+                f"{(whole.height, whole.width, bands)}: the file is damaged"
+            )
+        return np.ascontiguousarray(pixels[..., :bands])
+
+
+def _bands(kind: str, frame: codestream.Frame, data: bytes) -> tuple[tuple[str, ...], bool]:
+    """Band names, and whether there is an alpha channel besides."""
+    rgb, gray = ("red", "green", "blue"), ("gray",)
+    if kind == "webp":
+        return rgb, False
+    if kind == "png":
+        color = data[25]
+        return (gray if color in {0, 4} else rgb), color in {4, 6}
+    if kind == "jpeg2000" and frame.components == 1 and b"pclr" in data[:_HEADER_BYTES]:
+        return rgb, False
+    if frame.components in {1, 3}:
+        return (gray if frame.components == 1 else rgb), False
+    raise SourceError(f"{kind} image of {frame.components} components is neither grey nor RGB; convert it to RGB")
 
 
 def _decode(kind: str, data: bytes) -> Pixels:
@@ -111,7 +125,3 @@ def _decode(kind: str, data: bytes) -> Pixels:
     if kind == "jpeg2000":
         return imagecodecs.jpeg2k_decode(data)
     return imagecodecs.webp_decode(data)
-
-
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(str(i + 1) for i in range(count))
