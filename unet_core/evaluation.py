@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unet_core import metrics
-from unet_core.card import Decision, ModelCard, Normalization
+from unet_core.card import ModelCard, Normalization
 from unet_core.data import Example
+from unet_core.predictor import decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def whole_image_labels(
     """Labels `(H, W)` of one pass over the image, mirrored at its right and bottom up to the stride."""
     height, width = image_HWN.shape[:2]
     margin = ((0, -height % stride), (0, -width % stride), (0, 0))
-    image_HWN = np.pad(image_HWN, margin, mode="symmetric")
+    image_HWN = np.pad(image_HWN, margin, mode="reflect")
     with torch.inference_mode():
         image_1NHW = torch.from_numpy(image_HWN.astype(np.float32)).permute(2, 0, 1)[None]
         logits_1CHW = module.eval()(normalized(image_1NHW, card.normalization))
@@ -54,15 +55,6 @@ def normalized(images_NCHW: Tensor, normalization: Normalization) -> Tensor:
     """Float images in raw units, normalised per band, channels last in memory."""
     mean, std = (torch.tensor(each).reshape(1, -1, 1, 1) for each in (normalization.mean, normalization.std))
     return ((images_NCHW - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def decide(logits_NCHW: Tensor, decision: Decision) -> Tensor:
-    """The labels, uint8 `(N, H, W)`, that the card's decision rule draws from the network's outputs."""
-    if decision.rule == "argmax":
-        return logits_NCHW.argmax(dim=1).to(torch.uint8)
-    thresholds = torch.tensor(decision.thresholds).reshape(1, -1, 1, 1)
-    margins_NHW, channels_NHW = (logits_NCHW.float().sigmoid() / thresholds).max(dim=1)
-    return torch.where(margins_NHW >= 1, channels_NHW + 1, 0).to(torch.uint8)
 
 
 def _confusion(module: nn.Module, card: ModelCard, example: Example, stride: int) -> NDArray[np.int64]:

@@ -1,0 +1,322 @@
+"""Training: it learns, continues bit for bit, guards against bad data, and its figures are true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flows.train import DataConfig, read_examples, read_recipe, train
+from unet_core import losses, metrics
+from unet_core.augmentation import draw_crop
+from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle
+from unet_core.data import Example, check_examples, in_validation, modality
+from unet_core.errors import TrainingError
+from unet_core.evaluation import evaluate
+from unet_core.recipe import TrainingConfig, Variation
+from unet_core.training import CHECKPOINT_NAME, Trainer
+
+RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "nuclei.toml"
+CARD = ModelCard(
+    name="discs",
+    description="bright discs on a dark, noisy ground",
+    architecture="unet",
+    parameters={"bands": 1, "classes": 1, "first_channels": 4, "depth": 2},
+    bands=("gray",),
+    dtype="uint8",
+    classes=(ClassInfo("background", "#000000"), ClassInfo("disc", "#56b4e9")),
+    decision=Decision("threshold", (0.5,)),
+    normalization=Normalization((64.0,), (64.0,)),
+    license="Apache-2.0",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def discs(count: int, seed: int) -> list[Example]:
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:48, :40]
+    examples: list[Example] = []
+    for index in range(count):
+        labels_HW = np.zeros((48, 40), bool)
+        for _ in range(3):
+            labels_HW |= (y - random.uniform(0, 48)) ** 2 + (x - random.uniform(0, 40)) ** 2 < random.uniform(20, 90)
+        image_HW = np.where(labels_HW, 170, 70) + random.normal(0, 25, labels_HW.shape)
+        image_HWN = image_HW.clip(0, 255).astype(np.uint8)[..., None]
+        examples.append(Example(str(index), image_HWN, labels_HW.astype(np.uint8)))
+    return examples
+
+
+def a_config(**changes: Any) -> TrainingConfig:
+    fields: dict[str, Any] = {
+        "steps": 60,
+        "batch": 4,
+        "tile_px": 32,
+        "learning_rate": 1e-2,
+        "warmup_steps": 5,
+        "average_decay": 0.9,
+        "groups": {"all": Variation(scale=(0.8, 1.25), gain=0.1, blur_px=0.5, noise=0.05)},
+        "validate_every": 20,
+        "checkpoint_every": 10,
+    }
+    return TrainingConfig(**(fields | changes))
+
+
+def a_trainer(folder: Path, **changes: Any) -> Trainer:
+    return Trainer(a_config(**changes), CARD, discs(8, seed=1), discs(4, seed=2), folder)
+
+
+def test_training_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:
+    progress = a_trainer(tmp_path).run()
+    bundle = load_bundle(tmp_path / "bundle")
+    score = evaluate(bundle.module, bundle.card, discs(4, seed=2))["all"]
+    assert score.mean_iou > 0.8
+    assert score.mean_iou == progress.best_iou == bundle.card.training["validation"]["all"]["mean_iou"]
+    assert bundle.card.training["training_images"] == {"all": 8}
+    assert bundle.card.training["step"] == progress.best_step
+    assert [entry["step"] for entry in progress.history] == [20, 40, 60]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, precision: str) -> None:
+    whole = a_trainer(tmp_path / "whole", precision=precision)
+    whole.run()
+    for until in (14, 37, 60):  # neither a validation nor a checkpoint is due at the first two
+        torch.manual_seed(until)
+        parts = a_trainer(tmp_path / "parts", precision=precision)
+        parts.run(until)
+    assert parts.progress == whole.progress
+    for one, other in ((whole.network, parts.network), (whole.average, parts.average)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+    weights = [tmp_path / run / "bundle" / "weights.safetensors" for run in ("whole", "parts")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    whole = a_trainer(tmp_path / "whole")
+    whole.run(30)
+    a_trainer(tmp_path / "killed").run(20)
+    saved = (tmp_path / "killed" / CHECKPOINT_NAME).read_bytes()
+    a_trainer(tmp_path / "killed").run(26)
+    (tmp_path / "killed" / CHECKPOINT_NAME).write_bytes(saved)  # steps 21 to 26 were lost with the process
+    killed = a_trainer(tmp_path / "killed")
+    assert killed.progress.step == 20
+    killed.run(30)
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, killed.network.state_dict()[name]), name
+
+
+def test_training_may_grow_longer_until_its_rate_falls(tmp_path: Path) -> None:
+    a_trainer(tmp_path, steps=40).run(20)
+    longer = a_trainer(tmp_path, steps=100)
+    longer.run(75)
+    with pytest.raises(TrainingError, match="keep steps as they were"):
+        a_trainer(tmp_path, steps=200)
+
+
+def test_folder_of_another_training_is_refused(tmp_path: Path) -> None:
+    a_trainer(tmp_path).run(2)
+    with pytest.raises(TrainingError, match=r"batch 4 is now 2.*use another folder"):
+        a_trainer(tmp_path, batch=2)
+
+
+def test_broken_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(TrainingError, match="can't be read"):
+        a_trainer(tmp_path)
+
+
+def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = a_trainer(tmp_path)
+    trainer.run(10)
+    saved = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    monkeypatch.setattr(trainer.loss, "forward", lambda logits, _targets: logits.mean() * float("nan"))
+    with pytest.raises(TrainingError, match="step 10: the loss is nan"):
+        trainer.run()
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == saved
+    assert all(bool(torch.isfinite(value).all()) for value in trainer.network.state_dict().values())
+
+
+def test_crop_follows_from_its_generator_and_keeps_labels_on_their_pixels() -> None:
+    example = discs(1, seed=3)[0]
+    bright = Example("labels as image", (example.labels_HW * 255)[..., None], example.labels_HW)
+    for seed in range(20):
+        random, again = np.random.default_rng(seed), np.random.default_rng(seed)
+        image_NHW, labels_HW = draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), random)
+        assert torch.equal(image_NHW, draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), again)[0])
+        # Bilinear values and nearest labels part at the outlines only.
+        assert ((image_NHW[0] > 127.5).long() != labels_HW).float().mean() < 0.02
+
+
+def test_stain_jitter_changes_colour_and_leaves_white_alone() -> None:
+    white = Example("white", np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32), np.uint8))
+    violet = Example("violet", np.full((32, 32, 3), (120, 60, 160), np.uint8), np.zeros((32, 32), np.uint8))
+    changed = [
+        draw_crop(example, 32, 255.0, Variation(stain=0.3), np.random.default_rng(0))[0][:, 16, 16]
+        for example in (white, violet)
+    ]
+    assert torch.allclose(changed[0], torch.full((3,), 255.0), atol=0.01)
+    assert (changed[1] - torch.tensor([120.0, 60.0, 160.0])).abs().max() > 3
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "labels_shape", "greatest", "told"),
+    [
+        ((32, 32, 1), (32, 31), 1, r"labels of odd are \(32, 31\), its image \(32, 32\)"),
+        ((32, 32, 3), (32, 32), 1, "the card wants uint8 .height, width, 1 bands"),
+        ((32, 32, 1), (32, 32), 2, "hold class 2, the card ends at 1"),
+    ],
+)
+def test_example_that_does_not_fit_the_card_is_named(
+    image_shape: tuple[int, ...], labels_shape: tuple[int, ...], greatest: int, told: str
+) -> None:
+    odd = Example("odd", np.zeros(image_shape, np.uint8), np.full(labels_shape, greatest, np.uint8))
+    with pytest.raises(TrainingError, match=told):
+        check_examples([*discs(1, seed=1), odd], CARD)
+
+
+def test_example_of_a_group_without_a_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"groups \['all'\], the recipe varies \['stained'\]"):
+        a_trainer(tmp_path, groups={"stained": Variation()})
+
+
+def test_no_examples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no images"):
+        Trainer(a_config(), CARD, discs(1, seed=1), [], tmp_path)
+
+
+def write_pngs(folder: Path, count: int) -> None:
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for example in discs(count, seed=4):
+        Image.fromarray(example.image_HWN[..., 0]).save(folder / "images" / f"{example.name}.png")
+        Image.fromarray(example.labels_HW * 7).save(folder / "labels" / f"{example.name}.png")
+
+
+def test_recipe_and_png_folders_become_a_bundle(tmp_path: Path) -> None:
+    write_pngs(tmp_path, 24)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"""
+        [data]
+        images = "{tmp_path / "images"}"
+        labels = "{tmp_path / "labels"}"
+        label_kind = "instances"
+        [card]
+        name = "discs"
+        description = "discs"
+        architecture = "unet"
+        parameters = {{ bands = 1, classes = 1, first_channels = 4, depth = 2 }}
+        bands = ["gray"]
+        dtype = "uint8"
+        classes = [{{ name = "background", color = "#000000" }}, {{ name = "disc", color = "#56b4e9" }}]
+        decision = {{ rule = "threshold", thresholds = [0.5] }}
+        normalization = {{ mean = [64], std = [64] }}
+        license = "Apache-2.0"
+        [training]
+        steps = 4
+        batch = 2
+        tile_px = 32
+        groups = {{ all = {{}} }}
+    """)
+    card = load_bundle(train(recipe, tmp_path / "out")).card
+    assert sum(card.training["training_images"].values()) + card.training["validation"]["all"]["images"] == 24
+
+
+def test_image_without_labels_is_named(tmp_path: Path) -> None:
+    write_pngs(tmp_path, 2)
+    (tmp_path / "labels" / "1.png").unlink()
+    with pytest.raises(TrainingError, match=r"1.png' is missing"):
+        read_examples(DataConfig(images=tmp_path / "images", labels=tmp_path / "labels"))
+
+
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no PNG"):
+        read_examples(DataConfig(images=tmp_path, labels=tmp_path))
+
+
+def test_wrong_recipe_names_each_entry(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.read_text().replace("batch = 8", "batch = 0\nspeed = 3"))
+    with pytest.raises(TrainingError, match=r"training.batch: .*; training.speed: "):
+        read_recipe(tmp_path / "r.toml")
+
+
+def test_split_is_the_data_folders_own() -> None:
+    by_hand = [stem for stem in map(str, range(40)) if int(sha1(stem.encode()).hexdigest(), 16) % 10 == 0]
+    assert [stem for stem in map(str, range(40)) if in_validation(stem)] == by_hand == ["4"]
+
+
+def test_metrics_follow_from_the_confusion_matrix() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    predicted = np.array([0, 0, 1, 1, 1, 1, 0, 0])
+    confusion = metrics.confusion_matrix(truth, predicted, 4)
+    assert metrics.iou(confusion) == pytest.approx([2 / 5, 3 / 5, 0, np.nan], nan_ok=True)
+    assert metrics.dice(confusion) == pytest.approx([4 / 7, 6 / 8, 0, np.nan], nan_ok=True)
+    assert metrics.precision(confusion) == pytest.approx([2 / 4, 3 / 4, np.nan, np.nan], nan_ok=True)
+    assert metrics.recall(confusion) == pytest.approx([2 / 3, 3 / 4, 0, np.nan], nan_ok=True)
+    with pytest.raises(ValueError, match=r"labels 0 to 2: they must lie in 0\.\.1"):
+        metrics.confusion_matrix(truth, predicted, 2)
+
+
+def test_dice_loss_follows_its_formula() -> None:
+    logits_NCHW = torch.tensor([2.0, -1.0, 0.5, -3.0]).reshape(1, 1, 2, 2)
+    targets_NCHW = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(1, 1, 2, 2)
+    chance, target = logits_NCHW.sigmoid(), targets_NCHW
+    plain = 1 - (2 * (chance * target).sum() + 1) / (chance.sum() + target.sum() + 1)
+    squared = 1 - (2 * (chance * target).sum() + 1) / ((chance**2).sum() + target.sum() + 1)
+    assert torch.allclose(losses.DiceLoss()(logits_NCHW, targets_NCHW), plain)
+    assert torch.allclose(losses.DiceLoss(squared=True)(logits_NCHW, targets_NCHW), squared)
+    both = losses.DiceBCELoss(dice_weight=0.25)(logits_NCHW, targets_NCHW)
+    assert torch.allclose(both, 0.25 * plain + 0.75 * losses.BCELoss()(logits_NCHW, targets_NCHW))
+    empty = losses.DiceLoss()(torch.full((1, 1, 8, 8), -40.0), torch.zeros(1, 1, 8, 8))
+    assert empty.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_targets_follow_the_decision_rule() -> None:
+    labels_NHW = torch.tensor([[[0, 1, 2]]])
+    threshold = losses.one_hot_targets(labels_NHW, 2, "threshold")
+    argmax = losses.one_hot_targets(labels_NHW, 3, "argmax")
+    assert threshold[0, :, 0].tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert argmax[0, :, 0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_unknown_loss_lists_the_known() -> None:
+    with pytest.raises(TrainingError, match="known ones are bce, dice, dice_bce"):
+        losses.build_loss("focal", {})
+    with pytest.raises(TrainingError, match="epsilon must be positive"):
+        losses.build_loss("dice", {"epsilon": 0})
+
+
+def test_modality_tells_the_kinds_of_microscopy_apart() -> None:
+    dark, grey = np.full((8, 8, 3), 20, np.uint8), np.full((8, 8, 3), 200, np.uint8)
+    pink = np.full((8, 8, 3), (220, 170, 200), np.uint8)
+    assert [modality(image) for image in (dark, grey, pink)] == ["fluorescence", "brightfield", "stained"]
+
+
+def test_shipped_nuclei_model_reaches_its_figures(data_dir: Path) -> None:
+    bundle = load_bundle("nuclei")
+    nuclei = data_dir / "nuclei"
+    _, validation = read_examples(
+        DataConfig(images=nuclei / "images", labels=nuclei / "labels", label_kind="instances", group_by="modality")
+    )
+    claimed = bundle.card.training["validation"]
+    assert len(validation) == claimed["all"]["images"] == 52
+    for group in ("fluorescence", "stained"):
+        some = [example for example in validation if example.group == group][:5]
+        measured = evaluate(bundle.module, bundle.card, some)["all"].mean_iou
+        assert measured > claimed[group]["mean_iou"] - 0.1, group
