@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.facts import Georeference, Level, Reader
-from tiling.sources.limits import LIBRARY_ERRORS, one_line
+from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.raster import RasterReader
 from tiling.sources.tiff import TiffReader
 
@@ -110,7 +110,7 @@ class ImageSource:
         try:
             return reader.read(level, box)
         except (SourceError, *LIBRARY_ERRORS) as error:
-            raise SourceError(f"{self._path}: level {level}, box {box}: {one_line(error)}") from error
+            raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""

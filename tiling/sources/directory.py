@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.errors import SourceError
-from tiling.sources.limits import MAX_DIRECTORIES, MAX_SIDE_PX, MAX_TAG_BYTES, MAX_TAGS
+from tiling.sources.limits import MAX_DIRECTORIES, MAX_SEGMENTS, MAX_SIDE_PX, MAX_TAG_BYTES, MAX_TAGS
 
 _TYPES = {
     1: "u1",
@@ -38,8 +38,13 @@ _TYPES = {
 _ORDERS: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
 _PAIRS = frozenset({5, 10})  # rationals: two integers to a value
 _ASCII = 2
-# Tags whose values a parser loads at once.
-_LOADED_TAGS = frozenset({258, 270, 273, 277, 279, 282, 283, 305, 324, 325, 330, 338, 339, 347, 513, 514, 530})
+# How many values a tag may have that a parser loads at once.
+_MOST_VALUES = {
+    **dict.fromkeys((273, 279, 324, 325), MAX_SEGMENTS),
+    **dict.fromkeys((258, 277, 282, 283, 305, 330, 338, 339, 513, 514, 530), 64 * 1024),
+    270: MAX_TAG_BYTES,
+    347: 1024**2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,6 @@ class Directory:
 
     layout: TiffLayout
     offset: int
-    next_offset: int
     entries: dict[int, Entry]
 
     def values(self, code: int) -> npt.NDArray[np.generic] | None:
@@ -111,7 +115,7 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None or entry.count == 0:
             return default
-        first = Directory(self.layout, self.offset, 0, {code: Entry(entry.kind, 1, entry.position)}).values(code)
+        first = Directory(self.layout, self.offset, {code: Entry(entry.kind, 1, entry.position)}).values(code)
         return default if first is None or not np.isfinite(first[0]) else int(first[0])
 
     def text(self, code: int) -> str:
@@ -145,7 +149,19 @@ class Directory:
 
 def read_directory(layout: TiffLayout, offset: int) -> Directory:
     """Read the directory at `offset`; `SourceError` where it is no directory or claims the impossible."""
-    count_format, count_bytes, entry_bytes = ("Q", 8, 20) if layout.big else ("H", 2, 12)
+    count = _tag_count(layout, offset)
+    entry_bytes, head_bytes = (20, 8) if layout.big else (12, 2)
+    body = os.pread(layout.fd, count * entry_bytes, offset + head_bytes)
+    if len(body) < count * entry_bytes:
+        raise SourceError(f"directory at byte {offset} is cut off by the end of the file: the file is truncated")
+    directory = Directory(layout, offset, dict(_entries(layout, body, count, offset + head_bytes)))
+    if max(directory.height, directory.width) > MAX_SIDE_PX:
+        raise SourceError(f"image of {directory.height} x {directory.width} px is over {MAX_SIDE_PX} px a side")
+    return directory
+
+
+def _tag_count(layout: TiffLayout, offset: int) -> int:
+    count_format, count_bytes = ("Q", 8) if layout.big else ("H", 2)
     head = os.pread(layout.fd, count_bytes, offset) if 8 <= offset < layout.file_bytes else b""
     if len(head) < count_bytes:
         raise SourceError(
@@ -155,17 +171,7 @@ def read_directory(layout: TiffLayout, offset: int) -> Directory:
     count = struct.unpack(layout.order + count_format, head)[0]
     if not 0 < count <= MAX_TAGS:
         raise SourceError(f"directory at byte {offset} claims {count} tags; 1 to {MAX_TAGS} are allowed")
-    link_bytes = 8 if layout.big else 4
-    body = os.pread(layout.fd, count * entry_bytes + link_bytes, offset + count_bytes)
-    if len(body) < count * entry_bytes:
-        raise SourceError(f"directory at byte {offset} is cut off by the end of the file: the file is truncated")
-    link = body[count * entry_bytes :]
-    next_offset = struct.unpack(layout.order + ("Q" if layout.big else "I"), link)[0] if len(link) == link_bytes else 0
-    entries = dict(_entries(layout, body, count, offset + count_bytes))
-    directory = Directory(layout, offset, next_offset, entries)
-    if max(directory.height, directory.width) > MAX_SIDE_PX:
-        raise SourceError(f"image of {directory.height} x {directory.width} px is over {MAX_SIDE_PX} px a side")
-    return directory
+    return count
 
 
 def _entries(layout: TiffLayout, body: bytes, count: int, base: int) -> Iterator[tuple[int, Entry]]:
@@ -180,23 +186,43 @@ def _entries(layout: TiffLayout, body: bytes, count: int, base: int) -> Iterator
         if entry.size_bytes > inline_bytes:
             position = struct.unpack_from(layout.order + ("Q" if layout.big else "I"), body, value_at)[0]
             entry = Entry(kind, values, position)
-            if entry.size_bytes > MAX_TAG_BYTES and code in _LOADED_TAGS:
-                raise SourceError(f"tag {code} claims {entry.size_bytes} bytes; at most {MAX_TAG_BYTES} are read")
+            if values > _MOST_VALUES.get(code, values):
+                raise SourceError(f"tag {code} claims {values} values; at most {_MOST_VALUES[code]} are read")
             if position + entry.size_bytes > layout.file_bytes:
                 continue
         yield code, entry
 
 
-def read_chain(layout: TiffLayout) -> list[Directory]:
-    """The main chain of directories, in file order. A loop, or a link to nowhere, ends the chain."""
-    chain = [read_directory(layout, layout.first_offset)]
-    seen = {layout.first_offset}
-    while (offset := chain[-1].next_offset) and offset not in seen and offset < layout.file_bytes:
-        if len(chain) >= MAX_DIRECTORIES:
-            raise SourceError(f"more than {MAX_DIRECTORIES} directories in one file; split it into several files")
-        seen.add(offset)
-        try:
-            chain.append(read_directory(layout, offset))
-        except SourceError:
-            break
-    return chain
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The file's main chain of directories; each is read when it is asked for."""
+
+    layout: TiffLayout
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def from_layout(cls, layout: TiffLayout) -> Chain:
+        """Follow the links. A loop, or a link to nowhere, ends the chain."""
+        entry_bytes, head_bytes, link_format = (20, 8, "Q") if layout.big else (12, 2, "I")
+        link_bytes = struct.calcsize(link_format)
+        offsets: list[int] = []
+        seen: set[int] = set()
+        offset = layout.first_offset
+        while offset and offset not in seen and offset < layout.file_bytes:
+            if len(offsets) >= MAX_DIRECTORIES:
+                raise SourceError(f"more than {MAX_DIRECTORIES} directories in one file; split it into several files")
+            seen.add(offset)
+            try:
+                count = _tag_count(layout, offset)
+            except SourceError:
+                break
+            offsets.append(offset)
+            link = os.pread(layout.fd, link_bytes, offset + head_bytes + count * entry_bytes)
+            offset = struct.unpack(layout.order + link_format, link)[0] if len(link) == link_bytes else 0
+        return cls(layout, tuple(offsets) or (layout.first_offset,))
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Directory:
+        return read_directory(self.layout, self.offsets[index])

@@ -20,8 +20,11 @@ MAX_ENCODED_BYTES = 512 * 1024**2  # compressed bytes handed to a decoder in one
 MAX_SIDE_PX = 2**31 - 1
 MAX_DIRECTORIES = 65_536
 MAX_TAGS = 4096
-MAX_TAG_BYTES = 64 * 1024**2  # offsets of four million tiles in BigTIFF take half of it
-MAX_SEGMENTS = 4 * 1024**2
+MAX_TAG_BYTES = 32 * 1024**2
+MAX_XML_BYTES = 16 * 1024**2  # a parsed tree takes ten times as much
+MAX_SEGMENTS = 2 * 1024**2  # of one page; half a million px square in tiles of 384 px
+MAX_ALL_SEGMENTS = 8 * 1024**2  # of all pages that are read
+MAX_PYRAMID_PAGES = 256  # pages among which levels are looked for
 MAX_BANDS = 1024
 MAX_LEVELS = 32
 MAX_SCANS = 256  # of a progressive JPEG: each scan costs a pass over the whole image
@@ -52,7 +55,14 @@ def source_errors(where: str) -> Generator[None]:
     try:
         yield
     except (SourceError, *LIBRARY_ERRORS) as error:
-        raise SourceError(f"{where}: {one_line(error)}") from error
+        raise SourceError(f"{where}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, for people: our errors and the disk's as they are, others as signs of damage."""
+    if isinstance(error, (SourceError, OSError)):
+        return one_line(error)
+    return f"damaged or not supported ({type(error).__name__}: {one_line(error)})"
 
 
 def one_line(error: BaseException) -> str:

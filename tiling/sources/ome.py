@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from tiling.errors import SourceError
 from tiling.geometry import PixelSize
-from tiling.sources.limits import MAX_BANDS
+from tiling.sources.limits import MAX_BANDS, MAX_XML_BYTES
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
@@ -30,6 +30,8 @@ def parse_ome(xml: str, file_name: str) -> OmeImage:
 
     `SourceError` where the XML is broken, declares entities, or keeps the planes in another file.
     """
+    if len(xml) > MAX_XML_BYTES:
+        raise SourceError(f"OME-XML of {len(xml)} characters is over {MAX_XML_BYTES}; write it without per-plane data")
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise SourceError("OME-XML declares a document type or entities, which are never followed; remove them")
     try:

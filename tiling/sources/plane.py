@@ -24,7 +24,7 @@ from tiling.sources.limits import (
     MAX_DECODED_BYTES,
     MAX_ENCODED_BYTES,
     MAX_SEGMENTS,
-    one_line,
+    reason,
 )
 from tiling.sources.samples import JPEG_CODES, Interpretation
 
@@ -74,6 +74,15 @@ class Plane:
         return len(self.interpretation.bands)
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.grid.height, self.grid.width
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._offsets)
+
+    @property
     def decoded_bytes(self) -> int:
         """Bytes of one whole decoded segment."""
         return self._segment_pixels * self._stored_samples * self._stored.itemsize
@@ -99,7 +108,7 @@ class Plane:
                 try:
                     pixels = self._part(segment, place, part, cache, key)
                 except (SourceError, *LIBRARY_ERRORS) as error:
-                    raise SourceError(f"segment {segment} {place}: {one_line(error)}") from error
+                    raise SourceError(f"segment {segment} {place}: {reason(error)}") from error
                 y, x = part.y0 - box.y0, part.x0 - box.x0
                 target[y : y + part.height, x : x + part.width] = pixels
 
