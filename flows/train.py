@@ -47,11 +47,11 @@ class Recipe(BaseModel):
     training: TrainingConfig
 
 
-def train(config_path: Path, out: Path, threads: int | None = None) -> Path:
-    """Train as the recipe says, in the folder `out`, and return the folder of the bundle.
+def train(config_path: Path, out: Path | None = None, threads: int | None = None) -> Path:
+    """Train as the recipe says, in the folder `out` (`runs/train-NAME`), and return the bundle's folder.
 
-    The same call again continues where it stopped. Raises TrainingError for a recipe, image or label that
-    can't be used.
+    The same call again continues where it stopped. `threads` overrides the recipe's. Raises TrainingError
+    for a recipe, image or label that can't be used.
     """
     # Reading a recipe needs no torch; a mistake in it is told before torch's seconds of import.
     recipe = read_recipe(config_path)
@@ -61,9 +61,10 @@ def train(config_path: Path, out: Path, threads: int | None = None) -> Path:
     from unet_core.training import BUNDLE_NAME, Trainer
 
     logger.info("%d images to train on, %d to validate on", len(training), len(validation))
-    progress = Trainer(recipe.training, recipe.card, training, validation, out).run()
+    folder = Path("runs") / f"train-{recipe.card.name}" if out is None else out
+    progress = Trainer(recipe.training, recipe.card, training, validation, folder).run()
     logger.info("best mean foreground IoU %.4f, at step %d", progress.best_iou, progress.best_step)
-    return out / BUNDLE_NAME
+    return folder / BUNDLE_NAME
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -115,10 +116,10 @@ def _read_png(path: Path) -> NDArray[Any]:
 
 
 def main() -> None:
-    """`python -m flows.train CONFIG --out FOLDER`."""
+    """`python -m flows.train CONFIG [--out FOLDER] [--threads N]`."""
     parser = argparse.ArgumentParser(description=train.__doc__)
     parser.add_argument("config", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -201,6 +201,12 @@ def test_no_examples_is_refused(tmp_path: Path) -> None:
         Trainer(a_config(), CARD, discs(1, seed=1), [], tmp_path)
 
 
+def test_validation_without_foreground_is_refused(tmp_path: Path) -> None:
+    empty = Example("empty", np.zeros((32, 32, 1), np.uint8), np.zeros((32, 32), np.uint8))
+    with pytest.raises(TrainingError, match="none of the 1 images to validate on holds any foreground"):
+        Trainer(a_config(), CARD, discs(1, seed=1), [empty], tmp_path)
+
+
 def write_pngs(folder: Path, count: int) -> None:
     for kind in ("images", "labels"):
         (folder / kind).mkdir()

@@ -53,6 +53,15 @@ def check_examples(examples: Sequence[Example], card: ModelCard) -> None:
             )
 
 
+def check_measurable(examples: Sequence[Example]) -> None:
+    """Raise TrainingError where validation examples hold no foreground: no figure would be defined."""
+    if not any(example.labels_HW.any() for example in examples):
+        raise TrainingError(
+            f"none of the {len(examples)} images to validate on holds any foreground: no IoU could be measured "
+            "and no bundle chosen; validate on others"
+        )
+
+
 def count_groups(examples: Sequence[Example]) -> dict[str, int]:
     """How many examples each group holds, by the group's name."""
     return dict(sorted(Counter(example.group for example in examples).items()))

@@ -24,7 +24,7 @@ from torch import nn
 from unet_core.augmentation import CropSampler
 from unet_core.bundle import save_bundle
 from unet_core.card import ModelCard
-from unet_core.data import Example, check_examples, count_groups
+from unet_core.data import Example, check_examples, check_measurable, count_groups
 from unet_core.errors import TrainingError
 from unet_core.evaluation import evaluate, normalized
 from unet_core.losses import build_loss, one_hot_targets
@@ -69,6 +69,7 @@ class Trainer:
     ) -> None:
         check_examples(training, card)
         check_examples(validation, card)
+        check_measurable(validation)
         self.config, self.card, self.folder = config, card, folder
         self.training, self.validation = training, validation
         self.sampler = CropSampler(config, training, _FULL_SCALE[card.dtype])
