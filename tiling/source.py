@@ -95,6 +95,11 @@ class ImageSource:
         """Whether the file has an alpha channel, which `bands` leaves out."""
         return self._facts.has_alpha
 
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that reading holds in one process, besides the boxes that it returns."""
+        return self._facts.memory_bytes
+
     def read(self, level: int, box: Box) -> npt.NDArray[np.generic]:
         """Read a box that lies inside the level.
 
@@ -144,10 +149,11 @@ class ImageSource:
         pixel = f", {size.x:.4g} x {size.y:.4g} {size.unit}/px" if size else ", pixel size unknown"
         levels = f"{len(self.levels)} level{'s' if len(self.levels) > 1 else ''}"
         bands = "/".join(self.bands[:6]) + ("/…" if len(self.bands) > 6 else "")
-        return f"{self.format} {first.width} x {first.height} px, {bands} {self.dtype}, {levels}{pixel}"
+        stack = f", first of {self._facts.pages} pages" if self._facts.pages > 1 else ""
+        return f"{self.format} {first.width} x {first.height} px, {bands} {self.dtype}, {levels}{pixel}{stack}"
 
     def close(self) -> None:
-        """Release the file; a later read opens it again."""
+        """Release the file once no other thread reads from it; a later read opens it again."""
         with self._lock:
             reader, self._reader = self._reader, None
         if reader is not None:

@@ -29,6 +29,7 @@ class Dialect:
     band_names: tuple[str, ...]  # empty where the pages' own names serve
     pixel_size: PixelSize | None
     georeference: Georeference | None
+    stack_pages: int = 1  # where nothing says what the pages are, and the second is as large as the first
 
 
 def tell_dialect(path: Path, chain: Chain, base: TiffPage) -> Dialect:
@@ -46,7 +47,15 @@ def tell_dialect(path: Path, chain: Chain, base: TiffPage) -> Dialect:
     reference = geo.read_georeference(chain[0])
     if reference is not None:
         return Dialect("geotiff", (0,), (), geo.ground_pixel_size(reference), reference)
-    return Dialect("tiff", (0,), (), resolution, None)
+    return Dialect("tiff", (0,), (), resolution, None, _stack_pages(chain))
+
+
+def _stack_pages(chain: Chain) -> int:
+    """All pages of the file if the second is as large as the first, else 1."""
+    if len(chain) == 1:
+        return 1
+    first, second = chain[0], chain[1]
+    return len(chain) if (second.height, second.width) == (first.height, first.width) and not second.is_mask else 1
 
 
 def _ome_dialect(image: OmeImage, chain: Chain, base: TiffPage) -> Dialect:

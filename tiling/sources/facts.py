@@ -49,7 +49,11 @@ class Georeference:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """All that is known of an image without its pixels; small, and safe to send to another process."""
+    """All that is known of an image without its pixels; small, and safe to send to another process.
+
+    `memory_bytes` is the most that reading holds besides the boxes that it returns. `pages` is more
+    than 1 for a stack of which nothing says what it is: its first page is read.
+    """
 
     format: str
     bands: tuple[str, ...]
@@ -59,6 +63,8 @@ class ImageFacts:
     nodata: float | None = None
     georeference: Georeference | None = None
     has_alpha: bool = False
+    memory_bytes: int = 0
+    pages: int = 1
 
 
 class Reader(Protocol):

@@ -86,7 +86,15 @@ class RasterReader:
         levels = make_levels([(frame.height, frame.width)], None)
         dtype = np.dtype(np.uint8 if frame.bits <= 8 else np.uint16)
         photometric = "min-is-black" if len(names) == 1 else "rgb"
-        return ImageFacts(self._kind, names, dtype, levels, photometric, has_alpha=has_alpha)
+        return ImageFacts(
+            self._kind,
+            names,
+            dtype,
+            levels,
+            photometric,
+            has_alpha=has_alpha,
+            memory_bytes=frame.working_bytes + len(data),
+        )
 
     def _decoded(self, data: bytes) -> Pixels:
         pixels = _decode(self._kind, data)
@@ -111,7 +119,7 @@ def _bands(kind: str, frame: codestream.Frame, data: bytes) -> tuple[tuple[str, 
         color = data[25]
         return (gray if color in {0, 4} else rgb), color in {4, 6}
     if kind == "jpeg2000" and frame.components == 1 and b"pclr" in data[:_HEADER_BYTES]:
-        return rgb, False
+        raise SourceError("JPEG 2000 image with a palette; convert it to RGB")
     if frame.components in {1, 3}:
         return (gray if frame.components == 1 else rgb), False
     raise SourceError(f"{kind} image of {frame.components} components is neither grey nor RGB; convert it to RGB")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +37,14 @@ class TiffReader:
     """An open TIFF file. Safe to call from several threads at once."""
 
     def __init__(self, path: Path, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._release = weakref.finalize(self, os.close, fd)
         self.cache = SegmentCache(cache_bytes)
         try:
             with source_errors(str(path)):
-                self._levels, self._facts = _parse(path, self._fd)
+                self._levels, self._facts = _parse(path, fd, cache_bytes)
         except SourceError:
-            os.close(self._fd)
+            self._release()
             raise
 
     @property
@@ -65,17 +68,16 @@ class TiffReader:
         if plane.reads_rows:
             return min(_CHUNK_PX, grid.height), min(_CHUNK_PX, grid.width)
         wide = min(grid.width, grid.segment_width * max(1, round(_CHUNK_PX / grid.segment_width)))
-        tall = grid.segment_height * max(1, round(_CHUNK_PX * _CHUNK_PX / wide / grid.segment_height))
+        rows = min(_CHUNK_PX, _CHUNK_PX * _CHUNK_PX / wide)  # strips of wide images make low chunks
+        tall = grid.segment_height * max(1, round(rows / grid.segment_height))
         return min(tall, grid.height), wide
 
     def close(self) -> None:
         self.cache.clear()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._release()
 
 
-def _parse(path: Path, fd: int) -> tuple[list[list[Plane]], ImageFacts]:
+def _parse(path: Path, fd: int, cache_bytes: int) -> tuple[list[list[Plane]], ImageFacts]:
     """The planes of every level, and what is known of the image."""
     chain = Chain.from_layout(TiffLayout.from_file(fd, os.fstat(fd).st_size))
     first = chain[0]
@@ -84,7 +86,9 @@ def _parse(path: Path, fd: int) -> tuple[list[list[Plane]], ImageFacts]:
         dialect = tell_dialect(path, chain, _page(tif, first))
         levels = [[chain[index] for index in dialect.pages], *find_levels(chain, dialect.pages)]
         planes = _planes(tif, levels)
-    return planes, _facts(dialect, planes, read_nodata(first))
+    # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
+    largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
+    return planes, replace(_facts(dialect, planes), nodata=read_nodata(first), memory_bytes=cache_bytes + 2 * largest)
 
 
 def _page(tif: TiffFile, directory: Directory) -> TiffPage:
@@ -107,7 +111,7 @@ def _planes(tif: TiffFile, levels: list[list[Directory]]) -> list[list[Plane]]:
     return planes
 
 
-def _facts(dialect: Dialect, planes: list[list[Plane]], nodata: float | None) -> ImageFacts:
+def _facts(dialect: Dialect, planes: list[list[Plane]]) -> ImageFacts:
     first = planes[0][0].interpretation
     bands = dialect.band_names or first.bands
     for level in planes:
@@ -123,7 +127,7 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], nodata: float | None) ->
         first.dtype,
         make_levels([level[0].size_px for level in planes], dialect.pixel_size),
         first.photometric,
-        nodata,
-        dialect.georeference,
-        first.has_alpha,
+        georeference=dialect.georeference,
+        has_alpha=first.has_alpha,
+        pages=dialect.stack_pages,
     )
