@@ -1,0 +1,34 @@
+"""Bounds inference: the footprint of a network and the minimal computation of a core, from its own graph."""
+
+from __future__ import annotations
+
+from unet_core.bounds.footprint import (
+    Footprint,
+    Halo,
+    Reason,
+    Reasons,
+    Unbounded,
+    approximate_footprint,
+    footprint,
+    unbounded_layers,
+)
+from unet_core.bounds.minimal import Edges, minimal
+from unet_core.bounds.network import Network, inferred
+from unet_core.bounds.operations import Operations, operations
+
+__all__ = [
+    "Edges",
+    "Footprint",
+    "Halo",
+    "Network",
+    "Operations",
+    "Reason",
+    "Reasons",
+    "Unbounded",
+    "approximate_footprint",
+    "footprint",
+    "inferred",
+    "minimal",
+    "operations",
+    "unbounded_layers",
+]

@@ -1,0 +1,81 @@
+"""The minimal computation: a graph in which each layer computes only what the core needs.
+
+Inside the image convolutions run unpadded and skips are cut to size; at the image's edges each layer keeps
+its own padding. Kernels and summation order stay those of the network, so its output on the core is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from unet_core.bounds.axis import Span
+from unet_core.bounds.builder import Builder, Needed
+from unet_core.bounds.network import Bounds, Network, inferred
+from unet_core.errors import FootprintError
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Which sides of a read are edges of the padded image."""
+
+    top: bool
+    bottom: bool
+    left: bool
+    right: bool
+
+
+def minimal(
+    module: nn.Module,
+    bands: int,
+    *,
+    read_px: tuple[int, int],
+    need: tuple[int, int, int, int],
+    edges: Edges,
+    network: Network | None = None,
+) -> fx.GraphModule:
+    """A module that maps reads (N, bands, y, x) of `read_px` to the logits of `need` alone.
+
+    It shares the parameters of `module` and runs in evaluation mode whatever its mode. `need` is
+    (y0, x0, y1, x1) in output pixels of a plain pass over the read. The read's origin must lie on the stride
+    grid. `network` is `inferred(module, bands)`, to record the module only once for many reads.
+
+    Raises `FootprintError` where the read does not hold what the core needs, or the network is unbounded.
+    """
+    network = network or inferred(module, bands)
+    network.expect_bounded()
+    y = _needed(network, 0, read_px[0], Span(need[0], need[2]), (edges.top, edges.bottom))
+    x = _needed(network, 1, read_px[1], Span(need[1], need[3]), (edges.left, edges.right))
+    return Builder(network, y, x).build(module, read_px)
+
+
+_AXES = (("row", "top", "bottom"), ("column", "left", "right"))
+
+
+def _needed(network: Network, axis: int, read: int, need: Span, edges: tuple[bool, bool]) -> Needed:
+    pixels, low, high = _AXES[axis]
+    if edges[1] and not edges[0] and not network.loses_context(axis) and read % network.stride[axis]:
+        raise FootprintError(
+            f"a read of {read} px that ends at the image's {high} edge is off the stride grid of "
+            f"{network.stride[axis]} px: its pixels would fall between those of the whole-image pass; pad the image "
+            f"to a multiple of {network.stride[axis]} px"
+        )
+    extents = network.extents(axis, read)
+    bounds: dict[fx.Node, Bounds] = {
+        node: (0 if edges[0] else None, extents[node] if edges[1] else None) for node in network.operators
+    }
+    if not need.lo < need.hi or need.clip(*bounds[network.output]) != need:
+        raise FootprintError(
+            f"output {pixels}s {need.lo} to {need.hi} are not all inside the image's output of "
+            f"{extents[network.output]} px: there is nothing to compute there; clip the core to the extent"
+        )
+    spans = dict(network.walk(axis, need, bounds).spans)
+    asked = spans[network.input]
+    if not Span(0, read).holds(asked):
+        short = f"{-asked.lo} px more at the {low}" if asked.lo < 0 else f"{asked.hi - read} px more at the {high}"
+        raise FootprintError(
+            f"a read of {read} px does not hold what output {pixels}s {need.lo} to {need.hi} depend on: its seams "
+            f"would show; read {short}"
+        )
+    return Needed(spans, bounds)

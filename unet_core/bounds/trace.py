@@ -1,0 +1,215 @@
+"""The network as a list of torch calls, recorded once on tensors without data.
+
+`torch.fx.symbolic_trace` stops at Python code that looks at shapes, which is how most U-Nets crop and pad, and
+`torch.export` takes seconds. So the network runs on meta tensors of concrete extents under a
+`TorchFunctionMode`, and every torch call becomes a `call_function` node of an `fx.Graph`, whatever Python did
+between two calls. Exported programs are recorded in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from unet_core.errors import FootprintError
+
+_READ_ONLY = {"device", "dtype", "layout", "shape", "ndim", "requires_grad", "is_cuda", "grad_fn", "names"}
+
+
+def record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int = 1) -> fx.Graph:
+    """Record one forward pass in evaluation mode of (batch, bands, y, x) pixels.
+
+    Every node carries `meta["layer"]`, the path of the module that made the call, and `meta["shape"]`; the
+    nodes of parameters, buffers and what is computed from them alone carry `meta["constant"]`. Raises
+    `FootprintError` where the network can't run on tensors without data or does not return one tensor.
+    """
+    training = [part for part in module.modules() if part.training]
+    recorder = _Recorder(module)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    tile = torch.empty(batch, bands, *extent_yx, device="meta", dtype=dtype)
+    recorder.input(tile)
+    module.eval()
+    handles = list(recorder.follow_layers(module))
+    try:
+        with torch.no_grad(), recorder:
+            logits = _forward(module)(tile)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise FootprintError(
+            f"{recorder.layer or 'the network'} can't be traced at {extent_yx[0]}×{extent_yx[1]} px without "
+            f"looking at pixel values ({text}): its footprint stays unknown; make its control flow depend on "
+            "shapes only"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part in training:
+            part.training = True
+    return recorder.finish(logits)
+
+
+def _forward(module: nn.Module) -> Callable[[Tensor], Any]:
+    """An exported program checks its example's extents in a guard; without the guard it runs on any."""
+    if not isinstance(module, fx.GraphModule) or not any(_is_guard(node) for node in module.graph.nodes):
+        return module
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node in [node for node in graph.nodes if _is_guard(node)]:
+        graph.erase_node(node)
+    bare = fx.GraphModule(module, graph)
+
+    def forward(tile: Tensor) -> Any:
+        result = bare(tile)
+        return result[0] if isinstance(result, tuple) and len(result) == 1 else result
+
+    return forward
+
+
+def _is_guard(node: fx.Node) -> bool:
+    return node.op == "call_module" and node.target == "_guards_fn"
+
+
+class _Recorder(TorchFunctionMode):
+    """Turns torch calls into nodes; tensors are told apart by identity and kept alive for the purpose."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.layers = [""]
+        self._names = {id(t): name for name, t in module.named_buffers(remove_duplicate=False)}
+        self._names |= {id(t): name for name, t in module.named_parameters(remove_duplicate=False)}
+        self._paths = {id(part): path for path, part in module.named_modules()}
+        self._device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+        self._nodes: dict[int, fx.Node] = {}
+        self._stand_ins: dict[int, Tensor] = {}
+        self._alive: list[Tensor] = []
+        self._viewed: set[int] = set()
+
+    @property
+    def layer(self) -> str:
+        return self.layers[-1]
+
+    def follow_layers(self, module: nn.Module) -> Iterable[RemovableHandle]:
+        def enter(part: nn.Module, _args: object) -> None:
+            self.layers.append(self._paths.get(id(part), ""))
+
+        def leave(_part: nn.Module, _args: object, _result: object) -> None:
+            self.layers.pop()
+
+        for part in module.modules():
+            if part is not module:
+                yield part.register_forward_pre_hook(enter)
+                yield part.register_forward_hook(leave)
+
+    def input(self, tile: Tensor) -> None:
+        self._bind(tile, self.graph.placeholder("tiles_NCHW"))
+
+    def finish(self, logits: object) -> fx.Graph:
+        node = self._nodes.get(id(logits))
+        if node is None or node.meta["constant"]:
+            raise FootprintError(
+                f"the network must return one tensor of logits computed from its tiles, got "
+                f"{type(logits).__name__}: bounds can't be inferred; return the logits alone"
+            )
+        self.graph.output(node)
+        return self.graph
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+        if getattr(func, "__name__", "") == "__get__" and attribute in _READ_ONLY:
+            # Factories must see the parameters' device: a tensor without data can't be kept as a constant.
+            return self._device if attribute == "device" else func(*args, **kwargs)
+        result = func(*map_aggregate(args, self._stand_in), **_map(kwargs, self._stand_in))
+        outputs: Any = [result] if isinstance(result, Tensor) else result
+        if not isinstance(outputs, (list, tuple)) or not any(isinstance(item, Tensor) for item in outputs):
+            return result
+        self._refuse_hidden_writes(result, func)
+        call = self._call(func, attribute, args, kwargs)
+        if isinstance(result, Tensor):
+            self._bind(result, call)
+        else:
+            shape = next(tuple(item.shape) for item in outputs if isinstance(item, Tensor))
+            call.meta.update(layer=self._layer_of(call), constant=_is_constant(call), shape=shape, many=True)
+            for index, item in enumerate(outputs):
+                if isinstance(item, Tensor):
+                    self._bind(item, self.graph.call_function(_item, (call, index)))
+        return result
+
+    def _call(self, func: Callable[..., Any], attribute: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        node_args, node_kwargs = map_aggregate(args, self._node), _map(kwargs, self._node)
+        if getattr(func, "__name__", "") == "__get__":
+            return self.graph.call_function(getattr, (node_args[0], attribute))  # type: ignore[index]
+        name = getattr(func, "__name__", "")
+        if getattr(torch.Tensor, name, None) is func:
+            return self.graph.call_method(name, node_args, node_kwargs)  # type: ignore[arg-type]
+        return self.graph.call_function(func, node_args, node_kwargs)  # type: ignore[arg-type]
+
+    def _bind(self, tensor: Tensor, node: fx.Node) -> None:
+        node.meta.update(
+            layer=self._layer_of(node), shape=tuple(tensor.shape), constant=_is_constant(node), dtype=tensor.dtype
+        )
+        self._nodes[id(tensor)] = node
+        self._alive.append(tensor)
+
+    def _layer_of(self, node: fx.Node) -> str:
+        return self.layer or node.name
+
+    def _node(self, value: object) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._nodes:
+            name = self._names.get(id(value))
+            if name is None:
+                raise FootprintError(
+                    f"{self.layer or 'the network'} uses a tensor that is neither a parameter nor a buffer: it "
+                    "can't be carried into another graph; register it as a buffer"
+                )
+            self._bind(value, self.graph.create_node("get_attr", name))
+        return self._nodes[id(value)]
+
+    def _stand_in(self, value: object) -> Any:
+        if not isinstance(value, Tensor) or value.is_meta:
+            return value
+        if id(value) not in self._stand_ins:
+            self._stand_ins[id(value)] = value.detach().to("meta")
+            self._alive.append(value)
+        return self._stand_ins[id(value)]
+
+    def _refuse_hidden_writes(self, result: object, func: Callable[..., Any]) -> None:
+        """A write through a view changes a tensor that the record still knows by its old value."""
+        if not isinstance(result, Tensor):
+            return
+        base = result._base
+        if id(result) in self._nodes and (base is not None or id(result) in self._viewed):
+            name = getattr(func, "__name__", str(func))
+            raise FootprintError(
+                f"{self.layer or 'the network'} writes in place ({name}) into a tensor that shares memory with "
+                "another: what it changes can't be followed; use the form that returns a new tensor"
+            )
+        if base is not None:
+            self._viewed.add(id(base))
+
+
+def _item(items: Any, index: int) -> Any:
+    return items[index]
+
+
+def _map(kwargs: dict[str, Any], change: Callable[[object], Any]) -> dict[str, Any]:
+    return {name: map_aggregate(value, change) for name, value in kwargs.items()}
+
+
+def _is_constant(node: fx.Node) -> bool:
+    return node.op != "placeholder" and all(arg.meta["constant"] for arg in node.all_input_nodes)
