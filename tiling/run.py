@@ -78,6 +78,10 @@ class Run:
         return self.path / "exports"
 
     @property
+    def overlay_path(self) -> Path:
+        return self.path / "overlay.png"
+
+    @property
     def mask_path(self) -> Path:
         return self.path / "mask.ome.zarr"
 

@@ -9,7 +9,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 _VIEWS = {"getitem", "permute", "view", "reshape", "contiguous", "narrow", "slice", "dropout"}
 
 
-def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], dtype: torch.dtype) -> int:
+def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], precision: str) -> int:
     """Peak of the tensors that live at one time in a forward pass over one read, in bytes.
 
     Walks the traced graph with shapes alone (meta tensors hold none): a tensor lives from the operator that
@@ -20,8 +20,9 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], dt
         module: a traceable network in eval mode.
         bands: channels of its input.
         read_px: height and width of the read.
-        dtype: of the arithmetic.
+        precision: of the arithmetic: float32, bfloat16 or float16.
     """
+    dtype = getattr(torch, precision)
     with torch.device("meta"):
         traced = fx.symbolic_trace(module)
         blank = torch.empty((1, bands, *read_px), dtype=dtype)

@@ -7,7 +7,6 @@ per pixel leaving the device.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from unet_core.bounds import Edges, inferred, minimal
 from unet_core.bundle import Bundle
 from unet_core.card import Decision
 from unet_core.errors import PredictionError
@@ -30,13 +30,10 @@ _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.b
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is wanted of a read: `(y0, x0, y1, x1)` relative to its corner, and which sides are image edges."""
+    """What is wanted of a read: `(y0, x0, y1, x1)` relative to its corner, and which of its sides are image edges."""
 
     need: tuple[int, int, int, int]
-    top: bool
-    bottom: bool
-    left: bool
-    right: bool
+    edges: Edges
 
 
 class Predictor:
@@ -52,8 +49,10 @@ class Predictor:
         self._card = bundle.card
         self._device = torch.device(device)
         self._dtype = _DTYPES[precision]
-        network = fold(bundle.module).to(self._device, self._dtype)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = fold(bundle.module)
+        self._recorded = inferred(folded, len(bundle.card.bands))
+        self._network = folded.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._graphs: dict[tuple[tuple[int, int], Region], nn.Module] = {}
         mean, std = bundle.card.normalization.mean, bundle.card.normalization.std
         self._mean = torch.tensor(mean, device=self._device).view(1, -1, 1, 1)
         self._scale = 1.0 / torch.tensor(std, device=self._device).view(1, -1, 1, 1)
@@ -86,8 +85,18 @@ class Predictor:
         # A (1, H, W, C) array seen as (1, C, H, W) is channels-last already: nothing is copied.
         tile_NCHW = torch.from_numpy(tile_HWC).to(self._device).permute(2, 0, 1).unsqueeze(0)
         inputs_NCHW = ((tile_NCHW.float() - self._mean) * self._scale).to(self._dtype)
-        y0, x0, y1, x1 = region.need
-        return cast("Tensor", self._network(inputs_NCHW)[..., y0:y1, x0:x1])
+        height, width = tile_HWC.shape[:2]
+        return cast("Tensor", self._minimal((height, width), region)(inputs_NCHW))
+
+    def _minimal(self, read_px: tuple[int, int], region: Region) -> nn.Module:
+        """The graph for one kind of tile: a plan has a handful (inside, and along each side), so all are kept."""
+        key = (read_px, region)
+        if key not in self._graphs:
+            bands = len(self._card.bands)
+            self._graphs[key] = minimal(
+                self._network, bands, read_px=read_px, need=region.need, edges=region.edges, network=self._recorded
+            )
+        return self._graphs[key]
 
     def _check(self, tile_HWC: NDArray[np.generic]) -> None:
         bands, dtype = len(self._card.bands), self._card.dtype
@@ -114,9 +123,3 @@ def decide(logits_NCHW: Tensor, decision: Decision) -> Tensor:
     factor_NCHW = torch.sigmoid(logits_NCHW.float()) / thresholds.view(1, -1, 1, 1)
     best_NHW, label_NHW = factor_NCHW.max(1)
     return torch.where(best_NHW > 1, label_NHW + 1, 0).to(torch.uint8)
-
-
-def use_one_thread() -> None:
-    """Keep torch to one thread in this process: one single-threaded worker per core beats shared threads."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)

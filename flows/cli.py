@@ -1,0 +1,179 @@
+"""The command line. Imports stay inside the commands: `overtile --help` answers without loading Ray or torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.config import RerunConfig, SegmentConfig
+
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="overtile",
+    help="Segments images too large for one pass of a network: exact seams, bounded memory, resume.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Models that can be used.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+ImageArgument = Annotated[Path, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The run folder; the same folder again resumes the run.")]
+ModelOption = Annotated[str, typer.Option(help="A shipped model's name or a bundle's folder.")]
+LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
+CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
+ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
+StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
+KeepOption = Annotated[bool, typer.Option(help="Keep the staged tiles when the mask is complete.")]
+RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
+TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
+FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
+
+
+@app.command()
+def segment(
+    image: ImageArgument,
+    out_folder: OutOption,
+    model: ModelOption = "nuclei",
+    level: LevelOption = 0,
+    core: CoreOption = None,
+    precision: PrecisionOption = Precision.float32,
+    foreground: ForegroundOption = "auto",
+    workers: WorkersOption = None,
+    staging: StagingOption = True,
+    keep_staged: KeepOption = False,
+    ray_address: RayOption = None,
+) -> None:
+    """Segment one image; the same command again resumes."""
+    config = SegmentConfig(
+        image=image,
+        out=out_folder,
+        model=model,
+        level=level,
+        core=core,
+        precision=precision.value,
+        foreground=foreground,
+        workers=workers,
+        staging=staging,
+        keep_staged=keep_staged,
+        ray_address=ray_address,
+    )
+    _run_flow("segment", config)
+
+
+@app.command()
+def rerun(
+    run: RunArgument,
+    tile: TileOption = None,
+    failed: FailedOption = False,
+    workers: WorkersOption = None,
+    ray_address: RayOption = None,
+) -> None:
+    """Compute single tiles of a run again; no other byte of the mask changes."""
+    tiles = tuple(_parse_tile(text) for text in tile or [])
+    _run_flow("rerun", RerunConfig(run=run, tiles=tiles, failed=failed, workers=workers, ray_address=ray_address))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Show what the ledger says: counts, rates, ETA and the tile grid."""
+    from flows.terminal import print_status
+    from tiling.errors import TilingError
+    from tiling.run import Run
+
+    try:
+        print_status(out, Run.open(run))
+    except TilingError as error:
+        _fail(error, EXIT_USAGE)
+
+
+@app.command()
+def demo(out_folder: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/demo")) -> None:
+    """Segment a real photograph of stained tissue that comes with scikit-image."""
+    from flows.demo import demo_image
+
+    _run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """List the models that come with overtile."""
+    if context.invoked_subcommand is not None:
+        return
+    from unet_core.card import list_bundles
+
+    table = Table("name", "classes", "bands", "description", box=None)
+    for card in list_bundles():
+        classes = ", ".join(item.name for item in card.classes[1:])
+        table.add_row(card.name, classes, " ".join(card.bands), card.description)
+    out.print(table)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
+    """Run a flow with live progress; turn its end into an exit code and its errors into one line."""
+    _quiet_environment()
+    from flows.terminal import ERRORS, USAGE_ERRORS, run_with_progress
+
+    try:
+        outcome = run_with_progress(out, name, config)
+        if not outcome.complete:
+            sys.exit(EXIT_FAILED_TILES)
+    except ERRORS as error:
+        _fail(error, EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_UNEXPECTED)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command again goes on where it was")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _quiet_environment() -> None:
+    """Settings that Prefect and Ray read at import; what the user set wins."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # A busy machine starts the embedded server slowly; giving up on it would lose a night.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _parse_tile(text: str) -> tuple[int, int]:
+    row, _, col = text.partition(",")
+    if not (row.strip().isdecimal() and col.strip().isdecimal()):
+        err.print(f"error: --tile {text!r} names no tile; give ROW,COL, for example --tile 3,12")
+        sys.exit(EXIT_USAGE)
+    return int(row), int(col)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

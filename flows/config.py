@@ -1,0 +1,38 @@
+"""What a person may ask for: one definition for the command line, job files and Prefect's forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class SegmentConfig(BaseModel):
+    """Segment one image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: Path = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")
+    out: Path = Field(description="The run folder. The same folder again resumes the run.")
+    model: str = Field(default="nuclei", description="A shipped model's name or a bundle's folder.")
+    level: int = Field(default=0, ge=0, description="The pyramid level to segment; 0 is the finest.")
+    core: PositiveInt | None = Field(default=None, description="Side of a tile's core in px; chosen when not given.")
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="The network's arithmetic.")
+    foreground: str = Field(default="auto", description="auto, none, or a mask image: which tiles to compute.")
+    workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
+    keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
+    ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+
+
+class RerunConfig(BaseModel):
+    """Compute single tiles of a finished run again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path = Field(description="The run folder.")
+    tiles: tuple[tuple[int, int], ...] = Field(default=(), description="Tiles as (row, column).")
+    failed: bool = Field(default=False, description="Also every tile that failed.")
+    workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")

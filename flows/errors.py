@@ -1,0 +1,11 @@
+"""The errors that `flows` raises. Each message names the rule, the value and the remedy, on one line."""
+
+from __future__ import annotations
+
+
+class FlowError(Exception):
+    """Root of every error that the package raises for a user's or the world's mistake."""
+
+
+class PoolError(FlowError):
+    """Workers that can't be started or a cluster that can't be reached."""

@@ -1,0 +1,248 @@
+"""The main flow: plan, stage, infer, stitch, export. Reads like a table of contents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.backlog import Backlog
+from flows.config import RerunConfig, SegmentConfig
+from flows.pool import AHEAD_PER_WORKER, Pool
+from flows.prepare import prepare
+from flows.progress import Every, Progress, tell
+from flows.worker import TileResult
+from tiling.errors import PlanError
+from tiling.export.overlay import write_overlay
+from tiling.geometry import Box
+from tiling.ledger import LedgerState, TileRecord, TileState
+from tiling.run import Run
+from tiling.stitching import NOT_PREDICTED, LabelClass
+from tiling.storage import RunLock
+
+begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
+"""A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
+
+PROGRESS_SECONDS = 0.25
+ARTIFACT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Path
+    tiles: int
+    done: int
+    skipped: int
+    failed: dict[str, str]  # tile name to reason
+    seconds: float
+    megapixels_per_second: float
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed
+
+
+@flow(name="segment-image", validate_parameters=False)
+def segment(config: SegmentConfig) -> Outcome:
+    """Segment one image into a run folder; the same call again goes on where it was."""
+    started = time.monotonic()
+    with RunLock(config.out), open_pool(config) as pool:
+        run = plan(config, pool.size)
+        todo = remaining(run)
+        backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
+        staging = stage.submit(run, pool, todo, backlog, staged=config.staging)
+        infer(run, pool, todo, backlog, staged=config.staging)
+        staging.result()
+        stitch(run, changed=None)
+        export(run)
+        finish(run, keep_staged=config.keep_staged)
+        return summarise(run, started)
+
+
+@flow(name="rerun-tiles", validate_parameters=False)
+def rerun(config: RerunConfig) -> Outcome:
+    """Compute single tiles of a run again; no other byte of the mask changes."""
+    started = time.monotonic()
+    with RunLock(config.run), open_pool(config) as pool:
+        run = Run.open(config.run)
+        todo = chosen(run, config)
+        backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
+        staging = stage.submit(run, pool, todo, backlog, staged=False)
+        infer(run, pool, todo, backlog, staged=False)
+        staging.result()
+        stitch(run, changed=[run.plan.tile(index).valid for index in todo])
+        export(run)
+        return summarise(run, started)
+
+
+@task(cache_policy=NO_CACHE)
+def plan(config: SegmentConfig, workers: int) -> Run:
+    """Everything that can be refused is refused here."""
+    return prepare(config, workers)
+
+
+@task(cache_policy=NO_CACHE)
+def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool) -> None:
+    """Hand tiles to inference, as chunks of the staged array or as places in the image."""
+    if staged and todo:
+        run.create_staged()
+        pool.stage(run.path, todo, backlog)
+        return
+    for index in todo:
+        if not backlog.reserve(1):
+            break
+        backlog.offer(TileResult(index, None, 0))
+    backlog.close()
+
+
+@task(cache_policy=NO_CACHE)
+def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool) -> None:
+    """Label tiles and write what became of each into the ledger."""
+    if not todo:
+        return
+    watch = _Watch(run, len(todo))
+    mask = run.open_mask()
+    try:
+        for result, attempts in pool.infer(run.path, backlog, staged=staged):
+            if result.digest is None:
+                mask.fill(run.plan.tile(result.tile), NOT_PREDICTED)
+            run.ledger.append(_record(result, attempts))
+            watch.add(result)
+    finally:
+        run.ledger.flush()
+    watch.end()
+
+
+@task(cache_policy=NO_CACHE)
+def stitch(run: Run, changed: list[Box] | None) -> None:
+    """Close the mask: the pyramid over what changed, or over everything."""
+    if changed is None and run.ledger.fold().last_event("stitched") is not None:
+        return
+    run.open_mask().build_pyramid(changed)
+    run.ledger.announce("stitched", {"shards": "all" if changed is None else len(changed)})
+
+
+@task(cache_policy=NO_CACHE)
+def export(run: Run) -> None:
+    """Draw what a person looks at first."""
+    state = run.ledger.fold()
+    failed = [run.plan.tile(index) for index in state.failed]
+    classes = [LabelClass(item.name, item.color) for item in run.card.model.classes]
+    with run.open_source() as source:
+        write_overlay(source, run.card.image.level, run.open_mask(read_only=True), classes, failed, run.overlay_path)
+
+
+@task(cache_policy=NO_CACHE)
+def finish(run: Run, *, keep_staged: bool) -> None:
+    """Give the staged tiles' space back and name the failed tiles."""
+    if not keep_staged:
+        run.remove_staged()
+    state = run.ledger.fold()
+    if state.failed:
+        rows = [{"tile": run.plan.tile(i).name, "reason": r.reason or ""} for i, r in state.failed.items()]
+        create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {run.path.name}")
+
+
+def open_pool(config: SegmentConfig | RerunConfig) -> Pool:
+    """The pool that the command line began to start, or a new one."""
+    return begun_pool.get() or Pool(config.workers, config.ray_address)
+
+
+def remaining(run: Run) -> list[int]:
+    """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
+    return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED).tolist()
+
+
+def chosen(run: Run, config: RerunConfig) -> list[int]:
+    """The tiles that a rerun is about.
+
+    Raises:
+        PlanError: no tile was named, or one that isn't in the plan.
+    """
+    named = {run.plan.at(row, col).index for row, col in config.tiles}
+    failed = set(run.ledger.fold().failed) if config.failed else set[int]()
+    if not named and not config.failed:
+        raise PlanError("no tile was named; give --tile ROW,COL once or more, or --failed")
+    return sorted(named | failed)
+
+
+def summarise(run: Run, started: float) -> Outcome:
+    """Fold the ledger into what the caller tells the person."""
+    state = run.ledger.fold()
+    return Outcome(
+        run=run.path,
+        tiles=run.plan.count,
+        done=state.count(TileState.DONE),
+        skipped=state.count(TileState.SKIPPED),
+        failed={run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()},
+        seconds=time.monotonic() - started,
+        megapixels_per_second=_rate(state),
+    )
+
+
+def _rate(state: LedgerState) -> float:
+    if state.first_time is None or state.last_time is None or state.last_time <= state.first_time:
+        return 0.0
+    return state.pixels / 1e6 / (state.last_time - state.first_time)
+
+
+def _record(result: TileResult, attempts: int) -> TileRecord:
+    return TileRecord(
+        tile=result.tile,
+        state=TileState.DONE if result.digest is not None else TileState.FAILED,
+        attempts=attempts,
+        digest=result.digest,
+        reason=result.reason,
+        seconds={stage: round(value, 6) for stage, value in result.seconds.items()},
+        pixels=result.pixels,
+        time=time.time(),
+    )
+
+
+class _Watch:
+    """Counts an inference stage's tiles and tells how far it is, on the terminal and in Prefect."""
+
+    def __init__(self, run: Run, todo: int) -> None:
+        self._total = run.plan.count
+        self._done_before = run.plan.count - todo
+        self._done = self._failed = self._pixels = 0
+        self._started = time.monotonic()
+        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
+        self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=str(run.path))
+
+    def add(self, result: TileResult) -> None:
+        self._done += 1
+        self._failed += result.digest is None
+        self._pixels += result.pixels
+        if self._to_terminal.due():
+            tell(self._now())
+        if self._to_prefect.due():
+            self._update_artifact()
+
+    def end(self) -> None:
+        tell(self._now())
+        self._update_artifact()
+
+    def _now(self) -> Progress:
+        return Progress(
+            stage="infer",
+            done=self._done_before + self._done,
+            total=self._total,
+            failed=self._failed,
+            pixels=self._pixels,
+            seconds=time.monotonic() - self._started,
+            done_here=self._done,
+        )
+
+    def _update_artifact(self) -> None:
+        now = self._now()
+        update_progress_artifact(self._artifact, progress=100.0 * now.done / now.total, description=str(now))

@@ -1,0 +1,115 @@
+"""What a person sees in the terminal: live progress, the end of a run, the tile grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from flows.errors import FlowError
+from flows.progress import Progress, format_seconds, listener
+from tiling.errors import PlanError, RunError, SourceError, TilingError
+from tiling.ledger import TileState
+from unet_core.errors import BundleError, UnetCoreError
+
+if TYPE_CHECKING:
+    from flows.config import RerunConfig, SegmentConfig
+    from flows.segment import Outcome
+    from tiling.run import Run
+
+ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
+"""What is told in one line; anything else is a bug and keeps its traceback."""
+
+USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FlowError)
+"""What another command would avoid; the rest (a full disk, a lost cluster) is the world's doing."""
+
+STATE_STYLE = {
+    TileState.PENDING: ("·", "bright_black"),
+    TileState.DONE: ("█", "green"),
+    TileState.FAILED: ("×", "bold red"),
+    TileState.SKIPPED: ("░", "blue"),
+}
+
+
+def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig) -> Outcome:
+    """Run the flow of that name under a live bar, and print how it ended."""
+    from flows import segment as flows
+    from flows.pool import Pool
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, text="Prefect and Ray")
+
+        def show(progress: Progress) -> None:
+            rate, eta = progress.megapixels_per_second, format_seconds(progress.eta_seconds)
+            failed = f" · {progress.failed} failed" if progress.failed else ""
+            text = f"{progress.done}/{progress.total} tiles · {rate:.2f} MPix/s · {eta} left{failed}"
+            bar.update(task, description=progress.stage, total=progress.total, completed=progress.done, text=text)
+
+        listener.set(show)
+        flows.begun_pool.set(Pool(config.workers, config.ray_address).begin())
+        outcome = cast("Outcome", getattr(flows, name)(config))
+    print_outcome(console, outcome)
+    return outcome
+
+
+def print_outcome(console: Console, outcome: Outcome) -> None:
+    """Say in a few lines how the run ended, and what to do about failed tiles."""
+    state = "complete" if outcome.complete else "finished with failed tiles"
+    console.print(
+        f"{state}: {outcome.done} of {outcome.tiles} tiles computed, {outcome.skipped} skipped as background, "
+        f"{len(outcome.failed)} failed, in {format_seconds(outcome.seconds)} "
+        f"({outcome.megapixels_per_second:.2f} MPix/s while inferring)",
+        highlight=False,
+    )
+    for tile, reason in list(outcome.failed.items())[:20]:
+        console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)
+    if outcome.failed:
+        console.print(f"rerun them with: overtile rerun {outcome.run} --failed", highlight=False, soft_wrap=True)
+    console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
+    console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
+
+
+def print_status(console: Console, run: Run) -> None:
+    """Counts, rate, ETA and the grid."""
+    state = run.ledger.fold()
+    counts = {kind: state.count(kind) for kind in TileState}
+    seconds = (state.last_time or 0.0) - (state.first_time or 0.0)
+    rate = state.pixels / 1e6 / seconds if seconds > 0 else 0.0
+    done = counts[TileState.DONE]
+    eta = counts[TileState.PENDING] * seconds / done if done and seconds > 0 else None
+    console.print(f"{run.path}: {run.card.image.path} with {run.card.model.name}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{done} done, {counts[TileState.SKIPPED]} skipped, {counts[TileState.FAILED]} failed, "
+        f"{counts[TileState.PENDING]} to do of {run.plan.count} tiles; {rate:.2f} MPix/s"
+        + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
+        highlight=False,
+    )
+    console.print(tile_grid(run, console.width))
+    for index, record in list(state.failed.items())[:20]:
+        console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)
+
+
+def tile_grid(run: Run, width: int) -> Text:
+    """The grid of tiles, one character each; where it is wider than the terminal, one per square of tiles.
+
+    A character shows the worst state that it stands for: failed, then to do, then done, then skipped.
+    """
+    rows, cols = run.plan.shape
+    states = run.ledger.fold().states.reshape(rows, cols)
+    step = max(1, -(-cols // max(1, width - 2)))
+    severity = (TileState.FAILED, TileState.PENDING, TileState.DONE, TileState.SKIPPED)
+    text = Text(no_wrap=True)
+    for y in range(0, rows, step):
+        for x in range(0, cols, step):
+            held = states[y : y + step, x : x + step]
+            worst = next(kind for kind in severity if (held == kind).any())
+            text.append(*STATE_STYLE[worst])
+        text.append("\n")
+    text.append("█ done  ░ skipped  × failed  · to do", "bright_black")
+    if step > 1:
+        text.append(f"  (one character for {step} x {step} tiles)", "bright_black")
+    return text

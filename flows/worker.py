@@ -1,0 +1,177 @@
+"""What one worker does with one tile: read, compute, write. A plain class that Ray only wraps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.errors import StagingError, TilingError
+from tiling.plan import Tile
+from tiling.run import Run
+from tiling.source import ImageSource
+from tiling.staging import StagedTiles, load_tile
+from tiling.stitching import Mask
+from unet_core.bounds import Edges
+from unet_core.bundle import load_bundle
+from unet_core.errors import BundleError, UnetCoreError
+from unet_core.predictor import Precision, Predictor, Region
+
+RUNS_OPEN = 2
+
+TILE_ERRORS = (TilingError, UnetCoreError, OSError)
+"""What fails one tile and leaves the others alone. Anything else is a bug and stops the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What became of a tile: a digest, or the reason why there is none."""
+
+    tile: int
+    digest: str | None
+    pixels: int
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    reason: str | None = None
+
+
+class TileWorker:
+    """Labels tiles of any runs, from staged tiles or from the image itself, on one device.
+
+    Several threads may call `process` at once: one computes while others read and write, so that the device
+    never waits for a disk. Runs and models stay open from call to call.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._benches: OrderedDict[tuple[Path, bool], _Bench] = OrderedDict()
+        self._opening = threading.Lock()
+        self._computing = threading.Lock()
+
+    def process(self, run_path: Path, index: int, *, staged: bool) -> TileResult:
+        """Walk one tile: load it, label it, write its valid region as one whole shard.
+
+        Raises:
+            TilingError, UnetCoreError: the run or its model can't be opened, which no tile would survive. What
+                goes wrong with this tile alone comes back as the result's reason.
+        """
+        bench = self._open(run_path, staged)
+        tile = bench.run.plan.tile(index)
+        seconds: dict[str, float] = {}
+        try:
+            start = time.perf_counter()
+            tile_HWC = bench.load(tile)
+            seconds["read"] = time.perf_counter() - start
+            region = bench.region(tile)
+            with self._computing:
+                start = time.perf_counter()
+                labels = bench.predictor.predict(tile_HWC, region)
+                seconds["compute"] = time.perf_counter() - start
+            start = time.perf_counter()
+            digest = bench.mask.write(tile, labels)
+            seconds["write"] = time.perf_counter() - start
+        except TILE_ERRORS as error:
+            return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
+        if bench.staged is not None:
+            bench.staged.discard(index)
+        return TileResult(index, digest, tile.valid.area, seconds)
+
+    def _open(self, run_path: Path, staged: bool) -> _Bench:
+        with self._opening:
+            key = (run_path, staged)
+            if key not in self._benches:
+                self._benches[key] = _Bench.open(run_path, staged, self._device, [*self._benches.values()])
+            self._benches.move_to_end(key)
+            while len(self._benches) > RUNS_OPEN:
+                self._benches.popitem(last=False)
+            return self._benches[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """All that stays open for one run."""
+
+    run: Run
+    predictor: Predictor
+    mask: Mask
+    staged: StagedTiles | None
+    source: ImageSource | None
+
+    @classmethod
+    def open(cls, run_path: Path, staged: bool, device: str, others: list[_Bench]) -> _Bench:
+        run = Run.open(run_path)
+        model, precision = run.card.model, run.card.precision
+        same = (o for o in others if o.run.card.model.digest == model.digest and o.run.card.precision == precision)
+        shared = next(same, None)
+        return cls(
+            run=run,
+            predictor=shared.predictor if shared else _load_predictor(run, device),
+            mask=run.open_mask(),
+            staged=run.open_staged() if staged else None,
+            source=None if staged else run.open_source(),
+        )
+
+    def load(self, tile: Tile) -> NDArray[np.generic]:
+        if self.staged is not None:
+            return self.staged.read(tile.index)
+        assert self.source is not None
+        return load_tile(self.source, self.run.card.image.level, self.run.plan, tile)
+
+    def region(self, tile: Tile) -> Region:
+        needed = tile.valid.relative_to(tile.read)
+        edges = self.run.plan.edges(tile)
+        sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
+        return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)
+
+
+def _load_predictor(run: Run, device: str) -> Predictor:
+    model = run.card.model
+    bundle = load_bundle(model.reference)
+    if bundle.digest != model.digest:
+        raise BundleError(
+            f"model {model.reference} has changed since the run began: two models would share one mask; "
+            f"restore it, or start another run with another --out"
+        )
+    return Predictor(bundle, precision=cast("Precision", run.card.precision), device=device)
+
+
+class StagingWorker:
+    """Stages tiles of any runs."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[Path, tuple[Run, ImageSource, StagedTiles]] = OrderedDict()
+
+    def stage(self, run_path: Path, indices: list[int]) -> list[TileResult]:
+        """Stage tiles in order; one that can't be read is reported and the others go on.
+
+        Raises:
+            StagingError: the disk is full or not writable, which stops the run: no further tile would fare better.
+        """
+        run, source, staged = self._open(run_path)
+        return [_stage_one(run, source, staged, index) for index in indices]
+
+    def _open(self, run_path: Path) -> tuple[Run, ImageSource, StagedTiles]:
+        if run_path not in self._runs:
+            run = Run.open(run_path)
+            self._runs[run_path] = run, run.open_source(), run.open_staged()
+        self._runs.move_to_end(run_path)
+        while len(self._runs) > RUNS_OPEN:
+            self._runs.popitem(last=False)[1][1].close()
+        return self._runs[run_path]
+
+
+def _stage_one(run: Run, source: ImageSource, staged: StagedTiles, index: int) -> TileResult:
+    start = time.perf_counter()
+    try:
+        if not staged.holds(index):
+            staged.write(index, load_tile(source, run.card.image.level, run.plan, run.plan.tile(index)))
+    except StagingError:
+        raise
+    except (TilingError, OSError) as error:
+        return TileResult(index, None, 0, {}, f"{type(error).__name__}: {error}")
+    return TileResult(index, None, 0, {"stage": time.perf_counter() - start})
