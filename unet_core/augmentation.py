@@ -62,7 +62,10 @@ def draw_crop(
     Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`.
     """
     image_NHW, labels_HW = _warp(example, tile_px, variation, random)
-    image_NHW = _recolour(image_NHW / full_scale, variation, random)
+    image_NHW = image_NHW / full_scale
+    if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain):
+        image_NHW = _restain(image_NHW, labels_HW, variation, random)
+    image_NHW = _rescale(image_NHW, variation, random)
     image_NHW = _degrade(image_NHW, variation, random)
     return image_NHW.clamp(0, 1) * full_scale, labels_HW
 
@@ -105,22 +108,53 @@ def _centre(length: int, side: float, random: np.random.Generator) -> float:
     return random.uniform(margin, length - margin)
 
 
-def _recolour(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
-    """Stain, gamma, gain and offset of an image within 0..1."""
-    if variation.stain and image_NHW.shape[0] == 3:
-        factors = torch.tensor(random.uniform(1 - variation.stain, 1 + variation.stain, 3), dtype=torch.float32)
-        density_NP = -image_NHW.clamp(1 / 255, 1).log().flatten(1)
-        mixing = _STAINS.T @ torch.diag(factors) @ _STAINS_INVERSE.T
-        image_NHW = (-(mixing @ density_NP)).exp().reshape(image_NHW.shape).clamp(0, 1)
+def _restain(image_NHW: Tensor, labels_HW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
+    """Other amounts of stain in an image within 0..1: stains add up as optical densities (Beer and Lambert)."""
+    density_NHW = -image_NHW.clamp(1 / 255, 1).log()
+    if variation.counterstain and random.random() < variation.counterstain:
+        density_NHW = density_NHW + _ground(labels_HW, random)
+    factors = _about_one(variation.stain, random)
+    mixing = torch.diag(_about_one(variation.hue, random)) @ _STAINS.T @ torch.diag(factors) @ _STAINS_INVERSE.T
+    return (-(mixing @ density_NHW.flatten(1))).exp().reshape(image_NHW.shape)
+
+
+def _about_one(width: float, random: np.random.Generator) -> Tensor:
+    return torch.tensor(random.uniform(1 - width, 1 + width, 3), dtype=torch.float32)
+
+
+def _ground(labels_HW: Tensor, random: np.random.Generator) -> Tensor:
+    """Optical density of invented fibres or grounds, weak inside the foreground, in a colour from eosin to DAB.
+
+    Tissue shows far more kinds of ground than the annotated images do, and none of it is foreground.
+    """
+    cos, sin = _turn(random)
+    across, along = random.uniform(0.08, 0.5), random.uniform(0.02, 0.3)
+    theta = torch.tensor([[cos * across, -sin * across, 0], [sin * along, cos * along, 0]], dtype=torch.float32)
+    grid_1HW2 = functional.affine_grid(theta[None], [1, 1, *labels_HW.shape], align_corners=False)
+    grain_11HW = torch.from_numpy(random.standard_normal((1, 1, 64, 64), dtype=np.float32))
+    texture_HW = functional.grid_sample(grain_11HW, grid_1HW2, "bicubic", "reflection", align_corners=False)[0, 0]
+    steepness, threshold = random.uniform(1, 8), random.uniform(-1.5, 1)
+    amount_HW = random.uniform(0.1, 1.2) * torch.sigmoid(steepness * (texture_HW - threshold))
+    amount_HW = torch.where(labels_HW > 0, random.uniform(0, 0.5) * amount_HW, amount_HW)
+    low, high = np.array([0.02, 0.6, 0.15]), np.array([0.25, 1.0, 0.75])
+    colour = torch.tensor(random.uniform(low, high), dtype=torch.float32)
+    return colour[:, None, None] * amount_HW
+
+
+def _rescale(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
+    """Gamma, gain and offset of an image within 0..1."""
     gamma, gain = (math.exp(random.uniform(-width, width)) for width in (variation.gamma, variation.gain))
     offset = random.uniform(-variation.offset, variation.offset)
     return image_NHW.clamp(0, 1) ** gamma * gain + offset
 
 
 def _degrade(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
-    """Gaussian blur and noise, each for a third of the crops."""
+    """Gaussian blur, sharpening (an unsharp mask, as scanners apply it) and noise, each for a third of the crops."""
     if variation.blur_px and random.random() < 1 / 3:
         image_NHW = _blurred(image_NHW, random.uniform(0.3, max(0.3, variation.blur_px)))
+    if variation.sharpen and random.random() < 1 / 3:
+        edges_NHW = image_NHW - _blurred(image_NHW, random.uniform(0.7, 1.5))
+        image_NHW = image_NHW + random.uniform(0, variation.sharpen) * edges_NHW
     if variation.noise and random.random() < 1 / 3:
         strength = np.float32(random.uniform(0, variation.noise))
         grain = random.standard_normal(tuple(image_NHW.shape), dtype=np.float32) * strength

@@ -38,9 +38,7 @@ def evaluate(module: nn.Module, card: ModelCard, examples: Sequence[Example], st
     return {name: _score(members) for name, members in groups.items()}
 
 
-def whole_image_labels(
-    module: nn.Module, card: ModelCard, image_HWN: NDArray[Any], stride: int = 16
-) -> NDArray[np.uint8]:
+def whole_image_labels(module: nn.Module, card: ModelCard, image_HWN: NDArray[Any], stride: int) -> NDArray[np.uint8]:
     """Labels `(H, W)` of one pass over the image, mirrored at its right and bottom up to the stride."""
     height, width = image_HWN.shape[:2]
     margin = ((0, -height % stride), (0, -width % stride), (0, 0))

@@ -14,7 +14,9 @@ class Variation(BaseModel):
     """How the examples of one group are drawn and varied.
 
     Brightness terms are shares of the full scale; `gain` and `gamma` are the greatest absolute logarithms of
-    the factor and the exponent. `stain` jitters haematoxylin, eosin and DAB each (three bands only).
+    the factor and the exponent. For stained tissue in red, green and blue: `stain` jitters the densities of
+    haematoxylin, eosin and DAB, `hue` those of the three bands, and `counterstain` is the chance of added
+    fibres and grounds in eosin to DAB between the foreground.
     """
 
     model_config = _CONFIG
@@ -25,8 +27,11 @@ class Variation(BaseModel):
     gain: NonNegativeFloat = 0.0
     offset: NonNegativeFloat = 0.0
     gamma: NonNegativeFloat = 0.0
-    stain: NonNegativeFloat = 0.0
+    stain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hue: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    counterstain: Annotated[float, Field(ge=0, le=1)] = 0.0
     blur_px: Annotated[float, Field(ge=0, le=8)] = 0.0
+    sharpen: NonNegativeFloat = 0.0
     noise: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")

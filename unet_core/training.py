@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from unet_core.augmentation import CropSampler
+from unet_core.bounds import footprint
 from unet_core.bundle import save_bundle
 from unet_core.card import ModelCard
 from unet_core.data import Example, check_examples, check_measurable, count_groups
@@ -80,6 +81,7 @@ class Trainer:
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = build(card.architecture, card.parameters).eval()
         self.average.load_state_dict(self.network.state_dict())
+        self.stride = _stride(self.average, config.tile_px, len(card.bands))
         self.loss = build_loss(config.loss, config.loss_parameters)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -149,7 +151,8 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the average; where it is the best so far, write it as the bundle, figures on its card."""
-        scores = {name: asdict(s) for name, s in evaluate(self.average, self.card, self.validation).items()}
+        evaluated = evaluate(self.average, self.card, self.validation, self.stride)
+        scores = {name: asdict(s) for name, s in evaluated.items()}
         step, mean_iou = self.progress.step, scores["all"]["mean_iou"]
         self.progress.history.append({"step": step, **scores})
         logger.info("step %d: mean foreground IoU %s", step, {n: s["mean_iou"] for n, s in scores.items()})
@@ -218,3 +221,14 @@ class Trainer:
             **self.card.model_dump(mode="json", include=_LABEL_FIELDS),
             "images": hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
         }
+
+
+def _stride(network: nn.Module, tile_px: int, bands: int) -> int:
+    """The grid on which the network's input sides must lie; TrainingError where a crop's side doesn't."""
+    stride = math.lcm(*footprint(network, bands).stride)
+    if tile_px % stride:
+        raise TrainingError(
+            f"tile_px {tile_px} is not a multiple of the network's stride {stride}: the network can't take such "
+            f"crops; use {-(-tile_px // stride) * stride}"
+        )
+    return stride
