@@ -19,7 +19,7 @@ from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import Every, Progress, tell
 from flows.worker import TileResult
-from tiling.errors import PlanError
+from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.geometry import Box
 from tiling.ledger import LedgerState, TileRecord, TileState
@@ -73,7 +73,7 @@ def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     started = time.monotonic()
     with RunLock(config.run), open_pool(config) as pool:
-        run = Run.open(config.run)
+        run = reopen(config)
         todo = chosen(run, config)
         backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
         staging = stage.submit(run, pool, todo, backlog, staged=False)
@@ -160,6 +160,23 @@ def open_pool(config: SegmentConfig | RerunConfig) -> Pool:
 def remaining(run: Run) -> list[int]:
     """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
     return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED).tolist()
+
+
+@task(cache_policy=NO_CACHE)
+def reopen(config: RerunConfig) -> Run:
+    """Open a run whose image is still the one that it began with.
+
+    Raises:
+        RunError: the image's content has changed, so that a new tile wouldn't fit its neighbours.
+    """
+    run = Run.open(config.run)
+    with run.open_source() as source:
+        if source.fingerprint() != run.card.image.fingerprint:
+            raise RunError(
+                f"image {source.path} has changed since {run.path} began: a tile of the new image wouldn't fit its "
+                f"neighbours; restore the image, or segment it into another --out"
+            )
+    return run
 
 
 def chosen(run: Run, config: RerunConfig) -> list[int]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli import Cli, clean_environment
 from hypothesis import settings
 
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one.
@@ -20,3 +28,43 @@ def data_dir() -> Path:
     if not DATA_DIR.is_dir():
         pytest.skip("the folder of open imagery (../shared/data) is absent")
     return DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server for the whole session."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1"]
+    environment = clean_environment(home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
+    log = (home / "server.log").open("wb")
+    server = subprocess.Popen([*command, "--port", str(port)], env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for_server(server, url, home / "server.log")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def wait_for_server(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"Prefect's server did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def cli(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """The command line, reporting to the session's Prefect server."""
+    home = tmp_path_factory.mktemp("prefect-client")
+    return Cli(clean_environment(home, PREFECT_API_URL=prefect_url))

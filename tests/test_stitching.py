@@ -61,6 +61,38 @@ def test_each_tile_writes_one_file_and_no_other(tmp_path: Path) -> None:
         assert all(after[name] == data for name, data in before.items())
 
 
+def test_shards_are_what_zarr_itself_would_write(tmp_path: Path) -> None:
+    import zarr
+
+    mask, plan = make_mask(tmp_path / "ours", (300, 333), 128)
+    theirs, _ = make_mask(tmp_path / "theirs", (300, 333), 128)
+    array = zarr.open_group(theirs.path, mode="r+")["0"]
+    rng = np.random.default_rng(2)
+    for tile in plan.tiles():
+        labels = (rng.random(tile.valid.shape) < 0.1).astype(np.uint8) if tile.index else np.zeros((128, 128), np.uint8)
+        mask.write(tile, labels)
+        array[tile.valid.slices] = labels
+    assert shard_files(tmp_path / "ours") == shard_files(tmp_path / "theirs")
+
+
+def test_a_damaged_shard_is_replaced_without_being_read(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path)
+    tile = plan.at(1, 1)
+    mask.fill(tile, 1)
+    before = shard_files(tmp_path)
+    (mask.path / "0/c/1/1").write_bytes(b"rotten" * 9)
+    mask.fill(tile, 1)
+    assert shard_files(tmp_path) == before
+
+
+def test_a_failed_tile_leaves_no_labels_behind(tmp_path: Path) -> None:
+    mask, plan = make_mask(tmp_path)
+    mask.fill(plan.at(1, 1), 1)
+    mask.fill(plan.at(1, 1), 255)
+    assert (mask.read(plan.at(1, 1).valid) == 255).all()
+    assert not (mask.path / "0/c/1/1").exists()
+
+
 def test_pyramid_of_every_level_is_the_majority_of_the_finer_one(tmp_path: Path) -> None:
     mask, plan = make_mask(tmp_path, (1301, 1033))
     rng = np.random.default_rng(1)

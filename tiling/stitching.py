@@ -6,6 +6,7 @@ Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from tiling.errors import RunError
 from tiling.geometry import Box, PixelSize
@@ -43,6 +47,8 @@ class Mask:
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
+        self._store = group.store
+        self._scratch = threading.local()
         count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
         self._levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
 
@@ -97,7 +103,7 @@ class Mask:
         """
         if labels.shape != tile.valid.shape:
             raise AssertionError(f"tile {tile.name}: labels {labels.shape} for a valid region {tile.valid.shape}")
-        self._levels[0][tile.valid.slices] = labels
+        self._write_shard(0, tile.valid, labels)
         return label_digest(labels)
 
     def fill(self, tile: Tile, label: int) -> str:
@@ -118,7 +124,32 @@ class Mask:
     def _build_shard(self, level: int, box: Box) -> None:
         height, width = cast("tuple[int, int]", self._levels[level - 1].shape)
         finer = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
-        self._levels[level][box.slices] = majority(self.read(finer, level - 1))
+        self._write_shard(level, box, majority(self.read(finer, level - 1)))
+
+    def _write_shard(self, level: int, box: Box, labels: Labels) -> None:
+        """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
+        side = cast("tuple[int, int]", self._levels[level].shards)[0]
+        key = f"{level}/c/{box.y0 // side}/{box.x0 // side}"
+        encoded = self._encode_shard(level, labels)
+        sync(self._store.delete(key) if encoded is None else self._store.set(key, encoded))
+
+    def _encode_shard(self, level: int, labels: Labels) -> Buffer | None:
+        """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
+        if not hasattr(self._scratch, "array"):
+            array = self._levels[level]
+            self._scratch.memory = {}
+            self._scratch.array = zarr.create_array(
+                MemoryStore(self._scratch.memory),
+                shape=cast("tuple[int, int]", array.shards),
+                chunks=array.chunks,
+                shards=array.shards,
+                dtype=array.dtype,
+                fill_value=NOT_PREDICTED,
+                compressors=array.compressors,
+            )
+        self._scratch.memory.clear()
+        self._scratch.array[: labels.shape[0], : labels.shape[1]] = labels
+        return self._scratch.memory.get("c/0/0")
 
     def _shards(self, level: int) -> list[Box]:
         array = self._levels[level]

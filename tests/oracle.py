@@ -1,0 +1,52 @@
+"""The one oracle: labels of a single float32 pass over the whole image, by the plain network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.worker import TileWorker
+from tiling.run import Run
+from unet_core.bundle import Bundle
+
+Image = NDArray[np.generic]
+Labels = NDArray[np.uint8]
+
+
+def whole_image_logits(bundle: Bundle, pixels_HWC: Image, stride: int = 16) -> torch.Tensor:
+    """Logits `(C, H, W)` of one pass over the image mirrored at the right and bottom to the stride.
+
+    Nothing of the predictor is used: batch norm isn't folded, memory is NCHW, and no tile is cut.
+    """
+    height, width = pixels_HWC.shape[:2]
+    mirrored = np.pad(pixels_HWC, ((0, -height % stride), (0, -width % stride), (0, 0)), mode="reflect")
+    inputs_NCHW = torch.from_numpy(np.ascontiguousarray(mirrored)).permute(2, 0, 1)[None].float().contiguous()
+    mean = torch.tensor(bundle.card.normalization.mean).view(1, -1, 1, 1)
+    std = torch.tensor(bundle.card.normalization.std).view(1, -1, 1, 1)
+    with torch.inference_mode():
+        return bundle.module((inputs_NCHW - mean) / std)[0, :, :height, :width]
+
+
+def whole_image_labels(bundle: Bundle, pixels_HWC: Image) -> Labels:
+    """Labels `(H, W)` for a bundle of one thresholded class at 0.5."""
+    assert bundle.card.decision.rule == "threshold"
+    assert bundle.card.decision.thresholds == (0.5,)
+    return (whole_image_logits(bundle, pixels_HWC)[0] > 0).to(torch.uint8).numpy()
+
+
+def segment_here(image: Path, folder: Path, core: int, **options: object) -> Run:
+    """The run of an image, every tile walked in this process: the path of a worker without Ray around it."""
+    config = SegmentConfig.model_validate(
+        {"image": image, "out": folder, "core": core, "foreground": "none", **options}
+    )
+    run = prepare(config, workers=1)
+    worker = TileWorker()
+    for tile in run.plan.tiles():
+        result = worker.process(run.path, tile.index, staged=False)
+        assert result.reason is None, result.reason
+    return run

@@ -1,0 +1,230 @@
+"""The main job as a person runs it: segment, status, rerun, resume, and every clear error."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import Cli, clean_environment, mask_files, tissue, write_tissue
+from oracle import whole_image_labels
+from PIL import Image
+
+from flows.demo import demo_image
+from tiling.geometry import Box
+from tiling.ledger import TileRecord, TileState
+from tiling.run import Run
+from unet_core.bundle import load_bundle
+
+
+def records(run: Path) -> list[TileRecord]:
+    return list(Run.open(run).ledger.records())
+
+
+@pytest.fixture(scope="module")
+def segmented(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run over tissue whose sides are no multiple of anything."""
+    folder = tmp_path_factory.mktemp("segmented")
+    image = write_tissue(folder / "tissue.tif", 650, 519)
+    ended = cli.run("segment", image, "--out", folder / "run", "--core", 128, "--foreground", "none")
+    assert ended.code == 0, ended.err
+    assert "complete: 30 of 30 tiles" in ended.out
+    return folder / "run"
+
+
+def test_the_whole_path_gives_the_labels_of_one_pass(segmented: Path) -> None:
+    run = Run.open(segmented)
+    with run.open_source() as source:
+        pixels = source.read(0, source.levels[0].box)
+    expected = whole_image_labels(load_bundle("nuclei"), pixels)
+    assert expected.any()
+    np.testing.assert_array_equal(run.open_mask().read(Box(0, 0, 650, 519)), expected)
+
+
+def test_a_finished_run_holds_what_the_design_says(segmented: Path) -> None:
+    card = json.loads((segmented / "run.json").read_text())
+    assert card["image"]["extent"] == [650, 519]
+    assert card["geometry"]["halo"] == [94, 94, 94, 94]
+    assert not (segmented / "staged.zarr").exists()
+    done = records(segmented)
+    assert sorted(r.tile for r in done) == list(range(30))
+    assert {r.state for r in done} == {TileState.DONE}
+    assert all(set(r.seconds) >= {"read", "compute", "write"} for r in done)
+    with Image.open(segmented / "overlay.png") as overlay:
+        assert overlay.size == (519, 650)
+
+
+def test_segmenting_again_computes_nothing_and_changes_nothing(cli: Cli, segmented: Path) -> None:
+    before, known = mask_files(segmented), len(records(segmented))
+    image = Run.open(segmented).card.image.path
+    ended = cli.run("segment", image, "--out", segmented, "--core", 128, "--foreground", "none")
+    assert ended.code == 0, ended.err
+    assert mask_files(segmented) == before
+    assert len(records(segmented)) == known
+
+
+def test_rerun_mends_one_tile_and_leaves_other_shards_untouched(cli: Cli, segmented: Path) -> None:
+    before = mask_files(segmented)
+    times = {p: p.stat().st_mtime_ns for p in (segmented / "mask.ome.zarr").rglob("*") if p.is_file()}
+    shard = segmented / "mask.ome.zarr/0/c/2/1"
+    shard.write_bytes(b"rotten" * 20)
+    ended = cli.run("rerun", segmented, "--tile", "2,1")
+    assert ended.code == 0, ended.err
+    assert mask_files(segmented) == before
+    rewritten = {str(p.relative_to(segmented)) for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert rewritten == {"mask.ome.zarr/0/c/2/1", "mask.ome.zarr/1/c/1/0"}
+    assert [r.tile for r in records(segmented)][-1] == Run.open(segmented).plan.at(2, 1).index
+
+
+def test_status_draws_the_grid_from_the_ledger(cli: Cli, segmented: Path) -> None:
+    ended = cli.run("status", segmented)
+    assert ended.code == 0
+    assert "30 done, 0 skipped, 0 failed, 0 to do of 30 tiles" in ended.out
+    assert ended.out.count("█████\n") == 6
+
+
+def test_a_killed_driver_resumes_with_the_missing_tiles_only(cli: Cli, tmp_path: Path) -> None:
+    image = write_tissue(tmp_path / "tissue.tif", 1500, 1500)
+    command = ("segment", image, "--core", 128, "--foreground", "none", "--workers", 2, "--out")
+    undisturbed = cli.run(*command, tmp_path / "undisturbed")
+    assert undisturbed.code == 0, undisturbed.err
+    driver = cli.start(*command, tmp_path / "killed")
+    known = wait_for_tiles(tmp_path / "killed", 20)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(30)
+    done_before = {r.tile for r in records(tmp_path / "killed")}
+    assert 20 <= known <= len(done_before) < 144
+    resumed = cli.run(*command, tmp_path / "killed")
+    assert resumed.code == 0, resumed.err
+    tiles = [r.tile for r in records(tmp_path / "killed")]
+    assert sorted(tiles) == list(range(144)), "every tile is in the ledger once: none lost, none computed twice"
+    assert mask_files(tmp_path / "killed") == mask_files(tmp_path / "undisturbed")
+
+
+def wait_for_tiles(run: Path, count: int) -> int:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if (run / "run.json").is_file():
+            known = len(records(run))
+            if known >= count:
+                return known
+        time.sleep(0.02)
+    pytest.fail(f"{run} never reached {count} tiles")
+
+
+def test_without_staging_the_mask_is_the_same(cli: Cli, segmented: Path, tmp_path: Path) -> None:
+    image = Run.open(segmented).card.image.path
+    ended = cli.run("segment", image, "--out", tmp_path / "r", "--core", 128, "--foreground", "none", "--no-staging")
+    assert ended.code == 0, ended.err
+    assert mask_files(tmp_path / "r") == mask_files(segmented)
+
+
+def test_a_tile_that_does_not_decode_fails_alone(cli: Cli, tmp_path: Path) -> None:
+    image = write_tissue(tmp_path / "tissue.tif", 640, 640)
+    whole = cli.run("segment", image, "--out", tmp_path / "whole", "--core", 128, "--foreground", "none")
+    assert whole.code == 0, whole.err
+    damaged = tmp_path / "damaged.tif"
+    damaged.write_bytes(damage_one_segment(image, row=4, col=4))
+    ended = cli.run("segment", damaged, "--out", tmp_path / "run", "--core", 128, "--foreground", "none")
+    assert ended.code == 3, ended.err
+    run = Run.open(tmp_path / "run")
+    failed = set(run.ledger.fold().failed)
+    # Reads reach 96 px beyond a core of 128, and at the far edges they are shifted inwards by as much.
+    needing = {t.index for t in run.plan.tiles() if not t.read.intersect(Box(512, 512, 640, 640)).is_empty}
+    assert failed == needing
+    assert len(failed) < run.plan.count
+    labels, expected = run.open_mask(), Run.open(tmp_path / "whole").open_mask()
+    for tile in run.plan.tiles():
+        wanted = np.full(tile.valid.shape, 255) if tile.index in failed else expected.read(tile.valid)
+        np.testing.assert_array_equal(labels.read(tile.valid), wanted)
+    assert "tile 4,4: SourceError" in ended.out
+    assert f"overtile rerun {tmp_path / 'run'} --failed" in ended.out
+
+
+def damage_one_segment(image: Path, row: int, col: int) -> bytes:
+    import tifffile
+
+    content = bytearray(image.read_bytes())
+    with tifffile.TiffFile(image) as tiff:
+        page = tiff.pages.first
+        index = row * (page.imagewidth // page.tilewidth) + col
+        offset, length = page.dataoffsets[index], page.databytecounts[index]
+    content[offset : offset + length] = b"\x00" * length
+    return bytes(content)
+
+
+def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
+    ended = Cli(clean_environment(tmp_path / "home")).run("demo", "--out", tmp_path / "demo")
+    assert ended.code == 0, ended.err
+    assert "complete: 16 of 16 tiles" in ended.out
+    labels = Run.open(tmp_path / "demo").open_mask().read(Box(0, 0, 512, 512))
+    assert 0.02 < (labels == 1).mean() < 0.6
+
+
+def test_models_are_listed(cli: Cli) -> None:
+    ended = cli.run("models")
+    assert ended.code == 0
+    assert "nuclei" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.svs"], r"absent.svs"),
+        (["empty.tif"], r"empty.tif"),
+        (["truncated.tif"], r"truncated.tif"),
+        (["text.png"], r"text.png"),
+        (["good.tif", "--model", "unknown"], r"no model called 'unknown': the shipped ones are nuclei"),
+        (["good.tif", "--core", "100"], r"core 100 px is not a multiple of the model's stride 16 px.*use 96 px"),
+        (["good.tif", "--level", "3"], r"level 3 is not in the image; it has levels 0 to 0"),
+        (["gray.png"], r"takes 3 band\(s\).*has 1"),
+        (["deep.tif"], r"takes uint8 and .*uint16"),
+        (["good.tif", "--core", "16000", "--workers", "64"], r"GiB are available.*use a core below"),
+        (["good.tif", "--foreground", "absent.png"], r"foreground mask absent.png can't be read"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(
+    arguments: list[str], message: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = write_tissue(tmp_path / "good.tif", 256, 256).read_bytes()
+    (tmp_path / "empty.tif").write_bytes(b"")
+    (tmp_path / "truncated.tif").write_bytes(good[: len(good) // 3])
+    (tmp_path / "text.png").write_text("this is no picture")
+    Image.fromarray(tissue(64, 64)[..., 0]).save("gray.png")
+    write_deep(tmp_path / "deep.tif")
+    ended = cli.run("segment", *arguments, "--out", tmp_path / "run")
+    assert ended.code == 2, ended.err
+    lines = [line for line in ended.err.splitlines() if line.strip()]
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("error: ")
+    import re
+
+    assert re.search(message, lines[0]), lines[0]
+    assert not (tmp_path / "run" / "run.json").exists() or "foreground" in message
+
+
+def write_deep(path: Path) -> None:
+    import tifffile
+
+    tifffile.imwrite(path, tissue(64, 64).astype(np.uint16) * 257, photometric="rgb", tile=(64, 64))
+
+
+def test_a_folder_of_another_run_is_refused_with_the_differences(cli: Cli, segmented: Path) -> None:
+    before = mask_files(segmented)
+    ended = cli.run("segment", demo_image(), "--out", segmented, "--core", 64)
+    assert ended.code == 2
+    for difference in ("image fingerprint", "core: 128 here, 64 asked for", "foreground: none here, auto asked for"):
+        assert difference in ended.err
+    assert mask_files(segmented) == before
+
+
+def test_a_folder_of_something_else_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    ended = cli.run("segment", demo_image(), "--out", tmp_path)
+    assert ended.code == 2
+    assert "exists and holds no run.json" in ended.err
+    assert [p.name for p in tmp_path.iterdir() if p.name != "driver.lock"] == ["precious.txt"]
