@@ -156,7 +156,7 @@ def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
 
 def _quiet_environment() -> None:
     """Settings that Prefect and Ray read at import; what the user set wins."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # A busy machine starts the embedded server slowly; giving up on it would lose a night.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

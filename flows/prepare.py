@@ -9,11 +9,10 @@ from pathlib import Path
 
 import psutil
 
+from flows.check import check_fit
 from flows.config import SegmentConfig
-from flows.errors import FlowError
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
-from tiling.errors import PlanError
 from tiling.foreground import draw_skipped, find_foreground
 from tiling.geometry import Halo
 from tiling.ledger import TileRecord, TileState
@@ -41,7 +40,7 @@ def prepare(config: SegmentConfig, workers: int) -> Run:
     """
     with open_source(config.image) as source:
         bundle = load_bundle(config.model)
-        _check_fit(source, bundle, config.level)
+        check_fit(source, bundle.card, config.level)
         found = footprint(bundle.module, len(bundle.card.bands))
         plan = make_plan(source, config, found)
         memory = tile_memory(plan, bundle, config.precision)
@@ -119,22 +118,6 @@ def make_card(
 def _reference(model: str) -> str:
     """A folder's absolute path, so that the run finds its model from anywhere; a shipped name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _check_fit(source: ImageSource, bundle: Bundle, level: int) -> None:
-    if level >= len(source.levels):
-        raise PlanError(f"level {level} is not in the image; it has levels 0 to {len(source.levels) - 1}")
-    card = bundle.card
-    if len(source.bands) != len(card.bands):
-        raise FlowError(
-            f"model {card.name} takes {len(card.bands)} band(s) ({', '.join(card.bands)}) and {source.path} has "
-            f"{len(source.bands)} ({', '.join(source.bands)}); use a model for such images"
-        )
-    if str(source.dtype) != card.dtype:
-        raise FlowError(
-            f"model {card.name} takes {card.dtype} and {source.path} is {source.dtype}: its brightness would mean "
-            f"something else; use a model for such images or convert the image"
-        )
 
 
 def _skip_background(run: Run, source: ImageSource) -> None:

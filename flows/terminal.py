@@ -9,6 +9,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from flows.check import check
+from flows.config import RerunConfig, SegmentConfig
 from flows.errors import FlowError
 from flows.progress import Progress, format_seconds, listener
 from tiling.errors import PlanError, RunError, SourceError, TilingError
@@ -16,7 +18,6 @@ from tiling.ledger import TileState
 from unet_core.errors import BundleError, UnetCoreError
 
 if TYPE_CHECKING:
-    from flows.config import RerunConfig, SegmentConfig
     from flows.segment import Outcome
     from tiling.run import Run
 
@@ -36,6 +37,9 @@ STATE_STYLE = {
 
 def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig) -> Outcome:
     """Run the flow of that name under a live bar, and print how it ended."""
+    if isinstance(config, SegmentConfig):
+        check(config)
+
     from flows import segment as flows
     from flows.pool import Pool
 

@@ -102,25 +102,27 @@ def _tissue(source: ImageSource, level: int) -> Foreground:
     means = block_mean(source, level, COARSE_PX)
     # Glass is white in every band; stain takes light from at least one.
     absorbed = 255 - means.min(axis=-1)
-    if np.ptp(absorbed) < 1:
+    seen = absorbed[np.isfinite(absorbed)]
+    if seen.size == 0 or np.ptp(seen) < 1:
         return _because(keep_all, "the image is of one colour")
-    threshold = float(threshold_otsu(absorbed))
-    glass = absorbed[absorbed < threshold]
+    threshold = float(threshold_otsu(seen))
+    glass = seen[seen < threshold]
     level_of_glass = float(np.median(glass)) if glass.size else 255.0
     if 255 - level_of_glass < GLASS_BRIGHTNESS:
         return _because(keep_all, "the background is not bright, so the image is no bright-field slide")
     cautious = level_of_glass + SHARE_OF_THRESHOLD * (threshold - level_of_glass)
     reason = f"bright-field slide: tiles in which nothing absorbs more than {cautious:.0f} of 255 are skipped"
-    return Foreground(absorbed > cautious, (COARSE_PX, COARSE_PX), reason)
+    # What didn't decode may be tissue: its tiles are tried, and fail with their reason.
+    return Foreground((absorbed > cautious) | np.isnan(absorbed), (COARSE_PX, COARSE_PX), reason)
 
 
 def _without_nodata(source: ImageSource, level: int) -> Foreground:
     means = block_mean(source, level, COARSE_PX)
-    nodata = np.float32(source.nodata)
+    nodata = np.float32(np.nan if source.nodata is None else source.nodata)
     # A block's mean equals nodata to the last bit only where rounding is none: a block of nothing else.
-    empty = np.isnan(means).all(-1) if np.isnan(nodata) else np.isclose(means, nodata, rtol=0, atol=1e-3).all(-1)
-    reason = f"tiles in which every pixel is nodata ({source.nodata:g}) are skipped"
-    return Foreground(~empty, (COARSE_PX, COARSE_PX), reason)
+    empty = np.isclose(means, nodata, rtol=0, atol=1e-3, equal_nan=True).all(axis=-1)
+    reason = f"tiles in which every pixel is nodata ({nodata:g}) are skipped"
+    return Foreground(np.logical_not(empty), (COARSE_PX, COARSE_PX), reason)
 
 
 def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:

@@ -8,12 +8,14 @@ import dask
 import numpy as np
 from numpy.typing import NDArray
 
+from tiling.errors import SourceError
 from tiling.geometry import Box, ceil_to
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
 
 READ_PX = 1024
+SMALLEST_PX = 64
 SCREEN_PX = 1600
 
 
@@ -22,7 +24,8 @@ def block_mean(source: ImageSource, level: int, factor: int, *, threads: int = 2
 
     Starts from the coarsest pyramid level that a whole number of its pixels fits, so that a slide with a
     pyramid is never decoded in full. Squares at the right and bottom average the pixels that they have.
-    NaN counts as no pixel; a square of nothing else is NaN.
+    NaN counts as no pixel; a square of nothing else is NaN. So is what doesn't decode: a coarse view shows what
+    can be seen, and the tiles that need the rest fail by themselves.
     """
     start, inner = _coarsest_fitting(source, level, factor)
     height, width = source.levels[start].height, source.levels[start].width
@@ -37,7 +40,12 @@ def block_mean(source: ImageSource, level: int, factor: int, *, threads: int = 2
     coarse = np.full((max(shape[0], -(-height // inner)), max(shape[1], -(-width // inner)), shape[2]), np.nan, "f4")
 
     def fill(box: Box) -> None:
-        means = _means(source.read(start, box), inner)
+        try:
+            means = _means(source.read(start, box), inner)
+        except SourceError:
+            for part in _quarters(box, ceil_to(SMALLEST_PX, inner)):
+                fill(part)
+            return
         y, x = box.y0 // inner, box.x0 // inner
         coarse[y : y + means.shape[0], x : x + means.shape[1]] = means
 
@@ -64,6 +72,16 @@ def to_display(means: NDArray[np.float32]) -> NDArray[np.uint8]:
         low, high = 0.0, 255.0
     stretched = (np.nan_to_num(bands, nan=low) - low) / max(high - low, 1e-12)
     return (np.clip(stretched, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _quarters(box: Box, grain: int) -> list[Box]:
+    """The box's four parts, cut at multiples of the grain; none when it can't be cut."""
+    cut_y = box.y0 + ceil_to(-(-box.height // 2), grain)
+    cut_x = box.x0 + ceil_to(-(-box.width // 2), grain)
+    if cut_y >= box.y1 and cut_x >= box.x1:
+        return []
+    rows, cols = ((box.y0, min(cut_y, box.y1)), (cut_y, box.y1)), ((box.x0, min(cut_x, box.x1)), (cut_x, box.x1))
+    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in cols if y0 < y1 and x0 < x1]
 
 
 def _coarsest_fitting(source: ImageSource, level: int, factor: int) -> tuple[int, int]:

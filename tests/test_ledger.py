@@ -1,0 +1,70 @@
+"""The ledger and the run folder: what is written is whole, what is read is the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiling.errors import RunError
+from tiling.ledger import Ledger, TileRecord, TileState
+from tiling.storage import RunLock, write_atomic
+
+
+def test_the_last_line_about_a_tile_wins(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 5)
+    ledger.append(TileRecord(1, TileState.FAILED, 3, reason="it broke"))
+    ledger.append(TileRecord(2, TileState.DONE, 1, "aa", seconds={"read": 0.5}, pixels=100, time=10.0))
+    ledger.flush()
+    later = Ledger(tmp_path, 5)
+    later.append(TileRecord(1, TileState.DONE, 1, "bb", seconds={"read": 0.25}, pixels=50, time=12.0))
+    later.announce("stitched", {"shards": "all"})
+    state = Ledger(tmp_path, 5).fold()
+    assert state.states.tolist() == [0, 1, 1, 0, 0]
+    assert state.failed == {}
+    assert state.seconds == {"read": 0.75}
+    assert (state.pixels, state.first_time, state.last_time) == (150, 10.0, 12.0)
+    event = state.last_event("stitched")
+    assert event is not None
+    assert event.facts == {"shards": "all"}
+
+
+def test_a_failed_tile_is_named_with_its_reason(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    ledger.append(TileRecord(2, TileState.FAILED, 1, reason="no such segment"))
+    ledger.flush()
+    assert {i: r.reason for i, r in ledger.fold().failed.items()} == {2: "no such segment"}
+
+
+def test_lines_that_were_not_flushed_are_not_there(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    ledger.append(TileRecord(0, TileState.DONE))
+    ledger.append(TileRecord(1, TileState.DONE))
+    assert Ledger(tmp_path, 3).fold().count(TileState.DONE) == 1
+    ledger.flush()
+    assert Ledger(tmp_path, 3).fold().count(TileState.DONE) == 2
+
+
+@pytest.mark.parametrize("line", ["{not json", '{"tile": 99, "state": "done"}', '{"tile": 0, "state": "eaten"}', "[]"])
+def test_a_damaged_segment_is_told(line: str, tmp_path: Path) -> None:
+    (tmp_path / "00000001.jsonl").write_text(line + "\n")
+    with pytest.raises(RunError, match=r"00000001\.jsonl holds a line that is no record"):
+        Ledger(tmp_path, 3).fold()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "card.json", b"old")
+    blocked = tmp_path / "folder"
+    blocked.mkdir()
+    (blocked / "inside").write_bytes(b"")
+    with pytest.raises(OSError, match="folder"):
+        write_atomic(blocked, b"new")  # a name that is a folder can't be replaced by a file
+    assert (tmp_path / "card.json").read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["card.json", "folder"]
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_run(tmp_path: Path) -> None:
+    with RunLock(tmp_path), pytest.raises(RunError, match=r'"process": \d+'), RunLock(tmp_path):
+        pytest.fail("two drivers hold one run")
+    with RunLock(tmp_path):
+        pass
