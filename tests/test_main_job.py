@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from cli import Cli, clean_environment, mask_files, tissue, write_tissue
+from numpy.typing import NDArray
 from oracle import whole_image_labels
 from PIL import Image
 
@@ -17,7 +22,13 @@ from flows.demo import demo_image
 from tiling.geometry import Box
 from tiling.ledger import TileRecord, TileState
 from tiling.run import Run
+from tiling.source import open_source
 from unet_core.bundle import load_bundle
+
+
+def read_all(image: Path) -> NDArray[np.generic]:
+    with open_source(image) as source:
+        return source.read(0, source.levels[0].box)
 
 
 def records(run: Path) -> list[TileRecord]:
@@ -37,9 +48,7 @@ def segmented(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_path_gives_the_labels_of_one_pass(segmented: Path) -> None:
     run = Run.open(segmented)
-    with run.open_source() as source:
-        pixels = source.read(0, source.levels[0].box)
-    expected = whole_image_labels(load_bundle("nuclei"), pixels)
+    expected = whole_image_labels(load_bundle("nuclei"), read_all(Path(run.card.image.path)))
     assert expected.any()
     np.testing.assert_array_equal(run.open_mask().read(Box(0, 0, 650, 519)), expected)
 
@@ -145,8 +154,6 @@ def test_a_tile_that_does_not_decode_fails_alone(cli: Cli, tmp_path: Path) -> No
 
 
 def damage_one_segment(image: Path, row: int, col: int) -> bytes:
-    import tifffile
-
     content = bytearray(image.read_bytes())
     with tifffile.TiffFile(image) as tiff:
         page = tiff.pages.first
@@ -161,7 +168,39 @@ def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "complete: 16 of 16 tiles" in ended.out
     labels = Run.open(tmp_path / "demo").open_mask().read(Box(0, 0, 512, 512))
-    assert 0.02 < (labels == 1).mean() < 0.6
+    expected = whole_image_labels(load_bundle("nuclei"), tissue(512, 512))
+    assert expected.any()
+    np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_while_staging_stops_clearly_and_resumes(cli: Cli, small_disk: Path, tmp_path: Path) -> None:
+    image = write_tissue(tmp_path / "tissue.tif", 1024, 1024)
+    command = ("segment", image, "--core", 512, "--foreground", "none", "--workers", 1, "--out", small_disk / "run")
+    full = cli.run(*command)
+    assert full.code == 1, full.err
+    lines = [line for line in full.err.splitlines() if line.strip()]
+    assert len(lines) == 1, full.err
+    assert "No space left on device" in lines[0]
+    assert "make space or choose another --out, then run the same command again" in lines[0]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resumed = cli.run(*command)
+    assert resumed.code == 0, resumed.err
+    labels = Run.open(small_disk / "run").open_mask().read(Box(0, 0, 1024, 1024))
+    np.testing.assert_array_equal(labels, whole_image_labels(load_bundle("nuclei"), read_all(image)))
 
 
 def test_models_are_listed(cli: Cli) -> None:
@@ -201,15 +240,11 @@ def test_wrong_input_is_told_in_one_line(
     lines = [line for line in ended.err.splitlines() if line.strip()]
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("error: ")
-    import re
-
     assert re.search(message, lines[0]), lines[0]
     assert not (tmp_path / "run" / "run.json").exists() or "foreground" in message
 
 
 def write_deep(path: Path) -> None:
-    import tifffile
-
     tifffile.imwrite(path, tissue(64, 64).astype(np.uint16) * 257, photometric="rgb", tile=(64, 64))
 
 
