@@ -1,0 +1,121 @@
+"""All benchmarks with one command: `make benchmark`, or `python -m benchmarks [PART …]`.
+
+Every part writes its raw figures to `benchmarks/results/PART.json` as they come; the table and the plot are drawn
+from all parts that are there. Scratch space, slides and the peers' environments are under `.benchmarks/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import contest, growth, machine, table
+from benchmarks.peers.environments import PEERS, PLOT, PeerError
+from benchmarks.process import MeasurementError, run
+from benchmarks.slide import REAL_SLIDE, tissue
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRATCH = ROOT / ".benchmarks"
+RESULTS = ROOT / "benchmarks" / "results"
+PARTS = ("contest", "growth", "driver", "startup", "report")
+SIDES_PX = (1024, 2048, 4096, 8192, 16384)
+
+
+def tell(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def hold_contest(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    ground = contest.prepare(SCRATCH / "work", asked.side)
+    found = contest.contestants(ground, asked.kinds, tell)
+    yield from contest.hold(ground, found, asked.rounds, tell)
+
+
+def hold_growth(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    yield from growth.hold(SCRATCH / "work", asked.sides, asked.rounds, tell)
+
+
+def hold_driver(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    command = [sys.executable, "-m", "benchmarks.driver", "--out", str(SCRATCH / "work" / "driver")]
+    for number in range(asked.rounds):
+        row = run([*command, "--tiles", str(asked.tiles)], sample_seconds=1.0)
+        tell(f"driver: {row['milliseconds_per_tile']:.3f} ms per tile")
+        yield {"kind": "driver", "round": number, **row}
+
+
+def hold_startup(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    if not REAL_SLIDE.is_file():
+        tell(f"start-up is left out: {REAL_SLIDE.name} is absent")
+        return
+    command = [sys.executable, "-m", "benchmarks.startup", str(REAL_SLIDE), "--out", str(SCRATCH / "work" / "start")]
+    for number in range(asked.rounds):
+        for options in ([], ["--precision", "bfloat16"]):
+            row = run([*command, *options], sample_seconds=1.0)
+            tell(f"start-up, precision {row['precision']}: {row['seconds']}")
+            yield {"kind": "startup", "round": number, **row}
+
+
+def save(part: str, asked: argparse.Namespace, rows: Callable[[argparse.Namespace], Iterator[contest.Figures]]) -> None:
+    """Measure a part and write its figures after each row, so that what was measured is never lost."""
+    facts = {
+        "machine": machine.describe(),
+        "load_before": machine.load(),
+        "tissue": tissue()[0],
+        "side_px": asked.side,
+        "peers": {} if part != "contest" else peer_versions(),
+    }
+    found: list[contest.Figures] = []
+    asked.results.mkdir(parents=True, exist_ok=True)
+    for row in rows(asked):
+        found.append(row)
+        text = json.dumps({**facts, "rows": found}, indent=1)
+        (asked.results / f"{part}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def peer_versions() -> dict[str, str]:
+    """Installed versions of the peers' packages; a peer that can't be installed has its reason instead."""
+    found: dict[str, str] = {}
+    for peer in PEERS:
+        try:
+            peer.environment.ensure()
+            found[peer.package] = peer.environment.versions().get(peer.package, "absent")
+        except PeerError as error:
+            found[peer.package] = str(error)
+    return found
+
+
+def report(results: Path) -> None:
+    """The table, and the plot where matplotlib can be installed."""
+    (results / "README.md").write_text(table.write(results), encoding="utf-8")
+    try:
+        run([str(PLOT.ensure()), "-m", "benchmarks.plot", str(results)])
+    except (PeerError, MeasurementError) as error:
+        tell(f"no plot: {error}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run overtile's benchmarks.")
+    parser.add_argument("parts", nargs="*", choices=(*PARTS, []), metavar="PART", help=" ".join(PARTS))
+    parser.add_argument("--side", type=int, default=4096, help="side of the contest's slide in px")
+    parser.add_argument("--kinds", nargs="*", default=["limit", "overtile", "peers"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", type=int, nargs="*", default=[*SIDES_PX], help="sides of the growth's slides")
+    parser.add_argument("--tiles", type=int, default=100_000, help="tiles of the driver's benchmark")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    (SCRATCH / "work").mkdir(parents=True, exist_ok=True)
+    if machine.load() > 0.5:
+        tell(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
+    holders = {"contest": hold_contest, "growth": hold_growth, "driver": hold_driver, "startup": hold_startup}
+    for part in asked.parts or PARTS:
+        if part in holders:
+            save(part, asked, holders[part])
+    report(asked.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The contest: the machine's limit, overtile and its peers, in turns on one slide.
+
+One round measures every contestant once, each in processes of its own; the next round takes them in the opposite
+order, so that a machine that slows down or is disturbed treats all alike. What is published are medians.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from benchmarks.peers.environments import PEERS, Peer, PeerError
+from benchmarks.process import Figures, MeasurementError, run
+from benchmarks.reference import differing, name_of
+from benchmarks.slide import write_slide
+from unet_core.bundle import load_bundle
+
+PRECISIONS = ("float32", "bfloat16")
+CORES = (512, 1024)
+ARRANGEMENTS = ((2, 1), (1, 2))
+LIMIT_TILES = (512, 768, 1024)
+MODEL = "nuclei"
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One thing to measure: `kind` and `facts` go into its row of figures."""
+
+    key: str
+    kind: str  # limit, step, overtile or peer
+    facts: Figures
+    command: list[str]
+    labels: Path | None = None  # npy file or run folder
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where the contest takes place."""
+
+    folder: Path
+    slide: Path
+    reference: Path
+
+
+def prepare(folder: Path, side_px: int) -> Ground:
+    """The slide, and the labels of one pass over the whole of it."""
+    slide = write_slide(folder / f"slide-{side_px}.svs", side_px)
+    reference = folder / name_of(slide, load_bundle(MODEL).digest)
+    if not reference.is_file():
+        run([sys.executable, "-m", "benchmarks.reference", str(slide), str(reference), "--model", MODEL])
+    return Ground(folder, slide, reference)
+
+
+def contestants(ground: Ground, wanted: Iterable[str], tell: Callable[[str], None]) -> list[Contestant]:
+    """All contestants of the wanted kinds; a peer that can't be installed is named and left out."""
+    kinds = set(wanted)
+    found: list[Contestant] = []
+    if "limit" in kinds:
+        found += [*_limits()]
+    if "overtile" in kinds:
+        found += [*_steps(), *_overtile(ground)]
+    if "peers" in kinds:
+        for peer in PEERS:
+            try:
+                peer.environment.ensure()
+            except PeerError as error:
+                tell(f"{peer.label} is left out: {error}")
+                found.append(replace(_peer(ground, peer), kind="absent", command=[]))
+            else:
+                found.append(_peer(ground, peer))
+    return found
+
+
+def hold(ground: Ground, found: list[Contestant], rounds: int, tell: Callable[[str], None]) -> Iterator[Figures]:
+    """Measure all in turns; yields a row of figures per measurement, as soon as there is one."""
+    for number in range(rounds):
+        for contestant in found if number % 2 == 0 else reversed(found):
+            if contestant.kind == "absent":
+                continue
+            row: Figures = {"key": contestant.key, "kind": contestant.kind, "round": number, **contestant.facts}
+            try:
+                row |= run(contestant.command, threads=contestant.threads, sample_seconds=1.0)
+                if contestant.labels is not None:
+                    row["differing"] = differing(ground.reference, contestant.labels)
+            except MeasurementError as error:
+                row["error"] = str(error)
+            finally:
+                _remove(contestant.labels)
+            tell(f"round {number + 1}: {contestant.key}: {row.get('pixels_per_second', 0.0) / 1e6:.2f} MPix/s")
+            yield row
+
+
+def _limits() -> Iterator[Contestant]:
+    for precision, (processes, threads), tile_px, form in product(
+        PRECISIONS, ARRANGEMENTS, LIMIT_TILES, ("network", "predictor")
+    ):
+        if form == "predictor" and (processes, threads) != ARRANGEMENTS[0]:
+            continue
+        yield _bare("limit", precision, processes, threads, tile_px, form)
+
+
+def _steps() -> Iterator[Contestant]:
+    for precision, core_px in product(PRECISIONS, CORES):
+        yield _bare("step", precision, THREADS, 1, core_px, "minimal")
+
+
+def _bare(kind: str, precision: str, processes: int, threads: int, tile_px: int, form: str) -> Contestant:
+    key = f"{form} {precision} {processes}x{threads} {tile_px}"
+    command = [sys.executable, "-m", "benchmarks.limit", "--precision", precision, "--tile", str(tile_px)]
+    command += ["--processes", str(processes), "--threads", str(threads), "--form", form, "--model", MODEL]
+    return Contestant(key, kind, {}, command, threads=threads)
+
+
+def _overtile(ground: Ground) -> Iterator[Contestant]:
+    for precision, core_px, staging in product(PRECISIONS, CORES, (True, False)):
+        key = f"overtile {precision} {core_px} {'staged' if staging else 'direct'}"
+        out = ground.folder / key.replace(" ", "-")
+        command = [sys.executable, "-m", "benchmarks.pipeline", str(ground.slide), "--out", str(out)]
+        command += ["--precision", precision, "--core", str(core_px), "--model", MODEL]
+        command += ["--workers", str(THREADS), "--staging" if staging else "--no-staging"]
+        yield Contestant(
+            key, "overtile", {"precision": precision, "core_px": core_px, "staging": staging}, command, out
+        )
+
+
+def _peer(ground: Ground, peer: Peer) -> Contestant:
+    labels = ground.folder / f"{peer.key}.npy"
+    command = [str(peer.environment.python), "-m", f"benchmarks.peers.{peer.module}", str(ground.slide), str(labels)]
+    command += ["--tile", str(peer.tile_px), "--model", MODEL, "--threads", str(THREADS)]
+    facts: Figures = {"label": peer.label, "note": peer.note}
+    return Contestant(peer.key, "peer", facts, command, labels, THREADS)
+
+
+def _remove(labels: Path | None) -> None:
+    if labels is None:
+        return
+    shutil.rmtree(labels, ignore_errors=True)
+    shutil.rmtree(labels.with_suffix(".tiatoolbox"), ignore_errors=True)
+    if labels.is_file():
+        labels.unlink()

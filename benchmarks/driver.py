@@ -1,0 +1,104 @@
+"""The driver's cost per tile: the real pool, backlog, ledger and flow tasks, with actors that do nothing.
+
+python -m benchmarks.driver --tiles 100000 --out runs/driver
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from prefect import flow
+
+from flows import pool as pools
+from flows import segment as stages
+from flows.backlog import Backlog
+from flows.config import SegmentConfig
+from flows.pool import AHEAD_PER_WORKER, Pool
+from flows.prepare import prepare
+from flows.worker import TileResult
+from tiling.geometry import Box
+from tiling.ledger import TileState
+from tiling.run import Run
+
+CORE_PX = 16  # the smallest that the stride allows: many tiles of few pixels
+DIGEST = "0" * 32
+
+
+@ray.remote
+class IdleActor:
+    """Answers as a tile actor does, without reading, computing or writing."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
+        del run_path, staged
+        return TileResult(index, DIGEST, CORE_PX**2, {"read": 0.0, "compute": 0.0, "write": 0.0})
+
+
+@flow(name="idle-tiles", validate_parameters=False)
+def walk(run: Run, workers: Pool) -> dict[str, float]:
+    """The stages of a segmentation between the plan and the pyramid."""
+    todo = stages.remaining(run)
+    backlog = Backlog(limit=AHEAD_PER_WORKER * workers.size)
+    wall, cpu = time.perf_counter(), time.process_time()
+    staging = stages.stage.submit(run, workers, todo, backlog, staged=False)
+    stages.infer(run, workers, todo, backlog, staged=False)
+    staging.result()
+    return {"seconds": time.perf_counter() - wall, "driver_cpu_seconds": time.process_time() - cpu}
+
+
+def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
+    """Walk all tiles of the slide's plan and return what each cost."""
+    pools.TileActor = IdleActor
+    shutil.rmtree(out, ignore_errors=True)
+    with Pool(workers) as pool:
+        config = SegmentConfig(image=slide, out=out, core=CORE_PX, foreground="none")
+        run = prepare(config, pool.size)
+        found = walk(run, pool)
+        actors = pool.size
+    state = run.ledger.fold()
+    tiles = state.count(TileState.DONE)
+    assert tiles == run.plan.count
+    shutil.rmtree(out)
+    return {
+        "tiles": tiles,
+        "actors": actors,
+        **found,
+        "milliseconds_per_tile": 1e3 * found["seconds"] / tiles,
+        "driver_cpu_milliseconds_per_tile": 1e3 * found["driver_cpu_seconds"] / tiles,
+    }
+
+
+def write_blank(path: Path, tiles: int) -> Path:
+    """An image with at least so many cores: black PNG, whose pixels are never read."""
+    import numpy as np
+    from PIL import Image
+
+    side_px = math.ceil(math.sqrt(tiles)) * CORE_PX
+    height = math.ceil(tiles / (side_px // CORE_PX)) * CORE_PX
+    box = Box(0, 0, height, side_px)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((*box.shape, 3), np.uint8)).save(path)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the driver's cost per tile.")
+    parser.add_argument("--tiles", type=int, default=100_000)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=None)
+    given = parser.parse_args()
+    slide = write_blank(given.out.parent / f"blank-{given.tiles}.png", given.tiles)
+    print(json.dumps(measure(slide, given.out, given.workers)))
+
+
+if __name__ == "__main__":
+    main()

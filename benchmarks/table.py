@@ -1,0 +1,183 @@
+"""The published tables, from the raw figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Row = dict[str, Any]
+PRECISIONS = ("float32", "bfloat16")
+
+
+def write(results: Path) -> str:
+    """All that the folder's raw figures say, as one page of Markdown."""
+    sections = (_contest, _growth, _driver, _startup)
+    pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    names = ("contest", "growth", "driver", "startup")
+    parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
+    return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
+
+
+def medians(rows: Iterable[Row], value: Callable[[Row], float]) -> dict[str, float]:
+    """The median of a value over the rounds, by key; rows with errors don't count."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if "error" not in row:
+            found.setdefault(row["key"], []).append(value(row))
+    return {key: median(values) for key, values in found.items()}
+
+
+def limits(rows: Iterable[Row]) -> dict[str, tuple[str, float]]:
+    """By precision: the arrangement with the highest median rate, and that rate in pixels per second."""
+    bare = [row for row in rows if row["kind"] == "limit"]
+    rates = medians(bare, _rate)
+    precision_of = {row["key"]: row["precision"] for row in bare if "precision" in row}
+    best: dict[str, tuple[str, float]] = {}
+    for key, rate in rates.items():
+        precision = precision_of[key]
+        if rate > best.get(precision, ("", 0.0))[1]:
+            best[precision] = (key, rate)
+    return best
+
+
+def _rate(row: Row) -> float:
+    return float(row["pixels_per_second"])
+
+
+def _contest(page: Row) -> str:
+    rows: list[Row] = page["rows"]
+    rates, best = medians(rows, _rate), limits(rows)
+    about = (
+        f"Slide: {page['tissue']} mirrored out, JPEG tiles of 256 px. Network: the shipped `nuclei` bundle (16 first "
+        f"channels). Two cores for everybody. Medians of {1 + max(row['round'] for row in rows)} interleaved rounds. "
+        "Peers run in eager float32, as they come; start-up (importing, loading weights, Ray, Prefect) is excluded "
+        "for all. *Differing* counts labels against one float32 pass of the plain network over the whole slide."
+    )
+    shown = [
+        f"## One slide of {page['side_px']}² px, from opening the file to labels on disk",
+        _machine(page),
+        about,
+        "",
+        "| | MPix/s | share of the limit | differing labels | memory of the tree | largest process |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    shown += [f"| limit, {p}: {key} | {rate / 1e6:.2f} | 100 % | | | |" for p, (key, rate) in sorted(best.items())]
+    for kind in ("overtile", "peer"):
+        for key in dict.fromkeys(row["key"] for row in rows if row["kind"] == kind):
+            shown.append(_line(key, [row for row in rows if row["key"] == key], rates, best))
+    return "\n".join([*shown, "", *_ratios(rows, rates), *_steps(rows, rates, best)]) + "\n"
+
+
+def _line(key: str, rows: list[Row], rates: dict[str, float], best: dict[str, tuple[str, float]]) -> str:
+    first = rows[0]
+    label = first.get("label", key) + (f" ({first['note']})" if first.get("note") else "")
+    if key not in rates:
+        return f"| {label} | failed: {first['error'].splitlines()[-1][:80]} | | | | |"
+    limit = best.get(first.get("precision", "float32"))
+    share = f"{100 * rates[key] / limit[1]:.0f} %" if limit else ""
+    good = [row for row in rows if "error" not in row]
+    differing = max(row["differing"] for row in good)
+    part = differing / good[0]["pixels"]
+    tree = max(row["memory"]["tree_pss"] for row in good) / 1e9
+    largest = max(row["memory"]["largest"] for row in good) / 1e9
+    count = "0" if differing == 0 else f"{part:.1e} ({differing})"
+    return f"| {label} | {rates[key] / 1e6:.2f} | {share} | {count} | {tree:.2f} GB | {largest:.2f} GB |"
+
+
+def fastest(rows: list[Row], rates: dict[str, float], precision: str) -> tuple[str, float] | None:
+    """overtile's best key and rate in one precision."""
+    keys = {row["key"] for row in rows if row["kind"] == "overtile" and row.get("precision") == precision}
+    found = [(rates[key], key) for key in keys if key in rates]
+    return (max(found)[1], max(found)[0]) if found else None
+
+
+def _ratios(rows: list[Row], rates: dict[str, float]) -> list[str]:
+    peers = {row["key"]: row["label"] for row in rows if row["kind"] == "peer" and row["key"] in rates}
+    ours = [(precision, fastest(rows, rates, precision)) for precision in PRECISIONS]
+    held = [(precision, found) for precision, found in ours if found]
+    if not peers or not held:
+        return []
+    head = "| times as fast as | " + " | ".join(f"{key}" for _, (key, _) in held) + " |"
+    body = [
+        f"| {label} | " + " | ".join(f"{rate / rates[key]:.1f}" for _, (_, rate) in held) + " |"
+        for key, label in peers.items()
+    ]
+    return [head, "|---|" + "---:|" * len(held), *body, ""]
+
+
+def _steps(rows: list[Row], rates: dict[str, float], best: dict[str, tuple[str, float]]) -> list[str]:
+    """Where the rest of the limit goes: each line adds one thing that a bare forward pass doesn't do."""
+    if not any(row["kind"] == "step" for row in rows):
+        return []
+    shown = ["Where the limit goes (MPix/s, and the share of the limit):", ""]
+    shown += ["| | limit | minimal computation, in memory | direct | staged | actors computing |"]
+    shown += ["|---|---:|---:|---:|---:|---:|"]
+    for precision in PRECISIONS:
+        for core_px in sorted({row["core_px"] for row in rows if "core_px" in row}):
+            keys = [f"minimal {precision} 2x1 {core_px}"]
+            keys += [f"overtile {precision} {core_px} {way}" for way in ("direct", "staged")]
+            if precision not in best or not all(key in rates for key in keys):
+                continue
+            limit = best[precision][1]
+            cells = [f"{limit / 1e6:.2f}"] + [f"{rates[k] / 1e6:.2f} ({100 * rates[k] / limit:.0f} %)" for k in keys]
+            busy = medians((row for row in rows if row["key"] == keys[-1]), _busy)[keys[-1]]
+            shown.append(f"| {precision}, core {core_px} | " + " | ".join(cells) + f" | {100 * busy:.0f} % |")
+    return [*shown, ""]
+
+
+def _busy(row: Row) -> float:
+    """The part of the measured time in which the actors computed."""
+    return float(row["stage_seconds"]["compute"] / (row["workers"] * row["seconds"]))
+
+
+def _growth(page: Row) -> str:
+    rows: list[Row] = [{**row, "key": str(row["side_px"])} for row in page["rows"]]
+    seconds = medians(rows, lambda row: row["seconds"] / row["pixels"] * 1e6)
+    kinds = sorted({kind for row in rows for kind in row["memory"]["by_kind"]})
+    kinds = [kind for kind in ("driver", "tile actor", "stager") if kind in kinds]
+    shown = ["## Growth", _machine(page), "bfloat16, core 512, staged; peaks of the largest process of each kind.", ""]
+    shown += ["| slide | tiles | seconds per MPix | " + " | ".join(kinds) + " | whole tree |"]
+    shown += ["|---|---:|---:|" + "---:|" * (len(kinds) + 1)]
+    for key, value in seconds.items():
+        held = [row for row in rows if row["key"] == key]
+        peaks = [max(row["memory"]["by_kind"].get(kind, 0) for row in held) for kind in kinds]
+        peaks.append(max(row["memory"]["tree_pss"] for row in held))
+        cells = " | ".join(f"{peak / 1e6:.0f} MB" for peak in peaks)
+        shown.append(f"| {key}² | {held[0]['tiles']} | {value:.3f} | {cells} |")
+    return "\n".join([*shown, ""])
+
+
+def _driver(page: Row) -> str:
+    rows: list[Row] = page["rows"]
+    wall = median(row["milliseconds_per_tile"] for row in rows)
+    cpu = median(row["driver_cpu_milliseconds_per_tile"] for row in rows)
+    peak = max(row["memory"]["by_kind"].get("driver", 0) for row in rows)
+    return (
+        f"## The driver's cost\n{_machine(page)}\n{rows[0]['tiles']} tiles, {rows[0]['actors']} actors that do "
+        f"nothing, the real pool, backlog, ledger and Prefect tasks: **{wall:.2f} ms per tile** ({cpu:.2f} ms of the "
+        f"driver's processor time), driver's peak memory {peak / 1e6:.0f} MB. Median of {len(rows)}.\n"
+    )
+
+
+def _startup(page: Row) -> str:
+    shown = ["## Start-up included", _machine(page), "CMU-1-Small-Region.svs (2967 x 2220), default options.", ""]
+    shown += ["| precision | first finished tile | overlay | end of the command |", "|---|---:|---:|---:|"]
+    for precision in dict.fromkeys(row["precision"] for row in page["rows"]):
+        held = [row["seconds"] for row in page["rows"] if row["precision"] == precision]
+        cells = [f"{median(each[name] for each in held):.1f} s" for name in ("first_tile", "overlay", "end")]
+        shown.append(f"| {precision} | " + " | ".join(cells) + " |")
+    return "\n".join([*shown, ""])
+
+
+def _machine(page: Row) -> str:
+    facts = page["machine"]
+    versions = {**facts["versions"], **page["peers"]}
+    listed = ", ".join(f"{name} {version.splitlines()[0][:60]}" for name, version in versions.items())
+    return (
+        f"\n{facts['date']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, "
+        f"bfloat16 {'native' if facts['bfloat16'] else 'emulated'}, {facts['system']}, Python {facts['python']}, "
+        f"commit {facts['commit']}, load before {page['load_before']:.1f}. {listed}.\n"
+    )
