@@ -233,6 +233,7 @@ class Pool:
 
     def _start_embedded(self) -> None:
         ray.init(
+            address="local",  # never a cluster that happens to run on this machine
             num_cpus=self._workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
             include_dashboard=False,
             log_to_driver=False,

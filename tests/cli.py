@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -70,3 +71,10 @@ def mask_files(run: Path) -> dict[str, bytes]:
     """Every file of a run's mask, by name."""
     mask = run / "mask.ome.zarr"
     return {str(file.relative_to(mask)): file.read_bytes() for file in sorted(mask.rglob("*")) if file.is_file()}
+
+
+def free_port() -> int:
+    """A port of localhost that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli import Cli, clean_environment
+from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one.
@@ -34,9 +33,7 @@ def data_dir() -> Path:
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server for the whole session."""
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1"]
     environment = clean_environment(home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
     log = (home / "server.log").open("wb")

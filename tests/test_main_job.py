@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import signal
+import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from cli import Cli, clean_environment, mask_files, tissue, write_tissue
+from cli import Cli, clean_environment, free_port, mask_files, tissue, write_tissue
 from numpy.typing import NDArray
 from oracle import whole_image_labels
 from PIL import Image
@@ -263,3 +267,58 @@ def test_a_folder_of_something_else_is_refused(cli: Cli, tmp_path: Path) -> None
     assert ended.code == 2
     assert "exists and holds no run.json" in ended.err
     assert [p.name for p in tmp_path.iterdir() if p.name != "driver.lock"] == ["precious.txt"]
+
+
+def post(url: str, body: dict[str, object]) -> list[dict[str, object]]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_prefect_sees_one_task_per_stage_and_the_progress(segmented: Path, prefect_url: str) -> None:
+    artifacts = post(f"{prefect_url}/artifacts/filter", {})
+    ours = [a for a in artifacts if a["key"] == "tiles" and str(segmented) in str(a["description"])]
+    done = [a for a in artifacts if a["key"] == "tiles" and "30/30 tiles" in str(a["description"])]
+    assert ours or done
+    flow_run = str((ours or done)[0]["flow_run_id"])
+    tasks = post(f"{prefect_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+    assert sorted(str(t["name"]).rsplit("-", 1)[0] for t in tasks) == [
+        "export",
+        "finish",
+        "infer",
+        "plan",
+        "stage",
+        "stitch",
+    ]
+    assert {t["state_type"] for t in tasks} == {"COMPLETED"}
+
+
+def test_a_running_ray_cluster_is_used(cli: Cli, segmented: Path, tmp_path: Path) -> None:
+    ray = Path(sys.executable).parent / "ray"
+    port = free_port()
+    command = [str(ray), "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--node-ip-address=127.0.0.1"]
+    log = (tmp_path / "ray.log").open("wb")
+    environment = {**cli.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    head = subprocess.Popen([*command, "--include-dashboard=false"], env=environment, stdout=log, stderr=log)
+    try:
+        image = Run.open(segmented).card.image.path
+        wait_for_port(port, head)
+        options = ("--core", 128, "--foreground", "none", "--ray-address", f"127.0.0.1:{port}")
+        ended = Cli(environment).run("segment", image, "--out", tmp_path / "run", *options)
+        assert ended.code == 0, ended.err
+        assert mask_files(tmp_path / "run") == mask_files(segmented)
+        assert head.poll() is None, "the cluster outlives a driver that only attached to it"
+    finally:
+        head.terminate()
+        head.wait(60)
+        log.close()
+
+
+def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens at port {port}")

@@ -1,4 +1,4 @@
-"""The run folder: one image, one model, one geometry. See DESIGN's layout in docs/."""
+"""The run folder: one image, one model, one geometry. Its layout is in docs/runs.md."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Run:
     """An opened run folder. Opening reads one small file; arrays open when they are asked for."""
 
     def __init__(self, path: Path, card: RunCard) -> None:
-        self.path = path
+        self.path = path.resolve()  # workers may stand in another folder
         self.card = card
         geometry = card.geometry
         self.plan = TilePlan(card.image.extent, geometry.core_px, geometry.stride, Halo(*geometry.halo))
-        self.ledger = Ledger(path / "ledger", self.plan.count)
+        self.ledger = Ledger(self.path / "ledger", self.plan.count)
 
     @classmethod
     def create_or_resume(cls, path: Path, card: RunCard) -> Run:
