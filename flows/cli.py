@@ -133,6 +133,18 @@ def models(context: typer.Context) -> None:
     out.print(table)
 
 
+@models_app.command()
+def inspect(bundle: Annotated[str, typer.Argument(help="A shipped model's name or a bundle's folder.")]) -> None:
+    """Show a model's card, its exact halo and stride, and the layers that set them."""
+    from flows.terminal import print_model
+    from unet_core.errors import UnetCoreError
+
+    try:
+        print_model(out, bundle)
+    except UnetCoreError as error:
+        _fail(error, EXIT_USAGE)
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,13 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    index: int
+    staged: TileResult
     slot: _Slot
     number: int
+
+    @property
+    def index(self) -> int:
+        return self.staged.tile
 
 
 class Pool:
@@ -114,6 +118,11 @@ class Pool:
         """How many tile actors there are."""
         return len(self._slots)
 
+    @property
+    def stagers(self) -> int:
+        """How many staging actors there are."""
+        return len(self._stagers)
+
     def stage(self, run_path: Path, indices: Sequence[int], backlog: Backlog) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""
         pending: dict[Any, _Slot] = {}
@@ -162,7 +171,7 @@ class Pool:
             slot = min(self._slots, key=_load)
             if retries:
                 again = retries.popleft()
-                attempt = _Attempt(again.index, slot, again.number + 1)
+                attempt = _Attempt(again.staged, slot, again.number + 1)
             else:
                 ready = backlog.take(timeout=0.0 if pending else 0.2)
                 if ready is None:
@@ -171,7 +180,7 @@ class Pool:
                     backlog.release()
                     yield ready, 1
                     continue
-                attempt = _Attempt(ready.tile, slot, 1)
+                attempt = _Attempt(ready, slot, 1)
             slot.busy += 1
             pending[slot.actor.process.remote(str(run_path), attempt.index, staged)] = attempt
 
@@ -196,7 +205,7 @@ class Pool:
                 reason = f"its worker died {ATTEMPTS} times: {_first_line(error)}"
                 result = TileResult(attempt.index, None, 0, {}, reason)
             backlog.release()
-            yield result, attempt.number
+            yield replace(result, seconds={**attempt.staged.seconds, **result.seconds}), attempt.number
 
     @property
     def _hungry(self) -> bool:

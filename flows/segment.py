@@ -14,6 +14,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 
 from flows.backlog import Backlog
+from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -45,6 +46,7 @@ class Outcome:
     failed: dict[str, str]  # tile name to reason
     seconds: float
     megapixels_per_second: float
+    limit: str  # what limited it, in one sentence
 
     @property
     def complete(self) -> bool:
@@ -120,6 +122,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     finally:
         run.ledger.flush()
     watch.end()
+    run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
 
 
 @task(cache_policy=NO_CACHE)
@@ -203,7 +206,16 @@ def summarise(run: Run, started: float) -> Outcome:
         failed={run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()},
         seconds=time.monotonic() - started,
         megapixels_per_second=_rate(state),
+        limit=stage_times(state).sentence(),
     )
+
+
+def stage_times(state: LedgerState) -> StageTimes:
+    """Seconds per stage over all drivers of the run."""
+    inferred = [event.facts for event in state.events if event.name == "inferred"]
+    last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
+    wall = sum(facts["seconds"] for facts in inferred)
+    return StageTimes(state.seconds, wall, last["workers"], last["stagers"])
 
 
 def _rate(state: LedgerState) -> float:
@@ -249,6 +261,10 @@ class _Watch:
         tell(self._now())
         self._update_artifact()
 
+    @property
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
     def _now(self) -> Progress:
         return Progress(
             stage="infer",
@@ -256,7 +272,7 @@ class _Watch:
             total=self._total,
             failed=self._failed,
             pixels=self._pixels,
-            seconds=time.monotonic() - self._started,
+            seconds=self.seconds,
             done_here=self._done,
         )
 

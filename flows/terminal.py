@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 from rich.text import Text
 
 from flows.check import check
@@ -69,6 +70,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         f"({outcome.megapixels_per_second:.2f} MPix/s while inferring)",
         highlight=False,
     )
+    console.print(f"limited by {outcome.limit}", highlight=False, soft_wrap=True)
     for tile, reason in list(outcome.failed.items())[:20]:
         console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)
     if outcome.failed:
@@ -95,6 +97,31 @@ def print_status(console: Console, run: Run) -> None:
     console.print(tile_grid(run, console.width))
     for index, record in list(state.failed.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)
+
+
+def print_model(console: Console, reference: str) -> None:
+    """A bundle's card and footprint, with the layers that set it and the work that tiling adds."""
+    from unet_core.bounds import footprint, operations
+    from unet_core.bundle import load_bundle
+
+    bundle = load_bundle(reference)
+    card, bands = bundle.card, len(bundle.card.bands)
+    found = footprint(bundle.module, bands)
+    table = Table.grid(padding=(0, 2))
+    table.add_row("name", f"{card.name}: {card.description}")
+    table.add_row("architecture", f"{card.architecture} {card.parameters}")
+    table.add_row("digest", bundle.digest)
+    table.add_row("parameters", f"{sum(p.numel() for p in bundle.module.parameters()):,}")
+    table.add_row("stride", f"{found.stride[0]} x {found.stride[1]} px; {found.reasons.stride_y}")
+    for side in ("top", "bottom", "left", "right"):
+        table.add_row(f"halo {side}", str(getattr(found.reasons, side)))
+    for core_px in (512, 1024):
+        work = operations(bundle.module, bands, (core_px, core_px))
+        table.add_row(
+            f"core {core_px}",
+            f"{work.ratio:.3f} of the useful operations; a plain halo would cost {work.plain_ratio:.3f}",
+        )
+    console.print(table, highlight=False)
 
 
 def tile_grid(run: Run, width: int) -> Text:

@@ -63,9 +63,7 @@ class Box:
         return self.translate(-other.y0, -other.x0)
 
     def contains(self, other: Box) -> bool:
-        return (
-            self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
-        )
+        return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
 
     def __str__(self) -> str:
         return f"[{self.y0}:{self.y1}, {self.x0}:{self.x1}]"

@@ -1,0 +1,46 @@
+"""What limited a run, in one sentence, from what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUSY = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds of work per stage, summed over all tiles, and what they were spent with.
+
+    Attributes:
+        seconds: per stage: `stage` (decoding and writing staged tiles), `read`, `compute`, `write`.
+        wall: seconds between the first and the last tile's end.
+        workers: tile actors that computed side by side.
+        stagers: staging actors that staged side by side.
+    """
+
+    seconds: dict[str, float]
+    wall: float
+    workers: int
+    stagers: int
+
+    def share(self, stage: str) -> float:
+        """How much of the time the stage's workers were busy with it; above 1 where threads overlap."""
+        hands = self.stagers if stage == "stage" else self.workers
+        return self.seconds.get(stage, 0.0) / (self.wall * hands) if self.wall > 0 else 0.0
+
+    def sentence(self) -> str:
+        """What to change to make the next run faster."""
+        if self.wall <= 0:
+            return "too few tiles to tell what limited the run"
+        if self.share("compute") >= BUSY:
+            return f"the network: it kept the workers busy {self.share('compute'):.0%} of the time; that is the limit"
+        if self.share("stage") >= BUSY:
+            return f"decoding: staging was busy {self.share('stage'):.0%} of the time; add CPU workers"
+        slow = max(("read", "write"), key=self.share)
+        if self.share(slow) > 1 - self.share("compute"):
+            storage = "reading tiles" if slow == "read" else "writing the mask"
+            return f"{storage}: {self.share(slow):.0%} of the workers' time; use faster storage for the run folder"
+        return (
+            f"waiting: the workers computed {self.share('compute'):.0%} of the time and neither staging nor storage "
+            f"was busy; the image has too few tiles for the workers, or other programs take the processors"
+        )

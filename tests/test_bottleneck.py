@@ -1,0 +1,28 @@
+"""The sentence about what limited a run follows from the measured seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.bottleneck import StageTimes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"stage": 10, "read": 2, "compute": 190, "write": 2}, "the network: it kept the workers busy 95%"),
+        (
+            {"stage": 98, "read": 2, "compute": 90, "write": 2},
+            "decoding: staging was busy 98% of the time; add CPU workers",
+        ),
+        ({"stage": 10, "read": 150, "compute": 60, "write": 2}, "reading tiles: 75% of the workers' time"),
+        ({"stage": 10, "read": 2, "compute": 60, "write": 180}, "writing the mask: 90% of the workers' time"),
+        ({"stage": 10, "read": 2, "compute": 60, "write": 2}, "waiting: the workers computed 30% of the time"),
+    ],
+)
+def test_the_busiest_stage_is_named(seconds: dict[str, float], expected: str) -> None:
+    assert StageTimes(seconds, wall=100, workers=2, stagers=1).sentence().startswith(expected)
+
+
+def test_a_run_without_a_duration_is_not_judged() -> None:
+    assert StageTimes({}, wall=0, workers=2, stagers=1).sentence() == "too few tiles to tell what limited the run"
