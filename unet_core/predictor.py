@@ -1,12 +1,15 @@
 """Tiles in, labels out, as fast as the device allows.
 
 What makes it fast, and keeps the labels: batch norm folded into the convolution before it, channels-last
-memory, inference mode, each layer computed only where the core needs it (`unet_core.bounds`), and one byte
-per pixel leaving the device.
+memory, inference mode, each layer computed only where the core needs it (`unet_core.bounds`), fewer passes over
+memory (`unet_core.fusing`) that is kept from tile to tile (`unet_core.allocator`), and one byte per pixel
+leaving the device.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,48 +17,81 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
-from unet_core.bounds import Edges, inferred, minimal
+from unet_core.bounds import inferred, minimal
+from unet_core.bounds.footprint import footprint_of
 from unet_core.bundle import Bundle
-from unet_core.card import Decision
+from unet_core.decision import Decide, decide
+from unet_core.device import Array, Device, as_tile, device_for, is_out_of_memory
 from unet_core.errors import PredictionError
+from unet_core.fusing import fold, fused
+from unet_core.region import Region, halve
+from unet_core.step import Pass, Step
+from unet_core.tta import SYMMETRIES, Symmetry, Tta
+
+__all__ = ["MATHS_VERSION", "Precision", "Prediction", "Predictor", "Region", "Tta", "decide", "fold"]
 
 MATHS_VERSION = 1
 """Raised by every change that can change a label, so that no run resumes across it."""
 
-Precision = Literal["float32", "bfloat16"]
-_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Precision = Literal["float32", "bfloat16", "float16"]
+_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# A plan has a handful of kinds of tiles (inside, and along each side); a worker has a few plans.
+_STEPS_KEPT = 64
+
+_Key = tuple[tuple[int, int], Region, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """What is wanted of a read: `(y0, x0, y1, x1)` relative to its corner, and which of its sides are image edges."""
+class Prediction:
+    """What the network says of one region.
 
-    need: tuple[int, int, int, int]
-    edges: Edges
+    labels: `(y, x)` uint8. probabilities: `(class, y, x)` uint8, 255 being certainty, where they were asked
+    for. seconds: of computing; waiting for the device, which other threads may hold, doesn't count.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None
+    seconds: float
 
 
 class Predictor:
-    """A network ready to label tiles on one device.
+    """A network ready to label tiles on one device. Any number of threads may predict at once.
 
     Args:
         bundle: the model.
         precision: the dtype of the network's arithmetic.
-        device: where it runs.
+        device: where it runs: a torch device's name, or a device.
+        tta: test-time augmentation; reads must hold `tta_footprint`'s halo then.
+        compiled: whether to compile the network for tiles inside the image (minutes at first); None: where it
+            pays, on a GPU.
+        approximate: whether to run a network without finite bounds, on its reads as they are.
     """
 
-    def __init__(self, bundle: Bundle, *, precision: Precision = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: Precision = "float32",
+        device: str | Device = "cpu",
+        tta: Tta = "none",
+        compiled: bool | None = None,
+        approximate: bool = False,
+    ) -> None:
         self._card = bundle.card
-        self._device = torch.device(device)
+        self._device = device_for(device) if isinstance(device, str) else device
+        self._compiled = self._device.compiles if compiled is None else compiled
         self._dtype = _DTYPES[precision]
+        self._symmetries = SYMMETRIES[tta]
+        self._approximate = approximate
         folded = fold(bundle.module)
         self._recorded = inferred(folded, len(bundle.card.bands))
-        self._network = folded.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._graphs: dict[tuple[tuple[int, int], Region], nn.Module] = {}
-        mean, std = bundle.card.normalization.mean, bundle.card.normalization.std
-        self._mean = torch.tensor(mean, device=self._device).view(1, -1, 1, 1)
-        self._scale = 1.0 / torch.tensor(std, device=self._device).view(1, -1, 1, 1)
+        self._footprint = footprint_of(self._recorded)
+        self._network = folded.to(self._device.torch_device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._steps: OrderedDict[_Key, nn.Module] = OrderedDict()
+        self._too_large: set[_Key] = set()
+        self._building = threading.Lock()
 
     def predict(self, tile_HWC: NDArray[np.generic], region: Region) -> NDArray[np.uint8]:
         """Label the wanted region of one tile.
@@ -68,58 +104,117 @@ class Predictor:
             Labels `(y, x)` of the wanted region.
 
         Raises:
-            PredictionError: other bands or another dtype than the card's, or logits that aren't finite.
+            PredictionError: other bands or another dtype than the card's, logits that aren't finite, or a
+                device without memory for even the smallest part.
+            FootprintError: a read that doesn't hold what the region needs.
         """
+        return self.run(tile_HWC, region).labels
+
+    def run(self, tile_HWC: NDArray[np.generic], region: Region, *, probabilities: bool = False) -> Prediction:
+        """As `predict`, with 8-bit probabilities when asked, from the same forward pass."""
         self._check(tile_HWC)
-        with torch.inference_mode():
-            logits_NCHW = self._logits(tile_HWC, region)
-            if not bool(torch.isfinite(logits_NCHW).all()):
+        return self._run(as_tile(tile_HWC), region, probabilities)
+
+    def _run(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
+        """Compute the region, or its halves where the device has no memory for the whole."""
+        height, width = tile_HWC.shape[:2]
+        key = ((height, width), region, probabilities)
+        if key in self._too_large:
+            return self._run_halves(tile_HWC, region, probabilities)
+        try:
+            computed = self._device.run(tile_HWC, self._step(key, tile_HWC))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._forget(key)
+        else:
+            is_finite, labels, *rest = computed.arrays
+            if not is_finite:
                 raise PredictionError(
                     "the network gave logits that are not finite: a label would be noise; "
                     "check the image for NaN and the model's weights, or use --precision float32"
                 )
-            labels_HW = decide(logits_NCHW, self._card.decision)[0]
-            return cast("NDArray[np.uint8]", labels_HW.cpu().numpy())
+            return Prediction(labels, rest[0] if rest else None, computed.seconds)
+        # Outside the handler: the error's frames would keep alive what the halves need.
+        return self._run_halves(tile_HWC, region, probabilities)
 
-    def _logits(self, tile_HWC: NDArray[np.generic], region: Region) -> Tensor:
-        # A (1, H, W, C) array seen as (1, C, H, W) is channels-last already: nothing is copied.
-        tile_NCHW = torch.from_numpy(tile_HWC).to(self._device).permute(2, 0, 1).unsqueeze(0)
-        inputs_NCHW = ((tile_NCHW.float() - self._mean) * self._scale).to(self._dtype)
+    def _run_halves(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
         height, width = tile_HWC.shape[:2]
-        return cast("Tensor", self._minimal((height, width), region)(inputs_NCHW))
+        halves = None if self._approximate else halve(region, (height, width), self._footprint)
+        if halves is None:
+            raise PredictionError(
+                f"{self._device.torch_device} has no memory for a region of {region.shape[0]} x {region.shape[1]} px, "
+                f"which can't be cut further; use a smaller core, fewer workers or another device"
+            )
+        first, second = (
+            self._run(as_tile(tile_HWC[part.rows, part.cols]), part.region, probabilities) for part in halves.parts
+        )
+        together = None
+        if first.probabilities is not None and second.probabilities is not None:
+            together = np.concatenate([first.probabilities, second.probabilities], axis=halves.axis + 1)
+        labels = np.concatenate([first.labels, second.labels], axis=halves.axis)
+        return Prediction(labels, together, first.seconds + second.seconds)
+
+    def _step(self, key: _Key, tile_HWC: Array) -> nn.Module:
+        """The step for one kind of tile."""
+        with self._building:
+            if key not in self._steps:
+                self._steps[key] = self._build(key, tile_HWC)
+                while len(self._steps) > _STEPS_KEPT:
+                    self._steps.popitem(last=False)
+            self._steps.move_to_end(key)
+            return self._steps[key]
+
+    def _build(self, key: _Key, tile_HWC: Array) -> nn.Module:
+        read_px, region, probabilities = key
+        passes = [self._pass(symmetry, read_px, region) for symmetry in self._symmetries]
+        step = Step(passes, Decide(self._card.decision), probabilities=probabilities).eval()
+        step = step.to(self._device.torch_device)
+        return self._device.ready(step, tile_HWC) if region.is_inside else step
+
+    def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: Region) -> Pass:
+        read = symmetry.of_read(read_px)
+        network = self._minimal(read, symmetry.of_region(region, read_px, self._footprint))
+        return Pass(network, symmetry, self._card.normalization, read[1], self._dtype)
 
     def _minimal(self, read_px: tuple[int, int], region: Region) -> nn.Module:
-        """The graph for one kind of tile: a plan has a handful (inside, and along each side), so all are kept."""
-        key = (read_px, region)
-        if key not in self._graphs:
-            bands = len(self._card.bands)
-            self._graphs[key] = minimal(
-                self._network, bands, read_px=read_px, need=region.need, edges=region.edges, network=self._recorded
-            )
-        return self._graphs[key]
+        """The network for one kind of read: only what the region needs."""
+        if self._approximate:
+            return _Cut(self._network, region)
+        bands = len(self._card.bands)
+        graph = minimal(
+            self._network, bands, read_px=read_px, need=region.need, edges=region.edges, network=self._recorded
+        )
+        if not self._compiled:
+            return fused(graph, self._device.torch_device.type, self._dtype)
+        # Kinds of tiles at the image's edges are many and their tiles few: those would compile for nothing.
+        return cast("nn.Module", torch.compile(graph, dynamic=False)) if region.is_inside else graph
+
+    def _forget(self, key: _Key) -> None:
+        """Remember that this kind of tile is too large, and give back what was kept for it."""
+        self._too_large.add(key)
+        with self._building:
+            self._steps.pop(key, None)
+        if self._device.torch_device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _check(self, tile_HWC: NDArray[np.generic]) -> None:
         bands, dtype = len(self._card.bands), self._card.dtype
-        if tile_HWC.shape[-1] != bands or tile_HWC.dtype != np.dtype(dtype):
+        if tile_HWC.ndim != 3 or tile_HWC.shape[-1] != bands or tile_HWC.dtype != np.dtype(dtype):
             raise PredictionError(
-                f"model {self._card.name} takes {bands} band(s) of {dtype}, this tile has {tile_HWC.shape[-1]} of "
+                f"model {self._card.name} takes {bands} band(s) of {dtype}, this tile is {tile_HWC.shape} of "
                 f"{tile_HWC.dtype}; use a model for such images or convert them"
             )
 
 
-def fold(module: nn.Module) -> nn.Module:
-    """The same network with every batch norm folded into the convolution before it."""
-    return fuse(module.eval())
+class _Cut(nn.Module):
+    """A network run on a read as it is, with the wanted region cut out of its logits."""
 
+    def __init__(self, network: nn.Module, region: Region) -> None:
+        super().__init__()
+        self.network = network
+        self.need = region.need
 
-def decide(logits_NCHW: Tensor, decision: Decision) -> Tensor:
-    """Labels `(N, H, W)` uint8 from logits `(N, C, H, W)`, by the card's rule."""
-    if decision.rule == "argmax":
-        return logits_NCHW.argmax(1).to(torch.uint8)
-    thresholds = torch.tensor(decision.thresholds, dtype=torch.float32, device=logits_NCHW.device)
-    if len(decision.thresholds) == 1:
-        # Sigmoid is monotonous: comparing the logit saves an exponential per pixel.
-        return (logits_NCHW[:, 0] > torch.logit(thresholds)[0]).to(torch.uint8)
-    factor_NCHW = torch.sigmoid(logits_NCHW.float()) / thresholds.view(1, -1, 1, 1)
-    best_NHW, label_NHW = factor_NCHW.max(1)
-    return torch.where(best_NHW > 1, label_NHW + 1, 0).to(torch.uint8)
+    def forward(self, inputs_NCHW: Tensor) -> Tensor:
+        y0, x0, y1, x1 = self.need
+        return cast("Tensor", self.network(inputs_NCHW))[:, :, y0:y1, x0:x1]
