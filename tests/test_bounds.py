@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
 import pytest
 import torch
 from tiled import Tiled, halo_by_gradient, unlike_fresh
 from torch import nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional
 
 from unet_core.bounds import Edges, Halo, footprint, minimal, operations
 from unet_core.errors import FootprintError
@@ -71,3 +74,106 @@ def test_read_with_one_pixel_less_is_refused() -> None:
         minimal(network, 3, read_px=(78, 77), need=(24, 24, 56, 56), edges=INSIDE)
     with pytest.raises(FootprintError, match="2 px more at the top"):
         minimal(network, 3, read_px=(78, 78), need=(20, 24, 52, 56), edges=INSIDE)
+
+
+def test_plain_pass_on_less_than_the_halo_or_off_the_grid_differs() -> None:
+    """The plain network, too, needs all of the halo, and reads on the stride grid."""
+    network = small_unet(2).double()
+    image = torch.randn(1, 3, 128, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        core = network(image)[:, :, 48:64, 48:64]
+
+        def worst(halo: int) -> float:
+            read = image[:, :, 48 - halo : 64 + halo, 48 - halo : 64 + halo]
+            return (network(read)[:, :, halo : halo + 16, halo : halo + 16] - core).abs().max().item()
+
+        assert worst(24) < 1e-12
+        assert worst(20) > 1e-9
+        assert worst(30) > 1e-9  # wider, but off the stride grid
+
+
+def test_original_unet_gets_context_and_equals_its_pass_over_the_mirrored_image() -> None:
+    network = unlike_fresh(OriginalUNet(channels=2, depth=4))
+    found = footprint(network, 1)
+    # 572 px in, 388 px out, as in the paper; the context's top is on the stride grid.
+    assert (found.stride, found.offset) == ((16, 16), (92, 92))
+    assert found.halo == found.context == Halo(96, 92, 96, 92) == halo_by_gradient(copy.deepcopy(network), 1, found)
+    assert Tiled(network, 1).worst_difference(extent=(64, 48), core=(32, 48)) < 1e-12
+
+
+def test_parameters_are_shared_not_copied() -> None:
+    network = small_unet(1)
+    run = minimal(network, 3, read_px=(48, 48), need=(16, 16, 32, 32), edges=INSIDE)
+    assert {id(p) for p in run.parameters()} == {id(p) for p in network.parameters()}
+
+
+def test_channels_last_is_kept() -> None:
+    network = small_unet(2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = minimal(network, 3, read_px=(96, 96), need=(32, 32, 64, 64), edges=INSIDE)
+    image = torch.randn(1, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    assert not [node for node in run.graph.nodes if node.target in (torch.nn.functional.pad, "contiguous")]
+    with torch.no_grad():
+        assert run(image).permute(0, 2, 3, 1).stride(3) == 1
+
+
+def test_tile_at_an_edge_is_computed_without_padding_copies() -> None:
+    edges = Edges(top=True, bottom=False, left=True, right=False)
+    run = minimal(small_unet(3), 3, read_px=(112, 112), need=(0, 0, 64, 64), edges=edges)
+    assert torch.nn.functional.pad not in [node.target for node in run.graph.nodes]
+
+
+def test_folded_network_has_the_same_footprint_and_logits() -> None:
+    plain = Tiled(small_unet(2), 3)
+    folded = Tiled(fuse(plain.module), 3)
+    image = plain.image((48, 48))
+    assert folded.footprint == plain.footprint
+    with torch.no_grad():
+        difference = folded.tile(image, (16, 16, 24, 24)) - plain.tile(image, (16, 16, 24, 24))
+    assert difference.abs().max() < 1e-12
+
+
+def test_exported_program_keeps_its_layers_and_equals_its_network() -> None:
+    plain = Tiled(small_unet(2), 3)
+    example = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    exported = Tiled(torch.export.export(plain.module, (example,)).module(), 3)
+    image = plain.image((48, 48))
+    assert exported.footprint == plain.footprint
+    assert torch.equal(exported.tile(image, (16, 16, 24, 24)), plain.tile(image, (16, 16, 24, 24)))
+
+
+def test_minimal_network_compiles_to_one_graph() -> None:
+    run = minimal(small_unet(1), 3, read_px=(48, 48), need=(16, 16, 32, 32), edges=INSIDE)
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    image = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(compiled(image), run(image))
+
+
+class OriginalUNet(nn.Module):
+    """Ronneberger 2015: convolutions that pad nothing, skips cut around the centre."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        widths = [channels * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(self._pair(i, o) for i, o in zip([1, *widths], widths, strict=False))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(i, o, 2, 2) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.merge = nn.ModuleList(self._pair(2 * o, o) for o in widths[-2::-1])
+
+    @staticmethod
+    def _pair(channels_in: int, channels_out: int) -> nn.Module:
+        convs = [nn.Conv2d(channels_in, channels_out, 3), nn.Conv2d(channels_out, channels_out, 3)]
+        return nn.Sequential(convs[0], nn.ReLU(inplace=True), convs[1], nn.ReLU(inplace=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips: list[torch.Tensor] = []
+        for level, down in enumerate(self.down):
+            x = down(functional.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x, skip = up(x), skips.pop()
+            top, left = (skip.shape[2] - x.shape[2]) // 2, (skip.shape[3] - x.shape[3]) // 2
+            x = merge(torch.cat([skip[:, :, top : top + x.shape[2], left : left + x.shape[3]], x], 1))
+        return x

@@ -122,6 +122,8 @@ class Builder:
         cuts = [self._cut(part, need, d) for part, d in zip(sources, dims, strict=True)]
         renamed = dict(zip(operator.inputs, (cut.node for cut in cuts), strict=True))
         node = self.graph.node_copy(operator.node, lambda old: renamed.get(old) or self._constant(old))
+        if "call" in operator.args:
+            node.args = (cuts[0].node, *operator.args["call"][1:])
         _set_in_place(node, whole and operator.inputs[0] in self.sole)
         if operator.name == "linear":
             node.meta["macs"] = len(need[0]) * len(need[1]) * macs_per_pixel(operator)

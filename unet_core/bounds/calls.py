@@ -21,11 +21,12 @@ def _words(text: str) -> frozenset[str]:
 POINTWISE = _words(
     """
     relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh softplus softsign
-    sigmoid tanh logsigmoid log_sigmoid threshold prelu tanhshrink softshrink hardshrink rrelu
+    sigmoid tanh logsigmoid log_sigmoid threshold tanhshrink softshrink hardshrink rrelu
     add sub rsub mul div true_divide neg pow rpow square sqrt rsqrt exp expm1 log log1p log2 abs sign reciprocal
     clamp clamp_min clamp_max clip maximum minimum where round floor ceil erf sin cos addcmul addcdiv lerp
     gt lt ge le eq ne logical_and logical_or logical_not float half bfloat16 double to type type_as
-    zeros_like ones_like full_like nan_to_num isnan masked_fill channel_shuffle native_channel_shuffle positive
+    zeros_like ones_like full_like nan_to_num isnan masked_fill channel_shuffle native_channel_shuffle
+    positive expand_as
     """
 )
 ALONG = _words(
@@ -47,7 +48,24 @@ GLOBAL = {
     "flip": "it joins opposite edges of the image",
     "grid_sample": "it picks pixels at places that it computes",
 }
-VIEWS = frozenset(("permute", "transpose", "chunk", "split", "tensor_split", "type", "to", "float", "half", "type_as"))
+VIEWS = frozenset(
+    (
+        "expand",
+        "expand_as",
+        "unsqueeze",
+        "squeeze",
+        "permute",
+        "transpose",
+        "chunk",
+        "split",
+        "tensor_split",
+        "type",
+        "to",
+        "float",
+        "half",
+        "type_as",
+    )
+)
 _SAME_MEANING = {
     "__getitem__": "getitem",
     "slice": "getitem",
@@ -74,6 +92,7 @@ _SAME_MEANING = {
 _SIGNATURES = {
     "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
     "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
+    "convolution": "input weight bias stride padding dilation transposed output_padding groups",
     "max_pool2d": "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False",
     "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True "
     "divisor_override=None",
@@ -100,6 +119,7 @@ _SIGNATURES = {
     "along": "input dim=None",
     "transpose": "input dim0 dim1",
     "unsqueeze": "input dim",
+    "squeeze": "input dim=None",
 }
 _SHARED = {
     **dict.fromkeys(("dropout2d", "alpha_dropout", "feature_dropout"), "dropout"),
@@ -161,8 +181,9 @@ def bind(node: fx.Node) -> dict[str, Any]:
     args, kwargs = cast("tuple[Any, ...]", node.args), dict(node.kwargs)
     if name == "permute":
         return {"input": args[0], "dims": args[1] if len(args) == 2 else args[1:]}
-    if name == "repeat":
-        return {"input": args[0], "repeats": args[1] if isinstance(args[1], (tuple, list)) else args[1:]}
+    if name in ("repeat", "expand"):
+        key = "repeats" if name == "repeat" else "sizes"
+        return {"input": args[0], key: args[1] if isinstance(args[1], (tuple, list)) else args[1:]}
     if name == "getitem" and bare in ("slice", "select", "narrow"):
         return {"input": args[0], "index": _index_along(bare, args[1:])}
     if bare in _UPSAMPLE_MODES:

@@ -138,7 +138,7 @@ def footprint_of(network: Network) -> Footprint:
         halo=Halo(y.before, y.after, x.before, x.after),
         scale=(y.scale, x.scale),
         offset=(y.offset, x.offset),
-        context=Halo(y.context, y.after if y.offset else 0, x.context, x.after if x.offset else 0),
+        context=Halo(y.context, y.context_after, x.context, x.context_after),
         reasons=Reasons(
             _stride_reason(network, 0), _stride_reason(network, 1), y.why_before, y.why_after, x.why_before, x.why_after
         ),
@@ -158,6 +158,7 @@ class _Side:
     scale: Fraction
     offset: int
     context: int
+    context_after: int
     why_before: Reason
     why_after: Reason
 
@@ -178,9 +179,17 @@ class _Side:
             scale,
             offset,
             context,
+            _context_after(network, axis, context, after),
             _halo_reason(network, axis, walk, before, low=True),
             _halo_reason(network, axis, walk, after, low=False),
         )
+
+
+def _context_after(network: Network, axis: int, before: int, halo: int) -> int:
+    """At least the halo, and so much that the network runs at an extent that it is made for."""
+    if not network.loses_context(axis):
+        return 0
+    return halo + (network.remainder(axis) - before - halo) % network.stride[axis]
 
 
 def _stride_reason(network: Network, axis: int) -> Reason:

@@ -55,11 +55,12 @@ _AXES = (("row", "top", "bottom"), ("column", "left", "right"))
 
 def _needed(network: Network, axis: int, read: int, need: Span, edges: tuple[bool, bool]) -> Needed:
     pixels, low, high = _AXES[axis]
-    if edges[1] and not edges[0] and not network.loses_context(axis) and read % network.stride[axis]:
+    stride, rest = network.stride[axis], network.remainder(axis)
+    if edges[1] and read % stride != rest:
         raise FootprintError(
-            f"a read of {read} px that ends at the image's {high} edge is off the stride grid of "
-            f"{network.stride[axis]} px: its pixels would fall between those of the whole-image pass; pad the image "
-            f"to a multiple of {network.stride[axis]} px"
+            f"a read of {read} px ends at the image's {high} edge off the stride grid of {stride} px: the whole-image "
+            f"pass would lose or shift pixels there; pad the image so that the read is a multiple of {stride} px"
+            + (f" and {rest}" if rest else "")
         )
     extents = network.extents(axis, read)
     bounds: dict[fx.Node, Bounds] = {

@@ -61,6 +61,10 @@ class Network:
         """Whether the output covers less of the image than the input, as where convolutions pad nothing."""
         return self._length(self.output, axis) * self.places[self.output][axis].step < self._length(self.input, axis)
 
+    def remainder(self, axis: int) -> int:
+        """What an extent that the network is made for leaves when divided by the stride; 0 for padded networks."""
+        return self._length(self.input, axis) % self.stride[axis]
+
     def extents(self, axis: int, length: int) -> dict[fx.Node, int]:
         """Pixels of every value along one axis for an input of `length` pixels."""
         found = {self.input: length}
@@ -139,13 +143,12 @@ def _recorded(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: 
 
 
 def _live(operators: Described, output: fx.Node) -> Described:
-    """What the output depends on; the input comes first."""
-    wanted = {output}
+    """What the output depends on, the input first; unbounded layers count where values pass that aren't pixels."""
+    wanted = {output} | {node for node, op in operators.items() if op.problem and _reaches(node, output)}
     for node, operator in reversed(operators.items()):
         if node in wanted:
             wanted.update(operator.inputs)
-    unbounded = {node for node, operator in operators.items() if operator.problem and _reaches(node, output)}
-    return {n: op for n, op in operators.items() if n in wanted | unbounded or op.kind == "input"}
+    return {node: op for node, op in operators.items() if node in wanted or op.kind == "input"}
 
 
 def _reaches(node: fx.Node, output: fx.Node) -> bool:
@@ -174,28 +177,35 @@ def _common_step(places: Mapping[fx.Node, tuple[Place, Place]], axis: int) -> in
 
 
 def _well_formed(module: nn.Module, bands: int, first: Network) -> Network:
-    """Record at an extent at which no pooling drops pixels, the only ones that unpadded networks are made for."""
+    """Recorded on the stride grid; a network that pads nothing at an extent at which no pooling drops pixels.
+
+    Such networks are made for those extents alone: 572 px for the original U-Net, not 576.
+    """
     base = [-(-_TRACED_PX // stride) * stride for stride in first.stride]
-    fallback = None
-    for rest in range(max(first.stride)):
+    best = first if base == [_TRACED_PX, _TRACED_PX] else _recorded(module, bands, (base[0], base[1]))
+    if not any(best.loses_context(axis) for axis in (0, 1)):
+        return best
+    for rest in range(1, max(first.stride)):
+        if not _dropped(best):
+            break
         extent = (base[0] + rest % first.stride[0], base[1] + rest % first.stride[1])
-        network = first if extent == (_TRACED_PX, _TRACED_PX) else _recorded(module, bands, extent)
-        fallback = fallback or network
-        if not any(_dropped(network, axis) for axis in (0, 1)):
-            return network
-    return fallback or first
+        try:
+            best = min(best, _recorded(module, bands, extent), key=_dropped)
+        except FootprintError:
+            continue  # an extent that the network can't take is not the one it is made for
+    return best
 
 
-def _dropped(network: Network, axis: int) -> int:
-    """Pixels at the far edge that no output sees although the stride would not skip them."""
+def _dropped(network: Network) -> int:
+    """Pixels at the far edges that no output sees although the stride would not skip them."""
     dropped = 0
     for node, operator in network.operators.items():
         for source, axes in zip(operator.inputs, operator.axes, strict=True):
-            window = axes[axis]
-            if isinstance(window, Window):
-                seen = window.taps(Span(0, node.meta["shape"][2 + axis])).hi
-                skipped = max(0, window.stride - window.reach)
-                dropped += max(0, source.meta["shape"][2 + axis] - seen - skipped - max(0, -window.after))
+            for axis, window in enumerate(axes):
+                if isinstance(window, Window):
+                    seen = window.taps(Span(0, node.meta["shape"][2 + axis])).hi
+                    skipped = max(0, window.stride - window.reach) + max(0, -window.after)
+                    dropped += max(0, source.meta["shape"][2 + axis] - seen - skipped)
     return dropped
 
 
@@ -217,7 +227,9 @@ def _agreed(one: Network, other: Network) -> Network:
 def _settings(operator: Operator) -> list[Any]:
     """The arguments that are not values of the graph."""
     found: list[Any] = []
-    map_aggregate((operator.node.args, operator.node.kwargs), lambda arg: found.append(_plain(arg)))
+    map_aggregate(
+        (operator.args.get("call", operator.node.args), operator.node.kwargs), lambda arg: found.append(_plain(arg))
+    )
     return found
 
 

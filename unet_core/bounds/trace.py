@@ -9,7 +9,7 @@ between two calls. Exported programs are recorded in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -34,17 +34,17 @@ def record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     tile = torch.empty(batch, bands, *extent_yx, device="meta", dtype=dtype)
     recorder.input(tile)
-    module.eval()
+    for part in training:
+        part.training = False  # an exported program refuses eval(), which would do the same
     handles = list(recorder.follow_layers(module))
     try:
         with torch.no_grad(), recorder:
-            logits = _forward(module)(tile)
+            logits = _Exported(module, recorder).logits(tile) if _is_exported(module) else module(tile)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError) as error:
         text = " ".join(str(error).split())[:300]
         raise FootprintError(
-            f"{recorder.layer or 'the network'} can't be traced at {extent_yx[0]}×{extent_yx[1]} px without "
-            f"looking at pixel values ({text}): its footprint stays unknown; make its control flow depend on "
-            "shapes only"
+            f"{recorder.layer or 'the network'} can't be traced on {extent_yx[0]}×{extent_yx[1]} px without data "
+            f"({text}): its footprint stays unknown; let it take any extent on its stride, and branch on no pixel"
         ) from error
     finally:
         for handle in handles:
@@ -54,25 +54,29 @@ def record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int
     return recorder.finish(logits)
 
 
-def _forward(module: nn.Module) -> Callable[[Tensor], Any]:
-    """An exported program checks its example's extents in a guard; without the guard it runs on any."""
-    if not isinstance(module, fx.GraphModule) or not any(_is_guard(node) for node in module.graph.nodes):
-        return module
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    for node in [node for node in graph.nodes if _is_guard(node)]:
-        graph.erase_node(node)
-    bare = fx.GraphModule(module, graph)
+class _Exported(fx.Interpreter):
+    """Runs an exported program on any extent, telling the recorder whose module each call is."""
 
-    def forward(tile: Tensor) -> Any:
-        result = bare(tile)
+    def __init__(self, program: fx.GraphModule, recorder: _Recorder) -> None:
+        super().__init__(program)
+        self._recorder = recorder
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module" and n.target == "_guards_fn":
+            return None  # it insists on the extents of the example
+        stack = list(n.meta.get("nn_module_stack", {}).values())
+        self._recorder.layers.append(str(stack[-1][0]) if stack else "")
+        result = super().run_node(n)
+        self._recorder.layers.pop()
+        return result
+
+    def logits(self, tile: Tensor) -> Any:
+        result = self.run(tile)
         return result[0] if isinstance(result, tuple) and len(result) == 1 else result
 
-    return forward
 
-
-def _is_guard(node: fx.Node) -> bool:
-    return node.op == "call_module" and node.target == "_guards_fn"
+def _is_exported(module: nn.Module) -> TypeGuard[fx.GraphModule]:
+    return isinstance(module, fx.GraphModule) and any("nn_module_stack" in n.meta for n in module.graph.nodes)
 
 
 class _Recorder(TorchFunctionMode):
@@ -89,7 +93,8 @@ class _Recorder(TorchFunctionMode):
         self._nodes: dict[int, fx.Node] = {}
         self._stand_ins: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
-        self._viewed: set[int] = set()
+        self._sharing: dict[int, set[int]] = {}
+        self._stale: set[int] = set()
 
     @property
     def layer(self) -> str:
@@ -111,7 +116,7 @@ class _Recorder(TorchFunctionMode):
         self._bind(tile, self.graph.placeholder("tiles_NCHW"))
 
     def finish(self, logits: object) -> fx.Graph:
-        node = self._nodes.get(id(logits))
+        node = self._node(logits) if isinstance(logits, Tensor) else None
         if node is None or node.meta["constant"]:
             raise FootprintError(
                 f"the network must return one tensor of logits computed from its tiles, got "
@@ -133,10 +138,15 @@ class _Recorder(TorchFunctionMode):
             # Factories must see the parameters' device: a tensor without data can't be kept as a constant.
             return self._device if attribute == "device" else func(*args, **kwargs)
         result = func(*map_aggregate(args, self._stand_in), **_map(kwargs, self._stand_in))
+        if (result is None and self._carries(args)) or kwargs.get("out") is not None:
+            raise FootprintError(
+                f"{self.layer or 'the network'} writes into part of a tensor ({getattr(func, '__name__', func)}): what "
+                "it changes can't be followed; use the form that returns a new tensor"
+            )
         outputs: Any = [result] if isinstance(result, Tensor) else result
         if not isinstance(outputs, (list, tuple)) or not any(isinstance(item, Tensor) for item in outputs):
             return result
-        self._refuse_hidden_writes(result, func)
+        self._follow_memory(result)
         call = self._call(func, attribute, args, kwargs)
         if isinstance(result, Tensor):
             self._bind(result, call)
@@ -167,9 +177,17 @@ class _Recorder(TorchFunctionMode):
     def _layer_of(self, node: fx.Node) -> str:
         return self.layer or node.name
 
+    def _carries(self, args: tuple[Any, ...]) -> bool:
+        return any(isinstance(arg, Tensor) and id(arg) in self._nodes for arg in args)
+
     def _node(self, value: object) -> Any:
         if not isinstance(value, Tensor):
             return value
+        if id(value) in self._stale:
+            raise FootprintError(
+                f"{self.layer or 'the network'} uses a tensor that was written in place through another view of its "
+                "memory: its value can't be followed; use the form that returns a new tensor"
+            )
         if id(value) not in self._nodes:
             name = self._names.get(id(value))
             if name is None:
@@ -188,19 +206,16 @@ class _Recorder(TorchFunctionMode):
             self._alive.append(value)
         return self._stand_ins[id(value)]
 
-    def _refuse_hidden_writes(self, result: object, func: Callable[..., Any]) -> None:
-        """A write through a view changes a tensor that the record still knows by its old value."""
+    def _follow_memory(self, result: object) -> None:
+        """After a write in place, all other views of the same memory are known by values they no longer have."""
         if not isinstance(result, Tensor):
             return
-        base = result._base
-        if id(result) in self._nodes and (base is not None or id(result) in self._viewed):
-            name = getattr(func, "__name__", str(func))
-            raise FootprintError(
-                f"{self.layer or 'the network'} writes in place ({name}) into a tensor that shares memory with "
-                "another: what it changes can't be followed; use the form that returns a new tensor"
-            )
-        if base is not None:
-            self._viewed.add(id(base))
+        base = result if result._base is None else result._base
+        sharing = self._sharing.setdefault(id(base), {id(base)})
+        if id(result) in self._nodes:
+            self._stale |= sharing - {id(result)}
+        sharing.add(id(result))
+        self._alive.append(base)
 
 
 def _item(items: Any, index: int) -> Any:
