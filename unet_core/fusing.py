@@ -47,6 +47,7 @@ def fold(module: nn.Module) -> nn.Module:
             _replace(traced, str(before.target), fuse_conv_bn_eval(cast("Any", conv), cast("Any", norm), transposed))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
 

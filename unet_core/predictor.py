@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unet_core.bounds import inferred, minimal
+from unet_core.bounds import Edges, inferred, minimal
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bundle import Bundle
 from unet_core.decision import Decide, decide
@@ -27,7 +27,7 @@ from unet_core.errors import PredictionError
 from unet_core.fusing import fold, fused
 from unet_core.region import Region, halve
 from unet_core.step import Pass, Step
-from unet_core.tta import SYMMETRIES, Symmetry, Tta
+from unet_core.tta import SYMMETRIES, Symmetry, Tta, tta_footprint
 
 __all__ = ["MATHS_VERSION", "Precision", "Prediction", "Predictor", "Region", "Tta", "decide", "fold"]
 
@@ -80,15 +80,16 @@ class Predictor:
         approximate: bool = False,
     ) -> None:
         self._card = bundle.card
-        self._device = device_for(device) if isinstance(device, str) else device
-        self._compiled = self._device.compiles if compiled is None else compiled
+        self.device = device_for(device) if isinstance(device, str) else device
+        self._compiled = self.device.compiles if compiled is None else compiled
         self._dtype = _DTYPES[precision]
-        self._symmetries = SYMMETRIES[tta]
+        self._tta: Tta = tta
         self._approximate = approximate
         folded = fold(bundle.module)
         self._recorded = inferred(folded, len(bundle.card.bands))
         self._footprint = footprint_of(self._recorded)
-        self._network = folded.to(self._device.torch_device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._augmented = tta_footprint(self._footprint, tta)
+        self._network = folded.to(self.device.torch_device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._steps: OrderedDict[_Key, nn.Module] = OrderedDict()
         self._too_large: set[_Key] = set()
         self._building = threading.Lock()
@@ -115,6 +116,24 @@ class Predictor:
         self._check(tile_HWC)
         return self._run(as_tile(tile_HWC), region, probabilities)
 
+    @property
+    def stride(self) -> tuple[int, int]:
+        """The network's stride along y and x, in pixels."""
+        return self._recorded.stride
+
+    def whole(self, height: int, width: int) -> Region:
+        """The region of a read that is the whole image: every side an edge, all that the network gives of it."""
+        y, x = (self._recorded.extents(axis, px)[self._recorded.output] for axis, px in enumerate((height, width)))
+        return Region.whole(y, x)
+
+    def inside(self, core_px: int) -> tuple[tuple[int, int], Region]:
+        """The read's shape, and the region, of a core of `core_px` square pixels with image on every side."""
+        halo = self._augmented.halo_on_grid()
+        core = (halo.top, halo.left, halo.top + core_px, halo.left + core_px)
+        read = (core[2] + halo.bottom, core[3] + halo.right)
+        edges = Edges(top=False, bottom=False, left=False, right=False)
+        return read, Region(self._footprint.need(core, (0, 0)), edges)
+
     def _run(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
         """Compute the region, or its halves where the device has no memory for the whole."""
         height, width = tile_HWC.shape[:2]
@@ -122,7 +141,7 @@ class Predictor:
         if key in self._too_large:
             return self._run_halves(tile_HWC, region, probabilities)
         try:
-            computed = self._device.run(tile_HWC, self._step(key, tile_HWC))
+            computed = self.device.run(tile_HWC, self._step(key, tile_HWC))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -140,10 +159,10 @@ class Predictor:
 
     def _run_halves(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
         height, width = tile_HWC.shape[:2]
-        halves = None if self._approximate else halve(region, (height, width), self._footprint)
+        halves = None if self._approximate else halve(region, (height, width), self._augmented)
         if halves is None:
             raise PredictionError(
-                f"{self._device.torch_device} has no memory for a region of {region.shape[0]} x {region.shape[1]} px, "
+                f"{self.device.torch_device} has no memory for a region of {region.shape[0]} x {region.shape[1]} px, "
                 f"which can't be cut further; use a smaller core, fewer workers or another device"
             )
         first, second = (
@@ -167,10 +186,10 @@ class Predictor:
 
     def _build(self, key: _Key, tile_HWC: Array) -> nn.Module:
         read_px, region, probabilities = key
-        passes = [self._pass(symmetry, read_px, region) for symmetry in self._symmetries]
+        passes = [self._pass(symmetry, read_px, region) for symmetry in SYMMETRIES[self._tta]]
         step = Step(passes, Decide(self._card.decision), probabilities=probabilities).eval()
-        step = step.to(self._device.torch_device)
-        return self._device.ready(step, tile_HWC) if region.is_inside else step
+        step = step.to(self.device.torch_device)
+        return self.device.ready(step, tile_HWC) if region.is_inside else step
 
     def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: Region) -> Pass:
         read = symmetry.of_read(read_px)
@@ -186,7 +205,7 @@ class Predictor:
             self._network, bands, read_px=read_px, need=region.need, edges=region.edges, network=self._recorded
         )
         if not self._compiled:
-            return fused(graph, self._device.torch_device.type, self._dtype)
+            return fused(graph, self.device.torch_device.type, self._dtype)
         # Kinds of tiles at the image's edges are many and their tiles few: those would compile for nothing.
         return cast("nn.Module", torch.compile(graph, dynamic=False)) if region.is_inside else graph
 
@@ -195,7 +214,7 @@ class Predictor:
         self._too_large.add(key)
         with self._building:
             self._steps.pop(key, None)
-        if self._device.torch_device.type == "cuda":
+        if self.device.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _check(self, tile_HWC: NDArray[np.generic]) -> None:
