@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
         "other steps",
     ),
     "two outputs": (lambda net, x: (net.a(x), x), "must return one tensor"),
-    "one number": (lambda net, x: net.a(x).mean((2, 3)), "can't be followed to its input"),
+    "one number": (lambda net, x: net.a(x).mean((2, 3)), "not .batch, class, y, x. pixels"),
     "write through a view": (lambda net, x: _written(net.a(x)), "written in place"),
     "write into a part": (lambda net, x: _assigned(net.a(x)), "writes into part of a tensor"),
     "unregistered tensor": (lambda net, x: net.a(x) + UNREGISTERED, "neither a parameter nor a buffer"),
