@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -34,8 +37,18 @@ err = Console(stderr=True)
 class Precision(StrEnum):
     """Arithmetic of the network."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Tta(StrEnum):
+    """Symmetries that are averaged."""
+
+    none = "none"
+    flips = "flips"
+    d4 = "d4"
 
 
 ImageArgument = Annotated[Path, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")]
@@ -45,6 +58,8 @@ ModelOption = Annotated[str, typer.Option(help="A shipped model's name or a bund
 LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
 CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
+TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average over flips or the square's symmetries.")]
+HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
 StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
@@ -62,6 +77,8 @@ def segment(
     level: LevelOption = 0,
     core: CoreOption = None,
     precision: PrecisionOption = Precision.float32,
+    tta: TtaOption = Tta.none,
+    halo: HaloOption = "exact",
     foreground: ForegroundOption = "auto",
     workers: WorkersOption = None,
     staging: StagingOption = True,
@@ -69,20 +86,23 @@ def segment(
     ray_address: RayOption = None,
 ) -> None:
     """Segment one image; the same command again resumes."""
-    config = SegmentConfig(
-        image=image,
-        out=out_folder,
-        model=model,
-        level=level,
-        core=core,
-        precision=precision.value,
-        foreground=foreground,
-        workers=workers,
-        staging=staging,
-        keep_staged=keep_staged,
-        ray_address=ray_address,
-    )
-    _run_flow("segment", config)
+    with _told_in_one_line():
+        config = SegmentConfig(
+            image=image,
+            out=out_folder,
+            model=model,
+            level=level,
+            core=core,
+            precision=precision.value,
+            tta=tta.value,
+            halo=halo,
+            foreground=foreground,
+            workers=workers,
+            staging=staging,
+            keep_staged=keep_staged,
+            ray_address=ray_address,
+        )
+        _run_flow("segment", config)
 
 
 @app.command()
@@ -95,20 +115,18 @@ def rerun(
 ) -> None:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     tiles = tuple(_parse_tile(text) for text in tile or [])
-    _run_flow("rerun", RerunConfig(run=run, tiles=tiles, failed=failed, workers=workers, ray_address=ray_address))
+    with _told_in_one_line():
+        _run_flow("rerun", RerunConfig(run=run, tiles=tiles, failed=failed, workers=workers, ray_address=ray_address))
 
 
 @app.command()
 def status(run: RunArgument) -> None:
     """Show what the ledger says: counts, rates, ETA and the tile grid."""
     from flows.terminal import print_status
-    from tiling.errors import TilingError
     from tiling.run import Run
 
-    try:
+    with _told_in_one_line():
         print_status(out, Run.open(run))
-    except TilingError as error:
-        _fail(error, EXIT_USAGE)
 
 
 @app.command()
@@ -116,7 +134,8 @@ def demo(out_folder: Annotated[Path, typer.Option("--out", help="The run folder.
     """Segment a real photograph of stained tissue that comes with scikit-image."""
     from flows.demo import demo_image
 
-    _run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
+    with _told_in_one_line():
+        _run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
 
 
 @models_app.callback(invoke_without_command=True)
@@ -137,12 +156,9 @@ def models(context: typer.Context) -> None:
 def inspect(bundle: Annotated[str, typer.Argument(help="A shipped model's name or a bundle's folder.")]) -> None:
     """Show a model's card, its exact halo and stride, and the layers that set them."""
     from flows.terminal import print_model
-    from unet_core.errors import UnetCoreError
 
-    try:
+    with _told_in_one_line():
         print_model(out, bundle)
-    except UnetCoreError as error:
-        _fail(error, EXIT_USAGE)
 
 
 def main() -> None:
@@ -151,16 +167,28 @@ def main() -> None:
 
 
 def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
-    """Run a flow with live progress; turn its end into an exit code and its errors into one line."""
+    """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     _quiet_environment()
-    from flows.terminal import ERRORS, USAGE_ERRORS, run_with_progress
+    from flows.terminal import run_with_progress
+
+    outcome = run_with_progress(out, name, config)
+    if not outcome.complete:
+        sys.exit(EXIT_FAILED_TILES)
+
+
+@contextmanager
+def _told_in_one_line() -> Generator[None]:
+    """Turn errors that are the user's or the world's doing into one line and an exit code."""
+    from flows.terminal import ERRORS, USAGE_ERRORS
 
     try:
-        outcome = run_with_progress(out, name, config)
-        if not outcome.complete:
-            sys.exit(EXIT_FAILED_TILES)
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = ".".join(str(part) for part in problem["loc"])
+        _fail(f"--{option}: {problem['msg']}, not {problem['input']!r}", EXIT_USAGE)
     except ERRORS as error:
-        _fail(error, EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_UNEXPECTED)
+        _fail(str(error), EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         err.print("stopped; the same command again goes on where it was")
         sys.exit(EXIT_INTERRUPTED)
@@ -186,6 +214,6 @@ def _parse_tile(text: str) -> tuple[int, int]:
     return int(row), int(col)
 
 
-def _fail(error: BaseException, code: int) -> None:
-    err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+def _fail(message: str, code: int) -> None:
+    err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -18,12 +18,26 @@ class SegmentConfig(BaseModel):
     model: str = Field(default="nuclei", description="A shipped model's name or a bundle's folder.")
     level: int = Field(default=0, ge=0, description="The pyramid level to segment; 0 is the finest.")
     core: PositiveInt | None = Field(default=None, description="Side of a tile's core in px; chosen when not given.")
-    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="The network's arithmetic.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="float32", description="The network's arithmetic; auto takes bfloat16 where labels don't suffer."
+    )
+    tta: Literal["none", "flips", "d4"] = Field(default="none", description="Test-time augmentation.")
+    halo: str = Field(
+        default="exact",
+        pattern=r"^(exact|approximate:[1-9][0-9]*)$",
+        description="exact, or approximate:PX for a network without finite bounds; its seam error is measured.",
+    )
     foreground: str = Field(default="auto", description="auto, none, or a mask image: which tiles to compute.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+
+    @property
+    def approximate_halo_px(self) -> int | None:
+        """The halo that was asked for, for a network without finite bounds."""
+        kind, _, pixels = self.halo.partition(":")
+        return int(pixels) if kind == "approximate" else None
 
 
 class RerunConfig(BaseModel):

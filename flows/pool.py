@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from flows.backlog import Backlog
 from flows.errors import PoolError
+from flows.tuning import Tuning, TuningRequest, tune
 from flows.worker import StagingWorker, TileResult, TileWorker
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,14 @@ class TileActor:
     """One device's worker. Its threads overlap one tile's computing with its neighbours' reading and writing."""
 
     def __init__(self, device: str) -> None:
+        self._device = device
         self._worker = TileWorker(device)
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return self._worker.process(Path(run_path), index, staged=staged)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        return tune(request, self._device)
 
 
 @ray.remote
@@ -122,6 +127,13 @@ class Pool:
     def stagers(self) -> int:
         """How many staging actors there are."""
         return len(self._stagers)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        """Find out on a worker's device what a run leaves open."""
+        try:
+            return ray.get(self._slots[0].actor.tune.remote(request))
+        except RayTaskError as error:
+            raise _cause(error) from error
 
     def stage(self, run_path: Path, indices: Sequence[int], backlog: Backlog) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""

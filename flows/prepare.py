@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,54 +13,97 @@ import psutil
 from flows.check import check_fit
 from flows.config import SegmentConfig
 from flows.pool import IN_FLIGHT_PER_ACTOR
+from flows.tuning import Tuning, TuningRequest
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.foreground import draw_skipped, find_foreground
-from tiling.geometry import Halo
+from tiling.geometry import Halo, ceil_to
 from tiling.ledger import TileRecord, TileState
 from tiling.plan import TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
-from unet_core.bounds import Footprint, footprint
+from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
+from unet_core.tta import tta_footprint
+
+Tuner = Callable[[TuningRequest], Tuning]
 
 DEFAULT_CORE_PX = 512
 WORKER_FIXED_BYTES = 600 * 2**20  # interpreter, torch, zarr: measured, see docs/memory.md
 VERSIONS = ("overtile", "torch", "zarr", "tifffile", "imagecodecs", "numpy", "ray", "prefect")
 
 
-def prepare(config: SegmentConfig, workers: int) -> Run:
+def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
     """Open or make the run folder for what was asked.
+
+    Args:
+        config: what was asked.
+        workers: actors that will compute side by side.
+        tuner: finds out what was left open, on the device that will compute.
 
     Raises:
         SourceError: the image can't be opened, or the model doesn't fit it.
         PlanError: the geometry is inexact or needs more memory than there is.
         RunError: the folder holds a different run.
+        FootprintError: a network without finite bounds, and no leave to run it approximately.
     """
     with open_source(config.image) as source:
         bundle = load_bundle(config.model)
         check_fit(source, bundle.card, config.level)
-        found = footprint(bundle.module, len(bundle.card.bands))
-        plan = make_plan(source, config, found)
-        memory = tile_memory(plan, bundle, config.precision)
+        found = find_footprint(bundle, config)
+        settled = settle(config, workers, tuner)
+        plan = make_plan(source, config.level, settled.core_px or smallest_good_core(found), found)
+        memory = tile_memory(plan, bundle, settled.precision)
         memory.check(workers, psutil.virtual_memory().available, plan)
-        card = make_card(config, source, bundle, plan, MemoryCard(worker_bytes=memory.worker_bytes, workers=workers))
-        run = Run.create_or_resume(config.out, card)
+        memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
+        run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
         run.create_mask()
         if run.ledger.fold().last_event("planned") is None:
             _skip_background(run, source)
     return run
 
 
-def make_plan(source: ImageSource, config: SegmentConfig, found: Footprint) -> TilePlan:
-    """Place the tiles: the model's footprint decides the reads, the core is asked for or chosen."""
-    level = source.levels[config.level]
-    stride_px = max(found.stride)
-    core_px = config.core or DEFAULT_CORE_PX - DEFAULT_CORE_PX % stride_px
+def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
+    """The exact footprint, or the approximate one that the user gave leave for."""
+    bands, halo_px = len(bundle.card.bands), config.approximate_halo_px
+    found = footprint(bundle.module, bands) if halo_px is None else approximate_footprint(bundle.module, bands, halo_px)
+    return tta_footprint(found, config.tta)
+
+
+def settle(config: SegmentConfig, workers: int, tuner: Tuner) -> Tuning:
+    """What was left open: as the run that is already there has it, else as found out on the device."""
+    core_px, precision = config.core, config.precision
+    if (config.out / "run.json").is_file():
+        known = Run.open(config.out).card
+        core_px = core_px or known.geometry.core_px
+        precision = known.precision if precision == "auto" else precision
+        return Tuning(precision, core_px, known.notes)
+    request = TuningRequest(
+        image=config.image.resolve(),
+        level=config.level,
+        model=model_reference(config.model),
+        precision=precision,
+        tta=config.tta,
+        core_px=core_px,
+        approximate_halo_px=config.approximate_halo_px,
+        memory_bytes=max(0, psutil.virtual_memory().available // workers - WORKER_FIXED_BYTES),
+        workers=workers,
+    )
+    return tuner(request) if request.is_needed else Tuning(precision, core_px, {})
+
+
+def smallest_good_core(found: Footprint) -> int:
+    """A core where none can be measured: the default, on the stride grid."""
+    return ceil_to(DEFAULT_CORE_PX, max(found.stride))
+
+
+def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -> TilePlan:
+    """Place the tiles: the model's footprint decides the reads."""
+    wanted = source.levels[level]
     halo = Halo(found.halo.top, found.halo.bottom, found.halo.left, found.halo.right)
-    return TilePlan((level.height, level.width), core_px, found.stride, halo)
+    return TilePlan((wanted.height, wanted.width), core_px, found.stride, halo)
 
 
 def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
@@ -74,7 +118,7 @@ def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
 
 
 def make_card(
-    config: SegmentConfig, source: ImageSource, bundle: Bundle, plan: TilePlan, memory: MemoryCard
+    config: SegmentConfig, source: ImageSource, bundle: Bundle, plan: TilePlan, settled: Tuning, memory: MemoryCard
 ) -> RunCard:
     """The run's card."""
     level = source.levels[config.level]
@@ -94,7 +138,7 @@ def make_card(
             pixel_size=(size.y, size.x, size.unit) if size else None,
         ),
         model=ModelRef(
-            reference=_reference(config.model),
+            reference=model_reference(config.model),
             name=model.name,
             digest=bundle.digest,
             classes=tuple(ClassCard(name=item.name, color=item.color) for item in model.classes),
@@ -106,16 +150,18 @@ def make_card(
             read=plan.read_shape,
             grid=plan.shape,
         ),
-        precision=config.precision,
+        precision=settled.precision,
+        tta=config.tta,
+        approximate=config.approximate_halo_px is not None,
         maths_version=MATHS_VERSION,
         foreground=config.foreground,
         memory=memory,
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        notes={},
+        notes=settled.notes,
     )
 
 
-def _reference(model: str) -> str:
+def model_reference(model: str) -> str:
     """A folder's absolute path, so that the run finds its model from anywhere; a shipped name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 

@@ -58,7 +58,7 @@ def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     started = time.monotonic()
     with RunLock(config.out), open_pool(config) as pool:
-        run = plan(config, pool.size)
+        run = plan(config, pool)
         todo = remaining(run)
         backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
         staging = stage.submit(run, pool, todo, backlog, staged=config.staging)
@@ -87,9 +87,9 @@ def rerun(config: RerunConfig) -> Outcome:
 
 
 @task(cache_policy=NO_CACHE)
-def plan(config: SegmentConfig, workers: int) -> Run:
+def plan(config: SegmentConfig, pool: Pool) -> Run:
     """Everything that can be refused is refused here."""
-    return prepare(config, workers)
+    return prepare(config, pool.size, pool.tune)
 
 
 @task(cache_policy=NO_CACHE)

@@ -16,7 +16,7 @@ from flows.errors import FlowError
 from flows.progress import Progress, format_seconds, listener
 from tiling.errors import PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
-from unet_core.errors import BundleError, UnetCoreError
+from unet_core.errors import BundleError, FootprintError, UnetCoreError
 
 if TYPE_CHECKING:
     from flows.segment import Outcome
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 """What is told in one line; anything else is a bug and keeps its traceback."""
 
-USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FlowError)
+USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FootprintError, FlowError)
 """What another command would avoid; the rest (a full disk, a lost cluster) is the world's doing."""
 
 STATE_STYLE = {

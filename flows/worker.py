@@ -22,6 +22,7 @@ from unet_core.bounds import Edges
 from unet_core.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
 from unet_core.predictor import Precision, Predictor, Region
+from unet_core.tta import Tta
 
 RUNS_OPEN = 2
 
@@ -51,7 +52,6 @@ class TileWorker:
         self._device = device
         self._benches: OrderedDict[tuple[Path, bool], _Bench] = OrderedDict()
         self._opening = threading.Lock()
-        self._computing = threading.Lock()
 
     def process(self, run_path: Path, index: int, *, staged: bool) -> TileResult:
         """Walk one tile: load it, label it, write its valid region as one whole shard.
@@ -68,12 +68,10 @@ class TileWorker:
             tile_HWC = bench.load(tile)
             seconds["read"] = time.perf_counter() - start
             region = bench.region(tile)
-            with self._computing:
-                start = time.perf_counter()
-                labels = bench.predictor.predict(tile_HWC, region)
-                seconds["compute"] = time.perf_counter() - start
+            prediction = bench.predictor.run(tile_HWC, region)
+            seconds["compute"] = prediction.seconds
             start = time.perf_counter()
-            digest = bench.mask.write(tile, labels)
+            digest = bench.mask.write(tile, prediction.labels)
             seconds["write"] = time.perf_counter() - start
         except TILE_ERRORS as error:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
@@ -105,9 +103,7 @@ class _Bench:
     @classmethod
     def open(cls, run_path: Path, staged: bool, device: str, others: list[_Bench]) -> _Bench:
         run = Run.open(run_path)
-        model, precision = run.card.model, run.card.precision
-        same = (o for o in others if o.run.card.model.digest == model.digest and o.run.card.precision == precision)
-        shared = next(same, None)
+        shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
         return cls(
             run=run,
             predictor=shared.predictor if shared else _load_predictor(run, device),
@@ -129,6 +125,12 @@ class _Bench:
         return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)
 
 
+def _maths(run: Run) -> tuple[object, ...]:
+    """What decides whether two runs can share a predictor."""
+    card = run.card
+    return card.model.digest, card.precision, card.tta, card.approximate
+
+
 def _load_predictor(run: Run, device: str) -> Predictor:
     model = run.card.model
     bundle = load_bundle(model.reference)
@@ -137,7 +139,14 @@ def _load_predictor(run: Run, device: str) -> Predictor:
             f"model {model.reference} has changed since the run began: two models would share one mask; "
             f"restore it, or start another run with another --out"
         )
-    return Predictor(bundle, precision=cast("Precision", run.card.precision), device=device)
+    card = run.card
+    return Predictor(
+        bundle,
+        precision=cast("Precision", card.precision),
+        device=device,
+        tta=cast("Tta", card.tta),
+        approximate=card.approximate,
+    )
 
 
 class StagingWorker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from flows.config import SegmentConfig
 from flows.prepare import prepare
+from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.run import Run
 from unet_core.bundle import Bundle
@@ -44,7 +46,7 @@ def segment_here(image: Path, folder: Path, core: int, **options: object) -> Run
     config = SegmentConfig.model_validate(
         {"image": image, "out": folder, "core": core, "foreground": "none", **options}
     )
-    run = prepare(config, workers=1)
+    run = prepare(config, 1, partial(tune, device="cpu"))
     worker = TileWorker()
     for tile in run.plan.tiles():
         result = worker.process(run.path, tile.index, staged=False)

@@ -68,6 +68,8 @@ class RunCard(_Card):
     model: ModelRef
     geometry: GeometryCard
     precision: str
+    tta: str
+    approximate: bool  # a network without finite bounds, whose seams are not exact
     maths_version: int
     foreground: str
     memory: MemoryCard
@@ -90,6 +92,8 @@ class RunCard(_Card):
             "stride": self.geometry.stride,
             "halo": self.geometry.halo,
             "precision": self.precision,
+            "test-time augmentation": self.tta,
+            "approximate halo": self.approximate,
             "version of the maths": self.maths_version,
             "foreground": self.foreground,
         }

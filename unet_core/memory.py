@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -23,8 +25,10 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
         precision: of the arithmetic: float32, bfloat16 or float16.
     """
     dtype = getattr(torch, precision)
+    # A copy: moving the traced graph to meta would take the caller's own weights along.
+    copied = copy.deepcopy(module)
     with torch.device("meta"):
-        traced = fx.symbolic_trace(module)
+        traced = fx.symbolic_trace(copied)
         blank = torch.empty((1, bands, *read_px), dtype=dtype)
     ShapeProp(traced.to("meta", dtype)).propagate(blank)
     sizes = {node: 0 if _is_view(node) else _bytes(node, dtype) for node in traced.graph.nodes}

@@ -1,0 +1,135 @@
+"""What a worker finds out before a run begins, on its own device: the core, the precision, the seam error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.geometry import Box
+from tiling.source import ImageSource, open_source
+from unet_core.autotune import Job, measure_core
+from unet_core.bounds import Edges
+from unet_core.bundle import Bundle, load_bundle
+from unet_core.precision import choose_precision
+from unet_core.predictor import Precision, Predictor, Region
+from unet_core.tta import Tta
+
+SAMPLE_PX = 512
+SAMPLES = 3
+CANDIDATES_PER_SIDE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRequest:
+    """What is to be found out.
+
+    Attributes:
+        precision: `auto` to choose it, or the one that was asked for.
+        core_px: the core that was asked for; None to choose it.
+        approximate_halo_px: the halo of a network without finite bounds; None where the footprint is exact.
+        memory_bytes: what one worker may take for a tile and the network's intermediates.
+    """
+
+    image: Path
+    level: int
+    model: str
+    precision: str
+    tta: str
+    core_px: int | None
+    approximate_halo_px: int | None
+    memory_bytes: int
+    workers: int
+
+    @property
+    def is_needed(self) -> bool:
+        return self.precision == "auto" or self.core_px is None or self.approximate_halo_px is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was found. `notes` go into the run card."""
+
+    precision: str
+    core_px: int | None
+    notes: dict[str, object]
+
+
+def tune(request: TuningRequest, device: str) -> Tuning:
+    """Find out what the request leaves open, on a few samples of the image itself."""
+    bundle = load_bundle(request.model)
+    approximate = request.approximate_halo_px is not None
+    precision, notes = request.precision, dict[str, object]()
+    with open_source(request.image) as source:
+        if precision == "auto":
+            choice = choose_precision(bundle, busiest_samples(source, request.level), device, approximate=approximate)
+            precision = choice.precision
+            notes |= {"precision": choice.reason, "label agreement with float32": choice.agreement}
+        if request.approximate_halo_px is not None:
+            notes["seam error"] = seam_error(bundle, source, request, device)
+        extent = source.levels[request.level].height, source.levels[request.level].width
+    core_px = request.core_px
+    if core_px is None and not approximate:
+        job = Job(
+            precision=cast("Precision", precision),
+            device=device,
+            memory_bytes=request.memory_bytes,
+            extent=extent,
+            workers=request.workers,
+            tta=cast("Tta", request.tta),
+        )
+        core_px = measure_core(bundle, job)
+    return Tuning(precision, core_px, notes)
+
+
+def busiest_samples(source: ImageSource, level: int, side_px: int = SAMPLE_PX) -> list[NDArray[np.generic]]:
+    """Samples `(y, x, band)` from where there is most to see: the greatest spread of values on a 3 x 3 grid."""
+    candidates = [source.read(level, box) for box in _sample_boxes(source, level, side_px)]
+    return sorted(candidates, key=_spread, reverse=True)[:SAMPLES]
+
+
+def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, device: str) -> float:
+    """Share of a core's labels that change when a network without finite bounds sees twice the halo.
+
+    Such a network has no exact halo: this is how much its labels depend on what lies beyond the chosen one,
+    measured on this image.
+    """
+    assert request.approximate_halo_px is not None
+    predictor = Predictor(bundle, device=device, tta=cast("Tta", request.tta), compiled=False, approximate=True)
+    stride = max(predictor.stride)
+    near = -(-request.approximate_halo_px // stride) * stride
+    core = -(-SAMPLE_PX // stride) * stride
+    differing = counted = 0
+    for sample in busiest_samples(source, request.level, core + 4 * near):
+        if sample.shape[0] < core + 4 * near or sample.shape[1] < core + 4 * near:
+            continue
+        wide = predictor.predict(sample, _inside(2 * near, core))
+        narrow = predictor.predict(np.ascontiguousarray(sample[near:-near, near:-near]), _inside(near, core))
+        differing += int(np.count_nonzero(wide != narrow))
+        counted += wide.size
+    return differing / counted if counted else 0.0
+
+
+def _inside(halo: int, core: int) -> Region:
+    edges = Edges(top=False, bottom=False, left=False, right=False)
+    return Region((halo, halo, halo + core, halo + core), edges)
+
+
+def _sample_boxes(source: ImageSource, level: int, side_px: int) -> Sequence[Box]:
+    height, width = source.levels[level].height, source.levels[level].width
+    side_y, side_x = min(side_px, height), min(side_px, width)
+    steps = range(CANDIDATES_PER_SIDE)
+    corners = {
+        ((height - side_y) * row // (CANDIDATES_PER_SIDE - 1), (width - side_x) * col // (CANDIDATES_PER_SIDE - 1))
+        for row in steps
+        for col in steps
+    }
+    return [Box(y, x, y + side_y, x + side_x) for y, x in sorted(corners)]
+
+
+def _spread(sample: NDArray[np.generic]) -> float:
+    return float(np.nanstd(sample[::4, ::4].astype(np.float32)))
