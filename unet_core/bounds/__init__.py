@@ -10,6 +10,7 @@ from unet_core.bounds.footprint import (
     Unbounded,
     approximate_footprint,
     footprint,
+    footprint_of,
     unbounded_layers,
 )
 from unet_core.bounds.minimal import Edges, minimal
@@ -27,6 +28,7 @@ __all__ = [
     "Unbounded",
     "approximate_footprint",
     "footprint",
+    "footprint_of",
     "inferred",
     "minimal",
     "operations",

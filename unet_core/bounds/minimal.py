@@ -41,7 +41,8 @@ def minimal(
     (y0, x0, y1, x1) in output pixels of a plain pass over the read. The read's origin must lie on the stride
     grid. `network` is `inferred(module, bands)`, to record the module only once for many reads.
 
-    Raises `FootprintError` where the read does not hold what the core needs, or the network is unbounded.
+    Raises `FootprintError` where the read does not hold what the core needs, or the network is unbounded. At an
+    edge of the image, layers that mirror there look inwards, which a core narrower than the halo may not hold.
     """
     network = network or inferred(module, bands)
     network.expect_bounded()

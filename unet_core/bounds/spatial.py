@@ -78,6 +78,11 @@ def unpool(call: Call, args: dict[str, Any]) -> Operator:
 
 
 def interpolate(call: Call, args: dict[str, Any]) -> Operator:
+    """Upsampling by whole factors, and downsampling by them.
+
+    PyTorch finds source places in float32 from the pixel's index: for a bilinear factor that is no power of two
+    they round differently at other indices, so a tile differs from the whole image by about 1e-7 × its index.
+    """
     call.expect_planes()
     mode = args["mode"]
     if mode not in _RADIUS or args["antialias"]:
