@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BUSY = 0.85
+SHORTEST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class StageTimes:
 
     def sentence(self) -> str:
         """What to change to make the next run faster."""
-        if self.wall <= 0:
-            return "too few tiles to tell what limited the run"
+        if self.wall < SHORTEST_SECONDS:
+            return "start-up: the run was too short to be limited by anything else"
         if self.share("compute") >= BUSY:
             return f"the network: it kept the workers busy {self.share('compute'):.0%} of the time; that is the limit"
         if self.share("stage") >= BUSY:

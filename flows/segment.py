@@ -198,6 +198,7 @@ def chosen(run: Run, config: RerunConfig) -> list[int]:
 def summarise(run: Run, started: float) -> Outcome:
     """Fold the ledger into what the caller tells the person."""
     state = run.ledger.fold()
+    times = stage_times(state)
     return Outcome(
         run=run.path,
         tiles=run.plan.count,
@@ -205,8 +206,8 @@ def summarise(run: Run, started: float) -> Outcome:
         skipped=state.count(TileState.SKIPPED),
         failed={run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()},
         seconds=time.monotonic() - started,
-        megapixels_per_second=_rate(state),
-        limit=stage_times(state).sentence(),
+        megapixels_per_second=state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
+        limit=times.sentence(),
     )
 
 
@@ -216,12 +217,6 @@ def stage_times(state: LedgerState) -> StageTimes:
     last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
     wall = sum(facts["seconds"] for facts in inferred)
     return StageTimes(state.seconds, wall, last["workers"], last["stagers"])
-
-
-def _rate(state: LedgerState) -> float:
-    if state.first_time is None or state.last_time is None or state.last_time <= state.first_time:
-        return 0.0
-    return state.pixels / 1e6 / (state.last_time - state.first_time)
 
 
 def _record(result: TileResult, attempts: int) -> TileRecord:
@@ -244,11 +239,15 @@ class _Watch:
         self._total = run.plan.count
         self._done_before = run.plan.count - todo
         self._done = self._failed = self._pixels = 0
-        self._started = time.monotonic()
+        self._started: float | None = None
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
         self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=str(run.path))
 
     def add(self, result: TileResult) -> None:
+        if self._started is None:
+            # Workers load the model before their first tile: that is no part of the rate.
+            on_first = sum(result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+            self._started = time.monotonic() - on_first
         self._done += 1
         self._failed += result.digest is None
         self._pixels += result.pixels
@@ -263,7 +262,8 @@ class _Watch:
 
     @property
     def seconds(self) -> float:
-        return round(time.monotonic() - self._started, 3)
+        """Since the first tile began."""
+        return round(time.monotonic() - self._started, 3) if self._started is not None else 0.0
 
     def _now(self) -> Progress:
         return Progress(
