@@ -41,7 +41,7 @@ def whole_image_labels(bundle: Bundle, pixels_HWC: Image) -> Labels:
     return (whole_image_logits(bundle, pixels_HWC)[0] > 0).to(torch.uint8).numpy()
 
 
-def segment_here(image: Path, folder: Path, core: int, **options: object) -> Run:
+def segment_here(image: Path, folder: Path, core: int | None, **options: object) -> Run:
     """The run of an image, every tile walked in this process: the path of a worker without Ray around it."""
     config = SegmentConfig.model_validate(
         {"image": image, "out": folder, "core": core, "foreground": "none", **options}
