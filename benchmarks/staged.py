@@ -1,0 +1,106 @@
+"""A run folder whose tiles are staged from pixels in memory: what a worker needs, without a file to segment."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.worker import TileResult, TileWorker
+from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.geometry import Box, Halo
+from tiling.plan import Tile, TilePlan
+from tiling.run import Run
+from unet_core.bounds import Edges, footprint
+from unet_core.bundle import Bundle
+from unet_core.predictor import MATHS_VERSION, Precision, Region
+
+Pixels = NDArray[np.uint8]
+
+
+def plan_of(bundle: Bundle, extent: tuple[int, int], core_px: int) -> TilePlan:
+    """The tiles of an image under the network's own footprint."""
+    found = footprint(bundle.module, len(bundle.card.bands))
+    halo = Halo(found.halo.top, found.halo.bottom, found.halo.left, found.halo.right)
+    return TilePlan(extent, core_px, found.stride, halo)
+
+
+def region_of(plan: TilePlan, tile: Tile) -> Region:
+    """What is wanted of a tile's read, as the worker asks for it."""
+    need, sides = tile.valid.relative_to(tile.read), plan.edges(tile)
+    edges = Edges(sides.top, sides.bottom, sides.left, sides.right)
+    return Region((need.y0, need.x0, need.y1, need.x1), edges)
+
+
+def new_run(folder: Path, bundle: Bundle, reference: str, plan: TilePlan, precision: Precision) -> Run:
+    """An empty run: its mask holds 'not predicted' everywhere."""
+    card, halo = bundle.card, plan.halo
+    run = Run.create_or_resume(
+        folder,
+        RunCard(
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            image=ImageCard(
+                path="memory",
+                fingerprint="memory",
+                format="memory",
+                level=0,
+                extent=plan.extent,
+                bands=card.bands,
+                dtype=card.dtype,
+                pixel_size=None,
+            ),
+            model=ModelRef(
+                reference=reference,
+                name=card.name,
+                digest=bundle.digest,
+                classes=tuple(ClassCard(name=item.name, color=item.color) for item in card.classes),
+            ),
+            geometry=GeometryCard(
+                core_px=plan.core_px,
+                stride=plan.stride,
+                halo=(halo.top, halo.bottom, halo.left, halo.right),
+                read=plan.read_shape,
+                grid=plan.shape,
+            ),
+            precision=precision,
+            tta="none",
+            approximate=False,
+            maths_version=MATHS_VERSION,
+            foreground="none",
+            memory=MemoryCard(worker_bytes=0, workers=1),
+            versions={"python": platform.python_version()},
+            notes={},
+        ),
+    )
+    run.create_mask()
+    run.create_staged()
+    return run
+
+
+def stage(run: Run, indices: Iterable[int], pixels: Callable[[Box], Pixels], threads: int) -> None:
+    """Stage tiles, each from what `pixels` gives for its read."""
+    staged = run.open_staged()
+
+    def one(index: int) -> None:
+        staged.write(index, pixels(run.plan.tile(index).read))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, indices))
+
+
+def process(worker: TileWorker, run: Run, indices: Iterable[int], threads: int) -> tuple[list[TileResult], float]:
+    """Walk tiles in so many threads; their results, and the seconds from the first read to the last label on disk."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(lambda index: worker.process(run.path, index, staged=True), indices))
+    seconds = time.perf_counter() - start
+    failed = [result for result in results if result.reason is not None]
+    if failed:
+        raise SystemExit(f"{len(failed)} tiles failed, the first one (tile {failed[0].tile}) with {failed[0].reason}")
+    return results, seconds
