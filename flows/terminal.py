@@ -94,6 +94,9 @@ def print_status(console: Console, run: Run) -> None:
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
+    for fact, value in run.card.notes.items():
+        text = f"{value:.3%} of labels" if isinstance(value, float) else value
+        console.print(f"{fact}: {text}", highlight=False)
     console.print(tile_grid(run, console.width))
     for index, record in list(state.failed.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)
