@@ -21,13 +21,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.staged import Pixels, new_run, plan_of, process, region_of, stage
+from benchmarks.staged import Pixels, new_run, one_of_each_kind, picture, plan_of, process, region_of, stage
 from flows.worker import TileWorker
 from tiling.geometry import Box
 from unet_core.bundle import Bundle, load_bundle, save_bundle
@@ -82,22 +81,6 @@ class Rates:
     busy: float
     seconds: dict[str, float]
     tiles: int
-
-
-def picture(image: Path | None, side_px: int) -> tuple[Pixels, str]:
-    """A square RGB image, mirrored up to the side where it is smaller, and what it shows."""
-    if image is not None:
-        pixels, name = np.load(image, allow_pickle=False), image.name
-    else:
-        try:
-            from skimage.data import immunohistochemistry
-
-            pixels, name = immunohistochemistry(), "stained tissue (scikit-image)"
-        except ImportError:
-            pixels, name = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8), "noise"
-    pixels = pixels[:side_px, :side_px]
-    margins = ((0, side_px - pixels.shape[0]), (0, side_px - pixels.shape[1]), (0, 0))
-    return np.pad(pixels, margins, mode="symmetric"), name
 
 
 # Exactness
@@ -237,7 +220,7 @@ def measure(first_channels: int, pixels: Pixels, sizes: Sizes, device: str, ways
         rows, cols = (np.arange(low, high) % pixels.shape[0] for low, high in ((box.y0, box.y1), (box.x0, box.x1)))
         return pixels[np.ix_(rows, cols)]
 
-    worker, kinds = TileWorker(device), _one_of_each_kind(plan)
+    worker, kinds = TileWorker(device), one_of_each_kind(plan)
     stage(run, range(plan.count), content, sizes.threads)
     process(worker, run, kinds, sizes.threads)
     results, wall_s = process(worker, run, [i for i in range(plan.count) if i not in kinds], sizes.threads)
@@ -245,13 +228,6 @@ def measure(first_channels: int, pixels: Pixels, sizes: Sizes, device: str, ways
     labelled = sum(result.pixels for result in results)
     busy = seconds["compute"] / wall_s
     return Rates(first_channels, "bfloat16", bare, inside, labelled / wall_s, busy, seconds, len(results))
-
-
-def _one_of_each_kind(plan: Any) -> list[int]:
-    first: dict[object, int] = {}
-    for tile in plan.tiles():
-        first.setdefault(region_of(plan, tile), tile.index)
-    return list(first.values())
 
 
 # Report

@@ -24,6 +24,22 @@ from unet_core.predictor import MATHS_VERSION, Precision, Region
 Pixels = NDArray[np.uint8]
 
 
+def picture(image: Path | None, side_px: int) -> tuple[Pixels, str]:
+    """A square RGB image, mirrored up to the side where it is smaller, and what it shows."""
+    if image is not None:
+        pixels, name = np.load(image, allow_pickle=False), image.name
+    else:
+        try:
+            from skimage.data import immunohistochemistry
+
+            pixels, name = immunohistochemistry(), "stained tissue (scikit-image)"
+        except ImportError:
+            pixels, name = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8), "noise"
+    pixels = pixels[:side_px, :side_px]
+    margins = ((0, side_px - pixels.shape[0]), (0, side_px - pixels.shape[1]), (0, 0))
+    return np.pad(pixels, margins, mode="symmetric"), name
+
+
 def plan_of(bundle: Bundle, extent: tuple[int, int], core_px: int) -> TilePlan:
     """The tiles of an image under the network's own footprint."""
     found = footprint(bundle.module, len(bundle.card.bands))
@@ -36,6 +52,14 @@ def region_of(plan: TilePlan, tile: Tile) -> Region:
     need, sides = tile.valid.relative_to(tile.read), plan.edges(tile)
     edges = Edges(sides.top, sides.bottom, sides.left, sides.right)
     return Region((need.y0, need.x0, need.y1, need.x1), edges)
+
+
+def one_of_each_kind(plan: TilePlan) -> list[int]:
+    """The first tile of every kind: what a worker builds, compiles and captures once."""
+    first: dict[Region, int] = {}
+    for tile in plan.tiles():
+        first.setdefault(region_of(plan, tile), tile.index)
+    return list(first.values())
 
 
 def new_run(folder: Path, bundle: Bundle, reference: str, plan: TilePlan, precision: Precision) -> Run:

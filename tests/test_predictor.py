@@ -240,6 +240,19 @@ def test_network_without_bounds_runs_only_when_that_is_asked_for() -> None:
     np.testing.assert_array_equal(labels, whole_labels(bundle, pixels))
 
 
+def test_machine_without_a_compiler_runs_the_network_uncompiled(caplog: pytest.LogCaptureFixture) -> None:
+    from torch._inductor import config
+
+    bundle = small_unet(depth=1)
+    predictor = Predictor(bundle, compiled=True)
+    read_px, region = predictor.inside(16)
+    tile = noise(*read_px)
+    with config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}):
+        labels = predictor.predict(tile, region)
+    assert "uncompiled" in caplog.text
+    np.testing.assert_array_equal(labels, Predictor(bundle).predict(tile, region))
+
+
 # Real tissue
 
 

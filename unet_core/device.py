@@ -132,6 +132,7 @@ class CudaDevice(Device):
         """The step as a CUDA graph: one launch for all its kernels. Stays as it is where that can't be had."""
         with torch.cuda.device(self.torch_device), torch.inference_mode(), self._lock:
             tile = torch.from_numpy(tile_HWC).to(self.torch_device)
+            _warm_up(step, tile, self._compute)
             try:
                 return _Captured(step, tile, self._compute, self._pool)
             except torch.OutOfMemoryError:
@@ -146,18 +147,21 @@ class CudaDevice(Device):
         return cast("_Lane", self._local.lane)
 
 
+def _warm_up(step: nn.Module, tile_HWC: Tensor, stream: torch.cuda.Stream) -> None:
+    """The first passes load kernels and let cuDNN time its own, neither of which may be recorded."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(tile_HWC)
+    stream.synchronize()
+
+
 class _Captured(nn.Module):
     """A step recorded as a CUDA graph. It reads and writes fixed memory, so only one replay runs at a time."""
 
     def __init__(self, step: nn.Module, tile_HWC: Tensor, stream: torch.cuda.Stream, pool: Any) -> None:
         super().__init__()
-        self._tile = tile_HWC.clone()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            # The first passes compile and let cuDNN time its kernels, neither of which may be recorded.
-            for _ in range(3):
-                step(self._tile)
-        stream.synchronize()
+        self._tile = tile_HWC
         self._graph = torch.cuda.CUDAGraph()
         # Other threads go on copying while this one records.
         with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
@@ -181,6 +185,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _CPU_SAYS_FULL)
+
+
+def is_compiler_failure(error: BaseException) -> bool:
+    """Whether compiling failed, as where no C++ compiler or Triton is installed, and not the network itself."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def as_tile(tile_HWC: NDArray[np.generic]) -> Array:

@@ -8,6 +8,7 @@ leaving the device.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from unet_core.bounds import Edges, inferred, minimal
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bundle import Bundle
 from unet_core.decision import Decide, decide
-from unet_core.device import Array, Device, as_tile, device_for, is_out_of_memory
+from unet_core.device import Array, Device, as_tile, device_for, is_compiler_failure, is_out_of_memory
 from unet_core.errors import PredictionError
 from unet_core.fusing import fold, fused
 from unet_core.region import Region, halve
 from unet_core.step import Pass, Step
 from unet_core.tta import SYMMETRIES, Symmetry, Tta, tta_footprint
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["MATHS_VERSION", "Precision", "Prediction", "Predictor", "Region", "Tta", "decide", "fold"]
 
@@ -185,11 +188,26 @@ class Predictor:
             return self._steps[key]
 
     def _build(self, key: _Key, tile_HWC: Array) -> nn.Module:
+        region = key[1]
+        step = self._assembled(key)
+        if not region.is_inside:
+            return step
+        if self._compiled:
+            try:
+                self.device.run(tile_HWC, step)
+            except RuntimeError as error:
+                if not is_compiler_failure(error):
+                    raise
+                logger.warning("the network runs uncompiled (%s)", str(error).strip().split("\n")[0])
+                self._compiled = False
+                step = self._assembled(key)
+        return self.device.ready(step, tile_HWC)
+
+    def _assembled(self, key: _Key) -> nn.Module:
         read_px, region, probabilities = key
         passes = [self._pass(symmetry, read_px, region) for symmetry in SYMMETRIES[self._tta]]
         step = Step(passes, Decide(self._card.decision), probabilities=probabilities).eval()
-        step = step.to(self.device.torch_device)
-        return self.device.ready(step, tile_HWC) if region.is_inside else step
+        return step.to(self.device.torch_device)
 
     def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: Region) -> Pass:
         read = symmetry.of_read(read_px)
