@@ -8,9 +8,17 @@ from typing import Any
 from torch import nn
 
 from unet_core.errors import BundleError
+from unet_core.models.fcn import FCN8s, FCN16s, FCN32s
+from unet_core.models.resnet34_unet import ResNet34UNet
 from unet_core.models.unet import UNet
 
-MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "fcn32s": FCN32s,
+    "fcn16s": FCN16s,
+    "fcn8s": FCN8s,
+    "resnet34_unet": ResNet34UNet,
+}
 
 
 def build(name: str, parameters: Mapping[str, Any]) -> nn.Module:
