@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from flows.worker import TileResult
+from flows.result import TileResult
 
 
 class Backlog:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
@@ -18,8 +18,10 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from flows.backlog import Backlog
 from flows.errors import PoolError
-from flows.tuning import Tuning, TuningRequest, tune
-from flows.worker import StagingWorker, TileResult, TileWorker
+from flows.result import TileResult
+
+if TYPE_CHECKING:
+    from flows.tuning import Tuning, TuningRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,20 @@ class TileActor:
     """One device's worker. Its threads overlap one tile's computing with its neighbours' reading and writing."""
 
     def __init__(self, device: str) -> None:
+        # Here and not above: the driver starts Ray before it has loaded torch, and the two load side by side.
+        from flows.worker import TileWorker
+        from unet_core.warmup import warm_up
+
         self._device = device
         self._worker = TileWorker(device)
+        warm_up()
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return self._worker.process(Path(run_path), index, staged=staged)
 
     def tune(self, request: TuningRequest) -> Tuning:
+        from flows.tuning import tune
+
         return tune(request, self._device)
 
 
@@ -51,6 +60,8 @@ class StagingActor:
     """Stages tiles where processors are free."""
 
     def __init__(self) -> None:
+        from flows.worker import StagingWorker
+
         self._worker = StagingWorker()
 
     def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:

@@ -15,7 +15,7 @@ from flows.config import SegmentConfig
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
-from tiling.foreground import draw_skipped, find_foreground
+from tiling.foreground import find_foreground
 from tiling.geometry import Halo, ceil_to
 from tiling.ledger import TileRecord, TileState
 from tiling.plan import TileMemory, TilePlan
@@ -167,7 +167,7 @@ def model_reference(model: str) -> str:
 
 
 def _skip_background(run: Run, source: ImageSource) -> None:
-    """Write background where nothing is worth computing, and a picture of where that is."""
+    """Write background where nothing is worth computing."""
     image = run.card.image
     found = find_foreground(source, image.level, run.card.foreground)
     skipped = found.skipped(run.plan)
@@ -175,5 +175,4 @@ def _skip_background(run: Run, source: ImageSource) -> None:
     for tile in skipped:
         digest = mask.fill(tile, BACKGROUND)
         run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest))
-    draw_skipped(source, image.level, run.plan, skipped, run.exports / "foreground.png")
     run.ledger.announce("planned", {"skipped": len(skipped), "foreground": found.reason})

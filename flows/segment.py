@@ -19,9 +19,10 @@ from flows.config import RerunConfig, SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import Every, Progress, tell
-from flows.worker import TileResult
+from flows.result import TileResult
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
+from tiling.foreground import draw_skipped
 from tiling.geometry import Box
 from tiling.ledger import LedgerState, TileRecord, TileState
 from tiling.run import Run
@@ -136,12 +137,15 @@ def stitch(run: Run, changed: list[Box] | None) -> None:
 
 @task(cache_policy=NO_CACHE)
 def export(run: Run) -> None:
-    """Draw what a person looks at first."""
-    state = run.ledger.fold()
+    """Draw what a person looks at first: the mask over the image, and which tiles were skipped."""
+    state, level = run.ledger.fold(), run.card.image.level
     failed = [run.plan.tile(index) for index in state.failed]
+    skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
     classes = [LabelClass(item.name, item.color) for item in run.card.model.classes]
     with run.open_source() as source:
-        write_overlay(source, run.card.image.level, run.open_mask(read_only=True), classes, failed, run.overlay_path)
+        write_overlay(source, level, run.open_mask(read_only=True), classes, failed, run.overlay_path)
+        if not run.skipped_path.exists():
+            draw_skipped(source, level, run.plan, skipped, run.skipped_path)
 
 
 @task(cache_policy=NO_CACHE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from flows.check import check
 from flows.config import RerunConfig, SegmentConfig
 from flows.errors import FlowError
 from flows.progress import Progress, format_seconds, listener
+from flows.server import EmbeddedServer
 from tiling.errors import PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, UnetCoreError
@@ -37,15 +40,14 @@ STATE_STYLE = {
 
 
 def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig) -> Outcome:
-    """Run the flow of that name under a live bar, and print how it ended."""
+    """Run the flow of that name under a live bar, and print how it ended.
+
+    Prefect's server, Ray and torch take seconds each to load: they load side by side.
+    """
     if isinstance(config, SegmentConfig):
         check(config)
-
-    from flows import segment as flows
-    from flows.pool import Pool
-
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    with Bar(*columns, console=console, transient=True) as bar:
+    with ExitStack() as stack, Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="Prefect and Ray")
 
         def show(progress: Progress) -> None:
@@ -55,10 +57,26 @@ def run_with_progress(console: Console, name: str, config: SegmentConfig | Rerun
             bar.update(task, description=progress.stage, total=progress.total, completed=progress.done, text=text)
 
         listener.set(show)
-        flows.begun_pool.set(Pool(config.workers, config.ray_address).begin())
+        server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
+        flows = _load_flows(config)
+        if server is not None:
+            stack.enter_context(server)
         outcome = cast("Outcome", getattr(flows, name)(config))
     print_outcome(console, outcome)
     return outcome
+
+
+def _load_flows(config: SegmentConfig | RerunConfig) -> ModuleType:
+    """Begin to start Ray, then load the flows and torch meanwhile."""
+    from flows.pool import Pool
+
+    pool = Pool(config.workers, config.ray_address).begin()
+    from flows import segment as flows
+    from unet_core.warmup import warm_up
+
+    flows.begun_pool.set(pool)
+    warm_up()
+    return flows
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:

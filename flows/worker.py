@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.result import TileResult
 from tiling.errors import StagingError, TilingError
 from tiling.plan import Tile
 from tiling.run import Run
@@ -28,17 +29,6 @@ RUNS_OPEN = 2
 
 TILE_ERRORS = (TilingError, UnetCoreError, OSError)
 """What fails one tile and leaves the others alone. Anything else is a bug and stops the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class TileResult:
-    """What became of a tile: a digest, or the reason why there is none."""
-
-    tile: int
-    digest: str | None
-    pixels: int
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    reason: str | None = None
 
 
 class TileWorker:

@@ -78,6 +78,10 @@ class Run:
         return self.path / "exports"
 
     @property
+    def skipped_path(self) -> Path:
+        return self.exports / "foreground.png"
+
+    @property
     def overlay_path(self) -> Path:
         return self.path / "overlay.png"
 

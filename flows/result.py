@@ -1,0 +1,16 @@
+"""What a worker tells the driver about a tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What became of a tile: a digest, or the reason why there is none."""
+
+    tile: int
+    digest: str | None
+    pixels: int
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    reason: str | None = None
