@@ -43,6 +43,40 @@ class Lopsided(nn.Module):
         return self.head(torch.cat([x_NCHW, deep], 1))
 
 
+class Finer(nn.Module):
+    """Three output pixels per input pixel."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 9 * classes, 3, padding=1), nn.Conv2d(classes, classes, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.head(nn.functional.pixel_shuffle(self.conv(x_NCHW), 3))
+
+
+class Coarser(nn.Module):
+    """One output pixel per 2 × 2 input pixels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.Conv2d(4, classes, 3, padding=1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.head(torch.relu(self.conv(x_NCHW)))
+
+
+class Unpadded(nn.Module):
+    """Loses 4 px on each side, as the original U-Net does on a larger scale."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 3)
+        self.head = nn.Conv2d(4, classes, 3)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(x_NCHW)))))
+
+
 def bundle_of(module: nn.Module, classes: int = 3, decision: Decision = ARGMAX) -> Bundle:
     """A bundle around any network of three bands."""
     card = ModelCard(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_bundles import Lopsided, bundle_of, noise, small_unet, stitched, whole_labels
+from small_bundles import Coarser, Finer, Lopsided, Unpadded, bundle_of, noise, small_unet, stitched, whole_labels
 from torch import Tensor, nn
 
 from unet_core.bounds import Edges, footprint
@@ -66,6 +66,16 @@ def test_labels_stay_the_same_when_memory_runs_out(error: type[BaseException], t
     assert np.abs(prediction.probabilities.astype(int) - whole.probabilities).max() <= 1
     assert len(device.computed) > 2
     assert all(height % 4 == width % 4 == 0 for height, width in device.computed)
+
+
+@pytest.mark.parametrize("network", [Finer, Coarser, Unpadded])
+def test_halves_of_networks_of_any_scale_fit_together(network: type[nn.Module]) -> None:
+    bundle = bundle_of(network(3))
+    pixels, device = noise(64, 48), SmallDevice(24 * 24)
+    predictor = Predictor(bundle, device=device)
+    labels = predictor.predict(pixels, predictor.whole(64, 48))
+    assert len(device.computed) > 4
+    np.testing.assert_array_equal(labels, whole_labels(bundle, pixels))
 
 
 def test_a_read_that_was_too_large_is_not_tried_again() -> None:

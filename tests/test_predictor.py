@@ -10,7 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from small_bundles import (
+    Coarser,
+    Finer,
     Lopsided,
+    Unpadded,
     bundle_of,
     noise,
     small_unet,
@@ -119,6 +122,24 @@ def test_augmented_tiles_equal_augmented_passes_over_the_whole_image(tta: Tta, l
     expected = whole_labels(bundle, pixels, tta)
     assert len(np.unique(expected)) == 3
     np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize("network", [Finer, Coarser, Unpadded, Lopsided])
+def test_augmented_core_of_any_scale_equals_the_whole_image(network: type[nn.Module], tta: Tta) -> None:
+    bundle = bundle_of(network(3))
+    predictor = Predictor(bundle, tta=tta)
+    read_px, region = predictor.inside(16)
+    found, origin = footprint(bundle.module, 3), (8, 12)
+    pixels = noise(60, 60)
+    tile = pixels[origin[0] : origin[0] + read_px[0], origin[1] : origin[1] + read_px[1]]
+    assert tile.shape[:2] == read_px
+    place = tuple(
+        int(edge + scale * start) for edge, scale, start in zip(region.need, found.scale * 2, origin * 2, strict=True)
+    )
+    expected = whole_labels(bundle, pixels, tta)[place[0] : place[2], place[1] : place[3]]
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(predictor.predict(tile, region), expected)
 
 
 def test_augmentation_changes_labels_and_needs_the_symmetric_halo() -> None:

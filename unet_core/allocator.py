@@ -2,8 +2,8 @@
 
 A network's intermediates are tens of megabytes each. The C library's allocator gives such memory back to the
 system when it is freed, and the system clears every page of it when it is asked for again: on one core that
-takes a tenth of a float32 pass over 700 px and a fourth of one over 1200 px. What a process may hold at its
-peak stays the same; it only stays held between tiles. (mallopt(3); glibc alone has these settings.)
+takes a twentieth of a float32 pass over 700 px and a fourth of one over 1200 px. A process that keeps it peaks
+a tenth higher, for the gaps between what it keeps. (mallopt(3); glibc alone has these settings.)
 
 Imports no torch: the process that starts workers reads `ENVIRONMENT` and computes nothing.
 """

@@ -52,6 +52,7 @@ class Device(ABC):
 class CpuDevice(Device):
     """The processor: one step at a time, in the threads that torch was given."""
 
+    # Fused operators run as fast as compiled ones here, and half a minute sooner.
     compiles = False
 
     def __init__(self) -> None:
