@@ -9,15 +9,35 @@ from torch import nn
 
 from unet_core.errors import BundleError
 from unet_core.models.fcn import FCN8s, FCN16s, FCN32s
+from unet_core.models.patch_classifier import PatchClassifier
 from unet_core.models.resnet34_unet import ResNet34UNet
 from unet_core.models.unet import UNet
+from unet_core.models.unet3p import UNet3Plus
+from unet_core.models.unet_bn import UNetBN, UNetBNDeconv
+from unet_core.models.unet_configurable import UNetConfigurable
+from unet_core.models.unet_dice import UNetDice
+from unet_core.models.unet_original import UNetOriginal
+from unet_core.models.unet_strided import UNetStrided
+from unet_core.models.unet_x import UNetX1, UNetX3
+from unet_core.models.unetpp import UNetPlusPlus
 
 MODELS: dict[str, type[nn.Module]] = {
     "unet": UNet,
+    "unet_original": UNetOriginal,
+    "unet_configurable": UNetConfigurable,
+    "unet_dice": UNetDice,
+    "unet_strided": UNetStrided,
+    "unet_x1": UNetX1,
+    "unet_x3": UNetX3,
+    "unet_bn_deconv": UNetBNDeconv,
+    "unet_bn": UNetBN,
     "fcn32s": FCN32s,
     "fcn16s": FCN16s,
     "fcn8s": FCN8s,
+    "unetpp": UNetPlusPlus,
+    "unet3p": UNet3Plus,
     "resnet34_unet": ResNet34UNet,
+    "patch_classifier": PatchClassifier,
 }
 
 
