@@ -24,6 +24,7 @@ from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
+from unet_core.errors import FootprintError
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
@@ -31,7 +32,7 @@ from unet_core.tta import tta_footprint
 Tuner = Callable[[TuningRequest], Tuning]
 
 DEFAULT_CORE_PX = 512
-WORKER_FIXED_BYTES = 600 * 2**20  # interpreter, torch, zarr: measured, see docs/memory.md
+WORKER_FIXED_BYTES = 600 * 2**20  # interpreter, torch and Zarr: 0.5 GiB measured between two tiles, and some room
 VERSIONS = ("overtile", "torch", "zarr", "tifffile", "imagecodecs", "numpy", "ray", "prefect")
 
 
@@ -47,7 +48,8 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
         SourceError: the image can't be opened, or the model doesn't fit it.
         PlanError: the geometry is inexact or needs more memory than there is.
         RunError: the folder holds a different run.
-        FootprintError: a network without finite bounds, and no leave to run it approximately.
+        FootprintError: a network without finite bounds, and no leave to run it approximately; or one whose output
+            isn't on the image's grid.
     """
     with open_source(config.image) as source:
         bundle = load_bundle(config.model)
@@ -69,6 +71,12 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     """The exact footprint, or the approximate one that the user gave leave for."""
     bands, halo_px = len(bundle.card.bands), config.approximate_halo_px
     found = footprint(bundle.module, bands) if halo_px is None else approximate_footprint(bundle.module, bands, halo_px)
+    if found.scale != (1, 1) or found.offset != (0, 0):
+        raise FootprintError(
+            f"model {bundle.card.name} gives {found.scale[0]} x {found.scale[1]} output pixels per input pixel, shifted by "
+            f"{found.offset}: its labels don't lie on the image's own pixel grid, which masks follow; use a padded "
+            f"network whose output is as large as its input"
+        )
     return tta_footprint(found, config.tta)
 
 
