@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from flows.backlog import Backlog
 from flows.errors import PoolError
 from flows.result import TileResult
+from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest
@@ -264,6 +265,8 @@ class Pool:
         self._stagers = [_Slot(StagingActor.options(num_cpus=0).remote()) for _ in range(stagers)]
 
     def _start_embedded(self) -> None:
+        for name, value in MEMORY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # workers inherit it; so they need no environment of their own
         ray.init(
             address="local",  # never a cluster that happens to run on this machine
             num_cpus=self._workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
@@ -278,7 +281,10 @@ class Pool:
     def _tile_actor(self) -> _Slot:
         # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
         gpus = 1 if self._device == "cuda" else 0
-        options = TileActor.options(num_cpus=1, num_gpus=gpus, max_concurrency=IN_FLIGHT_PER_ACTOR + 1)
+        environment = None if self._embedded else {"env_vars": MEMORY_ENVIRONMENT}
+        options = TileActor.options(
+            num_cpus=1, num_gpus=gpus, max_concurrency=IN_FLIGHT_PER_ACTOR + 1, runtime_env=environment
+        )
         return _Slot(options.remote(self._device))
 
     def _replace(self, dead: _Slot) -> None:

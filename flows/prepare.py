@@ -73,9 +73,9 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     found = footprint(bundle.module, bands) if halo_px is None else approximate_footprint(bundle.module, bands, halo_px)
     if found.scale != (1, 1) or found.offset != (0, 0):
         raise FootprintError(
-            f"model {bundle.card.name} gives {found.scale[0]} x {found.scale[1]} output pixels per input pixel, shifted by "
-            f"{found.offset}: its labels don't lie on the image's own pixel grid, which masks follow; use a padded "
-            f"network whose output is as large as its input"
+            f"model {bundle.card.name} gives {found.scale[0]} x {found.scale[1]} output pixels per input pixel, "
+            f"shifted by {found.offset}: its labels don't lie on the image's own pixel grid, which masks follow; "
+            f"use a padded network whose output is as large as its input"
         )
     return tta_footprint(found, config.tta)
 
