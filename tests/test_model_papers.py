@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tiled import unlike_fresh
 from torch import Tensor, nn
 
+from benchmarks import models
 from unet_core.bounds import Halo, approximate_footprint, footprint, unbounded_layers
 from unet_core.errors import BundleError, FootprintError
 from unet_core.models import build
@@ -165,3 +167,8 @@ def test_dense_pass_equals_the_sliding_window_pixel_by_pixel(kernels: tuple[int,
         slid = network.classify(squares)
     assert dense.shape == (1, 3, 7, 4)
     assert torch.allclose(dense[0].flatten(1).T, slid, atol=1e-5)
+
+
+def test_documented_table_is_what_the_networks_are() -> None:
+    documented = Path(__file__).parents[1] / "docs" / "models.md"
+    assert documented.read_text(encoding="utf-8") == models.page(), "run python -m benchmarks.models > docs/models.md"

@@ -207,14 +207,19 @@ def test_bundle_gives_the_same_logits_back(case: Case, tmp_path: Path) -> None:
 
 
 @each_bounded
-def test_tiles_equal_the_whole_image_pass_inside_and_in_the_corners(case: Case) -> None:
-    tiled = Tiled(network_of(case), case.bands)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 0.15)])
+def test_tiles_equal_the_whole_image_pass_inside_and_in_the_corners(
+    case: Case, dtype: torch.dtype, most: float
+) -> None:
+    with torch.no_grad():
+        spread = network_of(case)(image_of(case)).std().item()
+    tiled = Tiled(network_of(case), case.bands, dtype)
     halo, stride = tiled.footprint.halo_on_grid(), tiled.footprint.stride
     height, width = halo.top + halo.bottom + 3 * stride[0], halo.left + halo.right + 3 * stride[1]
     y, x = halo.top + stride[0], halo.left + stride[1]
     inside = (y, x, y + stride[0], x + stride[1])
     corners = [(0, 0, *stride), (height - stride[0], width - stride[1], height, width)]
-    assert tiled.worst_of((height, width), [inside, *corners]) < 1e-9
+    assert tiled.worst_of((height, width), [inside, *corners]) < most * spread
 
 
 @each_bounded
