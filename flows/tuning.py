@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
-from unet_core.autotune import Job, measure_core
+from unet_core.autotune import Job, measure_core, recall_core
 from unet_core.bounds import Edges
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.precision import choose_precision
@@ -74,16 +74,30 @@ def tune(request: TuningRequest, device: str) -> Tuning:
         extent = source.levels[request.level].height, source.levels[request.level].width
     core_px = request.core_px
     if core_px is None and not approximate:
-        job = Job(
-            precision=cast("Precision", precision),
-            device=device,
-            memory_bytes=request.memory_bytes,
-            extent=extent,
-            workers=request.workers,
-            tta=cast("Tta", request.tta),
-        )
-        core_px = measure_core(bundle, job)
+        core_px = measure_core(bundle, _job(request, precision, device, extent))
     return Tuning(precision, core_px, notes)
+
+
+def recall(request: TuningRequest, device: str) -> Tuning | None:
+    """The same where nothing needs to be measured any more; None where something does."""
+    if request.precision == "auto" or request.approximate_halo_px is not None:
+        return None
+    with open_source(request.image) as source:
+        extent = source.levels[request.level].height, source.levels[request.level].width
+    job = _job(request, request.precision, device, extent)
+    core_px = request.core_px or recall_core(load_bundle(request.model), job)
+    return Tuning(request.precision, core_px, {}) if core_px is not None else None
+
+
+def _job(request: TuningRequest, precision: str, device: str, extent: tuple[int, int]) -> Job:
+    return Job(
+        precision=cast("Precision", precision),
+        device=device,
+        memory_bytes=request.memory_bytes,
+        extent=extent,
+        workers=request.workers,
+        tta=cast("Tta", request.tta),
+    )
 
 
 def busiest_samples(source: ImageSource, level: int, side_px: int = SAMPLE_PX) -> list[NDArray[np.generic]]:

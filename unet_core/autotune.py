@@ -79,6 +79,14 @@ def measure_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int:
     return best_core(rates, job.extent, job.workers) if rates else _counted(bundle, network, fitting, job)
 
 
+def recall_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int | None:
+    """What `measure_core` would give without measuring; None where it would have to measure."""
+    memo = memo or Memo(cache_folder() / "cores")
+    fitting = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
+    rates = _rates(memo.recall(_question(bundle, job)), fitting)
+    return best_core(rates, job.extent, job.workers) if rates else None
+
+
 def best_core(rates: Mapping[int, float], extent: tuple[int, int] | None, workers: int) -> int:
     """The core whose run ends first; of equals the smallest. `rates`: pixels per second of a worker, per core."""
     if extent is None:
