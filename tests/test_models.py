@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_bundles import bundle_of, noise, tiles_of, whole_labels
 from tiled import Tiled, unlike_fresh
 from torch import Tensor, nn
 
 from unet_core.bounds import Footprint, footprint, operations
 from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle, save_bundle
 from unet_core.models import MODELS, build
+from unet_core.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Case:
     classes: int = 3
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     bounded: bool = True
+    on_input_grid: bool = True
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -44,16 +47,16 @@ TINY_UNET: dict[str, Any] = {"first_channels": 4, "depth": 3}
 GUIDED: dict[str, Any] = {"deep_supervision": True, "classification_guided": True}
 CASES = (
     Case("unet", options={"first_channels": 4, "depth": 2}),
-    Case("unet_original", options={"first_channels": 2, "depth": 2}),
+    Case("unet_original", options={"first_channels": 2, "depth": 2}, on_input_grid=False),
     Case("unet_configurable", options={**TINY_UNET, "skips": False}),
     Case("unet_configurable", options={**TINY_UNET, "factor": 3, "convolutions": 1, "up": "bilinear"}),
-    Case("unet_configurable", options={**TINY_UNET, "padding": "valid", "up": "nearest"}),
+    Case("unet_configurable", options={**TINY_UNET, "padding": "valid", "up": "nearest"}, on_input_grid=False),
     Case("unet_configurable", options={**TINY_UNET, "batch_norm": True, "up": "pixel_shuffle"}),
     Case("unet_configurable", options={**TINY_UNET, "up": "max_unpool"}),
     Case("unet_dice", options={"first_channels": 4, "depth": 3, "dropout": 0.2}),
     Case("unet_strided", options={"first_channels": 4, "depth": 3}),
     Case("unet_x1", options={"first_channels": 4, "depth": 3}),
-    Case("unet_x3", options={"first_channels": 4, "depth": 2}),
+    Case("unet_x3", options={"first_channels": 4, "depth": 2}, on_input_grid=False),
     Case("unet_bn_deconv", options={"first_channels": 4, "depth": 3}),
     Case("unet_bn", options={"first_channels": 4, "depth": 3}),
     Case("unetpp", options={"first_channels": 4, "deep_supervision": True}),
@@ -61,7 +64,11 @@ CASES = (
     Case("unet3p", options={"first_channels": 2, "skip_channels": 4}),
     Case("unet3p", options={"first_channels": 2, "skip_channels": 4, "deep_supervision": True}),
     Case("unet3p", options={"first_channels": 2, "skip_channels": 4, **GUIDED}, bounded=False),
-    Case("patch_classifier", options={"channels": 4, "hidden": 6, "kernels": [4, 3], "last_kernel": 2}),
+    Case(
+        "patch_classifier",
+        options={"channels": 4, "hidden": 6, "kernels": [4, 3], "last_kernel": 2},
+        on_input_grid=False,
+    ),
     Case("resnet34_unet", options={"first_channels": 4}),
     Case("fcn32s", options=TINY_VGG),
     Case("fcn16s", options={**TINY_VGG, "upsampling": "interpolated"}),
@@ -220,6 +227,19 @@ def test_tiles_equal_the_whole_image_pass_inside_and_in_the_corners(
     inside = (y, x, y + stride[0], x + stride[1])
     corners = [(0, 0, *stride), (height - stride[0], width - stride[1], height, width)]
     assert tiled.worst_of((height, width), [inside, *corners]) < most * spread
+
+
+@pytest.mark.parametrize("case", [case for case in BOUNDED if case.on_input_grid], ids=str)
+def test_fused_predictor_labels_tiles_as_the_whole_image(case: Case) -> None:
+    found = footprint_of(CASES.index(case))
+    bundle = bundle_of(build(case.name, {**case.parameters, "bands": 3}))
+    stride, halo = found.stride[0], found.halo_on_grid()
+    core_px = -(-48 // stride) * stride
+    side = halo.top + core_px + halo.bottom + stride
+    image, predictor = noise(side, side), Predictor(bundle)
+    labels, tiles = whole_labels(bundle, image), list(tiles_of(image, core_px, found))
+    for tile, region, place in (tiles[0], tiles[len(tiles) // 2], tiles[-1]):
+        assert (predictor.predict(tile, region) != labels[place]).mean() <= 1e-6
 
 
 @each_bounded
