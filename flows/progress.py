@@ -60,6 +60,11 @@ def tell(progress: Progress) -> None:
         hear(progress)
 
 
+def enter(stage: str) -> None:
+    """Tell the listener that a stage without a count of its own begins."""
+    tell(Progress(stage, done=0, total=0))
+
+
 class Every:
     """True at most once per interval: keeps progress from costing more than the work."""
 

@@ -18,7 +18,7 @@ from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
-from flows.progress import Every, Progress, tell
+from flows.progress import Every, Progress, enter, tell
 from flows.result import TileResult
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
@@ -90,6 +90,7 @@ def rerun(config: RerunConfig) -> Outcome:
 @task(cache_policy=NO_CACHE)
 def plan(config: SegmentConfig, pool: Pool) -> Run:
     """Everything that can be refused is refused here."""
+    enter("plan")
     return prepare(config, pool.size, pool.tune)
 
 
@@ -131,6 +132,7 @@ def stitch(run: Run, changed: list[Box] | None) -> None:
     """Close the mask: the pyramid over what changed, or over everything."""
     if changed is None and run.ledger.fold().last_event("stitched") is not None:
         return
+    enter("stitch")
     run.open_mask().build_pyramid(changed)
     run.ledger.announce("stitched", {"shards": "all" if changed is None else len(changed)})
 
@@ -138,6 +140,7 @@ def stitch(run: Run, changed: list[Box] | None) -> None:
 @task(cache_policy=NO_CACHE)
 def export(run: Run) -> None:
     """Draw what a person looks at first: the mask over the image, and which tiles were skipped."""
+    enter("export")
     state, level = run.ledger.fold(), run.card.image.level
     failed = [run.plan.tile(index) for index in state.failed]
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]

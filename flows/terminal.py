@@ -51,6 +51,9 @@ def run_with_progress(console: Console, name: str, config: SegmentConfig | Rerun
         task = bar.add_task("starting", total=None, text="Prefect and Ray")
 
         def show(progress: Progress) -> None:
+            if not progress.total:
+                bar.update(task, description=progress.stage, total=None, text="")
+                return
             rate, eta = progress.megapixels_per_second, format_seconds(progress.eta_seconds)
             failed = f" · {progress.failed} failed" if progress.failed else ""
             text = f"{progress.done}/{progress.total} tiles · {rate:.2f} MPix/s · {eta} left{failed}"
