@@ -21,7 +21,6 @@ from flows import segment as stages
 from flows.backlog import Backlog
 from flows.config import SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
-from flows.prepare import prepare
 from flows.worker import TileResult
 from tiling.geometry import Box
 from tiling.ledger import TileState
@@ -44,15 +43,16 @@ class IdleActor:
 
 
 @flow(name="idle-tiles", validate_parameters=False)
-def walk(run: Run, workers: Pool) -> dict[str, float]:
-    """The stages of a segmentation between the plan and the pyramid."""
+def walk(config: SegmentConfig, workers: Pool) -> tuple[Run, dict[str, float]]:
+    """A segmentation up to the pyramid; what is measured begins after the plan."""
+    run = stages.plan(config, workers)
     todo = stages.remaining(run)
     backlog = Backlog(limit=AHEAD_PER_WORKER * workers.size)
     wall, cpu = time.perf_counter(), time.process_time()
     staging = stages.stage.submit(run, workers, todo, backlog, staged=False)
     stages.infer(run, workers, todo, backlog, staged=False)
     staging.result()
-    return {"seconds": time.perf_counter() - wall, "driver_cpu_seconds": time.process_time() - cpu}
+    return run, {"seconds": time.perf_counter() - wall, "driver_cpu_seconds": time.process_time() - cpu}
 
 
 def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
@@ -61,8 +61,7 @@ def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     with Pool(workers) as pool:
         config = SegmentConfig(image=slide, out=out, core=CORE_PX, foreground="none")
-        run = prepare(config, pool.size)
-        found = walk(run, pool)
+        run, found = walk(config, pool)
         actors = pool.size
     state = run.ledger.fold()
     tiles = state.count(TileState.DONE)

@@ -1,4 +1,4 @@
-"""Peak memory of a process tree, from outside.
+"""Peak memory and processor time of a process tree, from outside.
 
 Each process's own peak is the kernel's (VmHWM of /proc/PID/status, which no sampling can miss while the process
 lives); the tree's peak is the greatest sum of proportional set sizes (PSS counts a page shared by n processes
@@ -74,6 +74,20 @@ class Sampler:
                 continue
             self._peaks.by_kind[kind] = max(peak, self._peaks.by_kind.get(kind, 0))
         self._peaks.tree_pss = max(self._peaks.tree_pss, total)
+
+
+def cpu_seconds(pid: int) -> dict[str, float]:
+    """Processor seconds that a process and all that it started have used so far, by kind."""
+    root = psutil.Process(pid)
+    found: dict[str, float] = {}
+    for process in _tree(root):
+        try:
+            times = process.cpu_times()
+            kind = kind_of(process, pid)
+        except psutil.Error:
+            continue
+        found[kind] = found.get(kind, 0.0) + times.user + times.system
+    return found
 
 
 def kind_of(process: psutil.Process, root: int) -> str:

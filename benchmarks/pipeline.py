@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
-from benchmarks.slide import write_slide
+from benchmarks.memory import cpu_seconds
+from benchmarks.slide import TILE_PX, write_slide
 from flows import segment as flow
 from flows.config import SegmentConfig
 from flows.pool import Pool
-from flows.prepare import prepare
+from tiling.geometry import ceil_to
 from tiling.run import Run
 
-WARM_UP_PX = 1024
+Asked = ParamSpec("Asked")
 
 
 class KeptPool(Pool):
@@ -44,33 +47,39 @@ class KeptPool(Pool):
 
 
 class Clock:
-    """When the flow opened the image."""
+    """When the flow opened the image: a look at the time before the flow's own `prepare`."""
 
     def __init__(self) -> None:
         self.opened_at = 0.0
 
-    def prepare(self, config: SegmentConfig, workers: int) -> Run:
-        """The flow's own `prepare`, after a look at the clock."""
-        self.opened_at = time.time()
-        return prepare(config, workers)
+    def before(self, function: Callable[Asked, Run]) -> Callable[Asked, Run]:
+        def watched(*args: Asked.args, **kwargs: Asked.kwargs) -> Run:
+            self.opened_at = time.time()
+            return function(*args, **kwargs)
+
+        return watched
 
 
 def measure(config: SegmentConfig, warm_up: SegmentConfig) -> dict[str, Any]:
     """Segment twice in one pool, and return the figures of the second time."""
     clock = Clock()
-    flow.prepare = clock.prepare
+    flow.prepare = clock.before(flow.prepare)
     pool = KeptPool(config.workers)
     with pool:
         flow.begun_pool.set(pool)
         flow.segment(warm_up)
-        called_at = time.time()
+        used, called_at = cpu_seconds(os.getpid()), time.time()
         outcome = flow.segment(config)
         ended_at = time.time()
+        cpu = {kind: round(value - used.get(kind, 0.0), 2) for kind, value in cpu_seconds(os.getpid()).items()}
         workers = pool.size
         pool.close()
     if not outcome.complete:
         raise SystemExit(f"{len(outcome.failed)} tiles failed: {outcome.failed}")
-    return figures(Run.open(config.out), clock.opened_at, called_at, ended_at) | {"workers": workers}
+    return figures(Run.open(config.out), clock.opened_at, called_at, ended_at) | {
+        "workers": workers,
+        "cpu_seconds": cpu,
+    }
 
 
 def figures(run: Run, opened_at: float, called_at: float, ended_at: float) -> dict[str, Any]:
@@ -107,7 +116,9 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--workers", type=int, default=None)
     given = parser.parse_args()
-    warm_slide = write_slide(given.out.parent / f"warm-up-{WARM_UP_PX}.svs", WARM_UP_PX)
+    # Four tiles: every actor of a pair gets its share, and loads the weights before the clock starts.
+    side_px = ceil_to(2 * given.core, TILE_PX)
+    warm_slide = write_slide(given.out.parent / f"warm-up-{side_px}.svs", side_px)
     warm_out = given.out.with_name(f"{given.out.name}-warm-up")
     asked = SegmentConfig(
         image=given.slide,

@@ -27,7 +27,7 @@ def run(command: list[str], *, sample_seconds: float = 0.5, threads: int | None 
     Raises:
         MeasurementError: it ended with an error, or its last line is no JSON.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
     environment |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     if threads is not None:

@@ -57,7 +57,7 @@ class Environment:
         command = [str(self.python), "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
         listed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
         pairs = (line.partition("==") for line in listed.splitlines())
-        return {name.lower(): version for name, _, version in pairs}
+        return {name.lower().replace("_", "-"): version for name, _, version in pairs}
 
     def _digest(self) -> str:
         files = (self.requirements, HERE / "common.txt", HERE / "torch.txt")
