@@ -243,6 +243,7 @@ class _Watch:
     """Counts an inference stage's tiles and tells how far it is, on the terminal and in Prefect."""
 
     def __init__(self, run: Run, todo: int) -> None:
+        self._path = run.path
         self._total = run.plan.count
         self._done_before = run.plan.count - todo
         self._done = self._failed = self._pixels = 0
@@ -285,4 +286,5 @@ class _Watch:
 
     def _update_artifact(self) -> None:
         now = self._now()
-        update_progress_artifact(self._artifact, progress=100.0 * now.done / now.total, description=str(now))
+        share = 100.0 * now.done / now.total
+        update_progress_artifact(self._artifact, progress=share, description=f"{self._path}: {now}")
