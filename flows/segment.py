@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -23,8 +24,7 @@ from flows.result import TileResult
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
-from tiling.geometry import Box
-from tiling.ledger import LedgerState, TileRecord, TileState
+from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.run import Run
 from tiling.stitching import NOT_PREDICTED, LabelClass
 from tiling.storage import RunLock
@@ -47,6 +47,7 @@ class Outcome:
     failed: dict[str, str]  # tile name to reason
     seconds: float
     megapixels_per_second: float
+    seconds_per_stage: dict[str, float]  # of work, summed over all workers
     limit: str  # what limited it, in one sentence
 
     @property
@@ -65,7 +66,7 @@ def segment(config: SegmentConfig) -> Outcome:
         staging = stage.submit(run, pool, todo, backlog, staged=config.staging)
         infer(run, pool, todo, backlog, staged=config.staging)
         staging.result()
-        stitch(run, changed=None)
+        stitch(run)
         export(run)
         finish(run, keep_staged=config.keep_staged)
         return summarise(run, started)
@@ -82,7 +83,7 @@ def rerun(config: RerunConfig) -> Outcome:
         staging = stage.submit(run, pool, todo, backlog, staged=False)
         infer(run, pool, todo, backlog, staged=False)
         staging.result()
-        stitch(run, changed=[run.plan.tile(index).valid for index in todo])
+        stitch(run)
         export(run)
         return summarise(run, started)
 
@@ -128,13 +129,16 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
 
 
 @task(cache_policy=NO_CACHE)
-def stitch(run: Run, changed: list[Box] | None) -> None:
-    """Close the mask: the pyramid over what changed, or over everything."""
-    if changed is None and run.ledger.fold().last_event("stitched") is not None:
-        return
+def stitch(run: Run) -> None:
+    """Close the mask: the pyramid over everything, or over what was written since it was last built."""
     enter("stitch")
-    run.open_mask().build_pyramid(changed)
-    run.ledger.announce("stitched", {"shards": "all" if changed is None else len(changed)})
+    state = run.ledger.fold()
+    is_first = state.last_event(STITCHED) is None
+    fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
+    if not is_first and not fresh:
+        return
+    run.open_mask().build_pyramid(None if is_first else fresh)
+    run.ledger.announce(STITCHED, {"tiles": len(fresh)})
 
 
 @task(cache_policy=NO_CACHE)
@@ -214,6 +218,7 @@ def summarise(run: Run, started: float) -> Outcome:
         failed={run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()},
         seconds=time.monotonic() - started,
         megapixels_per_second=state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
+        seconds_per_stage=times.seconds,
         limit=times.sentence(),
     )
 

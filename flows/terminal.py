@@ -91,6 +91,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         f"({outcome.megapixels_per_second:.2f} MPix/s while inferring)",
         highlight=False,
     )
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds_per_stage.items())
+    console.print(f"work per stage: {stages}", highlight=False, soft_wrap=True)
     console.print(f"limited by {outcome.limit}", highlight=False, soft_wrap=True)
     for tile, reason in list(outcome.failed.items())[:20]:
         console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tiling.errors import RunError
-from tiling.ledger import Ledger, TileRecord, TileState
+from tiling.ledger import STITCHED, Ledger, TileRecord, TileState
 from tiling.storage import RunLock, write_atomic
 
 
@@ -27,6 +27,17 @@ def test_the_last_line_about_a_tile_wins(tmp_path: Path) -> None:
     event = state.last_event("stitched")
     assert event is not None
     assert event.facts == {"shards": "all"}
+
+
+def test_tiles_written_after_stitching_are_unstitched(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 4)
+    ledger.append(TileRecord(0, TileState.SKIPPED))
+    ledger.append(TileRecord(1, TileState.FAILED, 1, reason="it broke"))
+    ledger.announce(STITCHED, {})
+    assert ledger.fold().unstitched.tolist() == [False] * 4
+    ledger.append(TileRecord(1, TileState.DONE, 1, "aa"))
+    ledger.flush()
+    assert ledger.fold().unstitched.tolist() == [False, True, False, False]
 
 
 def test_a_failed_tile_is_named_with_its_reason(tmp_path: Path) -> None:

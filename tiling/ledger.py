@@ -21,6 +21,8 @@ from tiling.errors import RunError
 from tiling.storage import write_atomic
 
 FLUSH_SECONDS = 0.5
+STITCHED = "stitched"
+"""The event after which the pyramid shows every tile that was written before it."""
 
 
 class TileState(IntEnum):
@@ -58,10 +60,11 @@ class Event:
 
 @dataclass(slots=True)
 class LedgerState:
-    """The ledger folded: one small number per tile, and full records of the failed ones only."""
+    """The ledger folded: a few bytes per tile, and full records of the failed ones only."""
 
     states: NDArray[np.uint8]
     attempts: NDArray[np.uint8]
+    unstitched: NDArray[np.bool_]  # written since the pyramid was last built
     failed: dict[int, TileRecord] = field(default_factory=dict[int, TileRecord])
     events: list[Event] = field(default_factory=list[Event])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
@@ -118,12 +121,15 @@ class Ledger:
         Raises:
             RunError: a segment that is no JSON, or names a tile outside the plan.
         """
-        state = LedgerState(np.zeros(self._tiles, np.uint8), np.zeros(self._tiles, np.uint8))
+        empty = np.zeros(self._tiles, np.uint8)
+        state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
         for path, line in self._read_lines():
             try:
                 entry = json.loads(line)
                 if "event" in entry:
                     state.events.append(Event(entry["event"], entry["time"], entry["facts"]))
+                    if entry["event"] == STITCHED:
+                        state.unstitched[:] = False
                 else:
                     _fold_record(state, _parse_record(entry))
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -157,6 +163,7 @@ class Ledger:
 def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
+    state.unstitched[record.tile] = True
     if record.state is TileState.FAILED:
         state.failed[record.tile] = record
     else:

@@ -1,0 +1,43 @@
+"""Stages of the flow called one by one, where a whole flow could not show the difference."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from cli import write_tissue
+from oracle import segment_here
+
+from flows.segment import stitch
+from tiling.geometry import Box
+from tiling.ledger import TileRecord, TileState
+from tiling.run import Run
+from tiling.stitching import majority
+
+
+def pyramid_is_true(run: Run) -> bool:
+    levels = [np.asarray(level[:]) for level in run.open_mask().levels]
+    return all(np.array_equal(coarser, majority(finer)) for finer, coarser in pairwise(levels))
+
+
+def test_a_tile_written_after_stitching_reaches_the_pyramid(tmp_path: Path) -> None:
+    run = segment_here(write_tissue(tmp_path / "tissue.tif", 700, 600), tmp_path / "run", 128)
+    stitch.fn(run)
+    assert pyramid_is_true(run)
+    tile = run.plan.at(2, 3)
+    run.open_mask().fill(tile, 1)
+    assert not pyramid_is_true(run)
+    run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, "digest"))
+    run.ledger.flush()
+    stitch.fn(run)
+    assert pyramid_is_true(run)
+    assert (run.open_mask().read(Box(128, 192, 192, 256), 1) == 1).all()
+
+
+def test_stitching_again_writes_nothing(tmp_path: Path) -> None:
+    run = segment_here(write_tissue(tmp_path / "tissue.tif", 700, 600), tmp_path / "run", 128)
+    stitch.fn(run)
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    stitch.fn(run)
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
