@@ -20,9 +20,9 @@ from benchmarks.slide import write_slide
 from unet_core.bundle import load_bundle
 
 PRECISIONS = ("float32", "bfloat16")
-CORES = (512, 1024)
-ARRANGEMENTS = ((2, 1), (1, 2))
-LIMIT_TILES = (512, 768, 1024)
+WAYS = ((512, True), (1024, True), (1024, False))  # core in px, and whether tiles are staged
+# Processes, threads of each, side of the tiles: one thread per process is the best arrangement, shown beside the other.
+LIMITS = ((2, 1, 512), (2, 1, 1024), (1, 2, 1024))
 MODEL = "nuclei"
 THREADS = 2
 
@@ -64,7 +64,7 @@ def contestants(ground: Ground, wanted: Iterable[str], tell: Callable[[str], Non
     if "limit" in kinds:
         found += [*_limits()]
     if "overtile" in kinds:
-        found += [*_steps(), *_overtile(ground)]
+        found += [*_overtile(ground)]
     if "peers" in kinds:
         for peer in PEERS:
             try:
@@ -97,17 +97,8 @@ def hold(ground: Ground, found: list[Contestant], rounds: int, tell: Callable[[s
 
 
 def _limits() -> Iterator[Contestant]:
-    for precision, (processes, threads), tile_px, form in product(
-        PRECISIONS, ARRANGEMENTS, LIMIT_TILES, ("network", "predictor")
-    ):
-        if form == "predictor" and (processes, threads) != ARRANGEMENTS[0]:
-            continue
-        yield _bare("limit", precision, processes, threads, tile_px, form)
-
-
-def _steps() -> Iterator[Contestant]:
-    for precision, core_px in product(PRECISIONS, CORES):
-        yield _bare("step", precision, THREADS, 1, core_px, "minimal")
+    for precision, (processes, threads, tile_px) in product(PRECISIONS, LIMITS):
+        yield _bare("limit", precision, processes, threads, tile_px, "predictor")
 
 
 def _bare(kind: str, precision: str, processes: int, threads: int, tile_px: int, form: str) -> Contestant:
@@ -118,7 +109,7 @@ def _bare(kind: str, precision: str, processes: int, threads: int, tile_px: int,
 
 
 def _overtile(ground: Ground) -> Iterator[Contestant]:
-    for precision, core_px, staging in product(PRECISIONS, CORES, (True, False)):
+    for precision, (core_px, staging) in product(PRECISIONS, WAYS):
         key = f"overtile {precision} {core_px} {'staged' if staging else 'direct'}"
         out = ground.folder / key.replace(" ", "-")
         command = [sys.executable, "-m", "benchmarks.pipeline", str(ground.slide), "--out", str(out)]
