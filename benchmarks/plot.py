@@ -47,7 +47,7 @@ def _contest(page: dict, axis: plt.Axes) -> None:
     drawn = axis.barh(names, [value / 1e6 for value in values], color=colours)
     axis.bar_label(drawn, fmt="%.2f", padding=3, color=INK)
     axis.margins(x=0.12)
-    axis.set_xlabel("megapixels per second, from file to labels on disk")
+    axis.set_xlabel("MPix/s, from file to labels on disk")
     axis.set_title(f"One slide of {page['side_px']}² px, {page['machine']['cores']} cores", loc="left")
 
 
