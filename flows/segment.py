@@ -62,10 +62,7 @@ def segment(config: SegmentConfig) -> Outcome:
     with RunLock(config.out), open_pool(config) as pool:
         run = plan(config, pool)
         todo = remaining(run)
-        backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
-        staging = stage.submit(run, pool, todo, backlog, staged=config.staging)
-        infer(run, pool, todo, backlog, staged=config.staging)
-        staging.result()
+        compute(run, pool, todo, staged=config.staging)
         stitch(run)
         export(run)
         finish(run, keep_staged=config.keep_staged)
@@ -79,13 +76,21 @@ def rerun(config: RerunConfig) -> Outcome:
     with RunLock(config.run), open_pool(config) as pool:
         run = reopen(config)
         todo = chosen(run, config)
-        backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
-        staging = stage.submit(run, pool, todo, backlog, staged=False)
-        infer(run, pool, todo, backlog, staged=False)
-        staging.result()
+        compute(run, pool, todo, staged=False)
         stitch(run)
         export(run)
         return summarise(run, started)
+
+
+def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool) -> None:
+    """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever."""
+    backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
+    staging = stage.submit(run, pool, todo, backlog, staged=staged)
+    try:
+        infer(run, pool, todo, backlog, staged=staged)
+    finally:
+        backlog.close()
+    staging.result()
 
 
 @task(cache_policy=NO_CACHE)

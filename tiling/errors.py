@@ -21,7 +21,3 @@ class RunError(TilingError):
 
 class StagingError(TilingError):
     """Staged tiles that can't be written or read."""
-
-
-class ExportError(TilingError):
-    """A mask that can't be written in the format asked for."""
