@@ -88,12 +88,13 @@ def read_examples(data: DataConfig) -> tuple[list[Example], list[Example]]:
         image_HWN, labels_HW = _read_png(path), _read_png(data.labels / path.name)
         if image_HWN.ndim == 2:
             image_HWN = image_HWN[:, :, None]
+        instances_HW = None
         if data.label_kind == "instances":
-            labels_HW = labels_HW > 0
+            instances_HW, labels_HW = labels_HW, labels_HW > 0
         elif int(labels_HW.max(initial=0)) > 254:
             raise TrainingError(f"labels of {path.name} go up to {labels_HW.max()}: classes end at 254")
         group = modality(image_HWN) if data.group_by == "modality" else "all"
-        example = Example(path.stem, image_HWN, labels_HW.astype(np.uint8), group)
+        example = Example(path.stem, image_HWN, labels_HW.astype(np.uint8), group, instances_HW)
         (validation if in_validation(path.stem, data.validation_one_in) else training).append(example)
     if not training:
         raise TrainingError(f"folder {str(data.images)!r} holds no PNG to train on; correct data.images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from flows.train import DataConfig, read_examples, read_recipe, train
 from unet_core import losses, metrics
-from unet_core.augmentation import draw_crop
+from unet_core.augmentation import CropSampler, draw_crop
 from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle
 from unet_core.data import Example, check_examples, in_validation, modality
 from unet_core.errors import TrainingError
@@ -155,20 +156,36 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
 
 def test_crop_follows_from_its_generator_and_keeps_labels_on_their_pixels() -> None:
     example = discs(1, seed=3)[0]
-    bright = Example("labels as image", (example.labels_HW * 255)[..., None], example.labels_HW)
+    weights_HW = example.labels_HW.astype(np.float32)
+    image_HWN = (example.labels_HW * 255)[..., None]
+    bright = Example("labels as image", image_HWN, example.labels_HW, weights_HW=weights_HW)
     for seed in range(20):
         random, again = np.random.default_rng(seed), np.random.default_rng(seed)
-        image_NHW, labels_HW = draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), random)
-        assert torch.equal(image_NHW, draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), again)[0])
-        # Bilinear values and nearest labels part at the outlines only.
-        assert ((image_NHW[0] > 127.5).long() != labels_HW).float().mean() < 0.02
+        crop = draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), random)
+        assert torch.equal(crop.image_NHW, draw_crop(bright, 40, 255.0, Variation(scale=(1.0, 2.0)), again).image_NHW)
+        # Bilinear values and nearest labels part at the outlines only; weights are where the image is.
+        assert ((crop.image_NHW[0] > 127.5).long() != crop.labels_HW).float().mean() < 0.02
+        assert crop.weights_HW is not None
+        assert torch.allclose(crop.weights_HW * 255, crop.image_NHW[0], atol=0.01)
+
+
+def test_crops_do_not_depend_on_who_draws_their_neighbours() -> None:
+    weighted = discs(1, seed=3)[0]
+    examples = [replace(weighted, weights_HW=np.full(weighted.labels_HW.shape, 3, np.float32)), *discs(2, seed=4)]
+    sampler = CropSampler(a_config(batch=12), examples, 255.0)
+    whole, second = sampler.batch(5), sampler.batch(5, 6, 12)
+    assert torch.equal(whole.image_NHW[6:], second.image_NHW)
+    assert torch.equal(whole.labels_HW[6:], second.labels_HW)
+    assert whole.weights_HW is not None
+    assert set(whole.weights_HW.round(decimals=3).unique().tolist()) == {1.0, 3.0}
+    assert CropSampler(a_config(), discs(2, seed=4), 255.0).batch(0).weights_HW is None
 
 
 def test_stain_jitter_changes_colour_and_leaves_white_alone() -> None:
     white = Example("white", np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32), np.uint8))
     violet = Example("violet", np.full((32, 32, 3), (120, 60, 160), np.uint8), np.zeros((32, 32), np.uint8))
     changed = [
-        draw_crop(example, 32, 255.0, Variation(stain=0.3), np.random.default_rng(0))[0][:, 16, 16]
+        draw_crop(example, 32, 255.0, Variation(stain=0.3), np.random.default_rng(0)).image_NHW[:, 16, 16]
         for example in (white, violet)
     ]
     assert torch.allclose(changed[0], torch.full((3,), 255.0), atol=0.01)
@@ -181,8 +198,8 @@ def test_counterstain_darkens_the_ground_more_than_the_foreground() -> None:
     tissue = Example("tissue", np.full((64, 64, 3), (230, 220, 235), np.uint8), labels_HW)
     falls: list[list[float]] = []
     for seed in range(12):
-        image_NHW, crop_HW = draw_crop(tissue, 64, 255.0, Variation(counterstain=1.0), np.random.default_rng(seed))
-        falls.append([float(220 - image_NHW[1, crop_HW == label].mean()) for label in (0, 1)])
+        crop = draw_crop(tissue, 64, 255.0, Variation(counterstain=1.0), np.random.default_rng(seed))
+        falls.append([float(220 - crop.image_NHW[1, crop.labels_HW == label].mean()) for label in (0, 1)])
     ground, foreground = np.mean(falls, axis=0)
     assert ground > 2 * foreground > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,8 +20,21 @@ _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.7
 _STAINS_INVERSE = torch.linalg.inv(_STAINS)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Crop:
+    """A varied square of one example, or a batch of such squares with one axis more in front.
+
+    `image_NHW`: float, raw units, band before row. `labels_HW`: int64. `weights_HW`: float, how much each pixel
+    counts; None where the example doesn't say.
+    """
+
+    image_NHW: Tensor  # noqa: N815
+    labels_HW: Tensor  # noqa: N815
+    weights_HW: Tensor | None  # noqa: N815
+
+
 class CropSampler:
-    """Batches of varied crops, each a function of the seed and the step's number alone.
+    """Batches of varied crops, each a function of the seed, the step's number and its place in the batch alone.
 
     Groups are drawn by their `share`, examples evenly within a group. Raises TrainingError for an example
     whose group the configuration doesn't name.
@@ -41,36 +55,50 @@ class CropSampler:
         shares = np.array([config.groups[group].share for group in self.groups])
         self.chances = shares / shares.sum()
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Float images `(batch, N, tile_px, tile_px)` in raw units and int64 labels `(batch, tile_px, tile_px)`."""
-        random = np.random.default_rng((self.config.seed, step))
-        crops: list[tuple[Tensor, Tensor]] = []
-        for index in random.choice(len(self.groups), self.config.batch, p=self.chances):
-            group = self.groups[int(index)]
-            example = self.members[group][int(random.integers(len(self.members[group])))]
-            variation = self.config.groups[group]
-            crops.append(draw_crop(example, self.config.tile_px, self.full_scale, variation, random))
-        return torch.stack([image for image, _ in crops]), torch.stack([labels for _, labels in crops])
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> Crop:
+        """The crops `start` to `stop` (default: all) of one step's batch, stacked.
+
+        Crops without weights among some with weights count 1 everywhere.
+        """
+        groups = np.random.default_rng((self.config.seed, step)).choice(
+            len(self.groups), self.config.batch, p=self.chances
+        )
+        crops = [self._crop(self.groups[int(groups[i])], step, i) for i in range(self.config.batch)[start:stop]]
+        weights = [crop.weights_HW for crop in crops]
+        return Crop(
+            torch.stack([crop.image_NHW for crop in crops]),
+            torch.stack([crop.labels_HW for crop in crops]),
+            None
+            if all(weight is None for weight in weights)
+            else torch.stack(
+                [torch.ones(crop.labels_HW.shape) if (w := crop.weights_HW) is None else w for crop in crops]
+            ),
+        )
+
+    def _crop(self, group: str, step: int, index: int) -> Crop:
+        random = np.random.default_rng((self.config.seed, step, index))
+        example = self.members[group][int(random.integers(len(self.members[group])))]
+        return draw_crop(example, self.config.tile_px, self.full_scale, self.config.groups[group], random)
 
 
 def draw_crop(
     example: Example, tile_px: int, full_scale: float, variation: Variation, random: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A varied square of one example: float image `(N, tile_px, tile_px)` in raw units, int64 labels.
+) -> Crop:
+    """A varied square of one example, `tile_px` on each side.
 
     Turned, mirrored and scaled about a random centre; what lies outside the image is its mirror image.
     Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`.
     """
-    image_NHW, labels_HW = _warp(example, tile_px, variation, random)
-    image_NHW = image_NHW / full_scale
+    crop = _warp(example, tile_px, variation, random)
+    image_NHW, labels_HW = crop.image_NHW / full_scale, crop.labels_HW
     if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain):
         image_NHW = _restain(image_NHW, labels_HW, variation, random)
     image_NHW = _rescale(image_NHW, variation, random)
     image_NHW = _degrade(image_NHW, variation, random)
-    return image_NHW.clamp(0, 1) * full_scale, labels_HW
+    return Crop(image_NHW.clamp(0, 1) * full_scale, labels_HW, crop.weights_HW)
 
 
-def _warp(example: Example, tile_px: int, variation: Variation, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _warp(example: Example, tile_px: int, variation: Variation, random: np.random.Generator) -> Crop:
     height, width = example.labels_HW.shape
     scale = math.exp(random.uniform(*np.log(variation.scale)))
     cos, sin = _turn(random) if variation.rotate else (1.0, 0.0)
@@ -93,7 +121,13 @@ def _warp(example: Example, tile_px: int, variation: Variation, random: np.rando
     labels_11HW = torch.from_numpy(example.labels_HW.astype(np.float32))[None, None]
     image_1NHW = functional.grid_sample(image_1NHW, grid_1HW2, "bilinear", "reflection", align_corners=False)
     labels_11HW = functional.grid_sample(labels_11HW, grid_1HW2, "nearest", "reflection", align_corners=False)
-    return image_1NHW[0], labels_11HW[0, 0].round().long()
+    weights_HW: Tensor | None = None
+    if example.weights_HW is not None:
+        weights_11HW = torch.from_numpy(example.weights_HW)[None, None]
+        weights_HW = functional.grid_sample(weights_11HW, grid_1HW2, "bilinear", "reflection", align_corners=False)[
+            0, 0
+        ]
+    return Crop(image_1NHW[0], labels_11HW[0, 0].round().long(), weights_HW)
 
 
 def _turn(random: np.random.Generator) -> tuple[float, float]:

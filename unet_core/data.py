@@ -20,13 +20,16 @@ class Example:
     """One annotated image, held as it was read.
 
     `image_HWN` is in raw units, `labels_HW` holds the card's labels. `group` names the kind of image: a
-    recipe says per group how often it is drawn and how it is varied.
+    recipe says per group how often it is drawn and how it is varied. `instances_HW` numbers the objects from 1,
+    0 is the ground; `weights_HW` says how much each pixel counts in a loss that weighs pixels.
     """
 
     name: str
     image_HWN: NDArray[Any]  # noqa: N815
     labels_HW: NDArray[np.uint8]  # noqa: N815
     group: str = "all"
+    instances_HW: NDArray[np.integer] | None = None  # noqa: N815
+    weights_HW: NDArray[np.float32] | None = None  # noqa: N815
 
 
 def check_examples(examples: Sequence[Example], card: ModelCard) -> None:
@@ -45,6 +48,12 @@ def check_examples(examples: Sequence[Example], card: ModelCard) -> None:
                 f"labels of {example.name} are {labels_HW.shape}, its image {image_HWN.shape[:2]}: "
                 "they must be of one size; export the labels again at the image's size"
             )
+        for kind, map_HW in (("instances", example.instances_HW), ("weights", example.weights_HW)):
+            if map_HW is not None and map_HW.shape != labels_HW.shape:
+                raise TrainingError(
+                    f"{kind} of {example.name} are {map_HW.shape}, its labels {labels_HW.shape}: "
+                    "they must be of one size; make them of the same image"
+                )
         greatest = int(labels_HW.max(initial=0))
         if greatest >= len(card.classes):
             raise TrainingError(

@@ -118,13 +118,13 @@ class Trainer:
     def _step(self) -> float:
         """One step of the optimizer; the batch is a function of the seed and the step's number."""
         config, step = self.config, self.progress.step
-        images_NCHW, labels_NHW = self.sampler.batch(step)
+        crops = self.sampler.batch(step)
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits_NCHW = self.network(normalized(images_NCHW, self.card.normalization))
-        targets_NCHW = one_hot_targets(labels_NHW, self.card.outputs, self.card.decision.rule)
+            logits_NCHW = self.network(normalized(crops.image_NHW, self.card.normalization))
+        targets_NCHW = one_hot_targets(crops.labels_HW, self.card.outputs, self.card.decision.rule)
         loss = self.loss(logits_NCHW.float(), targets_NCHW)
         self.optimizer.zero_grad()
         loss.backward()
