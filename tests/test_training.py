@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.train import DataConfig, read_examples, read_recipe, train
+from flows.examples import read_examples
+from flows.recipe import DataConfig, read_recipe
+from flows.train import train
 from unet_core import losses, metrics
 from unet_core.augmentation import CropSampler, draw_crop
 from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle
@@ -281,12 +283,12 @@ def test_recipe_and_png_folders_become_a_bundle(tmp_path: Path) -> None:
 def test_image_without_labels_is_named(tmp_path: Path) -> None:
     write_pngs(tmp_path, 2)
     (tmp_path / "labels" / "1.png").unlink()
-    with pytest.raises(TrainingError, match=r"1.png' is missing"):
+    with pytest.raises(TrainingError, match=r"1.png' are missing"):
         read_examples(DataConfig(images=tmp_path / "images", labels=tmp_path / "labels"))
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no PNG"):
+    with pytest.raises(TrainingError, match="holds no image"):
         read_examples(DataConfig(images=tmp_path, labels=tmp_path))
 
 
