@@ -337,13 +337,6 @@ def test_targets_follow_the_decision_rule() -> None:
     assert argmax[0, :, 0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_unknown_loss_lists_the_known() -> None:
-    with pytest.raises(TrainingError, match="known ones are bce, dice, dice_bce"):
-        losses.build_loss("focal", {})
-    with pytest.raises(TrainingError, match="epsilon must be positive"):
-        losses.build_loss("dice", {"epsilon": 0})
-
-
 def test_modality_tells_the_kinds_of_microscopy_apart() -> None:
     dark, grey = np.full((8, 8, 3), 20, np.uint8), np.full((8, 8, 3), 200, np.uint8)
     pink = np.full((8, 8, 3), (220, 170, 200), np.uint8)
