@@ -5,8 +5,9 @@
 The clock starts where the flow opens the image and stops when the ledger has the last tile, whose shard is on
 disk by then; a second clock stops when the pyramid is closed. Opening, fingerprinting, planning, making the
 arrays, staging, reading, computing and writing are inside. What a pool that is up already need not do again is
-outside: starting Ray, its actors and Prefect, importing torch and loading the weights; for that the flow runs
-once before on a small slide of its own, in the same pool.
+outside: starting Ray, its actors and Prefect, importing torch, loading the weights, building the kernels and
+touching memory for the first time; for that the flow runs once before in the same pool, as it does on every slide
+of an archive but the first.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from benchmarks.memory import cpu_seconds
-from benchmarks.slide import TILE_PX, write_slide
 from flows import segment as flow
 from flows.config import SegmentConfig
 from flows.pool import Pool
-from tiling.geometry import ceil_to
 from tiling.run import Run
 
 Asked = ParamSpec("Asked")
@@ -116,9 +115,6 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--workers", type=int, default=None)
     given = parser.parse_args()
-    # Four tiles: every actor of a pair gets its share, and loads the weights before the clock starts.
-    side_px = ceil_to(2 * given.core, TILE_PX)
-    warm_slide = write_slide(given.out.parent / f"warm-up-{side_px}.svs", side_px)
     warm_out = given.out.with_name(f"{given.out.name}-warm-up")
     asked = SegmentConfig(
         image=given.slide,
@@ -132,7 +128,7 @@ def main() -> None:
     )
     for folder in (given.out, warm_out):
         shutil.rmtree(folder, ignore_errors=True)
-    found = measure(asked, asked.model_copy(update={"image": warm_slide, "out": warm_out}))
+    found = measure(asked, asked.model_copy(update={"out": warm_out}))
     shutil.rmtree(warm_out)
     print(json.dumps(found))
 

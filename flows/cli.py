@@ -59,6 +59,9 @@ LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the f
 CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
 TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average over flips or the square's symmetries.")]
+CompileOption = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Compile the network; by default where it pays, on a GPU.")
+]
 HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
@@ -78,6 +81,7 @@ def segment(
     core: CoreOption = None,
     precision: PrecisionOption = Precision.float32,
     tta: TtaOption = Tta.none,
+    compiled: CompileOption = None,
     halo: HaloOption = "exact",
     foreground: ForegroundOption = "auto",
     workers: WorkersOption = None,
@@ -95,6 +99,7 @@ def segment(
             core=core,
             precision=precision.value,
             tta=tta.value,
+            compiled=compiled,
             halo=halo,
             foreground=foreground,
             workers=workers,

@@ -22,6 +22,9 @@ class SegmentConfig(BaseModel):
         default="float32", description="The network's arithmetic; auto takes bfloat16 where labels don't suffer."
     )
     tta: Literal["none", "flips", "d4"] = Field(default="none", description="Test-time augmentation.")
+    compiled: bool | None = Field(
+        default=None, description="Compile the network with torch.compile; where it pays, on a GPU, when not given."
+    )
     halo: str = Field(
         default="exact",
         pattern=r"^(exact|approximate:[1-9][0-9]*)$",

@@ -160,6 +160,7 @@ def make_card(
         ),
         precision=settled.precision,
         tta=config.tta,
+        compiled=config.compiled,
         approximate=config.approximate_halo_px is not None,
         maths_version=MATHS_VERSION,
         foreground=config.foreground,

@@ -118,7 +118,7 @@ class _Bench:
 def _maths(run: Run) -> tuple[object, ...]:
     """What decides whether two runs can share a predictor."""
     card = run.card
-    return card.model.digest, card.precision, card.tta, card.approximate
+    return card.model.digest, card.precision, card.tta, card.compiled, card.approximate
 
 
 def _load_predictor(run: Run, device: str) -> Predictor:
@@ -135,6 +135,7 @@ def _load_predictor(run: Run, device: str) -> Predictor:
         precision=cast("Precision", card.precision),
         device=device,
         tta=cast("Tta", card.tta),
+        compiled=card.compiled,
         approximate=card.approximate,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 
@@ -259,6 +260,19 @@ def test_network_without_bounds_runs_only_when_that_is_asked_for() -> None:
         Predictor(bundle).predict(pixels, region)
     labels = Predictor(bundle, approximate=True).predict(pixels, region)
     np.testing.assert_array_equal(labels, whole_labels(bundle, pixels))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a processor needs g++")
+def test_compiled_network_labels_as_the_plain_one(caplog: pytest.LogCaptureFixture) -> None:
+    bundle = small_unet(depth=1)
+    predictor = Predictor(bundle, compiled=True)
+    read_px, region = predictor.inside(32)
+    tile = noise(*read_px)
+    labels = predictor.predict(tile, region)
+    assert "uncompiled" not in caplog.text
+    differing = np.count_nonzero(labels != Predictor(bundle).predict(tile, region))
+    assert differing <= 1, "the compiler may add in another order, which moves no more than a tie"
+    assert 0 < np.count_nonzero(labels) < labels.size
 
 
 def test_machine_without_a_compiler_runs_the_network_uncompiled(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,7 @@ class RunCard(_Card):
     geometry: GeometryCard
     precision: str
     tta: str
+    compiled: bool | None = None  # as asked; None leaves it to the device
     approximate: bool  # a network without finite bounds, whose seams are not exact
     maths_version: int
     foreground: str
@@ -93,6 +94,7 @@ class RunCard(_Card):
             "halo": self.geometry.halo,
             "precision": self.precision,
             "test-time augmentation": self.tta,
+            "compiled": self.compiled,
             "approximate halo": self.approximate,
             "version of the maths": self.maths_version,
             "foreground": self.foreground,

@@ -23,8 +23,9 @@ def segment(job: Job) -> None:
     labels = overlapped.map_blocks(_label, job, dtype=np.uint8, drop_axis=2)
     labels = da.overlap.trim_internal(labels, {0: HALO_PX, 1: HALO_PX}, boundary="none")
     target = np.lib.format.open_memmap(job.labels, mode="w+", dtype=np.uint8, shape=image.shape[:2])
-    # One task at a time, whose convolutions use all threads: faster here than one task per thread.
-    with dask.config.set(scheduler="synchronous"):
+    # One task per core, each of one thread: faster than one task at a time whose convolutions use all threads.
+    torch.set_num_threads(1)
+    with dask.config.set(scheduler="threads", num_workers=job.threads):
         da.store(labels, target, lock=False)
     target.flush()
 
