@@ -16,7 +16,6 @@ from typing import Any
 import ray
 from prefect import flow
 
-from flows import pool as pools
 from flows import segment as stages
 from flows.backlog import Backlog
 from flows.config import SegmentConfig
@@ -57,9 +56,8 @@ def walk(config: SegmentConfig, workers: Pool) -> tuple[Run, dict[str, float]]:
 
 def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
     """Walk all tiles of the slide's plan and return what each cost."""
-    pools.TileActor = IdleActor
     shutil.rmtree(out, ignore_errors=True)
-    with Pool(workers) as pool:
+    with Pool(workers, actor=IdleActor) as pool:
         config = SegmentConfig(image=slide, out=out, core=CORE_PX, foreground="none")
         run, found = walk(config, pool)
         actors = pool.size

@@ -54,9 +54,9 @@ def _contest(page: Row) -> str:
         f"Slide: {page['tissue']} mirrored out, JPEG tiles of 256 px. Network: the shipped `nuclei` bundle (16 first "
         f"channels). Two cores for everybody. Medians of {1 + max(row['round'] for row in rows)} interleaved rounds. "
         "Peers run in eager float32, with the batch and the threads that were fastest here (one tile at a time; dask: "
-        "one task per core). Start-up (importing, loading weights, Ray, Prefect) is excluded for all: overtile's pool has "
-        "labelled the slide once before, as in an archive; a second pass in one process made the peers no more than "
-        "2 % faster. *Differing* counts labels against one float32 pass of the plain network over the whole slide."
+        "one task per core). Start-up (importing, loading weights, Ray, Prefect) is excluded for all: overtile's pool "
+        "has labelled the slide once before, as in an archive; a second pass in one process made the peers no more "
+        "than 2 % faster. *Differing* counts labels against one float32 pass of the plain network over the whole slide."
     )
     shown = [
         f"## One slide of {page['side_px']}² px, from opening the file to labels on disk",

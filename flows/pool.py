@@ -94,10 +94,12 @@ class Pool:
     Args:
         workers: actors wanted; None takes one per GPU, or one per core where there is none.
         address: a running cluster's address; None starts an embedded one that listens on localhost only.
+        actor: the Ray actor class that labels tiles.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, actor: Any = TileActor) -> None:
         self._workers = workers
+        self._actor = actor
         self._address = address
         self._embedded = False
         self._slots: list[_Slot] = []
@@ -289,7 +291,7 @@ class Pool:
         # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
         gpus = 1 if self._device == "cuda" else 0
         environment = None if self._embedded else {"env_vars": MEMORY_ENVIRONMENT}
-        options = TileActor.options(
+        options = self._actor.options(
             num_cpus=1, num_gpus=gpus, max_concurrency=IN_FLIGHT_PER_ACTOR + 1, runtime_env=environment
         )
         return _Slot(options.remote(self._device))
