@@ -10,43 +10,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from flows.recipe import DataConfig
+from flows.rasters import raster_examples
+from flows.recipe import DataConfig, GeneratedConfig
 from tiling.errors import SourceError
 from tiling.source import open_source
-from unet_core.data import Example, in_validation, modality
+from unet_core.card import ModelCard
+from unet_core.data import Annotated, Example, in_validation, modality
 from unet_core.errors import TrainingError
+from unet_core.synthetic import ellipses, tissue
 
 _SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".svs"}
 
 
-def read_examples(data: DataConfig) -> tuple[list[Example], list[Example]]:
-    """The examples for training and for validation, by name.
+def read_examples(data: DataConfig, card: ModelCard) -> tuple[list[Annotated], list[Annotated]]:
+    """The examples for training and for validation: those of the folders by name, of rasters, and generated ones.
 
-    Raises TrainingError for a folder without images, and for an image or labels that are missing or unreadable.
+    Raises TrainingError for a folder without images, for an image or labels that are missing or unreadable, and
+    where nothing is left for training or for validation; TilingError for a raster that can't be read.
     """
-    training: list[Example] = []
-    validation: list[Example] = []
-    paths = _images(data)
-    for path in paths:
-        (validation if _validates(path.stem, data) else training).append(_read_example(path, data))
+    training: list[Annotated] = []
+    validation: list[Annotated] = []
+    if data.images is not None and data.labels is not None:
+        for path in _images(data.images, data.image_names):
+            labels = data.labels / data.label_name.replace("{name}", path.name).replace("{stem}", path.stem)
+            (validation if _validates(path.stem, data) else training).append(_read_example(path, labels, data))
+    for raster in data.rasters:
+        (validation if raster.role == "validation" else training).extend(raster_examples(raster, card))
+    if data.generated is not None:
+        training.extend(_generated(data.generated, "training", data.generated.training))
+        validation.extend(_generated(data.generated, "validation", data.generated.validation))
     if not training:
         raise TrainingError(
-            f"none of the {len(paths)} images in {str(data.images)!r} is left to train on: "
-            "add images or narrow data.validation"
+            f"none of the {len(validation)} images is left to train on: add images, or narrow data.validation"
         )
     if not validation:
         raise TrainingError(
-            f"none of the {len(paths)} images in {str(data.images)!r} is for validation: no figure could be "
-            "measured; add images, correct data.validation or lower data.validation_one_in"
+            f"none of the {len(training)} images is for validation: no figure could be measured; add images, correct "
+            'data.validation or data.validation_one_in, or give a raster the role "validation"'
         )
     return training, validation
 
 
-def _images(data: DataConfig) -> list[Path]:
-    paths = [path for path in sorted(data.images.glob(data.image_names)) if path.suffix.lower() in _SUFFIXES]
+def _images(folder: Path, names: str) -> list[Path]:
+    paths = [path for path in sorted(folder.glob(names)) if path.suffix.lower() in _SUFFIXES]
     if not paths:
         raise TrainingError(
-            f"folder {str(data.images)!r} holds no image called {data.image_names!r} in a known format "
+            f"folder {str(folder)!r} holds no image called {names!r} in a known format "
             f"({', '.join(sorted(_SUFFIXES))}): there is nothing to learn from; correct data.images or data.image_names"
         )
     stems: dict[str, Path] = {}
@@ -54,7 +63,7 @@ def _images(data: DataConfig) -> list[Path]:
         other = stems.setdefault(path.stem, path)
         if other is not path:
             raise TrainingError(
-                f"{other.name!r} and {path.name!r} in {str(data.images)!r} differ in their suffix alone: one image "
+                f"{other.name!r} and {path.name!r} in {str(folder)!r} differ in their suffix alone: one image "
                 "would count twice; remove one or narrow data.image_names"
             )
     return paths
@@ -66,8 +75,8 @@ def _validates(stem: str, data: DataConfig) -> bool:
     return in_validation(stem, data.validation_one_in)
 
 
-def _read_example(path: Path, data: DataConfig) -> Example:
-    image_HWN, labels_HW = _read_image(path), _read_labels(data.label_path(path))
+def _read_example(path: Path, labels: Path, data: DataConfig) -> Example:
+    image_HWN, labels_HW = _read_image(path), _read_labels(labels)
     instances_HW = labels_HW if data.label_kind == "instances" else None
     if data.label_kind != "classes":
         labels_HW = labels_HW > 0
@@ -78,6 +87,22 @@ def _read_example(path: Path, data: DataConfig) -> Example:
         )
     group = modality(image_HWN) if data.group_by == "modality" else "all"
     return Example(path.stem, image_HWN, labels_HW.astype(np.uint8), group, instances_HW)
+
+
+def _generated(config: GeneratedConfig, role: str, count: int) -> list[Example]:
+    """Each image follows from the seed, the role and its number alone: more of them leave the first as they are."""
+    examples: list[Example] = []
+    for index in range(count):
+        random = np.random.default_rng((config.seed, role == "validation", index))
+        name = f"{config.task} {role} {index}"
+        if config.task == "ellipses":
+            image_HW, labels_HW = ellipses(config.side_px, config.side_px, random)
+            examples.append(Example(name, image_HW[:, :, None], labels_HW))
+        else:
+            image_HWN, instances_HW = tissue(config.side_px, config.side_px, random)
+            nuclei_HW = (instances_HW > 0).astype(np.uint8)
+            examples.append(Example(name, image_HWN, nuclei_HW, instances_HW=instances_HW))
+    return examples
 
 
 def _read_image(path: Path) -> NDArray[Any]:

@@ -15,37 +15,73 @@ from unet_core.recipe import TrainingConfig
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(BaseModel):
-    """Where images and labels lie: image files in one folder, labels of the matching name in another.
+class RasterConfig(BaseModel):
+    """A large image with a label raster of the same size or with polygons (`.geojson`, `.json`), read by crops.
 
-    `image_names` says which files are images; by default all in a format that overtile reads. `label_name` is the
-    name of an image's labels: `{name}` stands for the image's file name, `{stem}` for it without its suffix.
-    `classes`: labels are the card's; `mask`: every label above 0 is class 1; `instances`: so it is, and the labels
-    number the objects from 1. For validation is an image whose
-    stem matches a pattern in `validation`; where there are none, one image in `validation_one_in`, chosen by
-    the hash of its stem.
+    Only `box` (`y0, x0, y1, x1` in pixels of `level`) is used, by default all of it: one image can so serve for
+    training and, in another box, for validation, where it is measured in squares of `validation_px`. `mask`:
+    every label above 0, and every polygon, is class 1; `classes`: labels are the card's, and polygons name their
+    class in the property `class_property`. `coordinates` of polygons: see `tiling.geojson.read_geojson`.
     """
 
     model_config = _CONFIG
 
-    images: Path
+    image: Path
     labels: Path
+    role: Literal["training", "validation"] = "training"
+    level: Annotated[int, Field(ge=0)] = 0
+    box: tuple[int, int, int, int] | None = None
+    label_kind: Literal["mask", "classes"] = "classes"
+    coordinates: Literal["pixels", "crs"] = "pixels"
+    class_property: str = "classification"
+    group: str = "all"
+    validation_px: PositiveInt = 1024
+
+
+class GeneratedConfig(BaseModel):
+    """Images made by `unet_core.synthetic`, squares of `side_px`: `training` and `validation` are their numbers."""
+
+    model_config = _CONFIG
+
+    task: Literal["ellipses", "tissue"]
+    training: PositiveInt
+    validation: PositiveInt
+    side_px: Annotated[int, Field(ge=16, le=4096)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataConfig(BaseModel):
+    """Where examples come from: a folder of images and one of labels, `rasters`, `generated`, or several of these.
+
+    `image_names` says which files are images; by default all in a format that overtile reads. `label_name` is the
+    name of an image's labels: `{name}` stands for the image's file name, `{stem}` for it without its suffix.
+    `classes`: labels are the card's; `mask`: every label above 0 is class 1; `instances`: so it is, and the labels
+    number the objects from 1. For validation is an image whose stem matches a pattern in `validation`; where there
+    are none, one image in `validation_one_in`, chosen by the hash of its stem.
+    """
+
+    model_config = _CONFIG
+
+    images: Path | None = None
+    labels: Path | None = None
     image_names: Annotated[str, Field(min_length=1)] = "*"
     label_name: Annotated[str, Field(min_length=1)] = "{name}"
     label_kind: Literal["instances", "mask", "classes"] = "classes"
     group_by: Literal["none", "modality"] = "none"
     validation: tuple[str, ...] = ()
     validation_one_in: PositiveInt = 10
+    rasters: tuple[RasterConfig, ...] = ()
+    generated: GeneratedConfig | None = None
 
     @model_validator(mode="after")
-    def _label_name_follows_the_image(self) -> DataConfig:
+    def _names_a_source(self) -> DataConfig:
+        if (self.images is None) != (self.labels is None):
+            raise ValueError("images and labels belong together: name both folders (they may be the same)")
+        if self.images is None and not self.rasters and self.generated is None:
+            raise ValueError("there is nothing to learn from: name images and labels, rasters or generated")
         if "{name}" not in self.label_name and "{stem}" not in self.label_name:
             raise ValueError(f"label_name {self.label_name!r} gives every image the same labels: use {{stem}} in it")
         return self
-
-    def label_path(self, image: Path) -> Path:
-        """The file that holds an image's labels."""
-        return self.labels / self.label_name.replace("{name}", image.name).replace("{stem}", image.stem)
 
 
 class Recipe(BaseModel):

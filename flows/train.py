@@ -22,7 +22,7 @@ def train(config_path: Path, out: Path | None = None, threads: int | None = None
     recipe = read_recipe(config_path)
     if threads is not None:
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"threads": threads})})
-    training, validation = read_examples(recipe.data)
+    training, validation = read_examples(recipe.data, recipe.card)
     from unet_core.training import BUNDLE_NAME, Trainer
 
     logger.info("%d images to train on, %d to validate on", len(training), len(validation))

@@ -284,12 +284,12 @@ def test_image_without_labels_is_named(tmp_path: Path) -> None:
     write_pngs(tmp_path, 2)
     (tmp_path / "labels" / "1.png").unlink()
     with pytest.raises(TrainingError, match=r"1.png' are missing"):
-        read_examples(DataConfig(images=tmp_path / "images", labels=tmp_path / "labels"))
+        read_examples(DataConfig(images=tmp_path / "images", labels=tmp_path / "labels"), CARD)
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no image"):
-        read_examples(DataConfig(images=tmp_path, labels=tmp_path))
+        read_examples(DataConfig(images=tmp_path, labels=tmp_path), CARD)
 
 
 def test_wrong_recipe_names_each_entry(tmp_path: Path) -> None:

@@ -21,3 +21,7 @@ class RunError(TilingError):
 
 class StagingError(TilingError):
     """Staged tiles that can't be written or read."""
+
+
+class AnnotationError(TilingError):
+    """A GeoJSON file whose polygons can't become labels of an image."""

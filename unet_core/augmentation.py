@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unet_core.data import Example
+from unet_core.data import Annotated
 from unet_core.errors import TrainingError
 from unet_core.recipe import TrainingConfig, Variation
+from unet_core.warping import Crop, turn, warp
+
+__all__ = ["Crop", "CropSampler", "draw_crop"]
 
 # Optical densities of haematoxylin, eosin and DAB in red, green, blue: Ruifrok and Johnston 2001.
 _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _STAINS_INVERSE = torch.linalg.inv(_STAINS)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Crop:
-    """A varied square of one example, or a batch of such squares with one axis more in front.
-
-    `image_NHW`: float, raw units, band before row. `labels_HW`: int64. `weights_HW`: float, how much each pixel
-    counts; None where the example doesn't say.
-    """
-
-    image_NHW: Tensor  # noqa: N815
-    labels_HW: Tensor  # noqa: N815
-    weights_HW: Tensor | None  # noqa: N815
 
 
 class CropSampler:
@@ -40,9 +29,9 @@ class CropSampler:
     whose group the configuration doesn't name.
     """
 
-    def __init__(self, config: TrainingConfig, examples: Sequence[Example], full_scale: float) -> None:
+    def __init__(self, config: TrainingConfig, examples: Sequence[Annotated], full_scale: float) -> None:
         self.config, self.full_scale = config, full_scale
-        self.members: dict[str, list[Example]] = {}
+        self.members: dict[str, list[Annotated]] = {}
         for example in examples:
             self.members.setdefault(example.group, []).append(example)
         unknown = self.members.keys() - config.groups.keys()
@@ -82,64 +71,20 @@ class CropSampler:
 
 
 def draw_crop(
-    example: Example, tile_px: int, full_scale: float, variation: Variation, random: np.random.Generator
+    example: Annotated, tile_px: int, full_scale: float, variation: Variation, random: np.random.Generator
 ) -> Crop:
     """A varied square of one example, `tile_px` on each side.
 
-    Turned, mirrored and scaled about a random centre; what lies outside the image is its mirror image.
+    Turned, mirrored, scaled and bent about a random centre; what lies outside the image is its mirror image.
     Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`.
     """
-    crop = _warp(example, tile_px, variation, random)
+    crop = warp(example, tile_px, variation, random)
     image_NHW, labels_HW = crop.image_NHW / full_scale, crop.labels_HW
     if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain):
         image_NHW = _restain(image_NHW, labels_HW, variation, random)
     image_NHW = _rescale(image_NHW, variation, random)
     image_NHW = _degrade(image_NHW, variation, random)
     return Crop(image_NHW.clamp(0, 1) * full_scale, labels_HW, crop.weights_HW)
-
-
-def _warp(example: Example, tile_px: int, variation: Variation, random: np.random.Generator) -> Crop:
-    height, width = example.labels_HW.shape
-    scale = math.exp(random.uniform(*np.log(variation.scale)))
-    cos, sin = _turn(random) if variation.rotate else (1.0, 0.0)
-    mirrored = -1.0 if variation.rotate and random.random() < 0.5 else 1.0
-    side = tile_px / scale
-    y, x = (_centre(length, side, random) for length in (height, width))
-    # grid_sample counts in half-lengths from the middle of the image: x to the right, then y downwards.
-    theta = torch.tensor(
-        [
-            [mirrored * cos * side / width, -sin * side / width, 2 * x / width - 1],
-            [mirrored * sin * side / height, cos * side / height, 2 * y / height - 1],
-        ],
-        dtype=torch.float32,
-    )
-    grid_1HW2 = functional.affine_grid(theta[None], [1, 1, tile_px, tile_px], align_corners=False)
-    image_1NHW = torch.from_numpy(example.image_HWN.astype(np.float32)).permute(2, 0, 1)[None]
-    if scale < 1:  # bilinear sampling alone would skip pixels and alias
-        size = [max(1, round(height * scale)), max(1, round(width * scale))]
-        image_1NHW = functional.interpolate(image_1NHW, size, mode="bilinear", antialias=True)
-    labels_11HW = torch.from_numpy(example.labels_HW.astype(np.float32))[None, None]
-    image_1NHW = functional.grid_sample(image_1NHW, grid_1HW2, "bilinear", "reflection", align_corners=False)
-    labels_11HW = functional.grid_sample(labels_11HW, grid_1HW2, "nearest", "reflection", align_corners=False)
-    weights_HW: Tensor | None = None
-    if example.weights_HW is not None:
-        weights_11HW = torch.from_numpy(example.weights_HW)[None, None]
-        weights_HW = functional.grid_sample(weights_11HW, grid_1HW2, "bilinear", "reflection", align_corners=False)[
-            0, 0
-        ]
-    return Crop(image_1NHW[0], labels_11HW[0, 0].round().long(), weights_HW)
-
-
-def _turn(random: np.random.Generator) -> tuple[float, float]:
-    """Cosine and sine of a quarter turn half of the time, so that sharp pixels are seen too, else of any turn."""
-    quarter = int(random.integers(4))
-    angle = random.uniform(0, 2 * math.pi) if random.random() < 0.5 else quarter * math.pi / 2
-    return math.cos(angle), math.sin(angle)
-
-
-def _centre(length: int, side: float, random: np.random.Generator) -> float:
-    margin = min(side, length) / 2
-    return random.uniform(margin, length - margin)
 
 
 def _restain(image_NHW: Tensor, labels_HW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
@@ -161,7 +106,7 @@ def _ground(labels_HW: Tensor, random: np.random.Generator) -> Tensor:
 
     Tissue shows far more kinds of ground than the annotated images do, and none of it is foreground.
     """
-    cos, sin = _turn(random)
+    cos, sin = turn(random)
     across, along = random.uniform(0.08, 0.5), random.uniform(0.02, 0.3)
     theta = torch.tensor([[cos * across, -sin * across, 0], [sin * along, cos * along, 0]], dtype=torch.float32)
     grid_1HW2 = functional.affine_grid(theta[None], [1, 1, *labels_HW.shape], align_corners=False)

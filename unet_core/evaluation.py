@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unet_core import metrics
 from unet_core.card import ModelCard, Normalization
-from unet_core.data import Example
+from unet_core.data import Annotated
 from unet_core.predictor import decide
 
 
@@ -28,7 +28,7 @@ class Score:
     recall: float
 
 
-def evaluate(module: nn.Module, card: ModelCard, examples: Sequence[Example], stride: int = 16) -> dict[str, Score]:
+def evaluate(module: nn.Module, card: ModelCard, examples: Sequence[Annotated], stride: int = 16) -> dict[str, Score]:
     """Scores under `"all"` and per group. Each image is labelled in one float32 pass at its full size."""
     confusions = [_confusion(module, card, example, stride) for example in examples]
     groups = {"all": confusions}
@@ -55,9 +55,10 @@ def normalized(images_NCHW: Tensor, normalization: Normalization) -> Tensor:
     return ((images_NCHW - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _confusion(module: nn.Module, card: ModelCard, example: Example, stride: int) -> NDArray[np.int64]:
-    predicted_HW = whole_image_labels(module, card, example.image_HWN, stride)
-    return metrics.confusion_matrix(example.labels_HW, predicted_HW, len(card.classes))
+def _confusion(module: nn.Module, card: ModelCard, example: Annotated, stride: int) -> NDArray[np.int64]:
+    whole = example.whole()
+    predicted_HW = whole_image_labels(module, card, whole.image_HWN, stride)
+    return metrics.confusion_matrix(whole.labels_HW, predicted_HW, len(card.classes))
 
 
 def _score(confusions: Sequence[NDArray[np.int64]]) -> Score:

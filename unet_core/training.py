@@ -25,7 +25,7 @@ from unet_core.augmentation import CropSampler
 from unet_core.bounds import footprint
 from unet_core.bundle import save_bundle
 from unet_core.card import ModelCard
-from unet_core.data import Example, check_examples, check_measurable, count_groups
+from unet_core.data import Annotated, check_examples, check_measurable, count_groups
 from unet_core.errors import TrainingError
 from unet_core.evaluation import evaluate, normalized
 from unet_core.losses import build_loss, one_hot_targets
@@ -64,8 +64,8 @@ class Trainer:
         self,
         config: TrainingConfig,
         card: ModelCard,
-        training: Sequence[Example],
-        validation: Sequence[Example],
+        training: Sequence[Annotated],
+        validation: Sequence[Annotated],
         folder: Path,
     ) -> None:
         check_examples(training, card)

@@ -1,0 +1,128 @@
+"""Large annotated images as examples of which only the crops are ever read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.recipe import RasterConfig
+from tiling.geojson import read_geojson
+from tiling.geometry import Box
+from tiling.polygons import Polygons
+from tiling.source import ImageSource, Level, open_source
+from unet_core.card import ModelCard
+from unet_core.data import LazyExample, Pixels
+from unet_core.errors import TrainingError
+
+_GEOJSON = {".geojson", ".json"}
+# Labels are looked through in squares of this side, so that no process holds all of them.
+_SCAN_PX = 1024
+
+Labels = Callable[[Box], NDArray[Any]]
+
+
+def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
+    """The examples of one image: one for training, or its squares for validation.
+
+    Raises SourceError or AnnotationError for a file that can't be read, and TrainingError for labels that don't
+    fit the image or the card. Labels of a raster are looked through once, piece by piece, for unknown classes.
+    """
+    source = open_source(config.image)
+    if config.level >= len(source.levels):
+        raise TrainingError(
+            f"{config.image} has levels 0 to {len(source.levels) - 1}, not {config.level}: correct data.rasters.level"
+        )
+    level = source.levels[config.level]
+    box = _box(config, level)
+    if config.labels.suffix.lower() in _GEOJSON:
+        labels = _drawn(config, card, source, level)
+    else:
+        labels = _stored(config, level)
+        _check_classes(config, card, labels, box)
+
+    def lazy(part: Box) -> LazyExample:
+        def read(y0: int, x0: int, y1: int, x1: int) -> Pixels:
+            wanted = Box(y0, x0, y1, x1).translate(part.y0, part.x0)
+            return source.read(level.index, wanted), labels(wanted).astype(np.uint8)
+
+        shape = (part.height, part.width, len(source.bands))
+        name = f"{config.image.name} level {level.index} {part}"
+        return LazyExample(name, shape, source.dtype, len(card.classes), read, config.group)
+
+    parts = [box] if config.role == "training" else list(_squares(box, config.validation_px))
+    return [lazy(part) for part in parts]
+
+
+def _box(config: RasterConfig, level: Level) -> Box:
+    if config.box is None:
+        return level.box
+    y0, x0, y1, x1 = config.box
+    if not (0 <= y0 < y1 <= level.height and 0 <= x0 < x1 <= level.width):
+        raise TrainingError(
+            f"box {list(config.box)} is not inside {config.image} of {level.height} x {level.width} px at level "
+            f"{level.index}: give y0, x0, y1, x1 with y0 < y1 and x0 < x1"
+        )
+    return Box(y0, x0, y1, x1)
+
+
+def _drawn(config: RasterConfig, card: ModelCard, source: ImageSource, level: Level) -> Labels:
+    """Labels that are drawn from polygons."""
+    names = {item.name: label for label, item in enumerate(card.classes)}
+    classes = names if config.label_kind == "classes" else None
+    polygons = read_geojson(config.labels, classes, config.coordinates, source.georeference, config.class_property)
+    first = source.levels[0]
+    _check_on_image(config, polygons, first.box)
+    downsample = first.height / level.height, first.width / level.width
+    return lambda box: polygons.labels(box, downsample)
+
+
+def _check_on_image(config: RasterConfig, polygons: Polygons, image: Box) -> None:
+    if not polygons.touches(image):
+        raise TrainingError(
+            f"none of the {len(polygons)} polygons in {config.labels} lies on {config.image}: everything would be "
+            f'background; data.rasters.coordinates is "{config.coordinates}", is the file in others?'
+        )
+
+
+def _stored(config: RasterConfig, level: Level) -> Labels:
+    """Labels that are read from a raster of the level's size; one level of a pyramid may be it."""
+    source = open_source(config.labels)
+    fitting = [each for each in source.levels if (each.height, each.width) == (level.height, level.width)]
+    if not fitting:
+        raise TrainingError(
+            f"labels {config.labels} are {source.levels[0].height} x {source.levels[0].width} px, {config.image} at "
+            f"level {level.index} is {level.height} x {level.width}: they must be of one size; export the labels again"
+        )
+    if len(source.bands) != 1 or not np.issubdtype(source.dtype, np.integer):
+        raise TrainingError(
+            f"labels {config.labels} are {len(source.bands)} bands of {source.dtype}: labels are one band of whole "
+            "numbers; export class numbers, not a coloured picture of them"
+        )
+    index = fitting[0].index
+
+    def stored(box: Box) -> NDArray[Any]:
+        labels_HW: NDArray[Any] = source.read(index, box)[:, :, 0]
+        return labels_HW > 0 if config.label_kind == "mask" else labels_HW
+
+    return stored
+
+
+def _check_classes(config: RasterConfig, card: ModelCard, labels: Labels, box: Box) -> None:
+    for part in _squares(box, _SCAN_PX):
+        labels_HW = labels(part)
+        least, greatest = int(labels_HW.min()), int(labels_HW.max())
+        if least < 0 or greatest >= len(card.classes):
+            raise TrainingError(
+                f"labels {config.labels} hold class {least if least < 0 else greatest} in {part}, the card's go from 0 "
+                f"to {len(card.classes) - 1}: add the class to the card, correct the labels, or set "
+                'data.rasters.label_kind = "mask"'
+            )
+
+
+def _squares(box: Box, side: int) -> Iterator[Box]:
+    for y in range(box.y0, box.y1, side):
+        for x in range(box.x0, box.x1, side):
+            yield Box(y, x, y + side, x + side).intersect(box)
