@@ -353,9 +353,8 @@ def test_shipped_nuclei_model_reaches_its_figures(data_dir: Path, tmp_path: Path
         (tmp_path / kind).mkdir()
         for name in [names[0], *validation_names[::4]]:
             (tmp_path / kind / name).symlink_to(data_dir / "nuclei" / kind / name)
-    _, some = read_examples(
-        DataConfig(images=tmp_path / "images", labels=tmp_path / "labels", label_kind="instances", group_by="modality")
-    )
+    folders = {"images": tmp_path / "images", "labels": tmp_path / "labels"}
+    _, some = read_examples(DataConfig(**folders, label_kind="instances", group_by="modality"), bundle.card)
     scores = evaluate(bundle.module, bundle.card, some, stride=16)
     assert scores["all"].images == 13
     for group in ("fluorescence", "stained"):
