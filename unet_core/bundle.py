@@ -6,19 +6,17 @@ Weights are safetensors only: the format holds arrays and a JSON header, nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from unet_core.card import (
     CARD_NAME,
+    EXPORTED,
     WEIGHTS_NAME,
     ClassInfo,
     Decision,
@@ -31,7 +29,10 @@ from unet_core.card import (
     read_card,
 )
 from unet_core.errors import BundleError
+from unet_core.exported import Program, module_of, read_program, write_program
+from unet_core.exported.graph import GRAPH_NAME
 from unet_core.models import build
+from unet_core.weights import expect_fit, read_safetensors
 
 __all__ = [
     "Bundle",
@@ -42,11 +43,12 @@ __all__ = [
     "bundle_digest",
     "list_bundles",
     "load_bundle",
+    "network_of",
     "read_card",
     "save_bundle",
 ]
 
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_REMEDY = f"correct architecture and parameters in {CARD_NAME}"
 _STORED: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -67,35 +69,61 @@ def load_bundle(reference: str | Path) -> Bundle:
     folder = locate(reference)
     card = read_card(folder)
     weights = folder / WEIGHTS_NAME
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(
-            f"weights {str(weights)!r} are not whole safetensors: {error}; copy or save the bundle again"
-        ) from error
-    # A network on the meta device has shapes but no memory: a card that lies about them costs nothing.
-    with torch.device("meta"):
-        expected = build(card.architecture, card.parameters).state_dict()
-    _check(expected, tensors, weights)
-    module = build(card.architecture, card.parameters)
+    tensors = read_safetensors(weights)
+    module, _ = network_of(folder, card)
+    expected = module.state_dict()
+    expect_fit(expected, tensors, weights, _REMEDY)
+    module = _with_memory(module, card)
     module.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
     return Bundle(card, module.float().eval().requires_grad_(requires_grad=False), digest_of(card, weights))
 
 
+def network_of(reference: str | Path, card: ModelCard) -> tuple[nn.Module, Program | None]:
+    """The network that a bundle's card describes, and its program where it is one; without values.
+
+    On the meta device a network has shapes but no memory: a card that lies about them costs nothing. Raises
+    BundleError for an unknown network, or a graph that isn't the one that the card names.
+    """
+    if card.architecture != EXPORTED:
+        with torch.device("meta"):
+            return build(card.architecture, card.parameters), None
+    program = read_program(locate(reference) / GRAPH_NAME, str(card.parameters.get("graph")))
+    if program.bands != len(card.bands):
+        raise BundleError(
+            f"bundle {str(reference)!r} names {len(card.bands)} bands and its graph takes {program.bands}: "
+            f"import the network again"
+        )
+    return module_of(program), program
+
+
+def _with_memory(module: nn.Module, card: ModelCard) -> nn.Module:
+    """The same network with room for its values, and whatever its constructor computes."""
+    if card.architecture == EXPORTED:
+        return module.to_empty(device="cpu")
+    return build(card.architecture, card.parameters)
+
+
 def save_bundle(
-    folder: str | Path, card: ModelCard, module: nn.Module, stored: Literal["float32", "float16"] = "float32"
+    folder: str | Path,
+    card: ModelCard,
+    module: nn.Module,
+    stored: Literal["float32", "float16"] = "float32",
+    program: Program | None = None,
 ) -> None:
     """Write `module`'s weights and `card` as a bundle into `folder`, each file atomically, the card last.
 
-    `stored="float16"` halves the file; the loaded model then computes with the rounded weights. Raises
-    BundleError, with nothing written, where the weights don't fit the card or aren't finite as stored.
+    `stored="float16"` halves the file; the loaded model then computes with the rounded weights. `program` is the
+    network where it isn't one of overtile's. Raises BundleError, with nothing written, where the weights don't fit
+    the card or aren't finite as stored.
     """
     folder = Path(folder)
     tensors = {name: _as_stored(tensor, _STORED[stored]) for name, tensor in module.state_dict().items()}
     with torch.device("meta"):
-        expected = build(card.architecture, card.parameters).state_dict()
-    _check(expected, tensors, folder / WEIGHTS_NAME)
+        network = build(card.architecture, card.parameters) if program is None else module_of(program)
+    expect_fit(network.state_dict(), tensors, folder / WEIGHTS_NAME, _REMEDY)
     folder.mkdir(parents=True, exist_ok=True)
+    if program is not None:
+        write_program(program, folder / GRAPH_NAME)
     weights_new, card_new = folder / f"{WEIGHTS_NAME}.new", folder / f"{CARD_NAME}.new"
     weights_new.write_bytes(to_bytes(tensors))
     card_new.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -106,35 +134,3 @@ def save_bundle(
 def _as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach().cpu()
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-
-
-def _check(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], weights: Path) -> None:
-    """Hold the stored tensors against the network that the card describes."""
-    where = f"weights {str(weights)!r} don't fit the card"
-    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or surplus:
-        raise BundleError(
-            f"{where}: {len(missing)} tensors are missing ({_some(missing)}) and {len(surplus)} are unknown "
-            f"({_some(surplus)}); correct architecture and parameters in {CARD_NAME}"
-        )
-    for name, tensor in tensors.items():
-        wanted = expected[name]
-        if tensor.shape != wanted.shape:
-            raise BundleError(
-                f"{where}: {name} is {tuple(tensor.shape)}, the network needs {tuple(wanted.shape)}; "
-                f"correct the parameters in {CARD_NAME}"
-            )
-        fits = tensor.dtype in _FLOATS if wanted.is_floating_point() else tensor.dtype == wanted.dtype
-        if not fits:
-            raise BundleError(
-                f"{where}: {name} is stored as {tensor.dtype}, the network needs {wanted.dtype}; save it as that"
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BundleError(
-                f"weights {str(weights)!r}: {name} holds NaN or infinity, every label would be wrong; "
-                "go back to an earlier checkpoint"
-            )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"

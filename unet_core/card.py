@@ -1,6 +1,7 @@
 """A bundle's card: what the model is, expects and decides. Reading it never imports torch.
 
-A bundle is a folder with `model.json` (the card) and `weights.safetensors`. The process that plans and lists
+A bundle is a folder with `model.json` (the card) and `weights.safetensors`; where the network isn't one of
+overtile's, `graph.json` holds it, and the card names its digest among the parameters. The process that plans and lists
 models reads cards only; the weights belong to the processes that predict (`unet_core.bundle`).
 """
 
@@ -19,6 +20,9 @@ from unet_core.errors import BundleError
 
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
+EXPORTED = "exported"
+"""The architecture of a bundle whose network is a program of its own: `graph.json`, named by its digest."""
+
 FORMAT_VERSION = 1
 SHIPPED_DIR = Path(__file__).resolve().parent / "bundles"
 # Label 255 means "not predicted" in a mask, so a model's own labels end at 254.

@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+
+from unet_core.bounds.calls import bind, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ def fold(module: nn.Module) -> nn.Module:
     network that `torch.fx` can't trace.
     """
     module = copy.deepcopy(module).eval()
+    if isinstance(module, fx.GraphModule) and not any(node.op == "call_module" for node in module.graph.nodes):
+        return fold_calls(module)
     try:
         traced = fx.symbolic_trace(module)
     except (TraceError, TypeError, RuntimeError) as error:
@@ -50,6 +54,52 @@ def fold(module: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+def fold_calls(module: fx.GraphModule) -> fx.GraphModule:
+    """The same in place for a graph of calls, as an exported program is; weights that are used twice stay."""
+    for norm in list(module.graph.nodes):
+        if norm.op != "call_function" or name_of(norm) != "batch_norm":
+            continue
+        given = bind(norm)
+        conv = given["input"]
+        if not _is_lone_call(conv) or given["training"] or given["running_var"] is None:
+            continue
+        transposed = name_of(conv) == "conv_transpose2d"
+        weight, bias, groups = (bind(conv)[key] for key in ("weight", "bias", "groups"))
+        if transposed and groups != 1:
+            continue
+        sources = [weight, bias, *(given[key] for key in ("running_mean", "running_var", "weight", "bias"))]
+        if any(source is not None and source.op != "get_attr" for source in sources):
+            continue
+        w, b, mean, var, gain, shift = (_tensor(module, source) for source in sources)
+        folded = fuse_conv_bn_weights(w, b, mean, var, given["eps"], gain, shift, transposed)  # type: ignore[arg-type]
+        names = [f"folded_{norm.name}_{part}" for part in ("weight", "bias")]
+        with module.graph.inserting_before(conv):
+            nodes: list[fx.Node] = []
+            for name, tensor in zip(names, folded, strict=True):
+                module.register_parameter(name, nn.Parameter(tensor.detach(), requires_grad=False))
+                nodes.append(module.graph.get_attr(name))
+        conv.args = (conv.args[0], *nodes, *conv.args[3:])
+        norm.replace_all_uses_with(conv)
+        module.graph.erase_node(norm)
+    module.graph.eliminate_dead_code(is_impure_node=lambda node: node.op != "get_attr")
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return module
+
+
+def _is_lone_call(node: object) -> TypeGuard[fx.Node]:
+    if not isinstance(node, fx.Node) or node.op != "call_function" or node.kwargs or len(node.users) > 1:
+        return False
+    return name_of(node) in ("conv2d", "conv_transpose2d") and len(node.args) > 1
+
+
+def _tensor(module: fx.GraphModule, node: fx.Node | None) -> Tensor | None:
+    if node is None:
+        return None
+    parent, _, name = str(node.target).rpartition(".")
+    return cast("Tensor", getattr(module.get_submodule(parent), name))
 
 
 def _folds(conv: nn.Module, norm: nn.Module) -> bool:

@@ -87,6 +87,8 @@ _SAME_MEANING = {
     "absolute": "abs",
     "swapaxes": "transpose",
     "_to_copy": "to",
+    "split_with_sizes": "split",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
 }
 # "name=default"; a name alone is required. The order is torch's own.
 _SIGNATURES = {
@@ -128,6 +130,8 @@ _SHARED = {
     "max_pool2d_with_indices": "max_pool2d",
     "tensor_split": "chunk",
 }
+# ATen takes its arguments in another order than torch.nn.functional; the flag decides whose statistics count.
+_ATEN_NORMS = {"batch_norm": "training", "instance_norm": "use_input_stats"}
 _UPSAMPLE_MODES = {
     "upsample_nearest2d": "nearest",
     "_upsample_nearest_exact2d": "nearest-exact",
@@ -189,13 +193,15 @@ def bind(node: fx.Node) -> dict[str, Any]:
     if bare in _UPSAMPLE_MODES:
         align = bool(args[2]) if "linear" in bare or "cubic" in bare else None
         given = {"input": args[0], "mode": _UPSAMPLE_MODES[bare], "align_corners": align}
+        if str(node.target).endswith(".vec"):
+            given["scale_factor"] = args[-1] if len(args) > 2 else None
         return _filled("interpolate", (), given)
     if bare in ("reflection_pad2d", "replication_pad2d"):
         return {"input": args[0], "pad": args[1], "mode": bare.split("_")[0].replace("ion", ""), "value": None}
     if bare == "constant_pad_nd":
         return _filled("pad", args[:2], {"mode": "constant", "value": args[2] if len(args) > 2 else 0})
-    if bare == "batch_norm" and isinstance(node.target, _OVERLOAD):
-        order = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+    if bare in _ATEN_NORMS and isinstance(node.target, _OVERLOAD):
+        order = ("input", "weight", "bias", "running_mean", "running_var", _ATEN_NORMS[bare], "momentum", "eps")
         return dict(zip(order, args, strict=False))
     if bare.startswith("dropout") and len(args) == 3 and isinstance(node.target, _OVERLOAD):
         return {"input": args[0], "p": args[1], "training": args[2]}

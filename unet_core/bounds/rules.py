@@ -29,7 +29,7 @@ def _operator(call: Call) -> Operator:
     try:
         if call.name in calls.GLOBAL:
             raise RefusalError(calls.GLOBAL[call.name])
-        rule = _RULES.get(call.name)
+        rule = RULES.get(call.name)
         if rule is None:
             raise RefusalError(f"{call.name} is not an operation whose bounds are known")
         return rule(call, calls.bind(call.node))
@@ -37,7 +37,7 @@ def _operator(call: Call) -> Operator:
         return call.unbounded(str(refusal))
 
 
-_RULES: dict[str, Callable[[Call, dict[str, Any]], Operator]] = {
+RULES: dict[str, Callable[[Call, dict[str, Any]], Operator]] = {
     **dict.fromkeys(calls.POINTWISE, pixelwise.pointwise),
     **dict.fromkeys(calls.ALONG, pixelwise.along),
     **dict.fromkeys(("dropout", "dropout2d", "alpha_dropout", "feature_dropout"), pixelwise.dropout),

@@ -90,7 +90,12 @@ def interpolate(call: Call, args: dict[str, Any]) -> Operator:
     before, after = call.spatial[0].meta["shape"][2:], call.node.meta["shape"][2:]
     if before == after:
         return call.make("identity")
-    axes = [_resampled(mode, Fraction(after[i], before[i])) for i in (0, 1)]
+    factors = [Fraction(after[i], before[i]) for i in (0, 1)]
+    given = args["scale_factor"]
+    asked = list(given) if isinstance(given, (tuple, list)) else [given, given]
+    if given is not None and not args["recompute_scale_factor"] and asked != [float(factor) for factor in factors]:
+        raise RefusalError(f"interpolation by {asked} places pixels otherwise than its extents do")
+    axes = [_resampled(mode, factor) for factor in factors]
     made = call.make("resample", (axes[0], axes[1]), args)
     if not args["align_corners"]:
         return made

@@ -1,0 +1,83 @@
+"""The calls that an exported program may make.
+
+Anything that names a function by a string can name the wrong one (`aten::from_file` opens files), so a program may
+call the operations that bounds inference knows, arithmetic on extents, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import fx
+from torch.nn import functional
+
+from unet_core.bounds.calls import GLOBAL, name_of
+from unet_core.bounds.rules import RULES
+from unet_core.errors import BundleError
+
+Target = Callable[..., Any]
+
+_ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
+_ARITHMETIC: dict[str, Target] = {
+    **{
+        f"_operator.{name}": getattr(operator, name)
+        for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge")
+    },
+    **{f"math.{name}": getattr(math, name) for name in ("trunc", "ceil", "floor")},
+    **{f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")},
+    "torch.ops.aten.sym_size.int": torch.ops.aten.sym_size.int,
+}
+ITEM = "item"
+"""Picks one of the tensors that a call returned."""
+
+_CHECKS = re.compile(r"torch\.ops\.aten\.(_assert_\w+|sym_constrain_range\w*)\.\w+")
+_MAKERS = frozenset({"zeros_like", "ones_like", "full_like", "lift_fresh_copy"})
+
+
+def target_of(op: str) -> Target:
+    """The function that `op` names; raises BundleError for one that isn't known to be harmless."""
+    if op == ITEM:
+        return operator.getitem
+    if op in _ARITHMETIC:
+        return _ARITHMETIC[op]
+    named = _ATEN.fullmatch(op)
+    packet = getattr(torch.ops.aten, named[1], None) if named else None
+    if named is None or packet is None or named[2] not in packet.overloads():
+        raise _refusal(op)
+    target = getattr(packet, named[2])
+    probe = fx.Graph().call_function(target)
+    name = name_of(probe)
+    if name not in RULES and name not in GLOBAL and named[1] not in _MAKERS:
+        raise _refusal(op)
+    return cast("Target", target)
+
+
+def idiomatic(op: str, target: Target) -> tuple[Target, dict[str, Any]]:
+    """The form of a call that later stages fuse, with the arguments that it adds."""
+    if op in ("torch.ops.aten.relu.default", "torch.ops.aten.relu_.default"):
+        return functional.relu, {"inplace": op.endswith("relu_.default")}
+    return target, {}
+
+
+def is_check(op: str) -> bool:
+    """Whether a call only compares extents with those that the program was exported for."""
+    return _CHECKS.fullmatch(op) is not None
+
+
+def writes_in_place(op: str) -> bool:
+    """Whether a call changes its first argument."""
+    named = _ATEN.fullmatch(op)
+    return named is not None and named[1].endswith("_")
+
+
+def _refusal(op: str) -> BundleError:
+    return BundleError(
+        f"the exported program calls {op!r}, which is not among the operations that overtile knows: it is not run; "
+        f"express the network in torch's convolutions, poolings, interpolations and pointwise operations, and export "
+        f"it without run_decompositions"
+    )
