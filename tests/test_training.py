@@ -353,8 +353,9 @@ def test_shipped_nuclei_model_reaches_its_figures(data_dir: Path, tmp_path: Path
         (tmp_path / kind).mkdir()
         for name in [names[0], *validation_names[::4]]:
             (tmp_path / kind / name).symlink_to(data_dir / "nuclei" / kind / name)
-    folders = {"images": tmp_path / "images", "labels": tmp_path / "labels"}
-    _, some = read_examples(DataConfig(**folders, label_kind="instances", group_by="modality"), bundle.card)
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    data = DataConfig(images=images, labels=labels, label_kind="instances", group_by="modality")
+    _, some = read_examples(data, bundle.card)
     scores = evaluate(bundle.module, bundle.card, some, stride=16)
     assert scores["all"].images == 13
     for group in ("fluorescence", "stained"):
