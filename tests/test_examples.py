@@ -202,7 +202,7 @@ def test_training_on_a_slide_holds_crops_never_the_slide(tmp_path: Path) -> None
         training, validation = read_examples(slide_data(tmp_path, side=6144), TISSUE_CARD)
         sampler = CropSampler(a_config(), training, 255.0)
         batches = [sampler.batch(step) for step in range(6)]
-        evaluate(build("unet", TISSUE_CARD.parameters), TISSUE_CARD, validation[:4], stride=4)
+        evaluate(build("unet", TISSUE_CARD.parameters), TISSUE_CARD, validation[:4])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -227,7 +227,7 @@ def test_slide_of_polygons_and_slide_of_labels_train_the_same_network(tmp_path: 
         data = slide_data(tmp_path, labels)
         trainer = Trainer(a_config(), TISSUE_CARD, *read_examples(data, TISSUE_CARD), tmp_path / labels[:3])
         assert trainer.run().step == 4
-        networks.append(trainer.network.state_dict())
+        networks.append(trainer.learner.network.state_dict())
     for name, tensor in networks[0].items():
         assert torch.equal(tensor, networks[1][name]), name
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from discs import CARD, a_config, a_trainer, discs
 from PIL import Image
 
 from flows.examples import read_examples
@@ -18,26 +18,14 @@ from flows.recipe import DataConfig, read_recipe
 from flows.train import train
 from unet_core import losses, metrics
 from unet_core.augmentation import CropSampler, draw_crop
-from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle
+from unet_core.bundle import load_bundle
 from unet_core.data import Example, check_examples, in_validation, modality
 from unet_core.errors import TrainingError
 from unet_core.evaluation import evaluate
-from unet_core.recipe import TrainingConfig, Variation
+from unet_core.recipe import Variation
 from unet_core.training import CHECKPOINT_NAME, Trainer
 
 RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "nuclei.toml"
-CARD = ModelCard(
-    name="discs",
-    description="bright discs on a dark, noisy ground",
-    architecture="unet",
-    parameters={"bands": 1, "classes": 1, "first_channels": 4, "depth": 2},
-    bands=("gray",),
-    dtype="uint8",
-    classes=(ClassInfo("background", "#000000"), ClassInfo("disc", "#56b4e9")),
-    decision=Decision("threshold", (0.5,)),
-    normalization=Normalization((64.0,), (64.0,)),
-    license="Apache-2.0",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -49,43 +37,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def discs(count: int, seed: int) -> list[Example]:
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:48, :40]
-    examples: list[Example] = []
-    for index in range(count):
-        labels_HW = np.zeros((48, 40), bool)
-        for _ in range(3):
-            labels_HW |= (y - random.uniform(0, 48)) ** 2 + (x - random.uniform(0, 40)) ** 2 < random.uniform(20, 90)
-        image_HW = np.where(labels_HW, 170, 70) + random.normal(0, 25, labels_HW.shape)
-        image_HWN = image_HW.clip(0, 255).astype(np.uint8)[..., None]
-        examples.append(Example(str(index), image_HWN, labels_HW.astype(np.uint8)))
-    return examples
-
-
-def a_config(**changes: Any) -> TrainingConfig:
-    fields: dict[str, Any] = {
-        "steps": 60,
-        "batch": 4,
-        "tile_px": 32,
-        "learning_rate": 1e-2,
-        "warmup_steps": 5,
-        "average_decay": 0.9,
-        "groups": {"all": Variation(scale=(0.8, 1.25), gain=0.1, blur_px=0.5, noise=0.05)},
-        "validate_every": 20,
-        "checkpoint_every": 10,
-    }
-    return TrainingConfig(**(fields | changes))
-
-
-def a_trainer(folder: Path, **changes: Any) -> Trainer:
-    return Trainer(a_config(**changes), CARD, discs(8, seed=1), discs(4, seed=2), folder)
-
-
 def test_training_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:
     progress = a_trainer(tmp_path).run()
     bundle = load_bundle(tmp_path / "bundle")
-    score = evaluate(bundle.module, bundle.card, discs(4, seed=2), stride=4)["all"]
+    score = evaluate(bundle.module, bundle.card, discs(4, seed=2))["all"]
     assert score.mean_iou > 0.8
     assert score.mean_iou == progress.best_iou == bundle.card.training["validation"]["all"]["mean_iou"]
     assert bundle.card.training["training_images"] == {"all": 8}
@@ -102,7 +57,7 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, precision: s
         parts = a_trainer(tmp_path / "parts", precision=precision)
         parts.run(until)
     assert parts.progress == whole.progress
-    for one, other in ((whole.network, parts.network), (whole.average, parts.average)):
+    for one, other in ((whole.learner.network, parts.learner.network), (whole.learner.average, parts.learner.average)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
     weights = [tmp_path / run / "bundle" / "weights.safetensors" for run in ("whole", "parts")]
@@ -119,8 +74,8 @@ def test_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path) -> Non
     killed = a_trainer(tmp_path / "killed")
     assert killed.progress.step == 20
     killed.run(30)
-    for name, tensor in whole.network.state_dict().items():
-        assert torch.equal(tensor, killed.network.state_dict()[name]), name
+    for name, tensor in whole.learner.network.state_dict().items():
+        assert torch.equal(tensor, killed.learner.network.state_dict()[name]), name
 
 
 def test_training_may_grow_longer_until_its_rate_falls(tmp_path: Path) -> None:
@@ -149,11 +104,11 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     trainer = a_trainer(tmp_path)
     trainer.run(10)
     saved = (tmp_path / CHECKPOINT_NAME).read_bytes()
-    monkeypatch.setattr(trainer.loss, "forward", lambda logits, _targets: logits.mean() * float("nan"))
+    monkeypatch.setattr(trainer.learner.loss, "forward", lambda outputs, *_: outputs[0].mean() * float("nan"))
     with pytest.raises(TrainingError, match="step 10: the loss is nan"):
         trainer.run()
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == saved
-    assert all(bool(torch.isfinite(value).all()) for value in trainer.network.state_dict().values())
+    assert all(bool(torch.isfinite(value).all()) for value in trainer.learner.network.state_dict().values())
 
 
 def test_crop_follows_from_its_generator_and_keeps_labels_on_their_pixels() -> None:
@@ -356,7 +311,7 @@ def test_shipped_nuclei_model_reaches_its_figures(data_dir: Path, tmp_path: Path
     images, labels = tmp_path / "images", tmp_path / "labels"
     data = DataConfig(images=images, labels=labels, label_kind="instances", group_by="modality")
     _, some = read_examples(data, bundle.card)
-    scores = evaluate(bundle.module, bundle.card, some, stride=16)
+    scores = evaluate(bundle.module, bundle.card, some)
     assert scores["all"].images == 13
     for group in ("fluorescence", "stained"):
         assert scores[group].mean_iou == pytest.approx(claimed[group]["mean_iou"], abs=0.08), group

@@ -9,70 +9,107 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from unet_core import metrics
-from unet_core.card import ModelCard, Normalization
+from unet_core.card import ModelCard
 from unet_core.data import Annotated
-from unet_core.predictor import decide
+from unet_core.decision import decide
+from unet_core.instances import Matches, match_labels
+from unet_core.output_grid import OutputGrid
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Agreement over a set of images: the foreground classes' means per image, averaged over the images."""
+    """Agreement over a set of images: the foreground classes' means per image, averaged over the images.
+
+    `average_precision` is that of objects, as `unet_core.instances` counts them, averaged over the intersections
+    over union 0.5 to 0.95; `ap50` counts objects that overlap by more than one half.
+    """
 
     images: int
     mean_iou: float
     mean_dice: float
     precision: float
     recall: float
+    average_precision: float
+    ap50: float
 
 
-def evaluate(module: nn.Module, card: ModelCard, examples: Sequence[Annotated], stride: int = 16) -> dict[str, Score]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreement:
+    """How one image's predicted labels agree with its true ones."""
+
+    name: str
+    group: str
+    confusion: NDArray[np.int64]
+    matches: Matches
+
+    @property
+    def iou(self) -> float:
+        """The foreground classes' mean; NaN where neither side holds any."""
+        return _mean_or_nan(metrics.iou(self.confusion)[1:])
+
+
+def evaluate(
+    module: nn.Module, card: ModelCard, examples: Sequence[Annotated], grid: OutputGrid | None = None
+) -> dict[str, Score]:
     """Scores under `"all"` and per group. Each image is labelled in one float32 pass at its full size."""
-    confusions = [_confusion(module, card, example, stride) for example in examples]
-    groups = {"all": confusions}
-    for example, confusion in zip(examples, confusions, strict=True):
-        if example.group != "all":
-            groups.setdefault(example.group, []).append(confusion)
+    found = OutputGrid.of(module, len(card.bands)) if grid is None else grid
+    return scores([agreement(module, card, example, found) for example in examples])
+
+
+def scores(agreements: Sequence[Agreement]) -> dict[str, Score]:
+    """The scores of all images, under `"all"`, and of each group."""
+    groups = {"all": list(agreements)}
+    for each in agreements:
+        if each.group != "all":
+            groups.setdefault(each.group, []).append(each)
     return {name: _score(members) for name, members in groups.items()}
 
 
-def whole_image_labels(module: nn.Module, card: ModelCard, image_HWN: NDArray[Any], stride: int) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of one pass over the image, mirrored at its right and bottom up to the stride."""
-    height, width = image_HWN.shape[:2]
-    margin = ((0, -height % stride), (0, -width % stride), (0, 0))
-    image_HWN = np.pad(image_HWN, margin, mode="reflect")
-    with torch.inference_mode():
-        image_1NHW = torch.from_numpy(image_HWN.astype(np.float32)).permute(2, 0, 1)[None]
-        logits_1CHW = module.eval()(normalized(image_1NHW, card.normalization))
-        return decide(logits_1CHW, card.decision)[0, :height, :width].numpy()
-
-
-def normalized(images_NCHW: Tensor, normalization: Normalization) -> Tensor:
-    """Float images in raw units, normalised per band, channels last in memory."""
-    mean, std = (torch.tensor(each).reshape(1, -1, 1, 1) for each in (normalization.mean, normalization.std))
-    return ((images_NCHW - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def _confusion(module: nn.Module, card: ModelCard, example: Annotated, stride: int) -> NDArray[np.int64]:
+def agreement(module: nn.Module, card: ModelCard, example: Annotated, grid: OutputGrid) -> Agreement:
+    """How well the network labels one image, on the grid of its output."""
     whole = example.whole()
-    predicted_HW = whole_image_labels(module, card, whole.image_HWN, stride)
-    return metrics.confusion_matrix(whole.labels_HW, predicted_HW, len(card.classes))
+    predicted_HW = whole_image_labels(module, card, whole.image_HWN, grid)
+    labels_HW = grid.finer(whole.labels_HW)
+    instances_HW = None if whole.instances_HW is None else grid.finer(whole.instances_HW)
+    classes = len(card.classes)
+    return Agreement(
+        example.name,
+        example.group,
+        metrics.confusion_matrix(labels_HW, predicted_HW, classes),
+        match_labels(labels_HW, predicted_HW, classes, instances_HW),
+    )
 
 
-def _score(confusions: Sequence[NDArray[np.int64]]) -> Score:
+def whole_image_labels(
+    module: nn.Module, card: ModelCard, image_HWN: NDArray[Any], grid: OutputGrid
+) -> NDArray[np.uint8]:
+    """Labels of one pass over the image, mirrored as the network needs it; `(H, W)`, or finer as its output is."""
+    with torch.inference_mode():
+        logits_1CHW = grid.run(module.eval(), image_HWN, card.normalization)
+        return decide(logits_1CHW, card.decision)[0].cpu().numpy()
+
+
+def _score(agreements: Sequence[Agreement]) -> Score:
     def mean(metric: metrics.Metric) -> float:
-        per_image = [_mean_or_nan(metric(confusion)[1:]) for confusion in confusions]
-        return round(_mean_or_nan(np.array(per_image)), 4)
+        return _mean([_mean_or_nan(metric(each.confusion)[1:]) for each in agreements])
 
+    precisions = [each.matches.precision() for each in agreements]
     return Score(
-        images=len(confusions),
+        images=len(agreements),
         mean_iou=mean(metrics.iou),
         mean_dice=mean(metrics.dice),
         precision=mean(metrics.precision),
         recall=mean(metrics.recall),
+        average_precision=_mean([float(each.mean()) for each in precisions]),
+        ap50=_mean([float(each[0]) for each in precisions]),
     )
+
+
+def _mean(per_image: Sequence[float]) -> float:
+    return round(_mean_or_nan(np.array(per_image)), 4)
 
 
 def _mean_or_nan(values: NDArray[np.float64]) -> float:

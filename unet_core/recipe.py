@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
@@ -43,32 +44,60 @@ class Variation(BaseModel):
         return self
 
 
-class TrainingConfig(BaseModel):
-    """One training. The rate warms up, stays, and falls to zero over the last `decay_share` of the steps.
+class Border(BaseModel):
+    """The border-weight map's w0 and sigma (in px), and whether it balances the classes: `unet_core.border`."""
 
-    With such a trapezoid (Hu 2024, arXiv:2404.06395) a training can be made longer, and resumed, before its
-    decay begins: everything up to there doesn't depend on `steps`.
+    model_config = _CONFIG
+
+    w0: NonNegativeFloat = 10.0
+    sigma: Annotated[float, Field(gt=0, le=100)] = 5.0
+    balance: bool = False
+
+
+class TrainingConfig(BaseModel):
+    """One training.
+
+    `batch` crops make one step of the optimizer; they are split evenly over the processes, and by each over
+    `accumulate` passes. `weight_decay` is decoupled with `adamw` (Loshchilov and Hutter 2019) and an L2 term of
+    the loss with `adam` and `sgd`. After warming up the rate follows the `schedule`: it stays (`constant`), falls
+    along a `cosine` (Loshchilov and Hutter 2017), or stays and falls to zero over the last `decay_share` of the
+    steps (`trapezoid`, Hu 2024, arXiv:2404.06395). A training can be made longer, and resumed, as long as no
+    rate of a step already done depends on `steps`.
+
+    `head_weights` are those of a deeply supervised network's heads, in the order of its `supervised`, equal by
+    default; `guidance` weighs UNet 3+'s classification. `border` weighs pixels by their examples' instances.
+    The training ends early where `patience` validations in a row bring no better mean IoU.
     """
 
     model_config = _CONFIG
 
     steps: PositiveInt
     batch: PositiveInt = 8
+    accumulate: PositiveInt = 1
     tile_px: PositiveInt = 256
     seed: Annotated[int, Field(ge=0)] = 0
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     weight_decay: NonNegativeFloat = 1e-2
+    schedule: Literal["trapezoid", "cosine", "constant"] = "trapezoid"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     gradient_norm: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     loss: str = "dice_bce"
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
+    head_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    guidance: NonNegativeFloat = 1.0
+    border: Border | None = None
     groups: Annotated[dict[str, Variation], Field(min_length=1)]
     validate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 100
+    patience: PositiveInt | None = None
     threads: PositiveInt | None = None
+    loaders: Annotated[int, Field(ge=0, le=64)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
     def _crops_do_not_fold(self) -> TrainingConfig:
@@ -82,11 +111,18 @@ class TrainingConfig(BaseModel):
 
     @property
     def decay_start(self) -> int:
-        """The step at which the learning rate begins to fall."""
+        """The step at which a trapezoid's learning rate begins to fall."""
         return int(self.steps * (1 - self.decay_share))
 
     def rate_at(self, step: int) -> float:
         """The learning rate of one step, counted from 0."""
         rising = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        falling = min(1.0, (self.steps - step) / (self.steps - self.decay_start))
-        return self.learning_rate * rising * falling
+        return self.learning_rate * rising * self._share_at(step)
+
+    def _share_at(self, step: int) -> float:
+        if self.schedule == "trapezoid":
+            return min(1.0, (self.steps - step) / (self.steps - self.decay_start))
+        if self.schedule == "cosine":
+            done = max(0, step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+            return (1 + math.cos(math.pi * min(1.0, done))) / 2
+        return 1.0

@@ -9,51 +9,57 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from unet_core.augmentation import CropSampler
-from unet_core.bounds import footprint
-from unet_core.bundle import save_bundle
+from unet_core.border import border_weights
+from unet_core.bundle import load_bundle, save_bundle
 from unet_core.card import ModelCard
-from unet_core.data import Annotated, check_examples, check_measurable, count_groups
+from unet_core.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
+from unet_core.data import Annotated, Example, check_examples, check_measurable, count_groups
 from unet_core.errors import TrainingError
-from unet_core.evaluation import evaluate, normalized
-from unet_core.losses import build_loss, one_hot_targets
-from unet_core.models import build
+from unet_core.evaluation import evaluate
+from unet_core.feed import Feed
+from unet_core.learner import Learner, head_count
+from unet_core.models.unetpp import UNetPlusPlus
+from unet_core.processes import Processes
 from unet_core.recipe import TrainingConfig
+
+__all__ = ["BUNDLE_NAME", "CHECKPOINT_NAME", "Progress", "Trainer"]
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_NAME = "checkpoint.pt"
 BUNDLE_NAME = "bundle"
 _FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+# Part of what a checkpoint must agree on: the version of the arithmetic that turns a recipe into steps.
+_MATHS_VERSION = 2
 # What a resumed training may change: none of these alters a step that is already done.
-_FREE_FIELDS = {"steps", "validate_every", "checkpoint_every", "threads"}
+_FREE_FIELDS = {"steps", "validate_every", "checkpoint_every", "threads", "patience", "loaders", "device"}
 _LABEL_FIELDS = {"architecture", "parameters", "bands", "dtype", "classes", "decision", "normalization"}
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is. `history` holds one entry per validation."""
+    """How far a training is. `history` holds one entry per validation, `losses` one number per step."""
 
     step: int = 0
     best_iou: float = -1.0
     best_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def is_stale(self, patience: int | None) -> bool:
+        """Whether as many validations as that, in a row and to the last, brought nothing better."""
+        return patience is not None and sum(entry["step"] > self.best_step for entry in self.history) >= patience
 
 
 class Trainer:
-    """One training: its network, optimizer, running weight average and folder.
+    """One training: its learner, its examples and its folder.
 
     The folder gets `checkpoint.pt`, which continues it, and `bundle/`: the averaged weights with the best
     mean foreground IoU on the validation examples so far, with the measured figures on its card. Raises
@@ -72,146 +78,106 @@ class Trainer:
         check_examples(validation, card)
         check_measurable(validation)
         self.config, self.card, self.folder = config, card, folder
-        self.training, self.validation = training, validation
-        self.sampler = CropSampler(config, training, _FULL_SCALE[card.dtype])
+        self.training, self.validation = _weighted(training, config), validation
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        network = build(card.architecture, card.parameters)
-        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.average = build(card.architecture, card.parameters).eval()
-        self.average.load_state_dict(self.network.state_dict())
-        self.stride = _stride(self.average, config.tile_px, len(card.bands))
-        self.loss = build_loss(config.loss, config.loss_parameters)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.processes = Processes.joined()
+        self.learner = Learner(config, card, self.processes)
+        loaders = config.loaders if config.loaders is not None else 4 * (self.learner.device.type == "cuda")
+        sampler = CropSampler(config, self.training, _FULL_SCALE[card.dtype])
+        self.feed = Feed(sampler, self.processes, loaders)
         self.progress = Progress()
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / CHECKPOINT_NAME).exists():
-            self._restore()
+        self._restore()
 
-    def run(self, until: int | None = None) -> Progress:
-        """Train up to step `until` (default: to the end), then return how it went.
+    def run(self, until: int | None = None, heard: Callable[[Progress], None] | None = None) -> Progress:
+        """Train up to step `until` (default: to the end), then return how it went; `heard` is told after each step.
 
         Raises TrainingError where the loss or a gradient is not finite; the last checkpoint stays as it was.
         """
-        last = self.config.steps if until is None else min(until, self.config.steps)
-        clock, first, losses = time.monotonic(), self.progress.step, list[float]()
-        while self.progress.step < last:
-            losses.append(self._step())
-            step = self.progress.step
-            due = step == self.config.steps
-            if due or step % self.config.validate_every == 0:
+        config, progress = self.config, self.progress
+        last = config.steps if until is None else min(until, config.steps)
+        while progress.step < last and not progress.is_stale(config.patience):
+            progress.losses.append(self.learner.learn(progress.step, self.feed.take(progress.step)))
+            progress.step += 1
+            if progress.step == config.steps or progress.step % config.validate_every == 0:
                 self._validate()
-            if due or step == last or step % self.config.checkpoint_every == 0:
+            ends = progress.step == last or progress.is_stale(config.patience)
+            if ends or progress.step % config.checkpoint_every == 0:
                 self._save()
-                rate = (step - first) / (time.monotonic() - clock)
-                minutes = (self.config.steps - step) / rate / 60
-                logger.info(
-                    "step %d of %d, loss %.4f, %.2f steps/s, %.1f min left",
-                    step, self.config.steps, float(np.mean(losses)), rate, minutes,
-                )  # fmt: skip
-                losses.clear()
-        return self.progress
-
-    def _step(self) -> float:
-        """One step of the optimizer; the batch is a function of the seed and the step's number."""
-        config, step = self.config, self.progress.step
-        crops = self.sampler.batch(step)
-        self.network.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.rate_at(step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits_NCHW = self.network(normalized(crops.image_NHW, self.card.normalization))
-        targets_NCHW = one_hot_targets(crops.labels_HW, self.card.outputs, self.card.decision.rule)
-        loss = self.loss(logits_NCHW.float(), targets_NCHW)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_norm)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            raise TrainingError(
-                f"step {step}: the loss is {loss.item()} and its gradient {norm.item()}, so the weights would be "
-                f"lost; the last good checkpoint is kept in {str(self.folder)!r}: lower learning_rate and resume"
-            )
-        self.optimizer.step()
-        self._follow(step)
-        self.progress.step = step + 1
-        return loss.item()
-
-    @torch.no_grad()
-    def _follow(self, step: int) -> None:
-        """Move the average towards the network, faster at first: it must not remember the random start."""
-        weight = 1 - min(self.config.average_decay, (1 + step) / (10 + step))
-        for mean, current in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(current, weight)
-            else:
-                mean.copy_(current)
+            if heard is not None and self.processes.leads:
+                heard(progress)
+        self.feed.close()
+        if self.processes.leads and (progress.step == config.steps or progress.is_stale(config.patience)):
+            self._finish()
+        self.processes.share(None)
+        return progress
 
     def _validate(self) -> None:
         """Score the average; where it is the best so far, write it as the bundle, figures on its card."""
-        evaluated = evaluate(self.average, self.card, self.validation, self.stride)
-        scores = {name: asdict(s) for name, s in evaluated.items()}
-        step, mean_iou = self.progress.step, scores["all"]["mean_iou"]
-        self.progress.history.append({"step": step, **scores})
-        logger.info("step %d: mean foreground IoU %s", step, {n: s["mean_iou"] for n, s in scores.items()})
-        if mean_iou > self.progress.best_iou:
-            self.progress.best_iou, self.progress.best_step = mean_iou, step
-            save_bundle(self.folder / BUNDLE_NAME, self._card_with(scores), self.average)
+        progress = self.progress
+        if self.processes.leads:
+            evaluated = evaluate(self.learner.average, self.card, self.validation, self.learner.grid)
+            scores = {name: asdict(score) for name, score in evaluated.items()}
+            progress.history.append({"step": progress.step, **scores})
+            logger.info("step %d: mean foreground IoU %s", progress.step, {n: s["mean_iou"] for n, s in scores.items()})
+            mean_iou = scores["all"]["mean_iou"]
+            if mean_iou > progress.best_iou:
+                progress.best_iou, progress.best_step = mean_iou, progress.step
+                save_bundle(self.folder / BUNDLE_NAME, self._card_with(scores), self.learner.average)
+        progress.history, progress.best_iou, progress.best_step = self.processes.share(
+            (progress.history, progress.best_iou, progress.best_step)
+        )
+
+    def _finish(self) -> None:
+        """Add to the best bundle's card how the training ended, and what each level of a UNet++ reaches alone."""
+        bundle, progress = load_bundle(self.folder / BUNDLE_NAME), self.progress
+        facts: dict[str, Any] = {
+            "steps": progress.step,
+            "ended": "after all steps"
+            if progress.step == self.config.steps
+            else f"early: {self.config.patience} validations in a row brought no better mean IoU",
+        }
+        if isinstance(bundle.module, UNetPlusPlus) and head_count(bundle.module) > 1:
+            levels = range(1, bundle.module.level + 1)
+            pruned = {level: evaluate(bundle.module.pruned(level), self.card, self.validation) for level in levels}
+            facts["pruned"] = {f"L{level}": asdict(scores["all"]) for level, scores in pruned.items()}
+        card = bundle.card.model_copy(update={"training": {**bundle.card.training, **facts}})
+        save_bundle(self.folder / BUNDLE_NAME, card, bundle.module)
 
     def _card_with(self, scores: Mapping[str, Any]) -> ModelCard:
+        recent = self.progress.losses[-100:]
         facts = {
             "training_images": count_groups(self.training),
             "validation": dict(scores),
             "step": self.progress.step,
+            "loss": round(sum(recent) / len(recent), 5),
             "selection": "averaged weights of the step with the best mean IoU on these validation images",
             "config": self.config.model_dump(mode="json"),
+            "hardware": f"{self.processes.count} process(es) on {self.learner.device.type}, torch {torch.__version__}",
         }
         return self.card.model_copy(update={"training": {**self.card.training, **facts}})
 
     def _save(self) -> None:
-        state: dict[str, Any] = {
-            "identity": self._identity(),
-            "decay_start": self.config.decay_start,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "torch_random": torch.get_rng_state(),
-            "progress": asdict(self.progress),
-        }
-        written = self.folder / f"{CHECKPOINT_NAME}.new"
-        torch.save(state, written)
-        written.replace(self.folder / CHECKPOINT_NAME)
+        if self.processes.leads:
+            state = {"identity": self._identity(), "steps": self.config.steps, "progress": asdict(self.progress)}
+            write_checkpoint(self.folder, {**state, **self.learner.state()})
 
     def _restore(self) -> None:
         """Take up the folder's checkpoint, unless it belongs to a different training."""
-        path, config = self.folder / CHECKPOINT_NAME, self.config
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            raise TrainingError(f"checkpoint {str(path)!r} can't be read: {error}; use another folder") from error
-        here, there = self._identity(), state["identity"]
-        differing = [
-            f"{name} {there.get(name)!r} is now {here[name]!r}" for name in here if here[name] != there.get(name)
-        ]
-        if differing:
+        state = read_checkpoint(self.folder, self._identity())
+        if state is None:
+            return
+        progress, before = Progress(**state["progress"]), self.config.model_copy(update={"steps": state["steps"]})
+        if any(before.rate_at(step) != self.config.rate_at(step) for step in range(progress.step)):
             raise TrainingError(
-                f"folder {str(self.folder)!r} holds a different training ({'; '.join(differing)}): "
-                "use another folder or the same recipe and data"
+                f"the training in {str(self.folder)!r} is at step {progress.step} of {before.steps}, and the learning "
+                "rates of steps already done depend on that length: it can't change any more; keep steps as they were"
             )
-        progress = Progress(**state["progress"])
-        if progress.step > min(config.decay_start, state["decay_start"]) and config.decay_start != state["decay_start"]:
-            raise TrainingError(
-                f"the training in {str(self.folder)!r} is at step {progress.step}, its learning rate falls from step "
-                f"{state['decay_start']}: its length can't change any more; keep steps as they were"
-            )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_random"])
+        self.learner.take_up(state)
         self.progress = progress
-        logger.info("continuing after step %d", progress.step)
+        if self.processes.leads:
+            logger.info("continuing after step %d", progress.step)
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be continued."""
@@ -220,15 +186,26 @@ class Trainer:
             **self.config.model_dump(mode="json", exclude=_FREE_FIELDS),
             **self.card.model_dump(mode="json", include=_LABEL_FIELDS),
             "images": hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
+            "processes": self.processes.count,
+            "maths": _MATHS_VERSION,
         }
 
 
-def _stride(network: nn.Module, tile_px: int, bands: int) -> int:
-    """The grid on which the network's input sides must lie; TrainingError where a crop's side doesn't."""
-    stride = math.lcm(*footprint(network, bands).stride)
-    if tile_px % stride:
-        raise TrainingError(
-            f"tile_px {tile_px} is not a multiple of the network's stride {stride}: the network can't take such "
-            f"crops; use {-(-tile_px // stride) * stride}"
-        )
-    return stride
+def _weighted(examples: Sequence[Annotated], config: TrainingConfig) -> Sequence[Annotated]:
+    """The examples with the border map's weights, where the recipe asks for it; those that have weights keep them."""
+    if config.border is None:
+        return examples
+    w0, sigma, balance = config.border.w0, config.border.sigma, config.border.balance
+    weighted: list[Annotated] = []
+    for example in examples:
+        if not isinstance(example, Example) or example.weights_HW is None:
+            if not isinstance(example, Example) or example.instances_HW is None:
+                raise TrainingError(
+                    f"border needs to know the single objects, and the labels of {example.name} name classes only: "
+                    'give instance labels (label_kind = "instances") or drop border'
+                )
+            weights_HW = border_weights(example.instances_HW, w0, sigma, balance=balance)
+            weighted.append(replace(example, weights_HW=weights_HW))
+        else:
+            weighted.append(example)
+    return weighted

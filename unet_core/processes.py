@@ -1,0 +1,108 @@
+"""Several processes that train one network, one per GPU, through torch's DistributedDataParallel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import distributed, multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from unet_core.errors import TrainingError, UnetCoreError
+
+_EXIT_TOLD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those that train together; rank 0 validates, writes and speaks."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def joined(cls) -> Processes:
+        """The processes of this training: those of `launch`, or of torchrun, or this one alone."""
+        if not distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            distributed.init_process_group(_backend())
+        if not distributed.is_initialized():
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def device(self, wanted: str) -> torch.device:
+        """The device of this process: its own GPU, or the CPU. Raises TrainingError where there is none."""
+        gpus = torch.cuda.device_count()
+        if wanted == "cpu" or (wanted == "auto" and not gpus):
+            return torch.device("cpu")
+        if not gpus:
+            raise TrainingError("device 'cuda' is asked for and torch sees no GPU: install a CUDA build, or use cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", str(self.rank))) % gpus)
+
+    def mean(self, value: float) -> float:
+        """The mean over all processes, in each of them."""
+        if self.count == 1:
+            return value
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        total = torch.tensor(value, dtype=torch.float64, device=device)
+        distributed.all_reduce(total)
+        return total.item() / self.count
+
+    def share(self, value: Any) -> Any:
+        """What rank 0 holds, in each process; also waits for it."""
+        if self.count == 1:
+            return value
+        held = [value]
+        distributed.broadcast_object_list(held)
+        return held[0]
+
+
+def gpu_count() -> int:
+    """How many GPUs torch sees here."""
+    return torch.cuda.device_count()
+
+
+def launch(work: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+    """Run `work(*arguments)` in `count` processes of this machine that train together, and wait for all.
+
+    They meet through a file and talk over the loopback interface: nothing listens beyond this machine. An error
+    of the project's own in one of them ends all, and is raised here as TrainingError.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            multiprocessing.start_processes(
+                _enter, args=(work, arguments, count, folder), nprocs=count, start_method="spawn"
+            )
+        except ProcessExitedException as error:
+            told = sorted(Path(folder).glob("error-*"))
+            if not told:
+                raise TrainingError(
+                    f"process {error.error_index} of {count} was lost ({error}); the last checkpoint is kept: "
+                    "run the same command again"
+                ) from error
+            raise TrainingError(told[0].read_text(encoding="utf-8")) from error
+
+
+def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], count: int, folder: str) -> None:
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, "lo")
+    distributed.init_process_group(_backend(), init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    try:
+        work(*arguments)
+    except (UnetCoreError, OSError) as error:
+        (Path(folder) / f"error-{rank}").write_text(str(error), encoding="utf-8")
+        sys.exit(_EXIT_TOLD)
+    distributed.destroy_process_group()
+
+
+def _backend() -> str:
+    return "nccl" if torch.cuda.is_available() else "gloo"
