@@ -7,6 +7,7 @@ from flows.errors import FlowError
 from tiling.errors import PlanError
 from tiling.source import ImageSource, open_source
 from unet_core.card import ModelCard, read_card
+from unet_core.facts import CardFacts, read_facts
 
 
 def check(config: SegmentConfig) -> None:
@@ -15,8 +16,14 @@ def check(config: SegmentConfig) -> None:
     Raises:
         SourceError, BundleError, PlanError, FlowError: as `prepare` would, minutes of start-up later on a cluster.
     """
+    origin = config.origin()
+    origin.expect_trust()
     with open_source(config.image) as source:
-        check_fit(source, read_card(config.model), config.level)
+        if origin.kind == "bundle":
+            check_fit(source, read_card(config.model), config.level)
+        else:
+            facts = read_facts(config.card) if config.card else CardFacts()
+            facts.expect_complete(config.model)
 
 
 def check_fit(source: ImageSource, card: ModelCard, level: int) -> None:

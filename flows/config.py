@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from unet_core.origin import Origin
+
 
 class SegmentConfig(BaseModel):
     """Segment one image."""
@@ -15,7 +17,16 @@ class SegmentConfig(BaseModel):
 
     image: Path = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")
     out: Path = Field(description="The run folder. The same folder again resumes the run.")
-    model: str = Field(default="nuclei", description="A shipped model's name or a bundle's folder.")
+    model: str = Field(
+        default="nuclei",
+        description="A shipped model's name, a bundle's folder, a .pt2, a folder of segmentation_models_pytorch, or "
+        "package.module:factory.",
+    )
+    card: Path | None = Field(
+        default=None, description="Bands, classes and normalisation of a model that is no bundle."
+    )
+    weights: Path | None = Field(default=None, description="Weights of a factory's network.")
+    trust_code: bool = Field(default=False, description="Leave to run the factory's Python code.")
     level: int = Field(default=0, ge=0, description="The pyramid level to segment; 0 is the finest.")
     core: PositiveInt | None = Field(default=None, description="Side of a tile's core in px; chosen when not given.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -35,6 +46,10 @@ class SegmentConfig(BaseModel):
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+
+    def origin(self) -> Origin:
+        """Where the model comes from."""
+        return Origin(self.model, self.weights, trust_code=self.trust_code)
 
     @property
     def approximate_halo_px(self) -> int | None:

@@ -12,6 +12,7 @@ import psutil
 
 from flows.check import check_fit
 from flows.config import SegmentConfig
+from flows.own_model import reference_of, with_bundle
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
@@ -52,6 +53,7 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
             isn't on the image's grid.
     """
     with open_source(config.image) as source:
+        config = with_bundle(config)
         bundle = load_bundle(config.model)
         check_fit(source, bundle.card, config.level)
         found = find_footprint(bundle, config)
@@ -91,7 +93,7 @@ def settle(config: SegmentConfig, workers: int, tuner: Tuner) -> Tuning:
     request = TuningRequest(
         image=config.image.resolve(),
         level=config.level,
-        model=model_reference(config.model),
+        model=absolute(config.model),
         precision=precision,
         tta=config.tta,
         core_px=core_px,
@@ -146,7 +148,7 @@ def make_card(
             pixel_size=(size.y, size.x, size.unit) if size else None,
         ),
         model=ModelRef(
-            reference=model_reference(config.model),
+            reference=reference_of(config),
             name=model.name,
             digest=bundle.digest,
             classes=tuple(ClassCard(name=item.name, color=item.color) for item in model.classes),
@@ -170,8 +172,8 @@ def make_card(
     )
 
 
-def model_reference(model: str) -> str:
-    """A folder's absolute path, so that the run finds its model from anywhere; a shipped name as it is."""
+def absolute(model: str) -> str:
+    """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.own_model import model_of
 from flows.result import TileResult
 from tiling.errors import StagingError, TilingError
 from tiling.plan import Tile
@@ -123,10 +124,10 @@ def _maths(run: Run) -> tuple[object, ...]:
 
 def _load_predictor(run: Run, device: str) -> Predictor:
     model = run.card.model
-    bundle = load_bundle(model.reference)
+    bundle = load_bundle(model_of(run))
     if bundle.digest != model.digest:
         raise BundleError(
-            f"model {model.reference} has changed since the run began: two models would share one mask; "
+            f"model {model_of(run)} has changed since the run began: two models would share one mask; "
             f"restore it, or start another run with another --out"
         )
     card = run.card

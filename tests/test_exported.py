@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from unet_core.bounds import footprint
 from unet_core.errors import BundleError
-from unet_core.exported import export, module_of, read_archive
+from unet_core.exported import module_of, read_archive
+from unet_core.exported.exporting import export
 from unet_core.fusing import fold
 
 OPEN = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}

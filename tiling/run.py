@@ -16,6 +16,9 @@ from tiling.staging import StagedTiles, remove_staged
 from tiling.stitching import LabelClass, Mask
 from tiling.storage import write_atomic
 
+BEFORE_THE_CARD = ("driver.lock", "model", "model.new")
+"""What a run folder may hold before its card is written: the driver's lock, and a model of the user's own."""
+
 
 class Run:
     """An opened run folder. Opening reads one small file; arrays open when they are asked for."""
@@ -43,10 +46,21 @@ class Run:
                     f"choose another --out, or repeat the command that made it"
                 )
             return run
-        if path.exists() and (not path.is_dir() or any(p.name != "driver.lock" for p in path.iterdir())):
-            raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")
+        cls.expect_room(path)
         write_atomic(path / "run.json", (card.model_dump_json(indent=2) + "\n").encode())
         return cls(path, card)
+
+    @staticmethod
+    def expect_room(path: Path) -> None:
+        """Refuse a folder that holds something else than a run or what comes before it.
+
+        Raises:
+            RunError: nothing in it is overwritten.
+        """
+        if not path.exists() or (path / "run.json").is_file():
+            return
+        if not path.is_dir() or any(entry.name not in BEFORE_THE_CARD for entry in path.iterdir()):
+            raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -12,7 +12,8 @@ from unet_core.bounds import inferred
 from unet_core.bundle import load_bundle, network_of, save_bundle
 from unet_core.card import EXPORTED, ModelCard
 from unet_core.errors import BundleError, FootprintError
-from unet_core.exported import Program, export, module_of, read_archive
+from unet_core.exported import Program, module_of, read_archive
+from unet_core.exported.exporting import export
 from unet_core.exported.schema import REMEDY
 from unet_core.factory import call_factory, load_smp
 from unet_core.facts import CardFacts, facts_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from unet_core.exported.archive import read_archive
-from unet_core.exported.exporting import export
 from unet_core.exported.graph import Program, Step, TensorKind, module_of, read_program, write_program
 
-__all__ = ["Program", "Step", "TensorKind", "export", "module_of", "read_archive", "read_program", "write_program"]
+__all__ = ["Program", "Step", "TensorKind", "module_of", "read_archive", "read_program", "write_program"]
