@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +20,7 @@ from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
 from tiling.errors import PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
-from unet_core.errors import BundleError, FootprintError, UnetCoreError
+from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
 if TYPE_CHECKING:
     from flows.segment import Outcome
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 """What is told in one line; anything else is a bug and keeps its traceback."""
 
-USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FootprintError, FlowError)
+USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FootprintError, TrainingError, FlowError)
 """What another command would avoid; the rest (a full disk, a lost cluster) is the world's doing."""
 
 STATE_STYLE = {
@@ -100,6 +101,28 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         console.print(f"rerun them with: overtile rerun {outcome.run} --failed", highlight=False, soft_wrap=True)
     console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
+
+
+def print_training(console: Console, bundle: Path) -> None:
+    """How a training ended and where to look."""
+    from unet_core.card import read_card
+
+    facts = read_card(bundle).training
+    for group, score in facts["validation"].items():
+        figures = ", ".join(
+            f"{name} {score[field]:.4f}" if isinstance(score[field], float) else f"{name} -"
+            for name, field in (
+                ("mean IoU", "mean_iou"),
+                ("mean Dice", "mean_dice"),
+                ("objects' AP", "average_precision"),
+            )
+        )
+        console.print(f"{group}: {figures} on {score['images']} validation images", highlight=False, soft_wrap=True)
+    console.print(f"ended {facts['ended']}, best at step {facts['step']} of {facts['steps']}", highlight=False)
+    console.print(f"bundle:  {bundle}", highlight=False, soft_wrap=True)
+    console.print(f"curves:  {bundle.parent / 'curves.png'}", highlight=False, soft_wrap=True)
+    console.print(f"images:  {bundle.parent / 'validation.png'}", highlight=False, soft_wrap=True)
+    console.print(f"use it:  overtile segment IMAGE --model {bundle} --out RUN", highlight=False, soft_wrap=True)
 
 
 def print_status(console: Console, run: Run) -> None:

@@ -56,10 +56,10 @@ def evaluate(
 ) -> dict[str, Score]:
     """Scores under `"all"` and per group. Each image is labelled in one float32 pass at its full size."""
     found = OutputGrid.of(module, len(card.bands)) if grid is None else grid
-    return scores([agreement(module, card, example, found) for example in examples])
+    return scores_of([agreement(module, card, example, found) for example in examples])
 
 
-def scores(agreements: Sequence[Agreement]) -> dict[str, Score]:
+def scores_of(agreements: Sequence[Agreement]) -> dict[str, Score]:
     """The scores of all images, under `"all"`, and of each group."""
     groups = {"all": list(agreements)}
     for each in agreements:

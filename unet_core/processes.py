@@ -66,9 +66,10 @@ class Processes:
         return held[0]
 
 
-def gpu_count() -> int:
-    """How many GPUs torch sees here."""
-    return torch.cuda.device_count()
+def default_count(device: str) -> int:
+    """One process per GPU of this machine, and one where none is used or others have launched this process."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return 1 if launched or device == "cpu" else max(1, torch.cuda.device_count())
 
 
 def launch(work: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
@@ -101,6 +102,8 @@ def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], cou
     except (UnetCoreError, OSError) as error:
         (Path(folder) / f"error-{rank}").write_text(str(error), encoding="utf-8")
         sys.exit(_EXIT_TOLD)
+    except KeyboardInterrupt:
+        sys.exit(_EXIT_TOLD)  # the process that launched this one is interrupted too, and tells
     distributed.destroy_process_group()
 
 

@@ -23,7 +23,7 @@ from unet_core.card import ModelCard
 from unet_core.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from unet_core.data import Annotated, Example, check_examples, check_measurable, count_groups
 from unet_core.errors import TrainingError
-from unet_core.evaluation import evaluate
+from unet_core.evaluation import agreement, evaluate, scores_of
 from unet_core.feed import Feed
 from unet_core.learner import Learner, head_count
 from unet_core.models.unetpp import UNetPlusPlus
@@ -45,13 +45,18 @@ _LABEL_FIELDS = {"architecture", "parameters", "bands", "dtype", "classes", "dec
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is. `history` holds one entry per validation, `losses` one number per step."""
+    """How far a training is.
+
+    `history` holds one entry per validation, `losses` one number per step, `image_ious` the foreground IoU of
+    each validation image at the best step, in their order; NaN where neither side holds any.
+    """
 
     step: int = 0
     best_iou: float = -1.0
     best_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    image_ious: list[float] = field(default_factory=list)
 
     def is_stale(self, patience: int | None) -> bool:
         """Whether as many validations as that, in a row and to the last, brought nothing better."""
@@ -117,13 +122,15 @@ class Trainer:
         """Score the average; where it is the best so far, write it as the bundle, figures on its card."""
         progress = self.progress
         if self.processes.leads:
-            evaluated = evaluate(self.learner.average, self.card, self.validation, self.learner.grid)
-            scores = {name: asdict(score) for name, score in evaluated.items()}
+            average, grid = self.learner.average, self.learner.grid
+            agreements = [agreement(average, self.card, example, grid) for example in self.validation]
+            scores = {name: asdict(score) for name, score in scores_of(agreements).items()}
             progress.history.append({"step": progress.step, **scores})
             logger.info("step %d: mean foreground IoU %s", progress.step, {n: s["mean_iou"] for n, s in scores.items()})
             mean_iou = scores["all"]["mean_iou"]
             if mean_iou > progress.best_iou:
                 progress.best_iou, progress.best_step = mean_iou, progress.step
+                progress.image_ious = [each.iou for each in agreements]
                 save_bundle(self.folder / BUNDLE_NAME, self._card_with(scores), self.learner.average)
         progress.history, progress.best_iou, progress.best_step = self.processes.share(
             (progress.history, progress.best_iou, progress.best_step)
