@@ -36,6 +36,9 @@ class IdleActor:
     def __init__(self, device: str) -> None:
         self._device = device
 
+    def is_ready(self) -> bool:
+        return True
+
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         del run_path, staged
         return TileResult(index, DIGEST, CORE_PX**2, {"read": 0.0, "compute": 0.0, "write": 0.0})

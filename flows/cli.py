@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.config import RerunConfig, SegmentConfig
+from flows.errors import StoppedError
 
-EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
 
 app = typer.Typer(
     name="overtile",
@@ -192,11 +194,13 @@ def _told_in_one_line() -> Generator[None]:
         problem = error.errors()[0]
         option = ".".join(str(part) for part in problem["loc"])
         _fail(f"--{option}: {problem['msg']}, not {problem['input']!r}", EXIT_USAGE)
+    except StoppedError as error:
+        _fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:
         _fail(str(error), EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         err.print("stopped; the same command again goes on where it was")
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_SIGNALLED + signal.SIGINT)
 
 
 def _quiet_environment() -> None:

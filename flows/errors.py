@@ -7,5 +7,13 @@ class FlowError(Exception):
     """Root of every error that the package raises for a user's or the world's mistake."""
 
 
+class StoppedError(FlowError):
+    """Somebody asked the run to stop; `signal_number` says how."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""

@@ -1,13 +1,13 @@
-"""Ray actors and the bounded in-flight loop: the only place that knows Ray."""
+"""Workers on a Ray cluster and the loop that keeps them busy: with `flows.actors` the only place that knows Ray."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,12 @@ import psutil
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from flows.actors import StagingActor, TileActor, cause_of, first_line
 from flows.backlog import Backlog
+from flows.dispatch import Attempt, Dispatch, Ended, Limits
 from flows.errors import PoolError
 from flows.result import TileResult
+from flows.stopping import Stop
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -26,84 +29,67 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT_PER_ACTOR = 2
-ATTEMPTS = 3
+IN_FLIGHT_PER_ACTOR = Limits().in_flight
+FAILED_STARTS = 3
 STAGED_AT_ONCE = 2
+STAGING_ATTEMPTS = 3
 WORKERS_PER_STAGER = 4
 AHEAD_PER_WORKER = 8
+GROWTH_SECONDS = 5.0
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
-
-
-@ray.remote
-class TileActor:
-    """One device's worker. Its threads overlap one tile's computing with its neighbours' reading and writing."""
-
-    def __init__(self, device: str) -> None:
-        # Here and not above: the driver starts Ray before it has loaded torch, and the two load side by side.
-        from flows.worker import TileWorker
-        from unet_core.warmup import warm_up
-
-        self._device = device
-        self._worker = TileWorker(device)
-        warm_up()
-
-    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
-        return self._worker.process(Path(run_path), index, staged=staged)
-
-    def tune(self, request: TuningRequest) -> Tuning:
-        from flows.tuning import tune
-
-        return tune(request, self._device)
-
-
-@ray.remote
-class StagingActor:
-    """Stages tiles where processors are free."""
-
-    def __init__(self) -> None:
-        from flows.worker import StagingWorker
-
-        self._worker = StagingWorker()
-
-    def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
-        return self._worker.stage(Path(run_path), indices)
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One actor and how much it is working on."""
+    """One tile actor; `starting` is its first answer, until it came."""
 
+    actor: Any
+    starting: Any
+
+
+@dataclass(slots=True)
+class _Stager:
     actor: Any
     busy: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    staged: TileResult
-    slot: _Slot
-    number: int
+class _Batch:
+    """Tiles that a stager is staging."""
 
-    @property
-    def index(self) -> int:
-        return self.staged.tile
+    stager: _Stager
+    indices: list[int]
+    number: int
 
 
 class Pool:
     """Workers of one Ray cluster: attached to, or embedded in this process and gone with it.
 
     Args:
-        workers: actors wanted; None takes one per GPU, or one per core where there is none.
+        workers: actors wanted; None takes one per GPU, or one per core where there is none, and follows a cluster
+            that grows.
         address: a running cluster's address; None starts an embedded one that listens on localhost only.
         actor: the Ray actor class that labels tiles.
+        limits: how often and how long a tile is tried.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None, actor: Any = TileActor) -> None:
-        self._workers = workers
+    def __init__(
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        actor: Any = TileActor,
+        limits: Limits | None = None,
+    ) -> None:
+        self._workers, self._address = workers, address
         self._actor = actor
-        self._address = address
+        self._limits = limits or Limits()
         self._embedded = False
-        self._slots: list[_Slot] = []
-        self._stagers: list[_Slot] = []
+        self._slots: dict[int, _Slot] = {}
+        self._wanted = 0
+        self._numbered = 0
+        self._failed_starts = 0
+        self._looked_at = 0.0
+        self._stagers: list[_Stager] = []
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -124,9 +110,9 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for slot in (*self._slots, *self._stagers):
-            ray.kill(slot.actor)
-        self._slots, self._stagers = [], []
+        for actor in (*(slot.actor for slot in self._slots.values()), *(stager.actor for stager in self._stagers)):
+            ray.kill(actor)
+        self._slots, self._stagers = {}, []
         if self._embedded:
             ray.shutdown()
             self._embedded = False
@@ -134,8 +120,8 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many tile actors there are."""
-        return len(self._slots)
+        """How many tile actors there are, or will be as soon as they have started."""
+        return self._wanted
 
     @property
     def stagers(self) -> int:
@@ -152,97 +138,178 @@ class Pool:
             if known is not None:
                 return known
         try:
-            return ray.get(self._slots[0].actor.tune.remote(request))
+            return ray.get(next(iter(self._slots.values())).actor.tune.remote(request))
         except RayTaskError as error:
-            raise _cause(error) from error
+            raise cause_of(error) from error
 
     def stage(self, run_path: Path, indices: Sequence[int], backlog: Backlog) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""
-        pending: dict[Any, _Slot] = {}
+        pending: dict[Any, _Batch] = {}
         todo = iter(indices)
         try:
             while (batch := list(islice(todo, STAGED_AT_ONCE))) and backlog.reserve(len(batch)):
                 if len(pending) >= 2 * len(self._stagers):
-                    _hand_over(pending, backlog, wait_for=1)
-                slot = min(self._stagers, key=_load)
-                slot.busy += 1
-                pending[slot.actor.stage.remote(str(run_path), batch)] = slot
-                _hand_over(pending, backlog, wait_for=0)
-            _hand_over(pending, backlog, wait_for=len(pending))
+                    self._hand_over(run_path, pending, backlog, down_to=len(pending) - 1)
+                self._stage(run_path, pending, batch, 1)
+                self._hand_over(run_path, pending, backlog, down_to=len(pending))
+            self._hand_over(run_path, pending, backlog, down_to=0)
             backlog.close()
         except RayTaskError as error:
-            backlog.close(_cause(error))
+            backlog.close(cause_of(error))
         except RayError as error:
-            backlog.close(PoolError(f"a staging worker was lost ({_first_line(error)}); the same command goes on"))
+            backlog.close(PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on"))
 
-    def infer(self, run_path: Path, backlog: Backlog, *, staged: bool) -> Iterator[tuple[TileResult, int]]:
+    def infer(
+        self, run_path: Path, backlog: Backlog, *, staged: bool, stop: Stop | None = None
+    ) -> Iterator[tuple[TileResult, int]]:
         """Label the backlog's tiles; yields each result with its number of attempts, in order of completion.
 
-        At most two tiles per actor are in flight. A tile whose actor dies is tried again by another actor, three
-        times in all; then it fails with that reason.
+        At most two tiles per actor are in flight. A tile whose actor dies, or that doesn't end in time, is tried
+        again by another actor, three times in all; then it fails with that reason. Once `stop` is asked for, no
+        further tile is begun, and those in flight may end within the grace.
+
+        Raises:
+            PoolError: no actor can be started.
         """
-        retries: deque[_Attempt] = deque()
-        pending: dict[Any, _Attempt] = {}
+        self._grow()
+        dispatch = Dispatch(self._limits)
+        for number, slot in self._slots.items():
+            if slot.starting is None:
+                dispatch.join(number)
+        pending: dict[Any, Attempt] = {}
+        stop = stop or Stop()
         try:
-            while not (backlog.exhausted and not pending and not retries):
-                yield from self._fill(run_path, staged, pending, retries, backlog)
-                if pending:
-                    yield from self._collect(pending, retries, backlog)
+            while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
+                self._welcome(dispatch)
+                for ended in (
+                    *([] if stop.is_asked else self._fill(run_path, staged, pending, dispatch, backlog)),
+                    *self._collect(pending, dispatch, backlog),
+                    *self._give_up_on_overdue(pending, dispatch),
+                ):
+                    backlog.release()
+                    yield ended.result, ended.attempts
         finally:
             backlog.close()
+            # Interrupted, or outrun by another: nobody waits for what these are still doing.
+            for number in {attempt.worker for attempt in pending.values()}:
+                self._discard(number)
 
     def _fill(
-        self,
-        run_path: Path,
-        staged: bool,
-        pending: dict[Any, _Attempt],
-        retries: deque[_Attempt],
-        backlog: Backlog,
-    ) -> Iterator[tuple[TileResult, int]]:
+        self, run_path: Path, staged: bool, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog
+    ) -> Iterator[Ended]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
-        while self._hungry:
-            slot = min(self._slots, key=_load)
-            if retries:
-                again = retries.popleft()
-                attempt = _Attempt(again.staged, slot, again.number + 1)
-            else:
-                ready = backlog.take(timeout=0.0 if pending else 0.2)
+        while True:
+            attempt = dispatch.again(time.monotonic(), nothing_fresh=backlog.exhausted)
+            if attempt is None:
+                if not dispatch.is_hungry:
+                    return
+                ready = backlog.take(timeout=0.0 if pending or self._is_starting else 0.2)
                 if ready is None:
                     return
                 if ready.reason is not None:
-                    backlog.release()
-                    yield ready, 1
+                    yield Ended(ready, 1)
                     continue
-                attempt = _Attempt(ready, slot, 1)
-            slot.busy += 1
-            pending[slot.actor.process.remote(str(run_path), attempt.index, staged)] = attempt
+                attempt = dispatch.start(ready, time.monotonic())
+            actor = self._slots[attempt.worker].actor
+            pending[actor.process.remote(str(run_path), attempt.index, staged)] = attempt
 
-    def _collect(
-        self, pending: dict[Any, _Attempt], retries: deque[_Attempt], backlog: Backlog
-    ) -> Iterator[tuple[TileResult, int]]:
+    def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
         """Wait for the next finished tile; a hungry pool looks back at the backlog soon."""
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=0.02 if self._hungry else 1.0)
+        awaited = [*pending, *(slot.starting for slot in self._slots.values() if slot.starting is not None)]
+        if not awaited:
+            return
+        soon = dispatch.is_hungry and not backlog.exhausted
+        done, _ = ray.wait(awaited, num_returns=1, timeout=0.02 if soon else 1.0)
         for reference in done:
-            attempt = pending.pop(reference)
-            attempt.slot.busy -= 1
+            attempt = pending.get(reference)
+            if attempt is None:
+                continue  # an actor's first answer, or a tile that was lost with its actor
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise _cause(error) from error
+                raise cause_of(error) from error
             except RayActorError as error:
-                self._replace(attempt.slot)
-                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.number)
-                if attempt.number < ATTEMPTS:
-                    retries.append(attempt)
-                    continue
-                reason = f"its worker died {ATTEMPTS} times: {_first_line(error)}"
-                result = TileResult(attempt.index, None, 0, {}, reason)
-            backlog.release()
-            yield replace(result, seconds={**attempt.staged.seconds, **result.seconds}), attempt.number
+                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.deaths + 1)
+                yield from self._lose(attempt.worker, first_line(error), pending, dispatch)
+                continue
+            del pending[reference]
+            ended = dispatch.end(attempt, result, time.monotonic())
+            if ended is not None:
+                yield ended
+
+    def _give_up_on_overdue(self, pending: dict[Any, Attempt], dispatch: Dispatch) -> Iterator[Ended]:
+        for number in dispatch.overdue(time.monotonic()):
+            logger.warning("worker %d is ended: its tile takes more than %g s", number, self._limits.tile_seconds)
+            yield from self._lose(number, f"no end within {self._limits.tile_seconds:g} s", pending, dispatch)
+
+    def _lose(self, number: int, why: str, pending: dict[Any, Attempt], dispatch: Dispatch) -> list[Ended]:
+        """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
+        for reference in [reference for reference, attempt in pending.items() if attempt.worker == number]:
+            del pending[reference]
+        self._discard(number)
+        self._add()
+        return dispatch.lose(number, why)
+
+    def _welcome(self, dispatch: Dispatch) -> None:
+        """Take in actors that have started, and look now and then whether the cluster has grown."""
+        starting = {slot.starting: number for number, slot in self._slots.items() if slot.starting is not None}
+        if starting:
+            done, _ = ray.wait(list(starting), num_returns=len(starting), timeout=0)
+            for reference in done:
+                self._take_in(starting[reference], dispatch)
+        if not self._embedded and time.monotonic() - self._looked_at > GROWTH_SECONDS:
+            self._grow()
+
+    def _take_in(self, number: int, dispatch: Dispatch) -> None:
+        slot = self._slots[number]
+        try:
+            ray.get(slot.starting)
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        except RayActorError as error:
+            self._failed_starts += 1
+            self._discard(number)
+            if self._failed_starts < FAILED_STARTS:
+                self._add()
+            elif not self._slots:
+                raise PoolError(
+                    f"no worker can be started: {self._failed_starts} died while loading ({first_line(error)}); look "
+                    f"into Ray's logs, and check that overtile is installed with its packages where the workers run"
+                ) from error
+        else:
+            slot.starting = None
+            self._failed_starts = 0
+            dispatch.join(number)
 
     @property
-    def _hungry(self) -> bool:
-        return any(slot.busy < IN_FLIGHT_PER_ACTOR for slot in self._slots)
+    def _is_starting(self) -> bool:
+        return any(slot.starting is not None for slot in self._slots.values())
+
+    def _stage(self, run_path: Path, pending: dict[Any, _Batch], indices: list[int], number: int) -> None:
+        stager = min(self._stagers, key=lambda each: each.busy)
+        stager.busy += 1
+        pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, number)
+
+    def _hand_over(self, run_path: Path, pending: dict[Any, _Batch], backlog: Backlog, *, down_to: int) -> None:
+        """Move finished batches' tiles into the backlog until no more than `down_to` are pending; a dead stager is
+        replaced and its batch staged again."""
+        while pending:
+            waits = len(pending) > down_to
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=None if waits else 0)
+            for reference in done:
+                batch = pending.pop(reference)
+                batch.stager.busy -= 1
+                try:
+                    for staged in ray.get(reference):
+                        backlog.offer(staged)
+                except RayActorError:
+                    if batch.number >= STAGING_ATTEMPTS:
+                        raise
+                    if batch.stager in self._stagers:
+                        self._stagers[self._stagers.index(batch.stager)] = _staging_actor()
+                    self._stage(run_path, pending, batch.indices, batch.number + 1)
+            if not done:
+                return
 
     def _start_and_stay(self) -> None:
         """Start, then keep this thread: Linux kills Ray's processes when the thread that made them ends."""
@@ -255,7 +322,7 @@ class Pool:
             self._start()
         except (ConnectionError, RayError, RuntimeError, ValueError) as error:
             self._failure = PoolError(
-                f"no Ray cluster answers at {self._address or 'localhost'} ({_first_line(error)}); check the address "
+                f"no Ray cluster answers at {self._address or 'localhost'} ({first_line(error)}); check the address "
                 f"and the token, or leave --ray-address out for an embedded one"
             )
 
@@ -265,13 +332,9 @@ class Pool:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             else:
                 self._start_embedded()
-        resources = ray.cluster_resources()
-        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        self._device = "cuda" if gpus else "cpu"
-        workers = self._workers or gpus or max(1, cpus)
-        self._slots = [self._tile_actor() for _ in range(workers)]
-        stagers = -(-workers // WORKERS_PER_STAGER)
-        self._stagers = [_Slot(StagingActor.options(num_cpus=0).remote()) for _ in range(stagers)]
+        self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+        self._grow()
+        self._stagers = [_staging_actor() for _ in range(-(-self.size // WORKERS_PER_STAGER))]
 
     def _start_embedded(self) -> None:
         for name, value in MEMORY_ENVIRONMENT.items():
@@ -287,40 +350,29 @@ class Pool:
         )
         self._embedded = True
 
-    def _tile_actor(self) -> _Slot:
+    def _grow(self) -> None:
+        """As many actors as were asked for, or as the cluster has devices for by now."""
+        self._looked_at = time.monotonic()
+        resources = ray.cluster_resources()
+        devices = int(resources.get("GPU" if self._device == "cuda" else "CPU", 0))
+        self._wanted = max(1, self._workers or devices)
+        for _ in range(self._wanted - len(self._slots)):
+            self._add()
+
+    def _add(self) -> None:
         # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
         gpus = 1 if self._device == "cuda" else 0
         environment = None if self._embedded else {"env_vars": MEMORY_ENVIRONMENT}
         options = self._actor.options(
-            num_cpus=1, num_gpus=gpus, max_concurrency=IN_FLIGHT_PER_ACTOR + 1, runtime_env=environment
+            num_cpus=1, num_gpus=gpus, max_concurrency=self._limits.in_flight + 1, runtime_env=environment
         )
-        return _Slot(options.remote(self._device))
+        actor = options.remote(self._device)
+        self._numbered += 1
+        self._slots[self._numbered] = _Slot(actor, actor.is_ready.remote())
 
-    def _replace(self, dead: _Slot) -> None:
-        if dead in self._slots:
-            self._slots[self._slots.index(dead)] = self._tile_actor()
-
-
-def _hand_over(pending: dict[Any, _Slot], backlog: Backlog, *, wait_for: int) -> None:
-    """Move finished staging calls' tiles into the backlog, waiting for that many calls."""
-    if not pending:
-        return
-    done, _ = ray.wait(list(pending), num_returns=max(1, wait_for), timeout=None if wait_for else 0)
-    for reference in done:
-        pending.pop(reference).busy -= 1
-        for staged in ray.get(reference):
-            backlog.offer(staged)
+    def _discard(self, number: int) -> None:
+        ray.kill(self._slots.pop(number).actor)
 
 
-def _load(slot: _Slot) -> int:
-    return slot.busy
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """The error itself, as the remote worker raised it."""
-    return error.cause if isinstance(error.cause, Exception) else error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _staging_actor() -> _Stager:
+    return _Stager(StagingActor.options(num_cpus=0).remote())

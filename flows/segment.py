@@ -17,10 +17,12 @@ from prefect.cache_policies import NO_CACHE
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig
+from flows.errors import StoppedError
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import Every, Progress, enter, tell
 from flows.result import TileResult
+from flows.stopping import stop_on_signals
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
@@ -122,15 +124,18 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     watch = _Watch(run, len(todo))
     mask = run.open_mask()
     try:
-        for result, attempts in pool.infer(run.path, backlog, staged=staged):
-            if result.digest is None:
-                mask.fill(run.plan.tile(result.tile), NOT_PREDICTED)
-            run.ledger.append(_record(result, attempts))
-            watch.add(result)
+        with stop_on_signals() as stop:
+            for result, attempts in pool.infer(run.path, backlog, staged=staged, stop=stop):
+                if result.digest is None:
+                    mask.fill(run.plan.tile(result.tile), NOT_PREDICTED)
+                run.ledger.append(_record(result, attempts))
+                watch.add(result)
     finally:
         run.ledger.flush()
     watch.end()
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
+    if stop.by is not None:
+        raise StoppedError(f"stopped by {stop.by.name}; the same command again goes on where it was", stop.by)
 
 
 @task(cache_policy=NO_CACHE)
@@ -142,7 +147,9 @@ def stitch(run: Run) -> None:
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
     if not is_first and not fresh:
         return
-    run.open_mask().build_pyramid(None if is_first else fresh)
+    mask = run.open_mask()
+    mask.sweep()
+    mask.build_pyramid(None if is_first else fresh)
     run.ledger.announce(STITCHED, {"tiles": len(fresh)})
 
 

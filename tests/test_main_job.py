@@ -99,22 +99,37 @@ def test_status_draws_the_grid_from_the_ledger(cli: Cli, segmented: Path) -> Non
     assert ended.out.count("█████\n") == 6
 
 
-def test_a_killed_driver_resumes_with_the_missing_tiles_only(cli: Cli, tmp_path: Path) -> None:
-    image = write_tissue(tmp_path / "tissue.tif", 1500, 1500)
+@pytest.fixture(scope="module")
+def undisturbed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[object, ...], dict[str, bytes]]:
+    """A command of 144 tiles that lacks its folder, and the mask that it makes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    image = write_tissue(folder / "tissue.tif", 1500, 1500)
     command = ("segment", image, "--core", 128, "--foreground", "none", "--workers", 2, "--out")
-    undisturbed = cli.run(*command, tmp_path / "undisturbed")
-    assert undisturbed.code == 0, undisturbed.err
+    ended = cli.run(*command, folder / "run")
+    assert ended.code == 0, ended.err
+    return command, mask_files(folder / "run")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_a_stopped_driver_resumes_with_the_missing_tiles_only(
+    cli: Cli,
+    undisturbed: tuple[tuple[object, ...], dict[str, bytes]],
+    tmp_path: Path,
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    command, expected = undisturbed
     driver = cli.start(*command, tmp_path / "killed")
     known = wait_for_tiles(tmp_path / "killed", 20)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait(30)
+    driver.send_signal(sent)
+    assert driver.wait(60) == code
     done_before = {r.tile for r in records(tmp_path / "killed")}
     assert 20 <= known <= len(done_before) < 144
     resumed = cli.run(*command, tmp_path / "killed")
     assert resumed.code == 0, resumed.err
     tiles = [r.tile for r in records(tmp_path / "killed")]
     assert sorted(tiles) == list(range(144)), "every tile is in the ledger once: none lost, none computed twice"
-    assert mask_files(tmp_path / "killed") == mask_files(tmp_path / "undisturbed")
+    assert mask_files(tmp_path / "killed") == expected
 
 
 def wait_for_tiles(run: Path, count: int) -> int:

@@ -113,6 +113,11 @@ class Mask:
     def read(self, box: Box, level: int = 0) -> Labels:
         return cast("Labels", self._levels[level][box.slices])
 
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
+        for partial in self.path.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+
     def build_pyramid(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
         """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
         for level in range(1, len(self._levels)):

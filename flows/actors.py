@@ -1,0 +1,64 @@
+"""The Ray actors: plain workers that Ray starts, places and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from ray.exceptions import RayTaskError
+
+from flows.result import TileResult
+
+if TYPE_CHECKING:
+    from flows.tuning import Tuning, TuningRequest
+
+
+@ray.remote
+class TileActor:
+    """One device's worker. Its threads overlap one tile's computing with its neighbours' reading and writing."""
+
+    def __init__(self, device: str) -> None:
+        # Here and not above: the driver starts Ray before it has loaded torch, and the two load side by side.
+        from flows.worker import TileWorker
+        from unet_core.warmup import warm_up
+
+        self._device = device
+        self._worker = TileWorker(device)
+        warm_up()
+
+    def is_ready(self) -> bool:
+        """Answers as soon as the actor has loaded what it needs."""
+        return True
+
+    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
+        return self._worker.process(Path(run_path), index, staged=staged)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        from flows.tuning import tune
+
+        return tune(request, self._device)
+
+
+@ray.remote
+class StagingActor:
+    """Stages tiles where processors are free."""
+
+    def __init__(self) -> None:
+        from flows.worker import StagingWorker
+
+        self._worker = StagingWorker()
+
+    def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
+        return self._worker.stage(Path(run_path), indices)
+
+
+def cause_of(error: RayTaskError) -> Exception:
+    """The error itself, as the remote worker raised it."""
+    return error.cause if isinstance(error.cause, Exception) else error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the remote traceback below it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,202 @@
+"""Which tile runs on which worker: again after a worker's death, a second time beside a straggler. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from flows.result import TileResult
+
+DURATIONS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is tried.
+
+    in_flight: tiles of one worker: one computes while the other is read or written. attempts: workers that a tile
+    may cost. tile_seconds: after which a tile's worker counts as lost. A tile is a straggler when nothing else is
+    left to do and it takes `straggler_factor` times the median, and `straggler_seconds` at least.
+    """
+
+    in_flight: int = 2
+    attempts: int = 3
+    tile_seconds: float = 3600.0
+    straggler_factor: float = 4.0
+    straggler_seconds: float = 15.0
+
+
+@dataclass(slots=True, eq=False)
+class _Tile:
+    """A tile that has been given out and isn't finished."""
+
+    staged: TileResult
+    deaths: int = 0
+    running: list[Attempt] = field(default_factory=list["Attempt"])
+    failure: TileResult | None = None
+    finished: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One tile on one worker, since a moment on the caller's monotonic clock."""
+
+    tile: _Tile
+    worker: int
+    since: float
+
+    @property
+    def index(self) -> int:
+        return self.tile.staged.tile
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a tile, and how many workers it took."""
+
+    result: TileResult
+    attempts: int
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    running: list[Attempt] = field(default_factory=list[Attempt])
+    alone: bool = False  # on a tile that has cost a worker: whoever dies now is known to have died of it
+
+
+class Dispatch:
+    """The state of one run's inference. Workers are the caller's numbers; time is the caller's monotonic clock.
+
+    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
+    merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._workers: dict[int, _Worker] = {}
+        self._again: deque[_Tile] = deque()
+        self._reserved: int | None = None
+        self._unfinished: dict[int, _Tile] = {}
+        self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+
+    def join(self, worker: int) -> None:
+        """A worker is ready."""
+        self._workers[worker] = _Worker()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a tile that was given out is not finished."""
+        return bool(self._unfinished)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a worker has room for a tile that was never tried."""
+        return self._freest() is not None
+
+    def start(self, staged: TileResult, now: float) -> Attempt:
+        """Give a fresh tile to the worker that has the least to do; only when hungry."""
+        worker = self._freest()
+        assert worker is not None
+        tile = _Tile(staged)
+        self._unfinished[staged.tile] = tile
+        return self._begin(tile, worker, now)
+
+    def again(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
+        """A further attempt that is due now: of a tile that lost its worker, or beside a straggler."""
+        if self._again:
+            if self._reserved is None or self._reserved not in self._workers:
+                self._reserved = min(self._workers, key=lambda each: len(self._workers[each].running), default=None)
+            reserved = self._reserved
+            if reserved is None or self._workers[reserved].running:
+                return None
+            self._reserved = None
+            self._workers[reserved].alone = True
+            return self._begin(self._again.popleft(), reserved, now)
+        return self._beside_a_straggler(now) if nothing_fresh else None
+
+    def end(self, attempt: Attempt, result: TileResult, now: float) -> Ended | None:
+        """An attempt came back; None where the tile is finished already or another attempt may still succeed."""
+        self._release(attempt, now)
+        tile = attempt.tile
+        if tile.finished:
+            return None
+        if result.reason is not None and tile.running:
+            tile.failure = result
+            return None
+        self._durations.append(now - attempt.since)
+        return self._finish(tile, result)
+
+    def lose(self, worker: int, why: str) -> list[Ended]:
+        """A worker is gone; returns the tiles that have now cost too many."""
+        lost = self._workers.pop(worker, _Worker())
+        if self._reserved == worker:
+            self._reserved = None
+        ended: list[Ended] = []
+        for attempt in lost.running:
+            tile = attempt.tile
+            tile.running.remove(attempt)
+            if tile.finished or tile.running:
+                continue
+            tile.deaths += 1
+            if tile.failure is not None:
+                ended.append(self._finish(tile, tile.failure))
+            elif tile.deaths >= self._limits.attempts:
+                reason = f"its worker died {tile.deaths} times: {why}"
+                ended.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason), tile.deaths))
+            else:
+                self._again.append(tile)
+        return ended
+
+    def overdue(self, now: float) -> list[int]:
+        """Workers whose tile takes longer than any may."""
+        return [
+            number
+            for number, worker in self._workers.items()
+            if worker.running and now - worker.running[0].since > self._limits.tile_seconds
+        ]
+
+    def _begin(self, tile: _Tile, worker: int, now: float) -> Attempt:
+        attempt = Attempt(tile, worker, now)
+        tile.running.append(attempt)
+        self._workers[worker].running.append(attempt)
+        return attempt
+
+    def _release(self, attempt: Attempt, now: float) -> None:
+        attempt.tile.running.remove(attempt)
+        worker = self._workers[attempt.worker]
+        worker.running.remove(attempt)
+        worker.alone = False
+        for behind in worker.running:  # waited for this one until now
+            behind.since = now
+
+    def _finish(self, tile: _Tile, result: TileResult, attempts: int | None = None) -> Ended:
+        tile.finished = True
+        del self._unfinished[tile.staged.tile]
+        seconds = {**tile.staged.seconds, **result.seconds}
+        return Ended(
+            TileResult(result.tile, result.digest, result.pixels, seconds, result.reason), attempts or tile.deaths + 1
+        )
+
+    def _freest(self) -> int | None:
+        reserved = self._reserved if self._again else None
+        room = [
+            (len(worker.running), number)
+            for number, worker in self._workers.items()
+            if not worker.alone and number != reserved and len(worker.running) < self._limits.in_flight
+        ]
+        return min(room)[1] if room else None
+
+    def _beside_a_straggler(self, now: float) -> Attempt | None:
+        idle = next((number for number, worker in self._workers.items() if not worker.running), None)
+        if idle is None or not self._durations:
+            return None
+        patience = max(self._limits.straggler_seconds, self._limits.straggler_factor * median(self._durations))
+        late = [
+            tile.running[0]
+            for tile in self._unfinished.values()
+            if len(tile.running) == 1 and now - tile.running[0].since > patience
+        ]
+        if not late:
+            return None
+        return self._begin(min(late, key=lambda attempt: attempt.since).tile, idle, now)

@@ -1,0 +1,76 @@
+"""Tile actors that fail for real at chosen moments: the real worker, in a real process that is really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import ray
+
+from flows.result import TileResult
+from flows.worker import TileWorker
+
+FAULTS = "OVERTILE_TEST_FAULTS"
+"""Names a folder; a file `MOMENT-TILE` in it holds how often that moment of that tile is still to fail."""
+
+
+def plan_fault(folder: Path, moment: str, tile: int, times: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{moment}-{tile}").write_text(str(times))
+
+
+def is_due(moment: str, tile: int) -> bool:
+    file = Path(os.environ[FAULTS]) / f"{moment}-{tile}"
+    left = int(file.read_text()) if file.exists() else 0
+    if left:
+        file.write_text(str(left - 1))
+    return left > 0
+
+
+def die_if_due(moment: str, tile: int) -> None:
+    if is_due(moment, tile):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FaultyWorker(TileWorker):
+    """Walks tiles as the real worker does, and is killed before, during or after a shard's write."""
+
+    def process(self, run_path: Path, index: int, *, staged: bool) -> TileResult:
+        die_if_due("before", index)
+        while is_due("hang", index):
+            time.sleep(3600)
+        self._fail_while_writing(run_path, index, staged)
+        result = super().process(run_path, index, staged=staged)
+        die_if_due("after", index)
+        return result
+
+    def _fail_while_writing(self, run_path: Path, index: int, staged: bool) -> None:
+        """Die when the shard's bytes are on disk under another name, and not yet under their own."""
+        bench = self._open(run_path, staged)
+        tile = bench.run.plan.tile(index)
+        ending = f"mask.ome.zarr/0/c/{tile.row}/{tile.col}"
+        replace = Path.replace
+
+        def die_instead(path: Path, target: Path) -> Path:
+            if str(target).endswith(ending):
+                assert path.stat().st_size > 0
+                die_if_due("during", index)
+            return replace(path, target)
+
+        Path.replace = die_instead  # type: ignore[method-assign]
+
+
+@ray.remote
+class FaultyActor:
+    """The tile actor around a faulty worker."""
+
+    def __init__(self, device: str) -> None:
+        self._worker = FaultyWorker(device)
+
+    def is_ready(self) -> bool:
+        return True
+
+    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
+        return self._worker.process(Path(run_path), index, staged=staged)

@@ -1,0 +1,184 @@
+"""Who gets which tile: the rules one by one, then any order of deaths, failures and delays."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.dispatch import Attempt, Dispatch, Ended, Limits
+from flows.result import TileResult
+
+LIMITS = Limits(in_flight=2, attempts=3, tile_seconds=100, straggler_factor=4, straggler_seconds=10)
+
+
+def ready(tile: int) -> TileResult:
+    return TileResult(tile, None, 0, {"stage": 0.5})
+
+
+def done(attempt: Attempt) -> TileResult:
+    return TileResult(attempt.index, f"digest of {attempt.index}", 1, {"compute": 1.0})
+
+
+def failed(attempt: Attempt) -> TileResult:
+    return TileResult(attempt.index, None, 0, {}, "can't be decoded")
+
+
+def crew(*workers: int) -> Dispatch:
+    dispatch = Dispatch(LIMITS)
+    for worker in workers:
+        dispatch.join(worker)
+    return dispatch
+
+
+def test_every_worker_gets_two_tiles_and_the_freest_comes_first() -> None:
+    dispatch = crew(1, 2)
+    given_to = [dispatch.start(ready(tile), 0.0).worker for tile in range(4)]
+    assert given_to == [1, 2, 1, 2]
+    assert not dispatch.is_hungry
+
+
+def test_a_result_carries_the_seconds_of_staging() -> None:
+    dispatch = crew(1)
+    attempt = dispatch.start(ready(7), 0.0)
+    ended = dispatch.end(attempt, done(attempt), 1.0)
+    assert ended == Ended(TileResult(7, "digest of 7", 1, {"stage": 0.5, "compute": 1.0}), 1)
+    assert not dispatch.is_open
+
+
+def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> None:
+    dispatch = crew(1, 2)
+    killer, innocent = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
+    neighbour = dispatch.start(ready(2), 0.0)
+    assert (killer.worker, innocent.worker, neighbour.worker) == (1, 2, 1)
+    assert dispatch.lose(1, "killed") == []
+    dispatch.join(3)
+    again = dispatch.again(1.0, nothing_fresh=False)
+    assert again is not None
+    assert (again.index, again.worker) == (0, 3)
+    fresh = dispatch.start(ready(3), 1.0)
+    assert fresh.worker == 2, "nothing joins a tile under suspicion"
+    assert not dispatch.is_hungry
+    assert dispatch.lose(3, "killed") == []
+    dispatch.join(4)
+    second = dispatch.again(2.0, nothing_fresh=False)
+    assert second is not None
+    assert second.index == 2
+    assert dispatch.end(second, done(second), 3.0) == Ended(
+        TileResult(2, "digest of 2", 1, {"stage": 0.5, "compute": 1.0}), 2
+    )
+    third = dispatch.again(3.0, nothing_fresh=False)
+    assert third is not None
+    assert third.index == 0
+    (ended,) = dispatch.lose(third.worker, "killed")
+    assert ended.attempts == 3
+    assert ended.result.reason == "its worker died 3 times: killed"
+
+
+def test_a_retry_gets_a_worker_though_fresh_tiles_never_end() -> None:
+    dispatch = crew(1, 2)
+    first, *others = (dispatch.start(ready(tile), 0.0) for tile in range(4))
+    dispatch.lose(first.worker, "killed")
+    running = [attempt for attempt in others if attempt.worker == 2]
+    for tile in range(4, 20):
+        attempt = running.pop(0)
+        dispatch.end(attempt, done(attempt), 1.0)
+        again = dispatch.again(1.0, nothing_fresh=False)
+        if again is not None:
+            assert again.index == 0
+            return
+        if dispatch.is_hungry:
+            running.append(dispatch.start(ready(tile), 1.0))
+    raise AssertionError("the lost tile was never tried again")
+
+
+def test_a_straggler_gets_a_second_worker_and_the_first_success_counts() -> None:
+    dispatch = crew(1, 2)
+    slow, quick = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
+    dispatch.end(quick, done(quick), 1.0)
+    assert dispatch.again(9.0, nothing_fresh=True) is None
+    assert dispatch.again(11.0, nothing_fresh=False) is None, "a fresh tile comes first"
+    second = dispatch.again(11.0, nothing_fresh=True)
+    assert second is not None
+    assert (second.index, second.worker) == (0, 2)
+    assert dispatch.again(50.0, nothing_fresh=True) is None, "two are enough"
+    ended = dispatch.end(second, done(second), 12.0)
+    assert ended is not None
+    assert ended.attempts == 1
+    assert not dispatch.is_open
+    assert dispatch.end(slow, done(slow), 60.0) is None
+
+
+def test_a_failure_waits_for_the_other_attempt() -> None:
+    dispatch = crew(1, 2)
+    slow, quick = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
+    dispatch.end(quick, done(quick), 1.0)
+    second = dispatch.again(11.0, nothing_fresh=True)
+    assert second is not None
+    assert dispatch.end(second, failed(second), 12.0) is None
+    ended = dispatch.end(slow, done(slow), 13.0)
+    assert ended is not None
+    assert ended.result.reason is None
+
+
+def test_a_tile_that_waits_behind_another_is_not_overdue() -> None:
+    dispatch = crew(1)
+    first, second = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
+    assert dispatch.overdue(100.0) == []
+    assert dispatch.overdue(100.5) == [1]
+    dispatch.end(first, done(first), 99.0)
+    assert dispatch.overdue(150.0) == []
+    assert dispatch.overdue(200.0) == [1]
+    dispatch.end(second, done(second), 200.0)
+    assert dispatch.overdue(900.0) == []
+
+
+@given(tiles=st.integers(1, 12), workers=st.integers(1, 4), choices=st.data())
+@settings(max_examples=150, deadline=None)
+def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int, choices: st.DataObject) -> None:
+    """Any order of results, failures, deaths and delays against the simplest model: each tile ends once."""
+    dispatch, fresh, now, next_worker = crew(*range(workers)), list(range(tiles)), 0.0, workers
+    running: list[Attempt] = []
+    ended: dict[int, Ended] = {}
+
+    def take(found: list[Ended]) -> None:
+        for each in found:
+            assert each.result.tile not in ended
+            ended[each.result.tile] = each
+
+    for _ in range(400):
+        if len(ended) == tiles:
+            break
+        while (attempt := dispatch.again(now, nothing_fresh=not fresh)) is not None:
+            running.append(attempt)
+        while fresh and dispatch.is_hungry:
+            running.append(dispatch.start(ready(fresh.pop(0)), now))
+        assert running, "nobody works, and tiles are left"
+        for worker in {attempt.worker for attempt in running}:
+            assert sum(attempt.worker == worker for attempt in running) <= LIMITS.in_flight
+        now += choices.draw(st.sampled_from([0.1, 1.0, 30.0]))
+        attempt = choices.draw(st.sampled_from(running))
+        what = choices.draw(st.sampled_from(["done", "done", "done", "failed", "dies", "waits"]))
+        if what == "dies":
+            running = [each for each in running if each.worker != attempt.worker]
+            take(dispatch.lose(attempt.worker, "killed"))
+            dispatch.join(next_worker)
+            next_worker += 1
+        elif what != "waits":
+            running.remove(attempt)
+            result = done(attempt) if what == "done" else failed(attempt)
+            last = dispatch.end(attempt, result, now)
+            take([last] if last else [])
+    else:
+        # Undisturbed from here on, all must end.
+        for _ in range(200):
+            while (attempt := dispatch.again(now, nothing_fresh=not fresh)) is not None:
+                running.append(attempt)
+            while fresh and dispatch.is_hungry:
+                running.append(dispatch.start(ready(fresh.pop(0)), now))
+            if not running:
+                break
+            attempt = running.pop(0)
+            last = dispatch.end(attempt, done(attempt), now)
+            take([last] if last else [])
+    assert sorted(ended) == list(range(tiles))
+    assert all(1 <= each.attempts <= LIMITS.attempts for each in ended.values())

@@ -1,0 +1,124 @@
+"""Workers that are killed, hang or lag, in real processes; the mask compared byte by byte with an undisturbed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+from cli import mask_files, write_tissue
+from faulty_actors import FAULTS, FaultyActor, plan_fault
+
+from flows.backlog import Backlog
+from flows.config import SegmentConfig
+from flows.dispatch import Limits
+from flows.pool import Pool
+from flows.prepare import prepare
+from flows.result import TileResult
+from flows.tuning import tune
+from flows.worker import TileWorker
+from tiling.run import Run
+
+Ended = dict[int, tuple[TileResult, int]]
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Ray for all tests of this file; the folder tells its actors when to fail."""
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FAULTS, str(folder))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield folder
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tissue(tmp_path_factory.mktemp("image") / "tissue.tif", 384, 384)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(image: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The mask's files of a run without any fault."""
+    run = planned(image, tmp_path_factory.mktemp("undisturbed") / "run")
+    worker = TileWorker()
+    for tile in run.plan.tiles():
+        worker.process(run.path, tile.index, staged=False)
+    return stitched_files(run)
+
+
+def stitched_files(run: Run) -> dict[str, bytes]:
+    """The mask's files after the stage that follows inference."""
+    mask = run.open_mask()
+    mask.sweep()
+    mask.build_pyramid()
+    return mask_files(run.path)
+
+
+def planned(image: Path, folder: Path) -> Run:
+    config = SegmentConfig(image=image, out=folder, core=128, foreground="none")
+    return prepare(config, 2, partial(tune, device="cpu"))
+
+
+def infer(run: Run, limits: Limits | None = None) -> Ended:
+    """All tiles through the real pool, with actors that fail when they are told to."""
+    backlog = Backlog(limit=run.plan.count)
+    for tile in run.plan.tiles():
+        assert backlog.reserve(1)
+        backlog.offer(TileResult(tile.index, None, 0))
+    backlog.close()
+    with Pool(2, actor=FaultyActor, limits=limits) as pool:
+        return {result.tile: (result, attempts) for result, attempts in pool.infer(run.path, backlog, staged=False)}
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_a_tile_whose_worker_is_killed_is_computed_elsewhere(
+    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: str
+) -> None:
+    plan_fault(faults, moment, 4, times=1)
+    run = planned(image, tmp_path / "run")
+    ended = infer(run)
+    assert sorted(ended) == list(range(9))
+    assert all(result.reason is None for result, _ in ended.values())
+    assert ended[4][1] == 2
+    assert sum(attempts - 1 for _, attempts in ended.values()) <= 2, "its neighbour on the worker is tried again once"
+    assert stitched_files(run) == undisturbed
+
+
+def test_a_tile_that_kills_three_workers_is_named_and_the_others_are_done(
+    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    plan_fault(faults, "before", 4, times=3)
+    run = planned(image, tmp_path / "run")
+    ended = infer(run)
+    failed, attempts = ended.pop(4)
+    assert failed.digest is None
+    assert failed.reason is not None
+    assert failed.reason.startswith("its worker died 3 times")
+    assert attempts == 3
+    assert all(result.reason is None for result, _ in ended.values())
+    assert mask_files(run.path) == {n: d for n, d in undisturbed.items() if n != "0/c/1/1" and not n.startswith("1/c")}
+
+
+def test_a_tile_that_never_ends_is_given_to_another_worker(
+    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    plan_fault(faults, "hang", 2, times=1)
+    run = planned(image, tmp_path / "run")
+    ended = infer(run, Limits(tile_seconds=6))
+    assert all(result.reason is None for result, _ in ended.values())
+    assert ended[2][1] == 2
+    assert stitched_files(run) == undisturbed
+
+
+def test_a_straggler_is_overtaken(faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    plan_fault(faults, "hang", 7, times=1)
+    run = planned(image, tmp_path / "run")
+    ended = infer(run, Limits(straggler_seconds=2.0))
+    assert all(result.reason is None for result, _ in ended.values())
+    assert ended[7][1] == 1, "being slow is no death"
+    assert stitched_files(run) == undisturbed
