@@ -9,8 +9,9 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from flows.config import RerunConfig, SegmentConfig
 from flows.errors import StoppedError
+from flows.importing import TrustOption, WeightsOption, import_command
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
 
@@ -56,7 +58,12 @@ class Tta(StrEnum):
 ImageArgument = Annotated[Path, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The run folder; the same folder again resumes the run.")]
-ModelOption = Annotated[str, typer.Option(help="A shipped model's name or a bundle's folder.")]
+ModelOption = Annotated[
+    str, typer.Option(help="A shipped model's name, a bundle's folder, a .pt2, or package.module:factory.")
+]
+ModelCardOption = Annotated[
+    Path | None, typer.Option(help="Bands, classes and normalisation of a model that is no bundle: TOML or JSON.")
+]
 LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
 CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
@@ -79,6 +86,9 @@ def segment(
     image: ImageArgument,
     out_folder: OutOption,
     model: ModelOption = "nuclei",
+    card: ModelCardOption = None,
+    weights: WeightsOption = None,
+    trust_code: TrustOption = False,
     level: LevelOption = 0,
     core: CoreOption = None,
     precision: PrecisionOption = Precision.float32,
@@ -97,6 +107,9 @@ def segment(
             image=image,
             out=out_folder,
             model=model,
+            card=card,
+            weights=weights,
+            trust_code=trust_code,
             level=level,
             core=core,
             precision=precision.value,
@@ -166,6 +179,13 @@ def inspect(bundle: Annotated[str, typer.Argument(help="A shipped model's name o
 
     with _told_in_one_line():
         print_model(out, bundle)
+
+
+@models_app.command("import")
+@wraps(import_command)
+def import_model(*args: Any, **options: Any) -> None:
+    with _told_in_one_line():
+        import_command(*args, **options)
 
 
 def main() -> None:
