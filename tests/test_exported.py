@@ -19,8 +19,8 @@ from torch.export import Dim
 from torch.nn import functional
 
 from unet_core.bounds import footprint
-from unet_core.errors import BundleError
-from unet_core.exported import module_of, read_archive
+from unet_core.errors import BundleError, FootprintError
+from unet_core.exported import Program, module_of, read_archive
 from unet_core.exported.exporting import export
 from unet_core.fusing import fold
 
@@ -299,3 +299,51 @@ def test_program_with_nan_is_refused(tmp_path: Path) -> None:
         network.get_parameter("head.bias").fill_(float("nan"))
     with pytest.raises(BundleError, match=r"head.bias holds NaN"):
         load(save(network, tmp_path / "net.pt2"))
+
+
+def program_of(*steps: dict[str, Any]) -> Program:
+    given = [{"layer": "", **step} for step in steps]
+    fields = {"input": "x", "output": steps[-1]["name"], "bands": 3, "fixed_px": None, "tensors": {}, "steps": given}
+    return Program.model_validate(fields)
+
+
+X = {"value": "x"}
+
+
+def test_option_that_would_become_code_is_refused(tmp_path: Path) -> None:
+    """torch writes a call's options into Python source and runs it."""
+    evil = f"alpha=__import__('os').system('touch {tmp_path / 'canary'}') or 1, alpha"
+    hostile = program_of({"name": "a", "op": "torch.ops.aten.add.Tensor", "args": [X, X], "options": {evil: 1}})
+    with pytest.raises(BundleError, match="which it does not have"):
+        module_of(hostile)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"name": f"s{i}", "op": "_operator.mul", "args": [{"value": f"s{i - 1}"}] * 2} for i in range(1, 90)],
+        [{"name": "s1", "op": "_operator.mul", "args": ["text", 10**12]}],
+        [{"name": "s1", "op": "_operator.floordiv", "args": [{"value": "s0"}, 0]}],
+        [{"name": "s1", "op": "item", "args": [[1, 2], 7]}],
+        [{"name": "s1", "op": "torch.ops.aten.relu.default", "args": []}],
+    ],
+)
+def test_program_that_computes_nonsense_is_refused(steps: list[dict[str, Any]]) -> None:
+    size = {"name": "s0", "op": "torch.ops.aten.sym_size.int", "args": [X, 2]}
+    last = {"name": "last", "op": "torch.ops.aten.mul.Tensor", "args": [X, {"value": steps[-1]["name"]}]}
+    with pytest.raises(FootprintError, match="can't be traced"):
+        footprint(module_of(program_of(size, *steps, last)), 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ({"name": "x", "op": "torch.ops.aten.relu.default", "args": [X]}, "two steps are called x"),
+        ({"name": "a", "op": "torch.ops.aten.relu.default", "args": [{"value": "gone"}]}, "step a takes"),
+        ({"name": "a", "op": "torch.ops.aten.relu.default", "args": [{"tensor": "gone"}]}, "step a takes"),
+    ],
+)
+def test_program_that_contradicts_itself_is_refused(step: dict[str, Any], told: str) -> None:
+    with pytest.raises(BundleError, match=told):
+        module_of(program_of(step))

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from unet_core.errors import FootprintError
 
+_FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError, ArithmeticError)
 _READ_ONLY = {"device", "dtype", "layout", "shape", "ndim", "requires_grad", "is_cuda", "grad_fn", "names"}
 
 
@@ -40,7 +41,7 @@ def record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int
     try:
         with torch.no_grad(), recorder:
             logits = _Exported(module, recorder).logits(tile) if _is_exported(module) else module(tile)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except _FAILURES as error:
         text = " ".join(str(error).split())[:300]
         raise FootprintError(
             f"{recorder.layer or 'the network'} can't be traced on {extent_yx[0]}×{extent_yx[1]} px without data "

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from torch import fx, nn
 
 from unet_core.errors import BundleError
-from unet_core.exported.operators import idiomatic, target_of
+from unet_core.exported.operators import expect_options, idiomatic, target_of
 
 GRAPH_NAME = "graph.json"
 DTYPES: dict[str, torch.dtype] = {
@@ -160,6 +160,7 @@ def module_of(program: Program) -> fx.GraphModule:
     for step in program.steps:
         reader = _Reader(program, step, graph, values, tensors)
         target, extra = idiomatic(step.op, target_of(step.op))
+        expect_options(step.op, target_of(step.op), step.options)
         args = tuple(reader.read(arg) for arg in step.args)
         options = {name: reader.read(arg) for name, arg in step.options.items()} | extra
         node = graph.call_function(target, args, options)

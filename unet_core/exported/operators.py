@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from keyword import iskeyword
 from typing import Any, cast
 
 import torch
@@ -23,13 +25,32 @@ from unet_core.errors import BundleError
 Target = Callable[..., Any]
 
 _ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
+_LARGEST = 2**53
+
+
+def _bounded(function: Target) -> Target:
+    """Arithmetic on extents alone: products of numbers without end, or of texts, would fill the memory."""
+
+    @wraps(function)
+    def computed(*numbers: Any) -> Any:
+        for number in numbers:
+            if not isinstance(number, (int, float)) or abs(number) > _LARGEST:
+                raise ValueError(f"{function.__name__} of {str(number)[:40]} is no arithmetic on extents")
+        return function(*numbers)
+
+    return computed
+
+
 _ARITHMETIC: dict[str, Target] = {
     **{
-        f"_operator.{name}": getattr(operator, name)
+        f"_operator.{name}": _bounded(getattr(operator, name))
         for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge")
     },
-    **{f"math.{name}": getattr(math, name) for name in ("trunc", "ceil", "floor")},
-    **{f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")},
+    **{f"math.{name}": _bounded(getattr(math, name)) for name in ("trunc", "ceil", "floor")},
+    **{
+        f"torch.{name}": _bounded(getattr(torch, name))
+        for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")
+    },
     "torch.ops.aten.sym_size.int": torch.ops.aten.sym_size.int,
 }
 ITEM = "item"
@@ -55,6 +76,18 @@ def target_of(op: str) -> Target:
     if name not in RULES and name not in GLOBAL and named[1] not in _MAKERS:
         raise _refusal(op)
     return cast("Target", target)
+
+
+def expect_options(op: str, target: Target, options: Iterable[str]) -> None:
+    """Refuse options that the operation doesn't have: torch writes their names into Python code and runs it."""
+    schema = getattr(target, "_schema", None)
+    known = {argument.name for argument in schema.arguments} if schema is not None else set[str]()
+    unknown = [name for name in options if name not in known or iskeyword(name)]
+    if unknown:
+        raise BundleError(
+            f"the exported program gives {op!r} the option {unknown[0][:60]!r}, which it does not have: it is not run; "
+            f"export and import the network again"
+        )
 
 
 def idiomatic(op: str, target: Target) -> tuple[Target, dict[str, Any]]:
