@@ -149,6 +149,28 @@ def status(run: RunArgument) -> None:
         print_status(out, Run.open(run))
 
 
+@app.command("train")
+def train_command(
+    recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe: data, card and training, in TOML.")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="The folder; runs/train-NAME by default. The same one again resumes.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each process; the recipe's by default.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train together; one per GPU by default.")
+    ] = None,
+) -> None:
+    """Train a model of your own; the same command again resumes."""
+    from flows.terminal import print_training
+
+    with _told_in_one_line():
+        from flows.train import train
+
+        print_training(out, train(recipe, out_folder, threads, processes, live=True))
+
+
 @app.command()
 def demo(out_folder: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/demo")) -> None:
     """Segment a real photograph of stained tissue that comes with scikit-image."""
