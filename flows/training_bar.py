@@ -29,6 +29,7 @@ class TrainingBar:
         self._task = self._bar.add_task("training", total=config.steps, completed=first_step, text="")
         self._start = time.monotonic()
         self._due = Every(0.2)
+        self._validations: int | None = None
 
     def __enter__(self) -> TrainingBar:
         self._bar.start()
@@ -40,6 +41,9 @@ class TrainingBar:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if self._validations is not None and len(progress.history) > self._validations:
+            self._bar.console.print(validated(progress), highlight=False)
+        self._validations = len(progress.history)
         if not self._due.due():
             return
         self._bar.update(self._task, completed=progress.step, text=self.text(progress, time.monotonic() - self._start))
@@ -52,3 +56,14 @@ class TrainingBar:
         best = f" · best IoU {progress.best_iou:.4f} at {progress.best_step}" if progress.history else ""
         loss = sum(recent) / len(recent)
         return f"{progress.step}/{self._config.steps} steps · {rate:.2f} steps/s · {left} left · loss {loss:.4f}{best}"
+
+
+def validated(progress: Progress) -> str:
+    """The last validation, in a line."""
+    entry = progress.history[-1]
+    scores = entry["all"]
+    best = ", the best so far" if entry["step"] == progress.best_step else ""
+    return (
+        f"step {entry['step']:,}: mean IoU {scores['mean_iou']:.4f}, mean Dice {scores['mean_dice']:.4f}, "
+        f"objects' AP {scores['average_precision']:.4f}{best}"
+    )

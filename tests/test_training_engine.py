@@ -15,12 +15,14 @@ import pytest
 import torch
 from discs import CARD, a_card, a_config, a_trainer, discs, train_discs
 
+from unet_core.augmentation import CropSampler
 from unet_core.bundle import load_bundle
 from unet_core.card import ModelCard
 from unet_core.data import Example
 from unet_core.errors import TrainingError
 from unet_core.evaluation import evaluate
-from unet_core.processes import launch
+from unet_core.feed import Feed
+from unet_core.processes import Processes, launch
 from unet_core.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,6 +207,30 @@ def test_loss_that_does_not_fit_the_decision_is_refused(tmp_path: Path) -> None:
         a_trainer(tmp_path, loss="cross_entropy")
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_bce", "focal", "iou"])
+def test_every_loss_teaches_a_network_that_decides_by_argmax(tmp_path: Path, loss: str) -> None:
+    fields = {"decision": {"rule": "argmax"}, "parameters": {**CARD.parameters, "classes": 2}}
+    card = ModelCard.model_validate({**CARD.model_dump(), **fields})
+    weighted: dict[str, Any] = {"loss_parameters": {"class_weights": [1, 2]}, "border": {"balance": True}}
+    changes = weighted if loss == "cross_entropy" else {}
+    progress = a_trainer(tmp_path, card, steps=40, loss=loss, **changes).run()
+    assert progress.best_iou > 0.7
+    assert progress.history[-1]["all"]["ap50"] > 0.2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_gpu_teaches_and_continues(tmp_path: Path, precision: str) -> None:
+    a_trainer(tmp_path, device="cuda", precision=precision).run(25)
+    trainer = a_trainer(tmp_path, device="cuda", precision=precision)
+    assert (trainer.progress.step, trainer.learner.device.type) == (25, "cuda")
+    assert trainer.run().best_iou > 0.8
+    bundle = load_bundle(tmp_path / "bundle")
+    on_cpu = evaluate(bundle.module, bundle.card, discs(4, seed=2))["all"]
+    assert on_cpu.mean_iou == pytest.approx(trainer.progress.best_iou, abs=0.01)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="torch sees no GPU"):
@@ -249,5 +275,18 @@ def test_two_processes_follow_the_path_of_one(tmp_path: Path) -> None:
     for name, tensor in alone.learner.average.state_dict().items():
         assert torch.allclose(tensor, state["average"][name], rtol=1e-2, atol=1e-4), name
     assert load_bundle(tmp_path / "both" / "bundle").card.training["hardware"].startswith("2 process")
-    with pytest.raises(TrainingError, match=r"batch 3 can't be split evenly over 2 processes"):
-        launch(train_discs, (tmp_path / "odd", NORMLESS, {**changes, "batch": 3}), count=2)
+
+
+def no_such_recipe(text: str) -> None:
+    raise TrainingError(text)
+
+
+def test_error_in_one_of_several_processes_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="^nothing to learn from$"):
+        launch(no_such_recipe, ("nothing to learn from",), count=2)
+
+
+def test_batch_that_several_processes_can_not_split_is_refused() -> None:
+    sampler = CropSampler(a_config(batch=6, accumulate=2), discs(2, seed=1), 255.0)
+    with pytest.raises(TrainingError, match=r"batch 6 can't be split evenly over 2 processes of 2.*use batch 8"):
+        Feed(sampler, Processes(rank=1, count=2), loaders=0)

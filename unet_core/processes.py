@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,8 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from unet_core.errors import TrainingError, UnetCoreError
 
 _EXIT_TOLD = 2
+# The others wait while rank 0 validates, which may take long on whole slides.
+_PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Processes:
     def joined(cls) -> Processes:
         """The processes of this training: those of `launch`, or of torchrun, or this one alone."""
         if not distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            distributed.init_process_group(_backend())
+            distributed.init_process_group(_backend(), timeout=_PATIENCE)
         if not distributed.is_initialized():
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -46,14 +49,15 @@ class Processes:
             return torch.device("cpu")
         if not gpus:
             raise TrainingError("device 'cuda' is asked for and torch sees no GPU: install a CUDA build, or use cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", str(self.rank))) % gpus)
+        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", str(self.rank))) % gpus)
+        torch.cuda.set_device(own)
+        return own
 
     def mean(self, value: float) -> float:
         """The mean over all processes, in each of them."""
         if self.count == 1:
             return value
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        total = torch.tensor(value, dtype=torch.float64, device=device)
+        total = torch.tensor(value, dtype=torch.float64)
         distributed.all_reduce(total)
         return total.item() / self.count
 
@@ -96,7 +100,9 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], count: int) ->
 def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], count: int, folder: str) -> None:
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(variable, "lo")
-    distributed.init_process_group(_backend(), init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group(_backend(), meeting, timeout=_PATIENCE, rank=rank, world_size=count)
     try:
         work(*arguments)
     except (UnetCoreError, OSError) as error:
@@ -108,4 +114,5 @@ def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], cou
 
 
 def _backend() -> str:
-    return "nccl" if torch.cuda.is_available() else "gloo"
+    """Gradients travel as they lie, on a GPU or not; small facts always over the CPU."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
