@@ -282,7 +282,7 @@ def no_such_recipe(text: str) -> None:
 
 
 def test_error_in_one_of_several_processes_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="^nothing to learn from$"):
+    with pytest.raises(TrainingError, match=r"^nothing to learn from$"):
         launch(no_such_recipe, ("nothing to learn from",), count=2)
 
 
