@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
+from test_training import CARD, discs
 
 from flows.examples import read_examples
 from flows.recipe import DataConfig, GeneratedConfig, RasterConfig
-from tests.test_training import CARD, discs
 from tiling.errors import AnnotationError, SourceError
 from unet_core.augmentation import CropSampler
 from unet_core.card import ClassInfo, Decision, ModelCard, Normalization
@@ -42,6 +43,15 @@ TISSUE_CARD = ModelCard(
     normalization=Normalization((180.0,) * 3, (60.0,) * 3),
     license="Apache-2.0",
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def write_folder(folder: Path, suffix: str, count: int = 4) -> list[Example]:
@@ -197,12 +207,12 @@ def test_raster_is_drawn_from_by_boxes(tmp_path: Path) -> None:
 
 
 def test_training_on_a_slide_holds_crops_never_the_slide(tmp_path: Path) -> None:
-    slide, _ = write_slide(tmp_path, 24)  # 6144 x 6144 px, 113 MB
+    slide, _ = write_slide(tmp_path, 16)  # 4096 x 4096 px, 50 MB
     network = build("unet", TISSUE_CARD.parameters)
     grid = OutputGrid.of(network, 3)  # tracing a network loads modules that count as memory
     tracemalloc.start()
     try:
-        training, validation = read_examples(slide_data(tmp_path, side=6144), TISSUE_CARD)
+        training, validation = read_examples(slide_data(tmp_path, side=4096), TISSUE_CARD)
         sampler = CropSampler(a_config(), training, 255.0)
         batches = [sampler.batch(step) for step in range(6)]
         evaluate(network, TISSUE_CARD, validation[:4], grid)
@@ -249,6 +259,24 @@ def test_coarser_level_of_a_slide_takes_polygons_of_the_finest(tmp_path: Path) -
     assert whole.image_HWN.shape == (256, 256, 3)
     assert int(whole.labels_HW.sum()) == 20 * 30
     assert whole.labels_HW[150:180, 50:70].all()
+
+
+def test_real_scene_is_learnt_from_by_its_map_of_buildings(data_dir: Path, tmp_path: Path) -> None:
+    folder = data_dir / "geo" / "solaris"
+    raster = RasterConfig(
+        image=folder / "sample_geotiff.tif",
+        labels=folder / "geotiff_labels.geojson",
+        box=(0, 0, 600, 900),
+        label_kind="mask",
+        coordinates="crs",
+    )
+    held_out = raster.model_copy(update={"box": (600, 0, 900, 900), "role": "validation", "validation_px": 450})
+    card = CARD.model_copy(update={"dtype": "uint16", "normalization": Normalization((400.0,), (200.0,))})
+    training, validation = read_examples(DataConfig(rasters=(raster, held_out)), card)
+    assert [example.shape for example in (*training, *validation)] == [(600, 900, 1), (300, 450, 1), (300, 450, 1)]
+    trainer = Trainer(a_config(), card, training, validation, tmp_path)
+    assert trainer.run().history[-1]["all"]["images"] == 2
+    assert training[0].whole().labels_HW.mean() == pytest.approx(0.0515, abs=1e-4)
 
 
 def test_bad_rasters_are_refused(tmp_path: Path) -> None:

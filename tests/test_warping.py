@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from test_training import CARD
 
-from tests.test_training import CARD
 from unet_core.augmentation import CropSampler, draw_crop
 from unet_core.data import Example, LazyExample, check_examples
 from unet_core.errors import TrainingError

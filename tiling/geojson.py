@@ -15,7 +15,8 @@ from tiling.errors import AnnotationError
 from tiling.polygons import Polygon, Polygons
 from tiling.sources.facts import Georeference
 
-MAX_FILE_BYTES = 1024**3
+# Parsed, positions take about seven times their text.
+MAX_FILE_BYTES = 512 * 1024**2
 _QUPATH_CLASS = "classification"
 _WORLD = {"4326", "84"}
 
