@@ -179,8 +179,8 @@ def write_slide(folder: Path, repeats: int) -> tuple[NDArray[Any], NDArray[np.ui
     image_HWN, instances_HW = tissue(256, 256, np.random.default_rng(3))
     slide, labels = np.tile(image_HWN, (repeats, repeats, 1)), np.tile(instances_HW > 0, (repeats, repeats))
     labels = labels.astype(np.uint8)
-    tifffile.imwrite(folder / "slide.tif", slide, tile=(256, 256), compression="zlib", photometric="rgb")
-    tifffile.imwrite(folder / "labels.tif", labels, tile=(256, 256), compression="zlib")
+    tifffile.imwrite(folder / "slide.tif", slide, tile=(256, 256), photometric="rgb")
+    tifffile.imwrite(folder / "labels.tif", labels, tile=(256, 256))
     return slide, labels
 
 

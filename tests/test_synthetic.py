@@ -30,8 +30,9 @@ def test_only_ellipses_are_labelled_and_grey_alone_tells_nothing() -> None:
         image_HW, labels_HW = ellipses(256, 256, np.random.default_rng(seed))
         assert 0.01 < labels_HW.mean() < 0.35
         assert set(np.unique(labels_HW)) == {0, 1}
+        shapes_HW = image_HW > np.median(image_HW) + 35  # all are brighter than the ground
         for here in (0, 1):
-            greys[here].append(float(image_HW[labels_HW == here].mean()))
+            greys[here].append(float(image_HW[shapes_HW & (labels_HW == here)].mean()))
         for region in regionprops(label(labels_HW)):
             y0, x0, y1, x1 = region.bbox
             if region.area > 80 and min(y0, x0) > 0 and max(y1, x1) < 256:

@@ -53,30 +53,23 @@ class _Canvas:
 def ellipses(height: int, width: int, random: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A grey image `(height, width)` of ellipses, rectangles, triangles and lines, and labels: 1 is ellipse.
 
-    All kinds share sizes, greys and noise, so that only the shape tells them apart. Later shapes cover earlier
-    ones, ellipses too. There is about one shape per 32² pixels, at least four.
+    All are brighter than the ground and share sizes, greys and noise, so that only the shape tells them apart.
+    Later shapes cover earlier ones, ellipses too. There is about one shape per 40² pixels, at least four.
     """
     canvas = _Canvas.of(height, width)
-    ground = random.uniform(40, 215)
+    ground = random.uniform(30, 120)
     image_HW = ground + 12 * _field(height, width, 48, random)
     labels_HW = np.zeros((height, width), np.uint8)
-    for _ in range(max(4, round(height * width / 32**2 * random.uniform(0.7, 1.3)))):
+    for _ in range(max(4, round(height * width / 40**2 * random.uniform(0.7, 1.3)))):
         kind = _OBJECTS[int(random.integers(len(_OBJECTS)))]
         y, x, angle = random.uniform(0, height), random.uniform(0, width), random.uniform(0, math.pi)
-        across, along = random.uniform(5, 14), random.uniform(5, 14)
+        across, along = random.uniform(6, 14), random.uniform(6, 14)
         part = canvas.around(y, x, 30)
         inside = _shape(kind, *canvas.turned(y, x, angle, part), across, along)
-        image_HW[part] = np.where(inside, _grey(ground, random), image_HW[part])
+        image_HW[part] = np.where(inside, random.uniform(ground + 50, 240), image_HW[part])
         labels_HW[part] = np.where(inside, np.uint8(kind == "ellipse"), labels_HW[part])
     image_HW += random.normal(0, random.uniform(2, 10), image_HW.shape)
     return _bytes(image_HW), labels_HW
-
-
-def _grey(ground: float, random: Generator) -> float:
-    """A grey that stands out from the ground, brighter or darker, wherever there is room for it."""
-    darker, brighter = max(0.0, ground - 40 - 10), max(0.0, 245 - ground - 40)
-    place = random.uniform(0, darker + brighter)
-    return 10 + place if place < darker else ground + 40 + place - darker
 
 
 def _shape(kind: str, v: Floats, u: Floats, across: float, along: float) -> Mask:
