@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flows.worker import TileResult, TileWorker
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
-from tiling.geometry import Box, Halo
+from tiling.geometry import Box, Halo, OutputGrid
 from tiling.plan import Tile, TilePlan
 from tiling.run import Run
 from unet_core.bounds import Edges, footprint
@@ -43,13 +43,13 @@ def picture(image: Path | None, side_px: int) -> tuple[Pixels, str]:
 def plan_of(bundle: Bundle, extent: tuple[int, int], core_px: int) -> TilePlan:
     """The tiles of an image under the network's own footprint."""
     found = footprint(bundle.module, len(bundle.card.bands))
-    halo = Halo(found.halo.top, found.halo.bottom, found.halo.left, found.halo.right)
-    return TilePlan(extent, core_px, found.stride, halo)
+    grid = OutputGrid(found.scale, found.offset, Halo(*found.context.sides))
+    return TilePlan(extent, core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
 def region_of(plan: TilePlan, tile: Tile) -> Region:
     """What is wanted of a tile's read, as the worker asks for it."""
-    need, sides = tile.valid.relative_to(tile.read), plan.edges(tile)
+    need, sides = plan.need(tile), plan.edges(tile)
     edges = Edges(sides.top, sides.bottom, sides.left, sides.right)
     return Region((need.y0, need.x0, need.y1, need.x1), edges)
 
@@ -64,7 +64,7 @@ def one_of_each_kind(plan: TilePlan) -> list[int]:
 
 def new_run(folder: Path, bundle: Bundle, reference: str, plan: TilePlan, precision: Precision) -> Run:
     """An empty run: its mask holds 'not predicted' everywhere."""
-    card, halo = bundle.card, plan.halo
+    card = bundle.card
     run = Run.create_or_resume(
         folder,
         RunCard(
@@ -85,13 +85,7 @@ def new_run(folder: Path, bundle: Bundle, reference: str, plan: TilePlan, precis
                 digest=bundle.digest,
                 classes=tuple(ClassCard(name=item.name, color=item.color) for item in card.classes),
             ),
-            geometry=GeometryCard(
-                core_px=plan.core_px,
-                stride=plan.stride,
-                halo=(halo.top, halo.bottom, halo.left, halo.right),
-                read=plan.read_shape,
-                grid=plan.shape,
-            ),
+            geometry=GeometryCard.of(plan),
             precision=precision,
             tta="none",
             approximate=False,

@@ -17,7 +17,7 @@ from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.foreground import find_foreground
-from tiling.geometry import Halo, ceil_to
+from tiling.geometry import Halo, OutputGrid, ceil_to
 from tiling.ledger import TileRecord, TileState
 from tiling.plan import TileMemory, TilePlan
 from tiling.run import Run
@@ -25,7 +25,6 @@ from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
-from unet_core.errors import FootprintError
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
@@ -49,8 +48,7 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
         SourceError: the image can't be opened, or the model doesn't fit it.
         PlanError: the geometry is inexact or needs more memory than there is.
         RunError: the folder holds a different run.
-        FootprintError: a network without finite bounds, and no leave to run it approximately; or one whose output
-            isn't on the image's grid.
+        FootprintError: a network without finite bounds, and no leave to run it approximately.
     """
     with open_source(config.image) as source:
         config = with_bundle(config)
@@ -73,12 +71,6 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     """The exact footprint, or the approximate one that the user gave leave for."""
     bands, halo_px = len(bundle.card.bands), config.approximate_halo_px
     found = footprint(bundle.module, bands) if halo_px is None else approximate_footprint(bundle.module, bands, halo_px)
-    if found.scale != (1, 1) or found.offset != (0, 0):
-        raise FootprintError(
-            f"model {bundle.card.name} gives {found.scale[0]} x {found.scale[1]} output pixels per input pixel, "
-            f"shifted by {found.offset}: its labels don't lie on the image's own pixel grid, which masks follow; "
-            f"use a padded network whose output is as large as its input"
-        )
     return tta_footprint(found, config.tta)
 
 
@@ -112,8 +104,8 @@ def smallest_good_core(found: Footprint) -> int:
 def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -> TilePlan:
     """Place the tiles: the model's footprint decides the reads."""
     wanted = source.levels[level]
-    halo = Halo(found.halo.top, found.halo.bottom, found.halo.left, found.halo.right)
-    return TilePlan((wanted.height, wanted.width), core_px, found.stride, halo)
+    grid = OutputGrid(found.scale, found.offset, Halo(*found.context.sides))
+    return TilePlan((wanted.height, wanted.width), core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
 def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
@@ -133,7 +125,6 @@ def make_card(
     """The run's card."""
     level = source.levels[config.level]
     size = level.pixel_size
-    halo = plan.halo
     model = bundle.card
     return RunCard(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -153,13 +144,7 @@ def make_card(
             digest=bundle.digest,
             classes=tuple(ClassCard(name=item.name, color=item.color) for item in model.classes),
         ),
-        geometry=GeometryCard(
-            core_px=plan.core_px,
-            stride=plan.stride,
-            halo=(halo.top, halo.bottom, halo.left, halo.right),
-            read=plan.read_shape,
-            grid=plan.shape,
-        ),
+        geometry=GeometryCard.of(plan),
         precision=settled.precision,
         tta=config.tta,
         compiled=config.compiled,

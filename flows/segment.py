@@ -28,7 +28,7 @@ from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
 from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED, LabelClass
+from tiling.stitching import NOT_PREDICTED
 from tiling.storage import RunLock
 
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
@@ -160,9 +160,8 @@ def export(run: Run) -> None:
     state, level = run.ledger.fold(), run.card.image.level
     failed = [run.plan.tile(index) for index in state.failed]
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
-    classes = [LabelClass(item.name, item.color) for item in run.card.model.classes]
     with run.open_source() as source:
-        write_overlay(source, level, run.open_mask(read_only=True), classes, failed, run.overlay_path)
+        write_overlay(run, source, failed)
         if not run.skipped_path.exists():
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
 

@@ -140,6 +140,11 @@ def print_status(console: Console, run: Run) -> None:
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
+    if not run.plan.grid.is_own:
+        (height, width), (y, x) = run.plan.mask.shape, run.plan.grid.scale
+        console.print(
+            f"mask: {height} x {width} px, {y if y == x else f'{y} x {x}'} mask pixels per image pixel", highlight=False
+        )
     for fact, value in run.card.notes.items():
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
@@ -164,6 +169,11 @@ def print_model(console: Console, reference: str) -> None:
     table.add_row("stride", f"{found.stride[0]} x {found.stride[1]} px; {found.reasons.stride_y}")
     for side in ("top", "bottom", "left", "right"):
         table.add_row(f"halo {side}", str(getattr(found.reasons, side)))
+    if found.scale != (1, 1):
+        table.add_row("output grid", f"{found.scale[0]} x {found.scale[1]} output pixels per image pixel")
+    if any(found.context.sides):
+        top, bottom, left, right = found.context.sides
+        table.add_row("context", f"mirrored outside the image: {top} + {bottom} px in y, {left} + {right} px in x")
     for core_px in (512, 1024):
         work = operations(bundle.module, bands, (core_px, core_px))
         table.add_row(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
 from unet_core.autotune import Job, measure_core, recall_core
-from unet_core.bounds import Edges
+from unet_core.bounds import Edges, Footprint, approximate_footprint
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.precision import choose_precision
 from unet_core.predictor import Precision, Predictor, Region
@@ -114,6 +114,7 @@ def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, devi
     """
     assert request.approximate_halo_px is not None
     predictor = Predictor(bundle, device=device, tta=cast("Tta", request.tta), compiled=False, approximate=True)
+    found = approximate_footprint(bundle.module, len(bundle.card.bands), request.approximate_halo_px)
     stride = max(predictor.stride)
     near = -(-request.approximate_halo_px // stride) * stride
     core = -(-SAMPLE_PX // stride) * stride
@@ -121,16 +122,16 @@ def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, devi
     for sample in busiest_samples(source, request.level, core + 4 * near):
         if sample.shape[0] < core + 4 * near or sample.shape[1] < core + 4 * near:
             continue
-        wide = predictor.predict(sample, _inside(2 * near, core))
-        narrow = predictor.predict(np.ascontiguousarray(sample[near:-near, near:-near]), _inside(near, core))
+        wide = predictor.predict(sample, _inside(found, 2 * near, core))
+        narrow = predictor.predict(np.ascontiguousarray(sample[near:-near, near:-near]), _inside(found, near, core))
         differing += int(np.count_nonzero(wide != narrow))
         counted += wide.size
     return differing / counted if counted else 0.0
 
 
-def _inside(halo: int, core: int) -> Region:
+def _inside(found: Footprint, halo: int, core: int) -> Region:
     edges = Edges(top=False, bottom=False, left=False, right=False)
-    return Region((halo, halo, halo + core, halo + core), edges)
+    return Region(found.need((halo, halo, halo + core, halo + core), (0, 0)), edges)
 
 
 def _sample_boxes(source: ImageSource, level: int, side_px: int) -> Sequence[Box]:

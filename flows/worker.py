@@ -68,7 +68,7 @@ class TileWorker:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
         if bench.staged is not None:
             bench.staged.discard(index)
-        return TileResult(index, digest, tile.valid.area, seconds)
+        return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds)
 
     def _open(self, run_path: Path, staged: bool) -> _Bench:
         with self._opening:
@@ -110,7 +110,7 @@ class _Bench:
         return load_tile(self.source, self.run.card.image.level, self.run.plan, tile)
 
     def region(self, tile: Tile) -> Region:
-        needed = tile.valid.relative_to(tile.read)
+        needed = self.run.plan.need(tile)
         edges = self.run.plan.edges(tile)
         sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
         return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)

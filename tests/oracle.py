@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -20,25 +23,48 @@ Image = NDArray[np.generic]
 Labels = NDArray[np.uint8]
 
 
-def whole_image_logits(bundle: Bundle, pixels_HWC: Image, stride: int = 16) -> torch.Tensor:
-    """Logits `(C, H, W)` of one pass over the image mirrored at the right and bottom to the stride.
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """How one pass over a whole image is run: figures from the network's paper, none from its footprint.
+
+    stride: extents are multiples of it, plus `rest`. lost: input pixels above and left of the first output pixel.
+    before: pixels mirrored above and left of the image, so that the outputs cover it. scale: output pixels per pixel.
+    """
+
+    stride: int = 16
+    rest: int = 0
+    lost: int = 0
+    before: int = 0
+    scale: Fraction = Fraction(1)
+
+    def margins(self, extent: int) -> tuple[int, int]:
+        return self.before, self.lost + (self.rest - self.lost - self.before - extent) % self.stride
+
+    def outputs(self, extent: int) -> slice:
+        first = int((self.before - self.lost) * self.scale)
+        return slice(first, first + math.ceil(extent * self.scale))
+
+
+def whole_image_logits(bundle: Bundle, pixels_HWC: Image, stride: int = 16, whole: Whole | None = None) -> torch.Tensor:
+    """Logits `(C, y, x)` of one pass over the mirrored image, those of the image itself.
 
     Nothing of the predictor is used: batch norm isn't folded, memory is NCHW, and no tile is cut.
     """
+    whole = whole or Whole(stride)
     height, width = pixels_HWC.shape[:2]
-    mirrored = np.pad(pixels_HWC, ((0, -height % stride), (0, -width % stride), (0, 0)), mode="reflect")
+    mirrored = np.pad(pixels_HWC, (whole.margins(height), whole.margins(width), (0, 0)), mode="reflect")
     inputs_NCHW = torch.from_numpy(np.ascontiguousarray(mirrored)).permute(2, 0, 1)[None].float().contiguous()
     mean = torch.tensor(bundle.card.normalization.mean).view(1, -1, 1, 1)
     std = torch.tensor(bundle.card.normalization.std).view(1, -1, 1, 1)
     with torch.inference_mode():
-        return bundle.module((inputs_NCHW - mean) / std)[0, :, :height, :width]
+        return bundle.module((inputs_NCHW - mean) / std)[0, :, whole.outputs(height), whole.outputs(width)]
 
 
-def whole_image_labels(bundle: Bundle, pixels_HWC: Image) -> Labels:
-    """Labels `(H, W)` for a bundle of one thresholded class at 0.5."""
+def whole_image_labels(bundle: Bundle, pixels_HWC: Image, whole: Whole | None = None) -> Labels:
+    """Labels `(y, x)` for a bundle of one thresholded class at 0.5."""
     assert bundle.card.decision.rule == "threshold"
     assert bundle.card.decision.thresholds == (0.5,)
-    return (whole_image_logits(bundle, pixels_HWC)[0] > 0).to(torch.uint8).numpy()
+    return (whole_image_logits(bundle, pixels_HWC, whole=whole)[0] > 0).to(torch.uint8).numpy()
 
 
 def segment_here(image: Path, folder: Path, core: int | None, **options: object) -> Run:

@@ -82,18 +82,6 @@ def symmetric_logits(bundle: Bundle, pixels: Image, flip_y: int, flip_x: int, tu
     return back.T if turned else back
 
 
-class Finer(nn.Module):
-    """Three output pixels per input pixel."""
-
-    def __init__(self, bands: int, classes: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(bands, 9 * classes, 3, padding=1)
-        self.up = nn.PixelShuffle(3)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.up(self.first(x_NCHW))
-
-
 class Global(nn.Module):
     """A network whose every output depends on the whole image."""
 
@@ -120,12 +108,6 @@ def save_small(folder: Path, kind: type[nn.Module], monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def global_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_small(tmp_path / "bundle", Global, monkeypatch)
-
-
-def test_a_network_on_another_grid_is_refused(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finer = save_small(tmp_path / "bundle", Finer, monkeypatch)
-    with pytest.raises(FootprintError, match="3 x 3 output pixels per input pixel"):
-        segment_here(image, tmp_path / "run", 64, model=str(finer))
 
 
 def test_a_network_without_finite_bounds_needs_leave(image: Path, global_bundle: Path, tmp_path: Path) -> None:

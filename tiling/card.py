@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fractions import Fraction
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from tiling.geometry import Halo, OutputGrid
+from tiling.plan import TilePlan
 
 FORMAT_VERSION = 1
+
+Ratio = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?$")]
 
 
 class _Card(BaseModel):
@@ -43,13 +49,35 @@ class ModelRef(_Card):
 
 
 class GeometryCard(_Card):
-    """Boxes of the plan, in level pixels."""
+    """Boxes of the plan, in level pixels, and how the mask's pixels lie on them (`tiling.geometry.OutputGrid`)."""
 
     core_px: int
     stride: tuple[int, int]
     halo: tuple[int, int, int, int]  # top, bottom, left, right
     read: tuple[int, int]
     grid: tuple[int, int]
+    scale: tuple[Ratio, Ratio] = ("1", "1")  # mask pixels per level pixel, as 3 or 1/4
+    offset: tuple[int, int] = (0, 0)
+    context: tuple[int, int, int, int] = (0, 0, 0, 0)  # mirrored outside: top, bottom, left, right
+
+    @classmethod
+    def of(cls, plan: TilePlan) -> GeometryCard:
+        return cls(
+            core_px=plan.core_px,
+            stride=plan.stride,
+            halo=plan.halo.sides,
+            read=plan.read_shape,
+            grid=plan.shape,
+            scale=(str(plan.grid.scale[0]), str(plan.grid.scale[1])),
+            offset=plan.grid.offset,
+            context=plan.grid.context.sides,
+        )
+
+    def plan(self, extent: tuple[int, int]) -> TilePlan:
+        """The plan of a level of that height and width."""
+        scale = Fraction(self.scale[0]), Fraction(self.scale[1])
+        grid = OutputGrid(scale, self.offset, Halo(*self.context))
+        return TilePlan(extent, self.core_px, self.stride, Halo(*self.halo), grid)
 
 
 class MemoryCard(_Card):
@@ -92,6 +120,9 @@ class RunCard(_Card):
             "core": self.geometry.core_px,
             "stride": self.geometry.stride,
             "halo": self.geometry.halo,
+            "scale": self.geometry.scale,
+            "offset": self.geometry.offset,
+            "context": self.geometry.context,
             "precision": self.precision,
             "test-time augmentation": self.tta,
             "compiled": self.compiled,

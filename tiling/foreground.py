@@ -48,9 +48,9 @@ class Foreground:
     def keeps(self, tile: Tile) -> bool:
         if self.coarse is None:
             return True
-        (fy, fx), valid = self.factor, tile.valid
-        y0, y1 = max(0, int(valid.y0 / fy) - 1), int(np.ceil(valid.y1 / fy)) + 1
-        x0, x1 = max(0, int(valid.x0 / fx) - 1), int(np.ceil(valid.x1 / fx)) + 1
+        (fy, fx), core = self.factor, tile.core
+        y0, y1 = max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1
+        x0, x1 = max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1
         return bool(self.coarse[y0:y1, x0:x1].any())
 
     def skipped(self, plan: TilePlan) -> list[Tile]:
@@ -84,7 +84,8 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
     picture = Image.fromarray(to_display(block_mean(source, level, factor)))
     draw = ImageDraw.Draw(picture, "RGBA")
     for tile in skipped:
-        left, top, right, bottom = (v / factor for v in (tile.valid.x0, tile.valid.y0, tile.valid.x1, tile.valid.y1))
+        core = tile.core.intersect(plan.image)
+        left, top, right, bottom = (v / factor for v in (core.x0, core.y0, core.x1, core.y1))
         draw.rectangle((left, top, right - 1, bottom - 1), fill=(96, 96, 96, 140), outline=(64, 64, 64, 255))
         draw.line((left, top, right, bottom), fill=(64, 64, 64, 255))
         draw.line((left, bottom, right, top), fill=(64, 64, 64, 255))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from tiling.errors import PlanError
@@ -82,6 +83,35 @@ class Halo:
         if min(self.top, self.bottom, self.left, self.right) < 0:
             raise PlanError(f"halo {self} has a negative side; a halo is 0 px or more on every side")
 
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        return self.top, self.bottom, self.left, self.right
+
+
+@dataclass(frozen=True, slots=True)
+class OutputGrid:
+    """How a network's output pixels lie on the level's, y before x. By default pixel on pixel.
+
+    Attributes:
+        scale: output pixels per level pixel: 3 for a mask three times finer, 1/4 for a coarser one.
+        offset: output pixel 0 of a pass over a read that starts at level pixel r is pixel `scale * r + offset` of
+            the mask: what a network that pads nothing loses at the near side.
+        context: level pixels mirrored outside the padded image, so that such a network's output covers all of it.
+    """
+
+    scale: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))
+    offset: tuple[int, int] = (0, 0)
+    context: Halo = Halo(0, 0, 0, 0)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the mask's pixels are the level's."""
+        return self.scale == (1, 1)
+
+
+IMAGE_GRID = OutputGrid()
+"""The level's own pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class PixelSize:
@@ -91,11 +121,15 @@ class PixelSize:
     x: float
     unit: Unit
 
+    def on(self, grid: OutputGrid) -> PixelSize:
+        """The pixel size of a mask on that grid."""
+        return PixelSize(self.y / float(grid.scale[0]), self.x / float(grid.scale[1]), self.unit)
+
     def scaled(self, factor: float) -> PixelSize:
         """The pixel size of a level whose pixels are `factor` times as long."""
         return PixelSize(self.y * factor, self.x * factor, self.unit)
 
 
-def ceil_to(value: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is not below `value`."""
-    return -(-value // multiple) * multiple
+def ceil_to(value: int, multiple: int, rest: int = 0) -> int:
+    """The smallest number not below `value` that leaves `rest` when divided by `multiple`."""
+    return value + (rest - value) % multiple

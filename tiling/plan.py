@@ -8,30 +8,34 @@ same-padded networks:
   gives other numbers however large the halo is;
 - a read that would leave the image is shifted inwards instead, so that the network meets the image's edge,
   and its own padding there, exactly as it would in one pass over the whole image;
-- the whole image is mirrored at the right and bottom up to a multiple of the stride.
+- the whole image is mirrored at the right and bottom up to a multiple of the stride; around it, for a network
+  that pads nothing, lies the mirrored context that its paper gives it: image and margins are the frame;
+- the mask may be finer or coarser than the image: cores lie on the stride grid, where both have whole pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from tiling.errors import PlanError
-from tiling.geometry import Box, Halo, ceil_to
+from tiling.geometry import IMAGE_GRID, Box, Halo, OutputGrid, ceil_to
 
 MASK_CHUNK_PX = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One square of the plan. All boxes in level pixels."""
+    """One square of the plan. Core and read are in level pixels, valid in the mask's: the same, but for its scale."""
 
     index: int
     row: int
     col: int
     core: Box  # what this tile owns
-    read: Box  # what it loads
-    valid: Box  # the core clipped to the extent: all that it writes
+    read: Box  # what it loads; what lies outside the image is mirrored
+    valid: Box  # the core clipped to the extent, on the mask: all that it writes
 
     @property
     def name(self) -> str:
@@ -40,7 +44,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Which sides of a read are edges of the (mirrored) image."""
+    """Which sides of a read are edges of the frame: the image with what is mirrored around it."""
 
     top: bool
     bottom: bool
@@ -57,6 +61,8 @@ class AxisPlan:
     stride: int
     before: int
     after: int
+    scale: Fraction = Fraction(1)
+    context: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.extent < 1:
@@ -71,11 +77,21 @@ class AxisPlan:
                 f"core {self.core} px is not a multiple of the model's stride {self.stride} px: reads would start "
                 f"off the stride grid and labels would differ; use {nearest} px"
             )
+        if self.scale <= 0 or (self.stride * self.scale).denominator != 1:
+            raise PlanError(
+                f"scale {self.scale} gives no whole number of mask pixels for the stride of {self.stride} px: cores "
+                f"would share mask pixels; use a network whose stride times its scale is a whole number"
+            )
+        if self.context[0] < 0 or self.context[1] < 0 or self.context[0] % self.stride:
+            raise PlanError(
+                f"context of {self.context[0]} and {self.context[1]} px doesn't start on the stride grid of "
+                f"{self.stride} px: no read could start with it; use a multiple of the stride before the image"
+            )
 
     @property
-    def padded(self) -> int:
-        """The extent mirrored up to a multiple of the stride."""
-        return ceil_to(self.extent, self.stride)
+    def frame(self) -> tuple[int, int]:
+        """Start and stop of the extent mirrored up to a multiple of the stride, with the context around it."""
+        return -self.context[0], ceil_to(self.extent, self.stride) + self.context[1]
 
     @property
     def count(self) -> int:
@@ -83,13 +99,28 @@ class AxisPlan:
 
     @property
     def read(self) -> int:
-        """The constant length of every read; the whole padded extent where that is shorter."""
-        wanted = self.core + ceil_to(self.before, self.stride) + ceil_to(self.after, self.stride)
-        return min(self.padded, wanted)
+        """The constant length of every read; the whole frame where that is shorter.
+
+        Beyond a multiple of the stride it leaves what the frame leaves, so that reads on the stride grid end where
+        the frame does.
+        """
+        start, stop = self.frame
+        after = ceil_to(self.after, self.stride, (stop - start) % self.stride)
+        return min(stop - start, self.core + ceil_to(self.before, self.stride) + after)
 
     def read_start(self, position: int) -> int:
+        start, stop = self.frame
         wanted = position * self.core - ceil_to(self.before, self.stride)
-        return min(max(wanted, 0), self.padded - self.read)
+        return min(max(wanted, start), stop - self.read)
+
+    @property
+    def mask_extent(self) -> int:
+        return math.ceil(self.extent * self.scale)
+
+    @property
+    def shard(self) -> int:
+        """The core on the mask."""
+        return int(self.core * self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +129,32 @@ class TilePlan:
 
     Args:
         extent: height and width of the level, in pixels.
-        core_px: side of a core; also the side of a mask shard, so that every shard has one writer.
+        core_px: side of a core; on the mask also the side of a shard, so that every shard has one writer.
         stride: the model's stride along y and x, in pixels.
         halo: the context that the model needs on each side of a core, in pixels.
+        grid: how the mask's pixels lie on the level's.
 
     Raises:
-        PlanError: a core off the stride grid, or an empty extent.
+        PlanError: a core off the stride grid, an empty extent, or a grid that cores can't share out.
     """
 
     extent: tuple[int, int]
     core_px: int
     stride: tuple[int, int]
     halo: Halo
+    grid: OutputGrid = IMAGE_GRID
     y: AxisPlan = field(init=False)
     x: AxisPlan = field(init=False)
 
     def __post_init__(self) -> None:
-        (height, width), (stride_y, stride_x), halo = self.extent, self.stride, self.halo
-        object.__setattr__(self, "y", AxisPlan(height, self.core_px, stride_y, halo.top, halo.bottom))
-        object.__setattr__(self, "x", AxisPlan(width, self.core_px, stride_x, halo.left, halo.right))
+        halo, context, scale = self.halo, self.grid.context, self.grid.scale
+        sides = ((halo.top, halo.bottom), (halo.left, halo.right))
+        margins = ((context.top, context.bottom), (context.left, context.right))
+        for axis, name in enumerate("yx"):
+            plan = AxisPlan(
+                self.extent[axis], self.core_px, self.stride[axis], *sides[axis], scale[axis], margins[axis]
+            )
+            object.__setattr__(self, name, plan)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,14 +171,30 @@ class TilePlan:
         return self.y.read, self.x.read
 
     @property
-    def padded(self) -> tuple[int, int]:
-        """The extent mirrored up to a multiple of the stride."""
-        return self.y.padded, self.x.padded
+    def image(self) -> Box:
+        """The whole level."""
+        return Box(0, 0, *self.extent)
 
     @property
-    def chunk_px(self) -> int:
-        """Side of a mask chunk: the largest divisor of the core that is at most 256 px."""
-        return next(px for px in range(min(MASK_CHUNK_PX, self.core_px), 0, -1) if self.core_px % px == 0)
+    def frame(self) -> Box:
+        """The image with all that is mirrored around it: what one pass over the whole image sees."""
+        (y0, y1), (x0, x1) = self.y.frame, self.x.frame
+        return Box(y0, x0, y1, x1)
+
+    @property
+    def mask(self) -> Box:
+        """The whole mask, in mask pixels; one that the image covers in part belongs to it."""
+        return Box(0, 0, self.y.mask_extent, self.x.mask_extent)
+
+    @property
+    def shard_shape(self) -> tuple[int, int]:
+        """Height and width of a core on the mask."""
+        return self.y.shard, self.x.shard
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """Height and width of a mask chunk: the largest divisors of a shard's sides that are at most 256 px."""
+        return _chunk(self.y.shard), _chunk(self.x.shard)
 
     def tile(self, index: int) -> Tile:
         """The tile with that index, counted row by row."""
@@ -150,7 +204,8 @@ class TilePlan:
         core = Box(0, 0, self.core_px, self.core_px).translate(row * self.core_px, col * self.core_px)
         height, width = self.read_shape
         read = Box(0, 0, height, width).translate(self.y.read_start(row), self.x.read_start(col))
-        return Tile(index, row, col, core, read, core.intersect(Box(0, 0, *self.extent)))
+        shard = Box(0, 0, self.y.shard, self.x.shard).translate(row * self.y.shard, col * self.x.shard)
+        return Tile(index, row, col, core, read, shard.intersect(self.mask))
 
     def at(self, row: int, col: int) -> Tile:
         """The tile at that place of the grid."""
@@ -166,19 +221,29 @@ class TilePlan:
         return (self.tile(index) for index in range(self.count))
 
     def edges(self, tile: Tile) -> Edges:
-        """Which sides of the tile's read are edges of the mirrored image."""
-        height, width = self.padded
-        read = tile.read
-        return Edges(read.y0 == 0, read.y1 == height, read.x0 == 0, read.x1 == width)
+        """Which sides of the tile's read are edges of the frame."""
+        frame, read = self.frame, tile.read
+        return Edges(read.y0 == frame.y0, read.y1 == frame.y1, read.x0 == frame.x0, read.x1 == frame.x1)
+
+    def need(self, tile: Tile) -> Box:
+        """The tile's valid region, counted from the first output pixel of a pass over its read alone."""
+        (scale_y, scale_x), (offset_y, offset_x) = self.grid.scale, self.grid.offset
+        # Whole numbers: reads start on the stride grid.
+        first_y, first_x = int(tile.read.y0 * scale_y) + offset_y, int(tile.read.x0 * scale_x) + offset_x
+        return tile.valid.translate(-first_y, -first_x)
 
     def touching(self, box: Box) -> list[int]:
-        """Indices of the tiles whose core meets the box."""
-        clipped = box.intersect(Box(0, 0, *self.extent))
+        """Indices of the tiles whose core meets the box, in level pixels."""
+        clipped = box.intersect(self.image)
         if clipped.is_empty:
             return []
         rows = range(clipped.y0 // self.core_px, -(-clipped.y1 // self.core_px))
         cols = range(clipped.x0 // self.core_px, -(-clipped.x1 // self.core_px))
         return [row * self.x.count + col for row in rows for col in cols]
+
+
+def _chunk(shard: int) -> int:
+    return next(px for px in range(min(MASK_CHUNK_PX, shard), 0, -1) if shard % px == 0)
 
 
 @dataclass(frozen=True, slots=True)

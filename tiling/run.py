@@ -8,9 +8,8 @@ from pydantic import ValidationError
 
 from tiling.card import RunCard
 from tiling.errors import RunError
-from tiling.geometry import Halo, PixelSize
+from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
-from tiling.plan import TilePlan
 from tiling.source import ImageSource, open_source
 from tiling.staging import StagedTiles, remove_staged
 from tiling.stitching import LabelClass, Mask
@@ -26,8 +25,7 @@ class Run:
     def __init__(self, path: Path, card: RunCard) -> None:
         self.path = path.resolve()  # workers may stand in another folder
         self.card = card
-        geometry = card.geometry
-        self.plan = TilePlan(card.image.extent, geometry.core_px, geometry.stride, Halo(*geometry.halo))
+        self.plan = card.geometry.plan(card.image.extent)
         self.ledger = Ledger(self.path / "ledger", self.plan.count)
 
     @classmethod
@@ -81,6 +79,7 @@ class Run:
 
     @property
     def pixel_size(self) -> PixelSize | None:
+        """Of the level that is segmented; the mask's own is `pixel_size.on(plan.grid)`."""
         recorded = self.card.image.pixel_size
         if recorded is None:
             return None
@@ -107,9 +106,12 @@ class Run:
     def staged_path(self) -> Path:
         return self.path / "staged.zarr"
 
+    @property
+    def classes(self) -> list[LabelClass]:
+        return [LabelClass(item.name, item.color) for item in self.card.model.classes]
+
     def create_mask(self) -> Mask:
-        classes = [LabelClass(item.name, item.color) for item in self.card.model.classes]
-        return Mask.create(self.mask_path, self.plan, classes, self.pixel_size)
+        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size)
 
     def open_mask(self, *, read_only: bool = False) -> Mask:
         return Mask.open(self.mask_path, read_only=read_only)

@@ -1,7 +1,7 @@
 """Overlapping tiles in a Zarr array `(tile, y, x, band)`, one tile per chunk.
 
 A staged tile is what a worker loads with one read of one chunk: decoded, gathered from the image's own
-tiling, and mirrored where the image ends before the stride grid does. Staged tiles are disposable.
+tiling, and mirrored where the read reaches beyond the image. Staged tiles are disposable.
 """
 
 from __future__ import annotations
@@ -27,18 +27,26 @@ def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> ND
     """Read a tile from the image.
 
     Returns:
-        The read region `(y, x, band)` in the image's dtype, mirrored at the right and bottom where the padded
-        extent reaches beyond the image (mirrored about the last pixel, which itself is not repeated).
+        The read region `(y, x, band)` in the image's dtype, mirrored where it reaches beyond the image (about the
+        outermost pixel, which itself is not repeated; forth and back where the image is smaller than that).
 
     Raises:
         SourceError: a part of the image that doesn't decode.
     """
-    held = tile.read.intersect(Box(0, 0, *plan.extent))
-    pixels = source.read(level, held)
-    missing_y, missing_x = tile.read.height - held.height, tile.read.width - held.width
-    if missing_y == 0 and missing_x == 0:
-        return pixels
-    return np.pad(pixels, ((0, missing_y), (0, missing_x), (0, 0)), mode="reflect")
+    read, (height, width) = tile.read, plan.extent
+    if plan.image.contains(read):
+        return source.read(level, read)
+    rows, cols = mirrored(read.y0, read.y1, height), mirrored(read.x0, read.x1, width)
+    seen = Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+    pixels = source.read(level, seen)
+    return pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
+
+
+def mirrored(start: int, stop: int, extent: int) -> NDArray[np.int64]:
+    """Which pixels of an extent the positions `start` to `stop` show, when it is mirrored about its outermost ones."""
+    period = max(1, 2 * (extent - 1))
+    places = np.arange(start, stop) % period
+    return np.minimum(places, period - places) if extent > 1 else np.zeros_like(places)
 
 
 class StagedTiles:

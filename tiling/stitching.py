@@ -22,7 +22,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from tiling.errors import RunError
-from tiling.geometry import Box, PixelSize
+from tiling.geometry import Box, OutputGrid, PixelSize
 from tiling.plan import Tile, TilePlan
 
 NOT_PREDICTED = 255
@@ -54,17 +54,20 @@ class Mask:
 
     @classmethod
     def create(cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
-        """Make the label image, with every pixel not predicted; open it where it is there already."""
+        """Make the label image, with every pixel not predicted; open it where it is there already.
+
+        `pixel_size` is the image's; the mask's follows from the plan's grid.
+        """
         if (path / "zarr.json").is_file():
             return cls.open(path)
         group = zarr.open_group(path, mode="a", zarr_format=3)
-        shapes = level_shapes(plan.extent)
+        shapes = level_shapes(plan.mask.shape)
         for level, shape in enumerate(shapes):
             group.create_array(
                 str(level),
                 shape=shape,
-                chunks=(plan.chunk_px, plan.chunk_px),
-                shards=(plan.core_px, plan.core_px),
+                chunks=plan.chunk_shape,
+                shards=plan.shard_shape,
                 dtype="uint8",
                 fill_value=NOT_PREDICTED,
                 compressors=ZstdCodec(level=3, checksum=True),
@@ -72,7 +75,7 @@ class Mask:
                 overwrite=True,
             )
         # The metadata comes last: a folder with it holds every level.
-        group.attrs["ome"] = _ome_metadata(len(shapes), classes, pixel_size)
+        group.attrs["ome"] = _ome_metadata(len(shapes), classes, pixel_size, plan.grid)
         return cls.open(path)
 
     @classmethod
@@ -133,8 +136,8 @@ class Mask:
 
     def _write_shard(self, level: int, box: Box, labels: Labels) -> None:
         """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
-        side = cast("tuple[int, int]", self._levels[level].shards)[0]
-        key = f"{level}/c/{box.y0 // side}/{box.x0 // side}"
+        tall, wide = cast("tuple[int, int]", self._levels[level].shards)
+        key = f"{level}/c/{box.y0 // tall}/{box.x0 // wide}"
         encoded = self._encode_shard(level, labels)
         sync(self._store.delete(key) if encoded is None else self._store.set(key, encoded))
 
@@ -159,11 +162,11 @@ class Mask:
     def _shards(self, level: int) -> list[Box]:
         array = self._levels[level]
         height, width = cast("tuple[int, int]", array.shape)
-        side = cast("tuple[int, int]", array.shards)[0]
+        tall, wide = cast("tuple[int, int]", array.shards)
         return [
-            Box(y, x, min(y + side, height), min(x + side, width))
-            for y in range(0, height, side)
-            for x in range(0, width, side)
+            Box(y, x, min(y + tall, height), min(x + wide, width))
+            for y in range(0, height, tall)
+            for x in range(0, width, wide)
         ]
 
     def _shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
@@ -208,9 +211,12 @@ def label_digest(labels: Labels) -> str:
     return hashlib.blake2b(np.ascontiguousarray(labels).data, digest_size=16).hexdigest()
 
 
-def _ome_metadata(levels: int, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> dict[str, Any]:
+def _ome_metadata(
+    levels: int, classes: Sequence[LabelClass], pixel_size: PixelSize | None, grid: OutputGrid
+) -> dict[str, Any]:
     unit = {"unit": _OME_UNITS[pixel_size.unit]} if pixel_size and pixel_size.unit in _OME_UNITS else {}
-    side_y, side_x = (pixel_size.y, pixel_size.x) if pixel_size else (1.0, 1.0)
+    image_px = pixel_size or PixelSize(1.0, 1.0, "um")  # without a pixel size, lengths are in image pixels
+    mask_px = image_px.on(grid)
     colors = [*((label, *_rgb(item.color), 255 if label else 0) for label, item in enumerate(classes))]
     colors.append((NOT_PREDICTED, 128, 128, 128, 255))
     names = {label: item.name for label, item in enumerate(classes)} | {NOT_PREDICTED: "not predicted"}
@@ -224,9 +230,14 @@ def _ome_metadata(levels: int, classes: Sequence[LabelClass], pixel_size: PixelS
                     {
                         "path": str(level),
                         "coordinateTransformations": [
-                            {"type": "scale", "scale": [side_y * 2**level, side_x * 2**level]},
-                            # A coarser pixel's centre lies half a coarse pixel, less half a fine one, further in.
-                            {"type": "translation", "translation": [_shift(side_y, level), _shift(side_x, level)]},
+                            {"type": "scale", "scale": [mask_px.y * 2**level, mask_px.x * 2**level]},
+                            {
+                                "type": "translation",
+                                "translation": [
+                                    _shift(mask_px.y * 2**level, image_px.y),
+                                    _shift(mask_px.x * 2**level, image_px.x),
+                                ],
+                            },
                         ],
                     }
                     for level in range(levels)
@@ -242,8 +253,9 @@ def _ome_metadata(levels: int, classes: Sequence[LabelClass], pixel_size: PixelS
     }
 
 
-def _shift(side: float, level: int) -> float:
-    return side * (2**level - 1) / 2
+def _shift(side: float, image_side: float) -> float:
+    """Where the first pixel's centre lies from the centre of the image's: half of what one is longer than the other."""
+    return (side - image_side) / 2
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -110,13 +110,14 @@ def _fitting(bundle: Bundle, network: Network, job: Job) -> list[int]:
     """Cores on the stride grid whose pass fits the memory, in the order of measuring; small ones only if need be."""
     found = tta_footprint(footprint_of(network), job.tta)
     stride, halo, bands = int(np.lcm(*found.stride)), found.halo_on_grid(), len(bundle.card.bands)
+    rests = [network.remainder(axis) for axis in (0, 1)]
     preferred = _GPU_CORES_PX if job.device_type == "cuda" else _CPU_CORES_PX
     cores = [max(stride, px - px % stride) for px in (*preferred, *_SMALL_CORES_PX)]
     fitting: list[int] = []
     for core_px in cores:
         if fitting and core_px < min(cores[: len(preferred)]):
             break
-        read = (core_px + halo.top + halo.bottom, core_px + halo.left + halo.right)
+        read = (core_px + halo.top + halo.bottom + rests[0], core_px + halo.left + halo.right + rests[1])
         tile_bytes = 12 * bands * read[0] * read[1]
         if core_px not in fitting and (
             tile_bytes + activation_bytes(bundle.module, bands, read, job.precision) <= job.memory_bytes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import math
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import fx, nn
+
+from unet_core.bounds.trace import record
 
 _VIEWS = {"getitem", "permute", "view", "reshape", "contiguous", "narrow", "slice", "dropout"}
 
@@ -14,29 +15,23 @@ _VIEWS = {"getitem", "permute", "view", "reshape", "contiguous", "narrow", "slic
 def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], precision: str) -> int:
     """Peak of the tensors that live at one time in a forward pass over one read, in bytes.
 
-    Walks the traced graph with shapes alone (meta tensors hold none): a tensor lives from the operator that
-    makes it to the last one that uses it. Convolutions may take scratch space on top, for which the input of
-    the heaviest operator is counted once more.
+    Walks the recorded calls with shapes alone: a tensor lives from the call that makes it to the last one that
+    uses it. Convolutions may take scratch space on top, for which the input of the heaviest call is counted once
+    more.
 
     Args:
-        module: a traceable network in eval mode.
+        module: the network.
         bands: channels of its input.
         read_px: height and width of the read.
         precision: of the arithmetic: float32, bfloat16 or float16.
+
+    Raises:
+        FootprintError: a network that can't be recorded on such reads.
     """
-    dtype = getattr(torch, precision)
-    # A copy: moving the traced graph to meta would take the caller's own weights along.
-    copied = copy.deepcopy(module)
-    with torch.device("meta"):
-        traced = fx.symbolic_trace(copied)
-        blank = torch.empty((1, bands, *read_px), dtype=dtype)
-    ShapeProp(traced.to("meta", dtype)).propagate(blank)
-    sizes = {node: 0 if _is_view(node) else _bytes(node, dtype) for node in traced.graph.nodes}
-    last_use: dict[fx.Node, int] = {}
-    nodes = list(traced.graph.nodes)
-    for position, node in enumerate(nodes):
-        for argument in node.all_input_nodes:
-            last_use[argument] = position
+    itemsize = _itemsize(getattr(torch, precision))
+    nodes = [node for node in record(module, bands, read_px).nodes if node.op != "output"]
+    sizes = {node: _bytes(node, itemsize) for node in nodes}
+    last_use = {argument: position for position, node in enumerate(nodes) for argument in node.all_input_nodes}
     live = peak = 0
     for position, node in enumerate(nodes):
         live += sizes[node]
@@ -46,17 +41,17 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
     return peak
 
 
-def _is_view(node: fx.Node) -> bool:
+def _bytes(node: fx.Node, itemsize: int) -> int:
+    """What a call's result takes: nothing for parameters, which are there anyway, and for views.
+
+    Of a call with several results the items count.
+    """
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in _VIEWS
-
-
-def _bytes(node: fx.Node, dtype: torch.dtype) -> int:
-    meta = node.meta.get("tensor_meta")
-    shape = getattr(meta, "shape", None)
-    if shape is None:
+    if node.meta["constant"] or node.meta.get("many") or name in _VIEWS:
         return 0
-    count = 1
-    for side in shape:
-        count *= int(side)
-    return count * Tensor().to(dtype).element_size()
+    dtype: torch.dtype = node.meta["dtype"]
+    return math.prod(node.meta["shape"]) * (itemsize if dtype.is_floating_point else _itemsize(dtype))
+
+
+def _itemsize(dtype: torch.dtype) -> int:
+    return torch.empty(0, dtype=dtype).element_size()

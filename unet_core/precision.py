@@ -50,7 +50,7 @@ def choose_precision(
     rounded = Predictor(bundle, precision="bfloat16", device=device, compiled=False, approximate=approximate)
     pixels = same = 0
     for sample in samples:
-        tile = _on_grid(sample, exact.stride)
+        tile = _on_grid(sample, exact)
         if tile.size == 0:
             continue
         region = exact.whole(*tile.shape[:2])
@@ -92,6 +92,8 @@ def _cpu_flags() -> set[str]:
     return {flag for name, _, flags in lines if name.strip() in {"flags", "Features"} for flag in flags.split()}
 
 
-def _on_grid(tile_HWC: NDArray[np.generic], stride: tuple[int, int]) -> NDArray[np.generic]:
-    height, width = tile_HWC.shape[:2]
-    return tile_HWC[: height // stride[0] * stride[0], : width // stride[1] * stride[1]]
+def _on_grid(tile_HWC: NDArray[np.generic], predictor: Predictor) -> NDArray[np.generic]:
+    """As much of the tile as the network is made for."""
+    sides = zip(tile_HWC.shape[:2], predictor.stride, predictor.remainder, strict=True)
+    height, width = (max(0, side - (side - rest) % stride) for side, stride, rest in sides)
+    return tile_HWC[:height, :width]

@@ -124,6 +124,11 @@ class Predictor:
         """The network's stride along y and x, in pixels."""
         return self._recorded.stride
 
+    @property
+    def remainder(self) -> tuple[int, int]:
+        """What a read that is a whole image leaves beyond a multiple of the stride; 0 for padded networks."""
+        return self._recorded.remainder(0), self._recorded.remainder(1)
+
     def whole(self, height: int, width: int) -> Region:
         """The region of a read that is the whole image: every side an edge, all that the network gives of it."""
         y, x = (self._recorded.extents(axis, px)[self._recorded.output] for axis, px in enumerate((height, width)))

@@ -87,7 +87,9 @@ def _part(region: Region, read_px: tuple[int, int], found: Footprint, axis: int,
     core = [(edge + offset) / scale for edge in span]
     start = max(0, (math.floor(core[0]) // stride * stride - before) // stride * stride)
     # The far core edge goes up to the grid before the halo is added: a halo is exact for cores on the grid.
-    stop = min(read_px[axis], -(-(math.ceil(core[1] / stride) * stride + after) // stride) * stride)
+    wanted = math.ceil(core[1] / stride) * stride + after
+    # On the grid counted from the read's end: of that of a padded network, whose reads end on it, the same.
+    stop = read_px[axis] - max(0, (read_px[axis] - wanted) // stride * stride)
     shift = int(scale * start)
     need, edges = list(region.need), region.edges
     need[axis], need[axis + 2] = span[0] - shift, span[1] - shift

@@ -81,7 +81,7 @@ def tta_footprint(found: Footprint, mode: Tta) -> Footprint:
     """
     if mode == "none":
         return found
-    halo, context, stride = found.halo, found.context, found.stride
+    stride = found.stride
     if mode == "d4":
         if found.scale[0] != found.scale[1] or found.offset[0] != found.offset[1]:
             raise FootprintError(
@@ -89,12 +89,41 @@ def tta_footprint(found: Footprint, mode: Tta) -> Footprint:
                 f"{found.scale[1]}: turned logits would not fit; use flips"
             )
         stride = (math.lcm(*stride), math.lcm(*stride))
-    return replace(
-        found,
-        stride=stride,
-        halo=_symmetric(halo, mode),
-        context=_symmetric(context, mode).rounded_up(stride),
-    )
+    halo = _symmetric(found.halo, mode)
+    rests = _rests(found)
+    if rests == (0, 0):
+        return replace(found, stride=stride, halo=halo, context=_symmetric(found.context, mode).rounded_up(stride))
+    return _unpadded(found, stride, halo, rests)
+
+
+def _rests(found: Footprint) -> tuple[int, int]:
+    """What the extents that the network is made for leave beyond a multiple of the stride; 0 for padded networks."""
+    context, (y, x) = found.context, found.stride
+    return (context.top + context.bottom) % y, (context.left + context.right) % x
+
+
+def _unpadded(found: Footprint, stride: tuple[int, int], halo: Halo, rests: tuple[int, int]) -> Footprint:
+    """The footprint of a network that is made for extents off the stride grid, such as 572 px.
+
+    Its mirrored pass starts at the frame's far end, off the grid that cores lie on, and reaches up to a stride
+    further. Raises `FootprintError` where its turned outputs would fall between pixels.
+    """
+    if any((scale * rest).denominator != 1 for scale, rest in zip(found.scale, rests, strict=True)):
+        raise FootprintError(
+            f"this network takes {rests[0]} x {rests[1]} px beyond a multiple of its stride and gives "
+            f"{found.scale[0]} x {found.scale[1]} outputs per pixel: mirrored outputs would fall between pixels; "
+            f"use no augmentation"
+        )
+    if stride != found.stride:
+        raise FootprintError(
+            f"augmentation d4 exchanges y and x, and this network, which pads nothing, has strides of "
+            f"{found.stride[0]} and {found.stride[1]} px: turned reads would lie off its grid; use flips"
+        )
+    (y, x), (rest_y, rest_x) = stride, rests
+    wide = Halo(halo.top + y - 1, halo.bottom + y - 1, halo.left + x - 1, halo.right + x - 1)
+    before = wide.rounded_up(stride)
+    after_y, after_x = wide.bottom + (rest_y - wide.bottom) % y, wide.right + (rest_x - wide.right) % x
+    return replace(found, halo=wide, context=Halo(before.top, after_y, before.left, after_x))
 
 
 def tta_halo(found: Footprint, mode: Tta) -> Halo:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,46 +12,50 @@ from PIL import Image, ImageDraw
 
 from tiling.geometry import Box
 from tiling.plan import Tile
-from tiling.stitching import LabelClass, Mask
-from tiling.thumbnail import block_mean, screen_factor, to_display
+from tiling.stitching import Mask
+from tiling.thumbnail import SCREEN_PX, block_mean, screen_factor, to_display
 
 if TYPE_CHECKING:
+    from tiling.run import Run
     from tiling.source import ImageSource
+
+Steps = tuple[float, float]  # mask pixels per pixel of the picture, y before x
 
 TINT = 0.45
 HATCH_PX = 10
 
 
-def write_overlay(
-    source: ImageSource, level: int, mask: Mask, classes: Sequence[LabelClass], failed: Sequence[Tile], path: Path
-) -> None:
-    """Draw the mask over the image.
+def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile]) -> None:
+    """Draw the run's mask over its image.
 
-    Every class but the background is tinted in its colour and outlined; failed tiles are hatched in red.
+    Every class but the background is tinted in its colour and outlined; failed tiles are hatched in red. Where the
+    mask is finer than the image and the screen has room for it, the image's pixels are repeated.
     """
-    factor = screen_factor(*mask.shape)
-    picture = to_display(block_mean(source, level, factor))
-    labels = _labels_at(mask, factor, (picture.shape[0], picture.shape[1]))
-    for label, item in enumerate(classes):
+    factor, scale, path = screen_factor(*run.plan.extent), run.plan.grid.scale, run.overlay_path
+    picture = to_display(block_mean(source, run.card.image.level, factor))
+    repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
+    picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
+    steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)
+    labels = _labels_at(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
+    for label, item in enumerate(run.classes):
         if label:
             _tint(picture, labels == label, item.color)
     image = Image.fromarray(picture)
     for tile in failed:
-        _hatch(image, tile, factor)
+        _hatch(image, tile, steps)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     image.save(partial, format="PNG")
     partial.replace(path)
 
 
-def _labels_at(mask: Mask, factor: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The mask sampled at the centres of screen pixels, from the pyramid level just finer than the screen."""
-    level = max(0, min(len(mask.levels) - 1, int(np.log2(factor))))
-    step = factor / 2**level
-    height, width = mask.levels[level].shape
-    labels = mask.read(Box(0, 0, int(height), int(width)), level)
-    rows = np.minimum(((np.arange(shape[0]) + 0.5) * step).astype(int), int(height) - 1)
-    cols = np.minimum(((np.arange(shape[1]) + 0.5) * step).astype(int), int(width) - 1)
+def _labels_at(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The mask sampled at the centres of the picture's pixels, from the pyramid level just finer than them."""
+    level = max(0, min(len(mask.levels) - 1, int(np.log2(max(1.0, min(steps))))))
+    height, width = (int(side) for side in mask.levels[level].shape)
+    labels = mask.read(Box(0, 0, height, width), level)
+    rows = np.minimum(((np.arange(shape[0]) + 0.5) * (steps[0] / 2**level)).astype(int), height - 1)
+    cols = np.minimum(((np.arange(shape[1]) + 0.5) * (steps[1] / 2**level)).astype(int), width - 1)
     return labels[np.ix_(rows, cols)]
 
 
@@ -68,9 +72,9 @@ def _outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return covered & ~inside
 
 
-def _hatch(image: Image.Image, tile: Tile, factor: int) -> None:
-    box = tuple(round(v / factor) for v in (tile.valid.x0, tile.valid.y0, tile.valid.x1, tile.valid.y1))
-    left, top, right, bottom = box
+def _hatch(image: Image.Image, tile: Tile, steps: Steps) -> None:
+    top, bottom = (round(y / steps[0]) for y in (tile.valid.y0, tile.valid.y1))
+    left, right = (round(x / steps[1]) for x in (tile.valid.x0, tile.valid.x1))
     hatched = Image.new("RGBA", (max(1, right - left), max(1, bottom - top)), (213, 94, 0, 60))
     draw = ImageDraw.Draw(hatched)
     for offset in range(-hatched.height, hatched.width, HATCH_PX):

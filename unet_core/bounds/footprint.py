@@ -25,6 +25,10 @@ class Halo:
     left: int
     right: int
 
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        return self.top, self.bottom, self.left, self.right
+
     def rounded_up(self, stride: tuple[int, int]) -> Halo:
         y, x = stride
         return Halo(-(-self.top // y) * y, -(-self.bottom // y) * y, -(-self.left // x) * x, -(-self.right // x) * x)
