@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import cast
 
 import pytest
@@ -11,6 +11,7 @@ from tiled import unlike_fresh
 from torch import Tensor, nn
 
 from benchmarks import models
+from benchmarks.described import DESCRIBED
 from unet_core.bounds import Halo, approximate_footprint, footprint, unbounded_layers
 from unet_core.errors import BundleError, FootprintError
 from unet_core.models import build
@@ -170,5 +171,15 @@ def test_dense_pass_equals_the_sliding_window_pixel_by_pixel(kernels: tuple[int,
 
 
 def test_documented_table_is_what_the_networks_are() -> None:
-    documented = Path(__file__).parents[1] / "docs" / "models.md"
-    assert documented.read_text(encoding="utf-8") == models.page(), "run python -m benchmarks.models > docs/models.md"
+    facts = json.loads(models.RESULTS.read_text(encoding="utf-8"))
+    assert models.PAGE.read_text(encoding="utf-8") == models.page(facts), "run python -m benchmarks.models --draw"
+
+
+def test_every_documented_network_was_run_and_its_seams_are_ties_at_most() -> None:
+    rows = json.loads(models.RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert set(rows) == {described.key for described in DESCRIBED}
+    for key, row in rows.items():
+        assert 0.4 < row["foreground"] < 0.6, key
+        assert row["farthest"] < 1e-4, key
+        assert row["tiles"] > 1, key
+        assert row["mpix_per_s"] > 0, key
