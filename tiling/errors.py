@@ -25,3 +25,7 @@ class StagingError(TilingError):
 
 class AnnotationError(TilingError):
     """A GeoJSON file whose polygons can't become labels of an image."""
+
+
+class StorageError(TilingError):
+    """An object store that can't be named, reached or written."""

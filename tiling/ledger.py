@@ -7,8 +7,10 @@ dies between two of them loses only knowledge of tiles whose shards it can compu
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -18,9 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import RunError
-from tiling.storage import write_atomic
+from tiling.objects import ChangedError, ObjectPath
+from tiling.storage import Place, write_atomic
 
 FLUSH_SECONDS = 0.5
+FLUSH_SECONDS_REMOTE = 5.0
+"""Every segment in an object store costs a request to write, and one each time that the ledger is read."""
+READS_AT_ONCE = 16
+_SEGMENT_NAME = re.compile(r"[0-9]+\.jsonl")
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
 
@@ -83,23 +90,25 @@ class LedgerState:
 
 
 class Ledger:
-    """The ledger of one run folder.
+    """The ledger of one run folder, or of a run in an object store.
 
     Args:
         folder: where the segments lie.
         tiles: number of tiles of the run's plan.
     """
 
-    def __init__(self, folder: Path, tiles: int) -> None:
+    def __init__(self, folder: Place, tiles: int) -> None:
         self._folder = folder
         self._tiles = tiles
+        self._flush_seconds = FLUSH_SECONDS_REMOTE if isinstance(folder, ObjectPath) else FLUSH_SECONDS
+        self._last_number: int | None = None
         self._lines: list[str] = []
         self._flushed_at = 0.0
 
     def append(self, record: TileRecord) -> None:
-        """Add a record; it is on disk after at most half a second of further appends, or after `flush`."""
+        """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
         self._lines.append(_dump({**asdict(record), "state": record.state.name.lower()}))
-        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+        if time.monotonic() - self._flushed_at >= self._flush_seconds:
             self.flush()
 
     def announce(self, name: str, facts: dict[str, Any]) -> None:
@@ -111,7 +120,7 @@ class Ledger:
         if not self._lines:
             return
         text = "\n".join(self._lines) + "\n"
-        write_atomic(self._folder / f"{self._next_number():08d}.jsonl", text.encode())
+        self._write_segment(text.encode())
         self._lines.clear()
         self._flushed_at = time.monotonic()
 
@@ -146,15 +155,48 @@ class Ledger:
             if "event" not in entry:
                 yield _parse_record(entry)
 
-    def _segments(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*.jsonl"))
+    def _write_segment(self, data: bytes) -> None:
+        """Write the next segment. In an object store it must be new: that stops a driver whose lease was taken over.
 
-    def _next_number(self) -> int:
+        Raises:
+            RunError: another driver has written it.
+        """
+        if not isinstance(self._folder, ObjectPath):
+            write_atomic(self._folder / f"{self._newest_number() + 1:08d}.jsonl", data)
+            return
+        number = (self._newest_number() if self._last_number is None else self._last_number) + 1
+        segment = self._folder / f"{number:08d}.jsonl"
+        try:
+            segment.put(data, only_new=True)
+        except ChangedError as error:
+            # The answer to a put may be lost and the put repeated: then the segment is ours.
+            if segment.read_bytes() != data:
+                raise RunError(
+                    f"ledger segment {segment} was written by another driver, which has taken the run over; this one "
+                    f"stops, its tiles since then are computed again"
+                ) from error
+        self._last_number = number
+
+    def _segments(self) -> list[Place]:
+        if isinstance(self._folder, ObjectPath):
+            names = [path.name for path in self._folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name)]
+            return [self._folder / name for name in sorted(names)]
+        return [*sorted(self._folder.glob("[0-9]*.jsonl"))]
+
+    def _newest_number(self) -> int:
         segments = self._segments()
-        return int(segments[-1].stem) + 1 if segments else 1
+        return int(segments[-1].stem) if segments else 0
 
-    def _read_lines(self) -> Iterator[tuple[Path, str]]:
-        for path in self._segments():
+    def _read_lines(self) -> Iterator[tuple[Place, str]]:
+        segments = self._segments()
+        if isinstance(self._folder, ObjectPath):
+            with ThreadPoolExecutor(READS_AT_ONCE) as threads:
+                for path, data in zip(segments, threads.map(lambda each: each.read_bytes(), segments), strict=True):
+                    for line in data.decode().splitlines():
+                        yield path, line
+            return
+        for path in segments:
+            assert isinstance(path, Path)
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     yield path, line

@@ -1,10 +1,11 @@
-"""Small files written whole or not at all, and the lock that keeps a run to one driver."""
+"""Where runs and images lie, small files written whole or not at all, and the lock that keeps a run to one driver."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -12,14 +13,41 @@ from types import TracebackType
 from uuid import uuid4
 
 from tiling.errors import RunError
+from tiling.lease import Lease
+from tiling.objects import ObjectPath
+
+Place = Path | ObjectPath
+"""A local path, or a name in an object store; both have the part of `pathlib.Path` that a run needs."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def place_of(reference: str | Place) -> Place:
+    """A local path, or a URL's place in an object store.
+
+    Raises:
+        StorageError: a URL with credentials, or of a kind that is not supported.
+    """
+    if isinstance(reference, str):
+        return ObjectPath.parse(reference) if "://" in reference else Path(reference)
+    return reference
+
+
+def delete_tree(place: Place) -> None:
+    """Remove a folder, or every object below a name, with all that it holds."""
+    if isinstance(place, ObjectPath):
+        place.delete_tree()
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+def write_atomic(path: Place, data: bytes) -> None:
     """Write a file so that a reader sees all of it or none of it, also after a crash.
 
     The bytes reach the disk before the name does (fsync, then rename, then fsync of the folder: POSIX
-    rename is atomic, but only the folder's own fsync makes it last).
+    rename is atomic, but only the folder's own fsync makes it last). A put into an object store is atomic itself.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
@@ -36,6 +64,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def lock_run(place: Place) -> RunLock | Lease:
+    """The lock that keeps a run to one driver, as its storage has it: the system's, or a lease that is renewed."""
+    return Lease(place) if isinstance(place, ObjectPath) else RunLock(place)
 
 
 class RunLock:
