@@ -18,7 +18,7 @@ from flows.config import RerunConfig, SegmentConfig
 from flows.errors import FlowError
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
-from tiling.errors import PlanError, RunError, SourceError, TilingError
+from tiling.errors import AnnotationError, PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 """What is told in one line; anything else is a bug and keeps its traceback."""
 
-USAGE_ERRORS = (SourceError, PlanError, RunError, BundleError, FootprintError, TrainingError, FlowError)
+USAGE_ERRORS = (
+    SourceError,
+    AnnotationError,
+    PlanError,
+    RunError,
+    BundleError,
+    FootprintError,
+    TrainingError,
+    FlowError,
+)
 """What another command would avoid; the rest (a full disk, a lost cluster) is the world's doing."""
 
 STATE_STYLE = {

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from test_training import CARD, discs
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.examples import read_examples
 from flows.recipe import DataConfig, GeneratedConfig, RasterConfig
 from tiling.errors import AnnotationError, SourceError
@@ -31,6 +33,7 @@ from unet_core.recipe import TrainingConfig, Variation
 from unet_core.synthetic import tissue
 from unet_core.training import Trainer
 
+RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "ellipses.toml"
 TISSUE_CARD = ModelCard(
     name="tissue",
     description="nuclei in generated tissue",
@@ -301,6 +304,22 @@ def test_bad_rasters_are_refused(tmp_path: Path) -> None:
     (tmp_path / "far.geojson").write_text(json.dumps([feature]))
     refused(AnnotationError, "feature 0 has no class", labels="far.geojson")
     refused(TrainingError, "none of the 1 polygons in .* lies on", labels="far.geojson", label_kind="mask")
+
+
+def test_bad_data_is_told_in_one_line_by_the_command(tmp_path: Path) -> None:
+    write_slide(tmp_path, 2)
+    ring = [[10, 10], [60, 10], [60, 60], [10, 10]]
+    named = {"classification": {"name": "Tumour"}}
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": named}
+    (tmp_path / "tumour.geojson").write_text(json.dumps([feature]))
+    recipe = RECIPE.read_text(encoding="utf-8")
+    raster = f'[[data.rasters]]\nimage = "{tmp_path / "slide.tif"}"\nlabels = "{tmp_path / "tumour.geojson"}"\n'
+    (tmp_path / "recipe.toml").write_text(raster + recipe[recipe.index("[card]") :])
+    told = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "out")])
+    assert told.exit_code == 2
+    assert "feature 0 is of class 'Tumour', the card's are background, ellipse" in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("task", "card"), [("ellipses", CARD), ("tissue", TISSUE_CARD)])
