@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray.exceptions import RayTaskError
 
-from flows.result import TileResult
+from flows.result import Checked, TileResult
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest
@@ -33,6 +33,9 @@ class TileActor:
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return self._worker.process(Path(run_path), index, staged=staged)
+
+    def check(self, run_path: str, core_px: int, index: int) -> Checked:
+        return self._worker.check(Path(run_path), core_px, index)
 
     def tune(self, request: TuningRequest) -> Tuning:
         from flows.tuning import tune

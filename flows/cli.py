@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from flows.config import RerunConfig, SegmentConfig
+from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 
@@ -79,6 +79,10 @@ KeepOption = Annotated[bool, typer.Option(help="Keep the staged tiles when the m
 RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
 TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
+DamagedOption = Annotated[bool, typer.Option("--damaged", help="Every tile that verification found damaged.")]
+TilesOption = Annotated[int, typer.Option(min=0, help="Tiles to compute again and compare.")]
+SeamsOption = Annotated[int, typer.Option(min=0, help="Places across borders to compute with wider context.")]
+SeedOption = Annotated[int, typer.Option(help="Draws the sample; another seed looks elsewhere.")]
 
 
 @app.command()
@@ -130,13 +134,38 @@ def rerun(
     run: RunArgument,
     tile: TileOption = None,
     failed: FailedOption = False,
+    damaged: DamagedOption = False,
     workers: WorkersOption = None,
     ray_address: RayOption = None,
 ) -> None:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     tiles = tuple(_parse_tile(text) for text in tile or [])
     with _told_in_one_line():
-        _run_flow("rerun", RerunConfig(run=run, tiles=tiles, failed=failed, workers=workers, ray_address=ray_address))
+        config = RerunConfig(
+            run=run, tiles=tiles, failed=failed, damaged=damaged, workers=workers, ray_address=ray_address
+        )
+        _run_flow("rerun", config)
+
+
+@app.command()
+def verify(
+    run: RunArgument,
+    tiles: TilesOption = 4,
+    seams: SeamsOption = 4,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    ray_address: RayOption = None,
+) -> None:
+    """Check a run: every shard against its digest, the pyramid, and samples computed again."""
+    with _told_in_one_line():
+        config = VerifyConfig(run=run, tiles=tiles, seams=seams, seed=seed, workers=workers, ray_address=ray_address)
+        _quiet_environment()
+        from flows.terminal import print_verdict, run_with_progress
+
+        verdict = run_with_progress(out, "verify", config)
+        print_verdict(out, verdict)
+        if not verdict.is_sound:
+            sys.exit(EXIT_FAILED_TILES)
 
 
 @app.command()
@@ -218,9 +247,10 @@ def main() -> None:
 def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     _quiet_environment()
-    from flows.terminal import run_with_progress
+    from flows.terminal import print_outcome, run_with_progress
 
     outcome = run_with_progress(out, name, config)
+    print_outcome(out, outcome)
     if not outcome.complete:
         sys.exit(EXIT_FAILED_TILES)
 

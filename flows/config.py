@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from unet_core.origin import Origin
 
@@ -66,5 +66,19 @@ class RerunConfig(BaseModel):
     run: Path = Field(description="The run folder.")
     tiles: tuple[tuple[int, int], ...] = Field(default=(), description="Tiles as (row, column).")
     failed: bool = Field(default=False, description="Also every tile that failed.")
+    damaged: bool = Field(default=False, description="Also every tile that verification found damaged.")
+    workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+
+
+class VerifyConfig(BaseModel):
+    """Check a run: every shard, the pyramid, and a sample of tiles and seams computed again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path = Field(description="The run folder.")
+    tiles: NonNegativeInt = Field(default=4, description="Tiles to compute again.")
+    seams: NonNegativeInt = Field(default=4, description="Places across tiles' borders to compute with wider context.")
+    seed: int = Field(default=0, description="Draws the sample; another seed looks elsewhere.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")

@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import ray
@@ -20,7 +21,7 @@ from flows.actors import StagingActor, TileActor, cause_of, first_line
 from flows.backlog import Backlog
 from flows.dispatch import Attempt, Dispatch, Ended, Limits
 from flows.errors import PoolError
-from flows.result import TileResult
+from flows.result import Checked, TileResult
 from flows.stopping import Stop
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
@@ -141,6 +142,29 @@ class Pool:
             return ray.get(next(iter(self._slots.values())).actor.tune.remote(request))
         except RayTaskError as error:
             raise cause_of(error) from error
+
+    def check(self, run_path: Path, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
+        """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
+
+        Raises:
+            PoolError: an actor died.
+        """
+        self._grow()
+        idle = [slot.actor for slot in self._slots.values()]
+        pending: dict[Any, Any] = {}
+        todo = deque(places)
+        try:
+            while todo or pending:
+                while todo and idle:
+                    actor = idle.pop()
+                    pending[actor.check.remote(str(run_path), *todo.popleft())] = actor
+                (done,), _ = ray.wait(list(pending), num_returns=1)
+                idle.append(pending.pop(done))
+                yield cast("Checked", ray.get(done))
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        except RayActorError as error:
+            raise PoolError(f"a worker died while checking ({first_line(error)}); verify again") from error
 
     def stage(self, run_path: Path, indices: Sequence[int], backlog: Backlog) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""

@@ -14,3 +14,15 @@ class TileResult:
     pixels: int
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A place of the image computed again: how many of its labels are not those of the mask, and where it lies.
+
+    `place` is `(y0, x0, y1, x1)` in mask pixels.
+    """
+
+    place: tuple[int, int, int, int]
+    pixels: int
+    differing: int

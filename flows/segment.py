@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
-from flows.config import RerunConfig, SegmentConfig
+from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import StoppedError
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -143,13 +143,12 @@ def stitch(run: Run) -> None:
     """Close the mask: the pyramid over everything, or over what was written since it was last built."""
     enter("stitch")
     state = run.ledger.fold()
-    is_first = state.last_event(STITCHED) is None
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
-    if not is_first and not fresh:
+    if state.pyramid_stands and not fresh:
         return
     mask = run.open_mask()
     mask.sweep()
-    mask.build_pyramid(None if is_first else fresh)
+    mask.build_pyramid(fresh if state.pyramid_stands else None)
     run.ledger.announce(STITCHED, {"tiles": len(fresh)})
 
 
@@ -177,18 +176,18 @@ def finish(run: Run, *, keep_staged: bool) -> None:
         create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {run.path.name}")
 
 
-def open_pool(config: SegmentConfig | RerunConfig) -> Pool:
+def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig) -> Pool:
     """The pool that the command line began to start, or a new one."""
     return begun_pool.get() or Pool(config.workers, config.ray_address)
 
 
 def remaining(run: Run) -> list[int]:
     """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
-    return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED).tolist()
+    return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED).tolist()
 
 
 @task(cache_policy=NO_CACHE)
-def reopen(config: RerunConfig) -> Run:
+def reopen(config: RerunConfig | VerifyConfig) -> Run:
     """Open a run whose image is still the one that it began with.
 
     Raises:
@@ -211,10 +210,12 @@ def chosen(run: Run, config: RerunConfig) -> list[int]:
         PlanError: no tile was named, or one that isn't in the plan.
     """
     named = {run.plan.at(row, col).index for row, col in config.tiles}
-    failed = set(run.ledger.fold().failed) if config.failed else set[int]()
-    if not named and not config.failed:
-        raise PlanError("no tile was named; give --tile ROW,COL once or more, or --failed")
-    return sorted(named | failed)
+    state = run.ledger.fold()
+    failed = set(state.failed) if config.failed else set[int]()
+    damaged = set(state.damaged) if config.damaged else set[int]()
+    if not (named or config.failed or config.damaged):
+        raise PlanError("no tile was named; give --tile ROW,COL once or more, --failed, or --damaged")
+    return sorted(named | failed | damaged)
 
 
 def summarise(run: Run, started: float) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.check import check
-from flows.config import RerunConfig, SegmentConfig
+from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import FlowError
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
@@ -24,6 +24,7 @@ from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCor
 
 if TYPE_CHECKING:
     from flows.segment import Outcome
+    from flows.verify import Verdict
     from tiling.run import Run
 
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
@@ -46,11 +47,12 @@ STATE_STYLE = {
     TileState.DONE: ("█", "green"),
     TileState.FAILED: ("×", "bold red"),
     TileState.SKIPPED: ("░", "blue"),
+    TileState.DAMAGED: ("▚", "bold magenta"),
 }
 
 
-def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig) -> Outcome:
-    """Run the flow of that name under a live bar, and print how it ended.
+def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig | VerifyConfig) -> Any:
+    """Run the flow of that name under a live bar, and return what it returns.
 
     Prefect's server, Ray and torch take seconds each to load: they load side by side.
     """
@@ -74,12 +76,10 @@ def run_with_progress(console: Console, name: str, config: SegmentConfig | Rerun
         flows = _load_flows(config)
         if server is not None:
             stack.enter_context(server)
-        outcome = cast("Outcome", getattr(flows, name)(config))
-    print_outcome(console, outcome)
-    return outcome
+        return getattr(flows, name)(config)
 
 
-def _load_flows(config: SegmentConfig | RerunConfig) -> ModuleType:
+def _load_flows(config: SegmentConfig | RerunConfig | VerifyConfig) -> ModuleType:
     """Begin to start Ray, then load the flows and torch meanwhile."""
     from flows.pool import Pool
 
@@ -89,6 +89,10 @@ def _load_flows(config: SegmentConfig | RerunConfig) -> ModuleType:
 
     flows.begun_pool.set(pool)
     warm_up()
+    if isinstance(config, VerifyConfig):
+        from flows import verify
+
+        return verify
     return flows
 
 
@@ -134,6 +138,28 @@ def print_training(console: Console, bundle: Path) -> None:
     console.print(f"use it:  overtile segment IMAGE --model {bundle} --out RUN", highlight=False, soft_wrap=True)
 
 
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Say what was checked, what was found, and what to do about it."""
+    places = [*verdict.recomputed, *verdict.seams]
+    console.print(
+        f"{'sound' if verdict.is_sound else 'NOT sound'}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
+        f"damaged; {len(verdict.pyramid_faults)} damaged above them; {len(verdict.recomputed)} tiles and "
+        f"{len(verdict.seams)} places across seams computed again, {verdict.differing} of "
+        f"{sum(each.pixels for each in places)} labels differ",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, fault in list(verdict.damaged.items())[:20]:
+        console.print(f"  tile {name}: {fault}", markup=False, highlight=False)
+    for name in verdict.pyramid_faults[:20]:
+        console.print(f"  pyramid {name}: doesn't show the level below", markup=False, highlight=False)
+    for each in (each for each in places if each.differing):
+        text = f"  labels in {each.place}: {each.differing} of {each.pixels} differ when computed again"
+        console.print(text, markup=False, highlight=False)
+    if verdict.damaged or verdict.pyramid_faults:
+        console.print(f"mend them with: overtile rerun {verdict.run} --damaged", highlight=False, soft_wrap=True)
+
+
 def print_status(console: Console, run: Run) -> None:
     """Counts, rate, ETA and the grid."""
     state = run.ledger.fold()
@@ -145,7 +171,8 @@ def print_status(console: Console, run: Run) -> None:
     console.print(f"{run.path}: {run.card.image.path} with {run.card.model.name}", highlight=False, soft_wrap=True)
     console.print(
         f"{done} done, {counts[TileState.SKIPPED]} skipped, {counts[TileState.FAILED]} failed, "
-        f"{counts[TileState.PENDING]} to do of {run.plan.count} tiles; {rate:.2f} MPix/s"
+        + (f"{counts[TileState.DAMAGED]} damaged, " if counts[TileState.DAMAGED] else "")
+        + f"{counts[TileState.PENDING]} to do of {run.plan.count} tiles; {rate:.2f} MPix/s"
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
@@ -158,7 +185,7 @@ def print_status(console: Console, run: Run) -> None:
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
     console.print(tile_grid(run, console.width))
-    for index, record in list(state.failed.items())[:20]:
+    for index, record in list({**state.failed, **state.damaged}.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)
 
 
@@ -195,12 +222,12 @@ def print_model(console: Console, reference: str) -> None:
 def tile_grid(run: Run, width: int) -> Text:
     """The grid of tiles, one character each; where it is wider than the terminal, one per square of tiles.
 
-    A character shows the worst state that it stands for: failed, then to do, then done, then skipped.
+    A character shows the worst state that it stands for: failed, damaged, to do, done, then skipped.
     """
     rows, cols = run.plan.shape
     states = run.ledger.fold().states.reshape(rows, cols)
     step = max(1, -(-cols // max(1, width - 2)))
-    severity = (TileState.FAILED, TileState.PENDING, TileState.DONE, TileState.SKIPPED)
+    severity = (TileState.FAILED, TileState.DAMAGED, TileState.PENDING, TileState.DONE, TileState.SKIPPED)
     text = Text(no_wrap=True)
     for y in range(0, rows, step):
         for x in range(0, cols, step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.own_model import model_of
-from flows.result import TileResult
+from flows.result import Checked, TileResult
 from tiling.errors import StagingError, TilingError
-from tiling.plan import Tile
+from tiling.plan import Tile, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource
 from tiling.staging import StagedTiles, load_tile
@@ -58,7 +58,7 @@ class TileWorker:
             start = time.perf_counter()
             tile_HWC = bench.load(tile)
             seconds["read"] = time.perf_counter() - start
-            region = bench.region(tile)
+            region = _region(bench.run.plan, tile)
             prediction = bench.predictor.run(tile_HWC, region)
             seconds["compute"] = prediction.seconds
             start = time.perf_counter()
@@ -69,6 +69,22 @@ class TileWorker:
         if bench.staged is not None:
             bench.staged.discard(index)
         return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds)
+
+    def check(self, run_path: Path, core_px: int, index: int) -> Checked:
+        """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.
+
+        Raises:
+            TilingError, UnetCoreError: the image, the mask or the model can't be read.
+        """
+        bench = self._open(run_path, staged=False)
+        assert bench.source is not None
+        card, plan = bench.run.card, replace(bench.run.plan, core_px=core_px)
+        tile = plan.tile(index)
+        tile_HWC = load_tile(bench.source, card.image.level, plan, tile)
+        labels = bench.predictor.predict(tile_HWC, _region(plan, tile))
+        differing = int(np.count_nonzero(labels != bench.mask.read(tile.valid)))
+        box = tile.valid
+        return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
 
     def _open(self, run_path: Path, staged: bool) -> _Bench:
         with self._opening:
@@ -109,11 +125,12 @@ class _Bench:
         assert self.source is not None
         return load_tile(self.source, self.run.card.image.level, self.run.plan, tile)
 
-    def region(self, tile: Tile) -> Region:
-        needed = self.run.plan.need(tile)
-        edges = self.run.plan.edges(tile)
-        sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
-        return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)
+
+def _region(plan: TilePlan, tile: Tile) -> Region:
+    """What is wanted of a tile's read."""
+    needed, edges = plan.need(tile), plan.edges(tile)
+    sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
+    return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)
 
 
 def _maths(run: Run) -> tuple[object, ...]:

@@ -30,6 +30,8 @@ READS_AT_ONCE = 16
 _SEGMENT_NAME = re.compile(r"[0-9]+\.jsonl")
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
+PYRAMID_DAMAGED = "pyramid damaged"
+"""The event after which the pyramid as a whole has to be built again."""
 
 
 class TileState(IntEnum):
@@ -39,6 +41,7 @@ class TileState(IntEnum):
     DONE = 1
     FAILED = 2
     SKIPPED = 3
+    DAMAGED = 4  # done once, and no longer what was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,14 @@ class Event:
 
 @dataclass(slots=True)
 class LedgerState:
-    """The ledger folded: a few bytes per tile, and full records of the failed ones only."""
+    """The ledger folded: a few bytes per tile, and full records of the failed and damaged ones only."""
 
     states: NDArray[np.uint8]
     attempts: NDArray[np.uint8]
     unstitched: NDArray[np.bool_]  # written since the pyramid was last built
+    pyramid_stands: bool = False  # it was built, and what isn't unstitched is right in it
     failed: dict[int, TileRecord] = field(default_factory=dict[int, TileRecord])
+    damaged: dict[int, TileRecord] = field(default_factory=dict[int, TileRecord])
     events: list[Event] = field(default_factory=list[Event])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     pixels: int = 0
@@ -139,6 +144,9 @@ class Ledger:
                     state.events.append(Event(entry["event"], entry["time"], entry["facts"]))
                     if entry["event"] == STITCHED:
                         state.unstitched[:] = False
+                    state.pyramid_stands = entry["event"] == STITCHED or (
+                        state.pyramid_stands and entry["event"] != PYRAMID_DAMAGED
+                    )
                 else:
                     _fold_record(state, _parse_record(entry))
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -206,10 +214,11 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
     state.unstitched[record.tile] = True
-    if record.state is TileState.FAILED:
-        state.failed[record.tile] = record
-    else:
-        state.failed.pop(record.tile, None)
+    for named, kind in ((state.failed, TileState.FAILED), (state.damaged, TileState.DAMAGED)):
+        if record.state is kind:
+            named[record.tile] = record
+        else:
+            named.pop(record.tile, None)
     if record.state is TileState.DONE:
         state.pixels += record.pixels
         for stage, seconds in record.seconds.items():

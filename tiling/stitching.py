@@ -124,15 +124,35 @@ class Mask:
     def build_pyramid(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
         """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
         for level in range(1, len(self._levels)):
-            boxes = self._shards(level) if changed is None else self._shards_above(level, changed)
+            boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
             for start in range(0, len(boxes), TASKS_AT_ONCE):
                 tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
                 dask.compute(*tasks, scheduler="threads", num_workers=threads)
 
-    def _build_shard(self, level: int, box: Box) -> None:
+    def shards(self, level: int) -> list[Box]:
+        """The shards of a level, clipped to it, row by row."""
+        array = self._levels[level]
+        height, width = cast("tuple[int, int]", array.shape)
+        tall, wide = cast("tuple[int, int]", array.shards)
+        return [
+            Box(y, x, min(y + tall, height), min(x + wide, width))
+            for y in range(0, height, tall)
+            for x in range(0, width, wide)
+        ]
+
+    def shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
+        """The shards of a level that show any of the boxes of level 0."""
+        factor = 2**level
+        coarse = [Box(b.y0 // factor, b.x0 // factor, -(-b.y1 // factor), -(-b.x1 // factor)) for b in changed]
+        return [s for s in self.shards(level) if any(not s.intersect(c).is_empty for c in coarse)]
+
+    def below(self, level: int, box: Box) -> Box:
+        """The pixels of the next finer level that a box of a level shows."""
         height, width = cast("tuple[int, int]", self._levels[level - 1].shape)
-        finer = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
-        self._write_shard(level, box, majority(self.read(finer, level - 1)))
+        return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+
+    def _build_shard(self, level: int, box: Box) -> None:
+        self._write_shard(level, box, majority(self.read(self.below(level, box), level - 1)))
 
     def _write_shard(self, level: int, box: Box, labels: Labels) -> None:
         """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
@@ -158,21 +178,6 @@ class Mask:
         self._scratch.memory.clear()
         self._scratch.array[: labels.shape[0], : labels.shape[1]] = labels
         return self._scratch.memory.get("c/0/0")
-
-    def _shards(self, level: int) -> list[Box]:
-        array = self._levels[level]
-        height, width = cast("tuple[int, int]", array.shape)
-        tall, wide = cast("tuple[int, int]", array.shards)
-        return [
-            Box(y, x, min(y + tall, height), min(x + wide, width))
-            for y in range(0, height, tall)
-            for x in range(0, width, wide)
-        ]
-
-    def _shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
-        factor = 2**level
-        coarse = [Box(b.y0 // factor, b.x0 // factor, -(-b.y1 // factor), -(-b.x1 // factor)) for b in changed]
-        return [s for s in self._shards(level) if any(not s.intersect(c).is_empty for c in coarse)]
 
 
 def majority(labels: Labels) -> Labels:

@@ -1,0 +1,138 @@
+"""Verification finds what time and people do to a finished run, and rerun mends it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import Cli, mask_files, write_tissue
+from oracle import segment_here
+
+from flows.config import VerifyConfig
+from flows.segment import stitch
+from flows.verify import sample_seams, shifted
+from flows.worker import TileWorker
+from tiling.ledger import TileRecord, TileState
+from tiling.run import Run
+from tiling.verification import check_pyramid, check_shards
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 6 x 5 tiles, one of them skipped."""
+    folder = tmp_path_factory.mktemp("sound")
+    run = segment_here(write_tissue(folder / "tissue.tif", 700, 600), folder / "run", 128)
+    for tile in run.plan.tiles():
+        labels = run.open_mask().read(tile.valid)
+        digest = run.open_mask().write(tile, labels)
+        run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, digest))
+    skipped = run.plan.at(5, 4)
+    run.ledger.append(TileRecord(skipped.index, TileState.SKIPPED, digest=run.open_mask().fill(skipped, 0)))
+    run.ledger.flush()
+    stitch.fn(run)
+    return run.path
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(sound, tmp_path / "run"))
+
+
+def faults(run: Run) -> dict[str, str]:
+    return {run.plan.tile(f.tile).name: f.fault for f in check_shards(run) if f.fault is not None}
+
+
+def shard(run: Run, row: int, col: int, level: int = 0) -> Path:
+    return run.mask_path / str(level) / "c" / str(row) / str(col)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_sound_run_has_no_faults(copy: Run) -> None:
+    assert faults(copy) == {}
+    assert list(check_pyramid(copy)) == []
+
+
+def test_bit_rot_lost_files_and_foreign_labels_are_found(copy: Run) -> None:
+    flip_a_bit(shard(copy, 1, 1))
+    shard(copy, 2, 2).unlink()
+    shard(copy, 3, 3).write_bytes(b"")
+    shutil.copy(shard(copy, 0, 1), shard(copy, 0, 0))
+    found = faults(copy)
+    assert sorted(found) == ["0,0", "1,1", "2,2", "3,3"]
+    assert "can't be read" in found["1,1"]
+    assert found["2,2"] == "its shard is missing or empty"
+    assert found["0,0"] == "its labels are not those it wrote"
+
+
+@pytest.mark.parametrize("byte", range(0, 400, 7))
+def test_no_flipped_bit_goes_unnoticed(copy: Run, byte: int) -> None:
+    path = shard(copy, 1, 2)
+    data = bytearray(path.read_bytes())
+    data[byte * len(data) // 400] ^= 1 << (byte % 8)
+    path.write_bytes(data)
+    assert list(faults(copy)) == ["1,2"]
+
+
+def test_a_failed_tile_must_hold_not_predicted(copy: Run) -> None:
+    copy.ledger.append(TileRecord(7, TileState.FAILED, reason="can't be decoded"))
+    copy.ledger.flush()
+    assert list(faults(copy)) == ["1,2"]
+    copy.open_mask().fill(copy.plan.tile(7), 255)
+    assert faults(copy) == {}
+
+
+def test_a_pyramid_that_shows_something_else_is_found(copy: Run) -> None:
+    flip_a_bit(shard(copy, 0, 1, level=1))
+    ((level, box),) = check_pyramid(copy)
+    assert (level, box.y0, box.x0) == (1, 0, 128)
+
+
+def test_seams_are_covered_by_cores_of_another_size(sound: Path) -> None:
+    run = Run.open(sound)
+    places = sample_seams(run, VerifyConfig(run=sound, seams=100))
+    assert len(places) > 20
+    worker = TileWorker()
+    checked = [worker.check(run.path, core_px, index) for core_px, index in places[::5]]
+    assert shifted(run.plan).core_px == 96
+    assert sum(each.differing for each in checked) == 0
+    assert all(each.pixels > 0 for each in checked)
+
+
+def test_a_wrong_label_at_a_seam_is_counted(copy: Run) -> None:
+    tile = copy.plan.at(1, 1)
+    labels = copy.open_mask().read(tile.valid)
+    labels[:, -1] ^= 1
+    copy.open_mask().write(tile, labels)
+    found = TileWorker().check(copy.path, 128, tile.index)
+    assert found.differing == 128
+
+
+def test_verify_and_rerun_mend_a_run_to_the_last_byte(cli: Cli, copy: Run) -> None:
+    before = mask_files(copy.path)
+    flip_a_bit(shard(copy, 1, 1))
+    flip_a_bit(shard(copy, 0, 1, level=1))
+    skipped = copy.plan.at(5, 4)
+    copy.open_mask().fill(skipped, 1)
+    verified = cli.run("verify", copy.path, "--workers", 1)
+    assert verified.code == 3, verified.err
+    assert "NOT sound: 30 shards looked at, 2 damaged" in verified.out
+    assert "tile 1,1: its shard can't be read" in verified.out
+    assert json.loads((copy.path / "verification.json").read_text())["sound"] is False
+    status = cli.run("status", copy.path)
+    assert "28 done, 1 skipped, 0 failed, 1 damaged" in status.out
+    mended = cli.run("rerun", copy.path, "--damaged", "--workers", 1)
+    assert mended.code == 0, mended.err
+    assert mask_files(copy.path) == before
+    again = cli.run("verify", copy.path, "--workers", 1)
+    assert again.code == 0, again.out
+    assert "sound: 30 shards looked at, 0 damaged" in again.out
+    assert "8 " not in again.out or "0 of" in again.out
+    assert np.count_nonzero(Run.open(copy.path).ledger.fold().states == TileState.DAMAGED) == 0
