@@ -26,7 +26,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)
