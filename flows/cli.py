@@ -71,6 +71,7 @@ TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average ov
 CompileOption = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Compile the network; by default where it pays, on a GPU.")
 ]
+ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also write probabilities, in 8 bits.")]
 HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
@@ -98,6 +99,7 @@ def segment(
     precision: PrecisionOption = Precision.float32,
     tta: TtaOption = Tta.none,
     compiled: CompileOption = None,
+    probabilities: ProbabilitiesOption = False,
     halo: HaloOption = "exact",
     foreground: ForegroundOption = "auto",
     workers: WorkersOption = None,
@@ -119,6 +121,7 @@ def segment(
             precision=precision.value,
             tta=tta.value,
             compiled=compiled,
+            probabilities=probabilities,
             halo=halo,
             foreground=foreground,
             workers=workers,

@@ -36,6 +36,7 @@ class SegmentConfig(BaseModel):
     compiled: bool | None = Field(
         default=None, description="Compile the network with torch.compile; where it pays, on a GPU, when not given."
     )
+    probabilities: bool = Field(default=False, description="Also write each class's probability, in 8 bits.")
     halo: str = Field(
         default="exact",
         pattern=r"^(exact|approximate:[1-9][0-9]*)$",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
+from unet_core.card import ClassInfo
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
@@ -62,6 +63,7 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
         memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
         run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
         run.create_mask()
+        run.create_probabilities()
         if run.ledger.fold().last_event("planned") is None:
             _skip_background(run, source)
     return run
@@ -142,12 +144,13 @@ def make_card(
             reference=reference_of(config),
             name=model.name,
             digest=bundle.digest,
-            classes=tuple(ClassCard(name=item.name, color=item.color) for item in model.classes),
+            classes=_named(model.classes),
         ),
         geometry=GeometryCard.of(plan),
         precision=settled.precision,
         tta=config.tta,
         compiled=config.compiled,
+        probabilities=_named(model.predicted) if config.probabilities else (),
         approximate=config.approximate_halo_px is not None,
         maths_version=MATHS_VERSION,
         foreground=config.foreground,
@@ -160,6 +163,10 @@ def make_card(
 def absolute(model: str) -> str:
     """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
+    return tuple(ClassCard(name=item.name, color=item.color) for item in classes)
 
 
 def _skip_background(run: Run, source: ImageSource) -> None:

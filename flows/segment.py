@@ -27,8 +27,9 @@ from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
 from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
+from tiling.plan import Tile
 from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED
+from tiling.stitching import NOT_PREDICTED, Mask
 from tiling.storage import RunLock
 
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
@@ -127,7 +128,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
         with stop_on_signals() as stop:
             for result, attempts in pool.infer(run.path, backlog, staged=staged, stop=stop):
                 if result.digest is None:
-                    mask.fill(run.plan.tile(result.tile), NOT_PREDICTED)
+                    _leave_out(run, mask, run.plan.tile(result.tile))
                 run.ledger.append(_record(result, attempts))
                 watch.add(result)
     finally:
@@ -146,9 +147,10 @@ def stitch(run: Run) -> None:
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
     if state.pyramid_stands and not fresh:
         return
-    mask = run.open_mask()
-    mask.sweep()
-    mask.build_pyramid(fresh if state.pyramid_stands else None)
+    for image in (run.open_mask(), run.open_probabilities()):
+        if image is not None:
+            image.sweep()
+            image.build_pyramid(fresh if state.pyramid_stands else None)
     run.ledger.announce(STITCHED, {"tiles": len(fresh)})
 
 
@@ -241,6 +243,14 @@ def stage_times(state: LedgerState) -> StageTimes:
     last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
     wall = sum(facts["seconds"] for facts in inferred)
     return StageTimes(state.seconds, wall, last["workers"], last["stagers"])
+
+
+def _leave_out(run: Run, mask: Mask, tile: Tile) -> None:
+    """A failed tile's pixels say that they are not predicted, whatever an earlier attempt has written."""
+    mask.fill(tile, NOT_PREDICTED)
+    probabilities = run.open_probabilities()
+    if probabilities is not None:
+        probabilities.clear(tile)
 
 
 def _record(result: TileResult, attempts: int) -> TileRecord:

@@ -16,6 +16,7 @@ from flows.own_model import model_of
 from flows.result import Checked, TileResult
 from tiling.errors import StagingError, TilingError
 from tiling.plan import Tile, TilePlan
+from tiling.probabilities import Probabilities
 from tiling.run import Run
 from tiling.source import ImageSource
 from tiling.staging import StagedTiles, load_tile
@@ -59,9 +60,12 @@ class TileWorker:
             tile_HWC = bench.load(tile)
             seconds["read"] = time.perf_counter() - start
             region = _region(bench.run.plan, tile)
-            prediction = bench.predictor.run(tile_HWC, region)
+            prediction = bench.predictor.run(tile_HWC, region, probabilities=bench.probabilities is not None)
             seconds["compute"] = prediction.seconds
             start = time.perf_counter()
+            # The labels last: the tile is done when they are there.
+            if bench.probabilities is not None and prediction.probabilities is not None:
+                bench.probabilities.write(tile, prediction.probabilities)
             digest = bench.mask.write(tile, prediction.labels)
             seconds["write"] = time.perf_counter() - start
         except TILE_ERRORS as error:
@@ -104,6 +108,7 @@ class _Bench:
     run: Run
     predictor: Predictor
     mask: Mask
+    probabilities: Probabilities | None
     staged: StagedTiles | None
     source: ImageSource | None
 
@@ -115,6 +120,7 @@ class _Bench:
             run=run,
             predictor=shared.predictor if shared else _load_predictor(run, device),
             mask=run.open_mask(),
+            probabilities=run.open_probabilities(),
             staged=run.open_staged() if staged else None,
             source=None if staged else run.open_source(),
         )

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiling.geometry import Halo, PixelSize
+from tiling.ome_metadata import LabelClass
 from tiling.plan import TilePlan
-from tiling.stitching import LabelClass, Mask, level_shapes, majority
+from tiling.pyramid import level_shapes
+from tiling.stitching import Mask, majority
 
 CLASSES = [LabelClass("background", "#000000"), LabelClass("nucleus", "#e69f00")]
 

@@ -98,6 +98,7 @@ class RunCard(_Card):
     precision: str
     tta: str
     compiled: bool | None = None  # as asked; None leaves it to the device
+    probabilities: tuple[ClassCard, ...] = ()  # the classes whose probabilities are written, when asked for
     approximate: bool  # a network without finite bounds, whose seams are not exact
     maths_version: int
     foreground: str
@@ -126,6 +127,7 @@ class RunCard(_Card):
             "precision": self.precision,
             "test-time augmentation": self.tta,
             "compiled": self.compiled,
+            "probabilities": bool(self.probabilities),
             "approximate halo": self.approximate,
             "version of the maths": self.maths_version,
             "foreground": self.foreground,

@@ -10,9 +10,11 @@ from tiling.card import RunCard
 from tiling.errors import RunError
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
+from tiling.ome_metadata import LabelClass
+from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
 from tiling.staging import StagedTiles, remove_staged
-from tiling.stitching import LabelClass, Mask
+from tiling.stitching import Mask
 from tiling.storage import write_atomic
 
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new")
@@ -112,6 +114,22 @@ class Run:
 
     def create_mask(self) -> Mask:
         return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size)
+
+    @property
+    def probabilities_path(self) -> Path:
+        return self.path / "probabilities.ome.zarr"
+
+    def create_probabilities(self) -> None:
+        """Make the probability image where the card asks for one."""
+        if self.card.probabilities:
+            classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
+            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size)
+
+    def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
+        """The probability image; None where the card asks for none."""
+        if not self.card.probabilities:
+            return None
+        return Probabilities.open(self.probabilities_path, read_only=read_only)
 
     def open_mask(self, *, read_only: bool = False) -> Mask:
         return Mask.open(self.mask_path, read_only=read_only)

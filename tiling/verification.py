@@ -61,8 +61,8 @@ def check_pyramid(run: Run, damaged: NDArray[np.bool_] | None = None) -> Iterato
     mask = run.open_mask(read_only=True)
     above = [] if damaged is None else [run.plan.tile(int(index)).valid for index in np.flatnonzero(damaged)]
     for level in range(1, len(mask.levels)):
-        known_wrong = set(mask.shards_above(level, above))
-        for box in mask.shards(level):
+        known_wrong = set(mask.pyramid.shards_above(level, above))
+        for box in mask.pyramid.shards(level):
             if box not in known_wrong and not _shows_majority(mask, level, box):
                 yield level, box
 
@@ -90,6 +90,6 @@ def _fault(mask: Mask, tile: Tile, expected: str | None) -> str | None:
 
 def _shows_majority(mask: Mask, level: int, box: Box) -> bool:
     try:
-        return np.array_equal(mask.read(box, level), majority(mask.read(mask.below(level, box), level - 1)))
+        return np.array_equal(mask.read(box, level), majority(mask.read(mask.pyramid.below(level, box), level - 1)))
     except UNREADABLE:
         return False

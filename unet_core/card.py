@@ -88,6 +88,11 @@ class ModelCard(BaseModel):
         """How many channels the network's head has under the decision rule."""
         return len(self.classes) if self.decision.rule == "argmax" else len(self.classes) - 1
 
+    @property
+    def predicted(self) -> tuple[ClassInfo, ...]:
+        """The classes of the head's channels: under `threshold` the background has none."""
+        return self.classes[-self.outputs :]
+
     @model_validator(mode="after")
     def _lengths_agree(self) -> ModelCard:
         bands, normalization = len(self.bands), self.normalization

@@ -1,0 +1,101 @@
+"""OME-Zarr 0.5 metadata of the images that a run makes (https://ngff.openmicroscopy.org/0.5/)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tiling.geometry import OutputGrid, PixelSize
+
+_OME_UNITS = {"um": "micrometer", "m": "meter"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClass:
+    """What a label means, and the colour `#rrggbb` that shows it."""
+
+    name: str
+    color: str
+
+
+def label_metadata(
+    levels: int, classes: Sequence[LabelClass], not_predicted: int, pixel_size: PixelSize | None, grid: OutputGrid
+) -> dict[str, Any]:
+    """Of a label image. `pixel_size` is the segmented image's, and `grid` says how the labels lie on that."""
+    colors = [*((label, *_rgb(item.color), 255 if label else 0) for label, item in enumerate(classes))]
+    colors.append((not_predicted, 128, 128, 128, 255))
+    names = {label: item.name for label, item in enumerate(classes)} | {not_predicted: "not predicted"}
+    return {
+        "version": "0.5",
+        "multiscales": [_multiscale("mask", "yx", levels, pixel_size, grid, "majority of 2 x 2 pixels")],
+        "image-label": {
+            "version": "0.5",
+            "colors": [{"label-value": label, "rgba": list(rgba)} for label, *rgba in colors],
+            "properties": [{"label-value": label, "name": name} for label, name in names.items()],
+        },
+    }
+
+
+def probability_metadata(
+    levels: int, classes: Sequence[LabelClass], pixel_size: PixelSize | None, grid: OutputGrid
+) -> dict[str, Any]:
+    """Of an image with one channel per class, 255 being certainty."""
+    return {
+        "version": "0.5",
+        "multiscales": [_multiscale("probabilities", "cyx", levels, pixel_size, grid, "mean of 2 x 2 pixels")],
+        "omero": {
+            "channels": [
+                {
+                    "label": item.name,
+                    "color": item.color.removeprefix("#").upper(),
+                    "window": {"min": 0, "max": 255, "start": 0, "end": 255},
+                    "active": True,
+                }
+                for item in classes
+            ]
+        },
+    }
+
+
+def _multiscale(
+    name: str, axes: str, levels: int, pixel_size: PixelSize | None, grid: OutputGrid, method: str
+) -> dict[str, Any]:
+    unit = {"unit": _OME_UNITS[pixel_size.unit]} if pixel_size and pixel_size.unit in _OME_UNITS else {}
+    image_px = pixel_size or PixelSize(1.0, 1.0, "um")  # without a pixel size, lengths are in image pixels
+    mask_px = image_px.on(grid)
+    lead = [1.0] if "c" in axes else []
+    kinds = [
+        {"name": axis, "type": "channel"} if axis == "c" else {"name": axis, "type": "space", **unit} for axis in axes
+    ]
+    return {
+        "name": name,
+        "axes": kinds,
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*lead, mask_px.y * 2**level, mask_px.x * 2**level]},
+                    {
+                        "type": "translation",
+                        "translation": [
+                            *(0.0 for _ in lead),
+                            _shift(mask_px.y * 2**level, image_px.y),
+                            _shift(mask_px.x * 2**level, image_px.x),
+                        ],
+                    },
+                ],
+            }
+            for level in range(levels)
+        ],
+        "type": method,
+    }
+
+
+def _shift(side: float, image_side: float) -> float:
+    """Where the first pixel's centre lies from the centre of the image's: half of what one is longer than the other."""
+    return (side - image_side) / 2
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

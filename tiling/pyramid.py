@@ -1,0 +1,156 @@
+"""One image at several scales, each level half as large as the one before, written by whole shards.
+
+Level 0 has one shard per tile, so no two tiles ever write one file; a coarser shard is computed from the four
+below it alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import dask
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from tiling.errors import RunError
+from tiling.geometry import Box
+from tiling.plan import TilePlan
+
+SMALLEST_LEVEL_PX = 512
+TASKS_AT_ONCE = 1024
+
+Pixels = NDArray[np.uint8]
+
+
+class Pyramid:
+    """The levels of a group, `(y, x)` or `(channel, y, x)` in uint8.
+
+    Args:
+        group: with arrays "0", "1", … as `create_levels` makes them.
+        halve: computes a level's pixels from those of the level below, along the last two axes.
+    """
+
+    def __init__(self, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
+        self._store = group.store
+        self._halve = halve
+        self._scratch = threading.local()
+        count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
+        self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
+        self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
+
+    def read(self, box: Box, level: int = 0) -> Pixels:
+        return cast("Pixels", self.levels[level][(..., *box.slices)])
+
+    def write(self, level: int, box: Box, pixels: Pixels) -> None:
+        """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
+        tall, wide = self._shard_shape(level)
+        place = f"{box.y0 // tall}/{box.x0 // wide}"
+        if self._channels is None:
+            self._set(f"{level}/c/{place}", self._encoded(level, pixels))
+            return
+        for channel in range(self._channels):
+            self._set(f"{level}/c/{channel}/{place}", self._encoded(level, pixels[channel : channel + 1]))
+
+    def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
+        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
+        for level in range(1, len(self.levels)):
+            boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
+            for start in range(0, len(boxes), TASKS_AT_ONCE):
+                tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
+                dask.compute(*tasks, scheduler="threads", num_workers=threads)
+
+    def shards(self, level: int) -> list[Box]:
+        """The shards of a level, clipped to it, row by row."""
+        height, width = self._extent(level)
+        tall, wide = self._shard_shape(level)
+        return [
+            Box(y, x, min(y + tall, height), min(x + wide, width))
+            for y in range(0, height, tall)
+            for x in range(0, width, wide)
+        ]
+
+    def shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
+        """The shards of a level that show any of the boxes of level 0."""
+        factor = 2**level
+        coarse = [Box(b.y0 // factor, b.x0 // factor, -(-b.y1 // factor), -(-b.x1 // factor)) for b in changed]
+        return [s for s in self.shards(level) if any(not s.intersect(c).is_empty for c in coarse)]
+
+    def below(self, level: int, box: Box) -> Box:
+        """The pixels of the next finer level that a box of a level shows."""
+        height, width = self._extent(level - 1)
+        return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+
+    def _build_shard(self, level: int, box: Box) -> None:
+        self.write(level, box, self._halve(self.read(self.below(level, box), level - 1)))
+
+    def _extent(self, level: int) -> tuple[int, int]:
+        return cast("tuple[int, int]", self.levels[level].shape[-2:])
+
+    def _shard_shape(self, level: int) -> tuple[int, int]:
+        return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
+
+    def _set(self, key: str, encoded: Buffer | None) -> None:
+        sync(self._store.delete(key) if encoded is None else self._store.set(key, encoded))
+
+    def _encoded(self, level: int, pixels: Pixels) -> Buffer | None:
+        """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
+        if not hasattr(self._scratch, "array"):
+            array = self.levels[level]
+            self._scratch.memory = {}
+            self._scratch.array = zarr.create_array(
+                MemoryStore(self._scratch.memory),
+                shape=cast("tuple[int, ...]", array.shards),
+                chunks=array.chunks,
+                shards=array.shards,
+                dtype=array.dtype,
+                fill_value=array.fill_value,
+                compressors=array.compressors,
+            )
+        self._scratch.memory.clear()
+        self._scratch.array[(..., slice(pixels.shape[-2]), slice(pixels.shape[-1]))] = pixels
+        return self._scratch.memory.get("/".join(["c", *["0"] * pixels.ndim]))
+
+
+def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: int | None = None) -> int:
+    """Make the arrays of all levels for a plan's mask, with every pixel `fill_value`; returns how many there are."""
+    lead = () if channels is None else (channels,)
+    one = () if channels is None else (1,)
+    shapes = level_shapes(plan.mask.shape)
+    for level, shape in enumerate(shapes):
+        group.create_array(
+            str(level),
+            shape=(*lead, *shape),
+            chunks=(*one, *plan.chunk_shape),
+            shards=(*one, *plan.shard_shape),
+            dtype="uint8",
+            fill_value=fill_value,
+            compressors=ZstdCodec(level=3, checksum=True),
+            dimension_names=("y", "x") if channels is None else ("c", "y", "x"),
+            overwrite=True,
+        )
+    return len(shapes)
+
+
+def open_group(path: Path, what: str, *, read_only: bool) -> zarr.Group:
+    """The group of a pyramid; RunError where there is none."""
+    try:
+        return zarr.open_group(path, mode="r" if read_only else "r+")
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
+
+
+def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shapes of an image's levels: halved, rounded up, until the longer side is at most 512 px."""
+    shapes = [extent]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        height, width = shapes[-1]
+        shapes.append((-(-height // 2), -(-width // 2)))
+    return shapes
