@@ -42,10 +42,12 @@ def environment_of(endpoint: str) -> dict[str, str]:
 @contextmanager
 def connected_to(endpoint: str) -> Generator[None]:
     """This process's object stores lie behind another endpoint."""
-    with mock.patch.dict(os.environ, environment_of(endpoint)):
+    try:
+        with mock.patch.dict(os.environ, environment_of(endpoint)):
+            forget_stores()
+            yield
+    finally:
         forget_stores()
-        yield
-    forget_stores()
 
 
 @contextmanager
@@ -79,11 +81,15 @@ def objects_below(folder: ObjectPath) -> dict[str, bytes]:
 
 @dataclass
 class Script:
-    """Which requests go wrong. `choose` is asked with method, path and the number of times that this was asked for."""
+    """Which requests go wrong. `choose` is asked with method, path and the number of times that this was asked for.
+
+    `seen` has every request with its fault, `bodies` every answer's length.
+    """
 
     choose: Callable[[str, str, int], Fault | None]
     counts: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     seen: list[tuple[str, str, Fault | None]] = field(default_factory=list[tuple[str, str, "Fault | None"]])
+    bodies: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self, method: str, path: str) -> Fault | None:
@@ -158,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        self.script.bodies.append((self.command, self.path, len(data)))
         self.wfile.write(data[: len(data) // 2] if cut else data)
         if cut:
             self._end()

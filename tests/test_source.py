@@ -18,6 +18,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
 from tiling.sources.cache import SegmentCache
+from tiling.sources.file import LocalFile
 from tiling.sources.tiff import TiffReader
 
 DIALECTS: dict[str, tuple[Pixels, dict[str, Any]]] = {
@@ -133,7 +134,7 @@ def test_sparse_tiles_hold_nodata(tmp_path: Path) -> None:
 
 def test_a_box_decodes_only_the_segments_under_it(tmp_path: Path) -> None:
     path = write(tmp_path / "image.tif", picture(3, height=2048, width=2048), tile=(128, 128), compression="zstd")
-    reader = TiffReader(path)
+    reader = TiffReader(path, LocalFile(path))
     reader.read(0, Box(130, 130, 380, 250))
     assert reader.cache.decoded == 2
     reader.read(0, Box(200, 200, 300, 300))

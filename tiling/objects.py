@@ -221,6 +221,10 @@ class ObjectPath:
                 obstore.delete(self.store, keys[start : start + 1000])
 
 
+class AccessError(StorageError):
+    """What the store refuses to these credentials, or to none."""
+
+
 class ChangedError(StorageError):
     """A conditional request whose condition doesn't hold: somebody else wrote the object."""
 
@@ -236,7 +240,7 @@ def store_errors(place: ObjectPath | str) -> Generator[None]:
     except (AlreadyExistsError, PreconditionError):
         raise ChangedError(f"{place} was changed by somebody else") from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise StorageError(
+        raise AccessError(
             f"{place}: the store refuses access ({_status(error) or 'no valid credentials'}); check the credentials in "
             f"the environment (AWS_ACCESS_KEY_ID, …) and what they allow"
         ) from None

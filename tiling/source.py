@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +13,16 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from tiling.errors import SourceError
+from tiling.errors import SourceError, TilingError
 from tiling.geometry import Box
+from tiling.objects import ObjectPath
 from tiling.sources.facts import Georeference, Level, Reader
+from tiling.sources.file import ImageFile, open_file
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.raster import RasterReader
+from tiling.sources.remote import BLOCK_BYTES, RemoteFile
 from tiling.sources.tiff import TiffReader
+from tiling.storage import Place, place_of
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
@@ -39,20 +41,20 @@ class ImageSource:
     """An image file: what is known of it, and its pixels by level and box.
 
     Safe to use from several threads. Pickles to its path and facts; another process opens the file on its
-    first read, and refuses it if it is no longer the same size.
+    first read, and refuses it if it is no longer the same size, or in an object store no longer the same object.
     """
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: Place, reader: Reader, identity: str) -> None:
         self._path = path
         self._facts = reader.facts
-        self._file_bytes = path.stat().st_size
+        self._identity = identity
         self._reader: Reader | None = reader
         self._lock = threading.Lock()
         self._fingerprint: str | None = None
 
     @property
-    def path(self) -> Path:
-        """The file's absolute path."""
+    def path(self) -> Place:
+        """The file's absolute path, or its URL's place."""
         return self._path
 
     @property
@@ -130,16 +132,16 @@ class ImageSource:
         return cast("da.Array", da.map_blocks(_read_chunk, self, level, chunks=chunks, dtype=self.dtype, meta=empty))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the file's content, in hexadecimal; read once, in pieces."""
+        """SHA-256 of the file's content, in hexadecimal; read once, in pieces.
+
+        Of an object that is read over the network, which would have to be read whole for that: of its size, its tag
+        (or its time, where the server gives no tag) and its first 64 KiB, after the word `object`.
+        """
         if self._fingerprint is None:
-            digest = hashlib.sha256()
             try:
-                with self._path.open("rb", buffering=0) as file:
-                    while piece := file.read(_READ_BYTES):
-                        digest.update(piece)
+                self._fingerprint = _fingerprint(self._path)
             except OSError as error:
                 raise SourceError(f"{self._path}: {one_line(error)}") from error
-            self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
     def describe(self) -> str:
@@ -174,14 +176,14 @@ class ImageSource:
         return {
             "path": self._path,
             "facts": self._facts,
-            "file_bytes": self._file_bytes,
+            "identity": self._identity,
             "fingerprint": self._fingerprint,
         }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._path = state["path"]
         self._facts = state["facts"]
-        self._file_bytes = state["file_bytes"]
+        self._identity = state["identity"]
         self._fingerprint = state["fingerprint"]
         self._reader = None
         self._lock = threading.Lock()
@@ -194,36 +196,53 @@ class ImageSource:
     def _opened(self) -> Reader:
         with self._lock:
             if self._reader is None:
-                reader = _open_reader(self._path)
-                if self._path.stat().st_size != self._file_bytes or reader.facts != self._facts:
+                reader, identity = _open_reader(self._path)
+                if identity != self._identity or reader.facts != self._facts:
                     reader.close()
                     raise SourceError(f"{self._path}: the file changed after it was opened; start again")
                 self._reader = reader
             return self._reader
 
 
-def open_source(path: str | Path) -> ImageSource:
-    """Open an image file.
+def open_source(path: str | Place) -> ImageSource:
+    """Open an image: a path, or the URL of an object that is read by ranges.
 
     `SourceError`, on one line, where the file is missing, unreadable, damaged, over a limit or of a kind that
-    is not supported.
+    is not supported; `StorageError` where an object store fails.
     """
-    absolute = Path(path).expanduser().absolute()
-    return ImageSource(absolute, _open_reader(absolute))
+    place = place_of(path)
+    if isinstance(place, Path):
+        place = place.expanduser().absolute()
+    return ImageSource(place, *_open_reader(place))
 
 
-def _open_reader(path: Path) -> Reader:
+def _open_reader(path: Place) -> tuple[Reader, str]:
+    """The reader of a file, and the file's identity."""
     try:
-        head = _first_bytes(path)
-        if head[:4] in _TIFF_MAGIC:
-            return TiffReader(path)
-        for magic, kind in _RASTER_MAGIC.items():
-            if head.startswith(magic):
-                return RasterReader(path, kind)
-        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            return RasterReader(path, "webp")
+        file = open_file(path)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
+    try:
+        return _reader_of(path, file), file.identity
+    except OSError as error:
+        file.close()
+        raise SourceError(f"{path}: {one_line(error)}") from error
+    except TilingError:
+        file.close()
+        raise
+
+
+def _reader_of(path: Place, file: ImageFile) -> Reader:
+    head = file.read(16, 0)
+    if not head:
+        raise SourceError(f"{path}: the file is empty (0 bytes)")
+    if head[:4] in _TIFF_MAGIC:
+        return TiffReader(path, file)
+    for magic, kind in _RASTER_MAGIC.items():
+        if head.startswith(magic):
+            return RasterReader(path, file, kind)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return RasterReader(path, file, "webp")
     for magic, kind in _ARCHIVES.items():
         if head.startswith(magic):
             raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
@@ -233,20 +252,17 @@ def _open_reader(path: Path) -> Reader:
     )
 
 
-def _first_bytes(path: Path) -> bytes:
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise SourceError(f"{path}: is a folder, not an image file")
-    if not stat.S_ISREG(mode):
-        raise SourceError(f"{path}: is a device, pipe or socket, not an image file")
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        head = os.pread(fd, 16, 0)
-    finally:
-        os.close(fd)
-    if not head:
-        raise SourceError(f"{path}: the file is empty (0 bytes)")
-    return head
+def _fingerprint(path: Place) -> str:
+    digest = hashlib.sha256()
+    if isinstance(path, ObjectPath):
+        file = RemoteFile(path)
+        digest.update(f"{file.identity}\n".encode())
+        digest.update(file.read(BLOCK_BYTES, 0))
+        return f"object {digest.hexdigest()}"
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _split(length: int, chunk: int) -> tuple[int, ...]:

@@ -40,6 +40,10 @@ class SegmentCache:
             segment = self._lookup(key)
             return self._store(key, decode()) if segment is None else segment
 
+    def holds(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._segments
+
     def clear(self) -> None:
         with self._lock:
             self._segments.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from tifffile import TiffPage
 
@@ -32,13 +31,13 @@ class Dialect:
     stack_pages: int = 1  # where nothing says what the pages are, and the second is as large as the first
 
 
-def tell_dialect(path: Path, chain: Chain, base: TiffPage) -> Dialect:
+def tell_dialect(name: str, chain: Chain, base: TiffPage) -> Dialect:
     """Tell the dialect from the first page, and read what that dialect keeps where."""
     description = base.description
     if base.is_svs:
         return Dialect("aperio-svs", (0,), (), sizes.from_aperio(description), None)
     if base.is_ome:
-        return _ome_dialect(parse_ome(description, path.name), chain, base)
+        return _ome_dialect(parse_ome(description, name), chain, base)
     resolution = sizes.from_resolution(chain[0], description)
     if base.is_imagej:
         pages = _imagej_channels(description, len(chain))

@@ -5,7 +5,6 @@ TIFF 6.0 (Adobe, 1992) and BigTIFF. Only the tables are read: which tags there a
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.errors import SourceError
+from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_DIRECTORIES, MAX_SEGMENTS, MAX_SIDE_PX, MAX_TAG_BYTES, MAX_TAGS
 
 _TYPES = {
@@ -68,24 +68,24 @@ class Entry:
 class TiffLayout:
     """Byte order and widths of a TIFF file, from its first bytes."""
 
-    fd: int
+    file: ImageFile
     file_bytes: int
     order: Literal["<", ">"]
     big: bool
     first_offset: int
 
     @classmethod
-    def from_file(cls, fd: int, file_bytes: int) -> TiffLayout:
-        header = os.pread(fd, 16, 0)
+    def from_file(cls, file: ImageFile) -> TiffLayout:
+        header = file.read(16, 0)
         order = _ORDERS.get(header[:2])
         if order is None or len(header) < 8:
             raise SourceError("not a TIFF file: its header is missing")
         version = struct.unpack_from(order + "H", header, 2)[0]
         if version == 42:
-            return cls(fd, file_bytes, order, False, struct.unpack_from(order + "I", header, 4)[0])
+            return cls(file, file.size_bytes, order, False, struct.unpack_from(order + "I", header, 4)[0])
         if version != 43 or len(header) < 16 or struct.unpack_from(order + "HH", header, 4) != (8, 0):
             raise SourceError(f"TIFF version {version} is neither 42 (TIFF) nor 43 (BigTIFF)")
-        return cls(fd, file_bytes, order, True, struct.unpack_from(order + "Q", header, 8)[0])
+        return cls(file, file.size_bytes, order, True, struct.unpack_from(order + "Q", header, 8)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None or entry.size_bytes > MAX_TAG_BYTES:
             return None
-        data = os.pread(self.layout.fd, entry.size_bytes, entry.position)
+        data = self.layout.file.read(entry.size_bytes, entry.position)
         if len(data) < entry.size_bytes:
             return None
         numbers = np.frombuffer(data, self.layout.order + _TYPES[entry.kind])
@@ -151,7 +151,7 @@ def read_directory(layout: TiffLayout, offset: int) -> Directory:
     """Read the directory at `offset`; `SourceError` where it is no directory or claims the impossible."""
     count = _tag_count(layout, offset)
     entry_bytes, head_bytes = (20, 8) if layout.big else (12, 2)
-    body = os.pread(layout.fd, count * entry_bytes, offset + head_bytes)
+    body = layout.file.read(count * entry_bytes, offset + head_bytes)
     if len(body) < count * entry_bytes:
         raise SourceError(f"directory at byte {offset} is cut off by the end of the file: the file is truncated")
     directory = Directory(layout, offset, dict(_entries(layout, body, count, offset + head_bytes)))
@@ -162,7 +162,7 @@ def read_directory(layout: TiffLayout, offset: int) -> Directory:
 
 def _tag_count(layout: TiffLayout, offset: int) -> int:
     count_format, count_bytes = ("Q", 8) if layout.big else ("H", 2)
-    head = os.pread(layout.fd, count_bytes, offset) if 8 <= offset < layout.file_bytes else b""
+    head = layout.file.read(count_bytes, offset) if 8 <= offset < layout.file_bytes else b""
     if len(head) < count_bytes:
         raise SourceError(
             f"directory at byte {offset} lies beyond the end of the file ({layout.file_bytes} bytes): "
@@ -217,7 +217,7 @@ class Chain:
             except SourceError:
                 break
             offsets.append(offset)
-            link = os.pread(layout.fd, link_bytes, offset + head_bytes + count * entry_bytes)
+            link = layout.file.read(link_bytes, offset + head_bytes + count * entry_bytes)
             offset = struct.unpack(layout.order + link_format, link)[0] if len(link) == link_bytes else 0
         return cls(layout, tuple(offsets) or (layout.first_offset,))
 

@@ -5,8 +5,7 @@ A segment is a strip or a tile. Uncompressed segments are read by rows, all othe
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tiling.geometry import Box
 from tiling.sources import codestream
 from tiling.sources.cache import SegmentCache
 from tiling.sources.directory import Directory
+from tiling.sources.file import ImageFile
 from tiling.sources.grid import Grid, depth_of, grid_of
 from tiling.sources.limits import (
     LIBRARY_ERRORS,
@@ -50,7 +50,7 @@ class Plane:
 
     def __init__(self, page: TiffPage, directory: Directory, interpretation: Interpretation) -> None:
         layout = directory.layout
-        self._fd = layout.fd
+        self._file = layout.file
         self._file_bytes = layout.file_bytes
         self.interpretation = interpretation
         self._planar = int(page.planarconfig) == 2 and int(page.samplesperpixel) > 1
@@ -100,6 +100,8 @@ class Plane:
         """Fill `out` `(y, x, band)` with the box. `key` tells this plane from others in the cache."""
         samples = self.interpretation.kept if self._planar else (0,)
         per_plane = self.grid.rows * self.grid.cols * self._depth
+        if self._file.is_slow:
+            self._fetch(box, [sample * per_plane for sample in samples], cache, key)
         for number, sample in enumerate(samples):
             target = out[..., number : number + 1] if self._planar and len(samples) > 1 else out
             for index, place in self.grid.under(box):
@@ -111,6 +113,19 @@ class Plane:
                     raise SourceError(f"segment {segment} {place}: {reason(error)}") from error
                 y, x = part.y0 - box.y0, part.x0 - box.x0
                 target[y : y + part.height, x : x + part.width] = pixels
+
+    def _fetch(self, box: Box, firsts: Sequence[int], cache: SegmentCache, key: int) -> None:
+        """Get what lies under the box ready side by side; `firsts` are the sample planes' first segments."""
+        wanted: list[tuple[int, int]] = []
+        for first in firsts:
+            for index, place in self.grid.under(box):
+                segment = first + index
+                if self._raw:
+                    inside = place.intersect(box).translate(-place.y0, -place.x0)
+                    wanted += self._row_ranges(int(self._offsets[segment]), inside)
+                elif not cache.holds((key, segment)):
+                    wanted.append((int(self._offsets[segment]), int(self._counts[segment])))
+        self._file.fetch(wanted)
 
     def _part(self, segment: int, place: Box, part: Box, cache: SegmentCache, key: int) -> Pixels:
         inside = part.translate(-place.y0, -place.x0)
@@ -140,7 +155,7 @@ class Plane:
         limit = min(MAX_ENCODED_BYTES, 2 * self.decoded_bytes + _SLACK_BYTES)
         if count > limit:
             raise SourceError(f"it claims {count} compressed bytes; at most {limit} can be of use")
-        data = os.pread(self._fd, count, int(self._offsets[segment]))
+        data = self._file.read(count, int(self._offsets[segment]))
         if len(data) < count:
             raise SourceError(f"it is cut off by the end of the file after {len(data)} of {count} bytes")
         self._check_stream(data)
@@ -177,19 +192,27 @@ class Plane:
 
     def _read_rows(self, offset: int, inside: Box) -> Pixels:
         """Read a part of an uncompressed segment, and little more than it."""
+        shape = (inside.height, inside.width, self._stored_samples)
+        ranges = self._row_ranges(offset, inside)
+        if len(ranges) == 1:
+            data = _read_whole(self._file, ranges[0][1], ranges[0][0])
+            rows = np.frombuffer(data, self._stored)
+            if len(rows) == shape[0] * shape[1] * shape[2]:
+                return rows.reshape(shape)
+            return rows.reshape(shape[0], self.grid.segment_width, shape[2])[:, inside.x0 : inside.x1]
+        out = np.empty(shape, self._stored)
+        for row, (start, count) in enumerate(ranges):
+            out[row] = np.frombuffer(_read_whole(self._file, count, start), self._stored).reshape(shape[1:])
+        return out
+
+    def _row_ranges(self, offset: int, inside: Box) -> list[tuple[int, int]]:
+        """Where a part of an uncompressed segment lies, as (offset, count): its rows in one piece, or row by row."""
         pixel_bytes = self._stored_samples * self._stored.itemsize
         row_bytes = self.grid.segment_width * pixel_bytes
-        shape = (inside.height, inside.width, self._stored_samples)
         if inside.width * 2 >= self.grid.segment_width or inside.height * row_bytes <= _ROWS_AT_ONCE_BYTES:
-            data = _pread(self._fd, inside.height * row_bytes, offset + inside.y0 * row_bytes)
-            rows = np.frombuffer(data, self._stored).reshape(shape[0], self.grid.segment_width, shape[2])
-            return rows[:, inside.x0 : inside.x1]
-        out = np.empty(shape, self._stored)
+            return [(offset + inside.y0 * row_bytes, inside.height * row_bytes)]
         start = offset + inside.y0 * row_bytes + inside.x0 * pixel_bytes
-        for row in range(shape[0]):
-            data = _pread(self._fd, shape[1] * pixel_bytes, start + row * row_bytes)
-            out[row] = np.frombuffer(data, self._stored).reshape(shape[1:])
-        return out
+        return [(start + row * row_bytes, inside.width * pixel_bytes) for row in range(inside.height)]
 
     def _segment_table(self, page: TiffPage) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         samples = int(page.samplesperpixel) if self._planar else 1
@@ -252,8 +275,8 @@ class Plane:
         return np.minimum(self._counts, heights * row_bytes)
 
 
-def _pread(fd: int, count: int, offset: int) -> bytes:
-    data = os.pread(fd, count, offset)
+def _read_whole(file: ImageFile, count: int, offset: int) -> bytes:
+    data = file.read(count, offset)
     if len(data) < count:
         raise SourceError(f"the file ends {count - len(data)} bytes too early")
     return data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -14,7 +13,9 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources import codestream
 from tiling.sources.facts import ImageFacts, make_levels
+from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
+from tiling.storage import Place
 
 Pixels = npt.NDArray[np.generic]
 
@@ -34,12 +35,12 @@ class RasterReader:
     Transparency is dropped; the orientation that cameras write is not applied: pixels stay as stored.
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
-        self._path = path
+    def __init__(self, place: Place, file: ImageFile, kind: str) -> None:
+        self._file = file
         self._kind = kind
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
-        with source_errors(str(path)):
+        with source_errors(str(place)):
             self._facts = self._describe(self._load())
 
     @property
@@ -60,14 +61,15 @@ class RasterReader:
     def close(self) -> None:
         with self._lock:
             self._pixels = None
+        self._file.close()
 
     def _load(self) -> bytes:
-        size_bytes = self._path.stat().st_size
+        size_bytes = self._file.size_bytes
         if size_bytes > MAX_ENCODED_BYTES:
             raise SourceError(
                 f"a {self._kind} file of {size_bytes} bytes is over {MAX_ENCODED_BYTES}; convert to a tiled TIFF"
             )
-        return self._path.read_bytes()
+        return self._file.read(size_bytes, 0)
 
     def _describe(self, data: bytes) -> ImageFacts:
         """Facts from the header alone, checked against the limits."""

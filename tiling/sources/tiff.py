@@ -7,10 +7,7 @@ costs only the segments under it.
 from __future__ import annotations
 
 import logging
-import os
-import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +19,12 @@ from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.dialect import Dialect, read_nodata, tell_dialect
 from tiling.sources.directory import Chain, Directory, TiffLayout
 from tiling.sources.facts import ImageFacts, make_levels
+from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
 from tiling.sources.plane import Plane
 from tiling.sources.pyramid import find_levels
 from tiling.sources.samples import interpret
+from tiling.storage import Place
 
 _CHUNK_PX = 1024
 
@@ -36,16 +35,11 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 class TiffReader:
     """An open TIFF file. Safe to call from several threads at once."""
 
-    def __init__(self, path: Path, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._release = weakref.finalize(self, os.close, fd)
+    def __init__(self, place: Place, file: ImageFile, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self._file = file
         self.cache = SegmentCache(cache_bytes)
-        try:
-            with source_errors(str(path)):
-                self._levels, self._facts = _parse(path, fd, cache_bytes)
-        except SourceError:
-            self._release()
-            raise
+        with source_errors(str(place)):
+            self._levels, self._facts = _parse(place, file, cache_bytes)
 
     @property
     def facts(self) -> ImageFacts:
@@ -74,21 +68,23 @@ class TiffReader:
 
     def close(self) -> None:
         self.cache.clear()
-        self._release()
+        self._file.close()
 
 
-def _parse(path: Path, fd: int, cache_bytes: int) -> tuple[list[list[Plane]], ImageFacts]:
+def _parse(place: Place, file: ImageFile, cache_bytes: int) -> tuple[list[list[Plane]], ImageFacts]:
     """The planes of every level, and what is known of the image."""
-    chain = Chain.from_layout(TiffLayout.from_file(fd, os.fstat(fd).st_size))
+    chain = Chain.from_layout(TiffLayout.from_file(file))
     first = chain[0]
     # Special cases of tifffile that would follow lengths which the file claims.
-    with TiffFile(path, is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
-        dialect = tell_dialect(path, chain, _page(tif, first))
+    with TiffFile(file.stream(), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
+        dialect = tell_dialect(place.name, chain, _page(tif, first))
         levels = [[chain[index] for index in dialect.pages], *find_levels(chain, dialect.pages)]
         planes = _planes(tif, levels)
+    file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
     largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
-    return planes, replace(_facts(dialect, planes), nodata=read_nodata(first), memory_bytes=cache_bytes + 2 * largest)
+    memory_bytes = file.memory_bytes + cache_bytes + 2 * largest
+    return planes, replace(_facts(dialect, planes), nodata=read_nodata(first), memory_bytes=memory_bytes)
 
 
 def _page(tif: TiffFile, directory: Directory) -> TiffPage:
