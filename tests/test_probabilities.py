@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from cli import write_tissue
-from ome_zarr_models.v05.image import Image
 from oracle import segment_here, whole_image_logits
 
 from flows.segment import stitch
@@ -65,9 +64,11 @@ def test_their_pyramid_takes_the_mean(run: Run) -> None:
 def test_a_public_validator_takes_them_for_an_image(run: Run) -> None:
     import zarr
 
-    image = Image.from_zarr(zarr.open_group(run.probabilities_path, mode="r"))
+    image_of = pytest.importorskip("ome_zarr_models.v05.image", reason="ome-zarr-models has no release for this Python")
+    image = image_of.Image.from_zarr(zarr.open_group(run.probabilities_path, mode="r"))
     assert [axis.name for axis in image.ome_attributes.multiscales[0].axes] == ["c", "y", "x"]
-    assert image.ome_attributes.omero is not None
+    channels = zarr.open_group(run.probabilities_path, mode="r").attrs.asdict()["ome"]["omero"]["channels"]
+    assert [channel["label"] for channel in channels] == ["nucleus"]
 
 
 def test_rerun_rewrites_the_shards_of_its_tile_only(run: Run) -> None:
