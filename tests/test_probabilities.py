@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from cli import write_tissue
 from oracle import segment_here, whole_image_logits
 
@@ -62,13 +64,12 @@ def test_their_pyramid_takes_the_mean(run: Run) -> None:
 
 
 def test_a_public_validator_takes_them_for_an_image(run: Run) -> None:
-    import zarr
-
-    image_of = pytest.importorskip("ome_zarr_models.v05.image", reason="ome-zarr-models has no release for this Python")
-    image = image_of.Image.from_zarr(zarr.open_group(run.probabilities_path, mode="r"))
+    validator = pytest.importorskip("ome_zarr_models.v05", reason="ome-zarr-models has no release for this Python")
+    group = zarr.open_group(run.probabilities_path, mode="r")
+    image = validator.Image.from_zarr(group)
     assert [axis.name for axis in image.ome_attributes.multiscales[0].axes] == ["c", "y", "x"]
-    channels = zarr.open_group(run.probabilities_path, mode="r").attrs.asdict()["ome"]["omero"]["channels"]
-    assert [channel["label"] for channel in channels] == ["nucleus"]
+    ome = cast("dict[str, Any]", group.attrs["ome"])
+    assert [channel["label"] for channel in ome["omero"]["channels"]] == ["nucleus"]
 
 
 def test_rerun_rewrites_the_shards_of_its_tile_only(run: Run) -> None:
