@@ -51,7 +51,7 @@ class Cli:
 
 def clean_environment(prefect_home: Path, **more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAY_"))}
-    return {**kept, "PREFECT_HOME": str(prefect_home), "COLUMNS": "200", **more}
+    return {**kept, "PREFECT_HOME": str(prefect_home), "RAY_worker_niceness": "0", "COLUMNS": "200", **more}
 
 
 def tissue(height: int, width: int) -> NDArray[np.uint8]:

@@ -14,6 +14,8 @@ from pathlib import Path
 # Test processes side by side have a core each: with more threads than cores, threads wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray makes its workers nice, and beside another test process they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 from cli import Cli, clean_environment, free_port
