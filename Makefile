@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark setup clean
+.PHONY: demo test lint benchmark fuzz setup clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ test: lint
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Mutated images, each opened and read in a process that may die of it: `make fuzz ARGS="--count 20000 --seed 1"`.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
