@@ -127,9 +127,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     try:
         with stop_on_signals() as stop:
             for result, attempts in pool.infer(run.path, backlog, staged=staged, stop=stop):
-                if result.digest is None:
-                    _leave_out(run, mask, run.plan.tile(result.tile))
-                run.ledger.append(_record(result, attempts))
+                write_down(run, mask, result, attempts)
                 watch.add(result)
     finally:
         run.ledger.flush()
@@ -137,6 +135,13 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
     if stop.by is not None:
         raise StoppedError(f"stopped by {stop.by.name}; the same command again goes on where it was", stop.by)
+
+
+def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
+    """Put what became of a tile into the ledger; a failed one's pixels say that they are not predicted."""
+    if result.digest is None:
+        _leave_out(run, mask, run.plan.tile(result.tile))
+    run.ledger.append(_record(result, attempts))
 
 
 @task(cache_policy=NO_CACHE)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flows.own_model import model_of
 from flows.result import Checked, TileResult
-from tiling.errors import StagingError, TilingError
+from tiling.errors import DiskError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities
 from tiling.run import Run
@@ -49,8 +49,8 @@ class TileWorker:
         """Walk one tile: load it, label it, write its valid region as one whole shard.
 
         Raises:
-            TilingError, UnetCoreError: the run or its model can't be opened, which no tile would survive. What
-                goes wrong with this tile alone comes back as the result's reason.
+            TilingError, UnetCoreError: the run or its model can't be opened, or the mask's disk is full, which no
+                tile would survive. What goes wrong with this tile alone comes back as the result's reason.
         """
         bench = self._open(run_path, staged)
         tile = bench.run.plan.tile(index)
@@ -68,6 +68,8 @@ class TileWorker:
                 bench.probabilities.write(tile, prediction.probabilities)
             digest = bench.mask.write(tile, prediction.labels)
             seconds["write"] = time.perf_counter() - start
+        except DiskError:
+            raise
         except TILE_ERRORS as error:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
         if bench.staged is not None:

@@ -29,3 +29,7 @@ class AnnotationError(TilingError):
 
 class StorageError(TilingError):
     """An object store that can't be named, reached or written."""
+
+
+class DiskError(StorageError):
+    """A disk that is full or can't be written, which no further tile would survive."""

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from skimage.filters import threshold_otsu
 
 from tiling.errors import SourceError
+from tiling.picture import write_png
 from tiling.plan import Tile, TilePlan
 from tiling.thumbnail import block_mean, screen_factor, to_display
 
@@ -89,8 +90,7 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
         draw.rectangle((left, top, right - 1, bottom - 1), fill=(96, 96, 96, 140), outline=(64, 64, 64, 255))
         draw.line((left, top, right, bottom), fill=(64, 64, 64, 255))
         draw.line((left, bottom, right, top), fill=(64, 64, 64, 255))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    write_png(path, picture)
 
 
 def _tissue(source: ImageSource, level: int) -> Foreground:

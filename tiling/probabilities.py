@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.ome_metadata import LabelClass, probability_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Pyramid, create_levels, open_group
+from tiling.pyramid import Pyramid, create_levels, is_made, open_group
+from tiling.storage import PARTIAL, disk_errors
 
 
 class Probabilities:
@@ -23,18 +24,19 @@ class Probabilities:
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
-        self.pyramid = Pyramid(group, mean)
+        self.pyramid = Pyramid(path, group, mean)
 
     @classmethod
     def create(
         cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None
     ) -> Probabilities:
         """Make the image, all 0; open it where it is there already. `pixel_size` is the segmented image's."""
-        if (path / "zarr.json").is_file():
+        if is_made(path):
             return cls.open(path)
-        group = zarr.open_group(path, mode="a", zarr_format=3)
-        levels = create_levels(group, plan, 0, channels=len(classes))
-        group.attrs["ome"] = probability_metadata(levels, classes, pixel_size, plan.grid)
+        with disk_errors(path):
+            group = zarr.open_group(path, mode="a", zarr_format=3)
+            levels = create_levels(group, plan, 0, channels=len(classes))
+            group.attrs["ome"] = probability_metadata(levels, classes, pixel_size, plan.grid)
         return cls.open(path)
 
     @classmethod
@@ -58,7 +60,7 @@ class Probabilities:
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
-        for partial in self.path.rglob("*.partial"):
+        for partial in self.path.rglob(f"*{PARTIAL}"):
             partial.unlink(missing_ok=True)
 
     def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:

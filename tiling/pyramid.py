@@ -6,6 +6,7 @@ below it alone.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,12 +18,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
-from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.plan import TilePlan
+from tiling.storage import write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -34,12 +35,13 @@ class Pyramid:
     """The levels of a group, `(y, x)` or `(channel, y, x)` in uint8.
 
     Args:
+        path: where the group lies.
         group: with arrays "0", "1", … as `create_levels` makes them.
         halve: computes a level's pixels from those of the level below, along the last two axes.
     """
 
-    def __init__(self, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
-        self._store = group.store
+    def __init__(self, path: Path, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
+        self._path = path
         self._halve = halve
         self._scratch = threading.local()
         count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
@@ -98,7 +100,11 @@ class Pyramid:
         return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
 
     def _set(self, key: str, encoded: Buffer | None) -> None:
-        sync(self._store.delete(key) if encoded is None else self._store.set(key, encoded))
+        if encoded is None:
+            (self._path / key).unlink(missing_ok=True)
+        else:
+            # Zarr's own store doesn't wait for the disk: after a power cut the ledger could name a shard of no bytes.
+            write_atomic(self._path / key, encoded.to_bytes())
 
     def _encoded(self, level: int, pixels: Pixels) -> Buffer | None:
         """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
@@ -137,6 +143,16 @@ def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: 
             overwrite=True,
         )
     return len(shapes)
+
+
+def is_made(path: Path) -> bool:
+    """Whether a pyramid was made to the end: its group is written first, and what describes the levels last."""
+    try:
+        return "ome" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True  # damaged since: opening it tells how
 
 
 def open_group(path: Path, what: str, *, read_only: bool) -> zarr.Group:

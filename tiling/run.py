@@ -15,10 +15,14 @@ from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
 from tiling.staging import StagedTiles, remove_staged
 from tiling.stitching import Mask
-from tiling.storage import write_atomic
+from tiling.storage import PARTIAL, sweep_partials, write_atomic
 
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new")
 """What a run folder may hold before its card is written: the driver's lock, and a model of the user's own."""
+
+
+def _comes_before_the_card(name: str) -> bool:
+    return name in BEFORE_THE_CARD or (name.startswith(".run.json.") and name.endswith(PARTIAL))
 
 
 class Run:
@@ -45,8 +49,10 @@ class Run:
                     f"{path} holds a different run ({'; '.join(differences)}): mixing two runs would mix their labels; "
                     f"choose another --out, or repeat the command that made it"
                 )
+            run.sweep()
             return run
         cls.expect_room(path)
+        sweep_partials(path)
         write_atomic(path / "run.json", (card.model_dump_json(indent=2) + "\n").encode())
         return cls(path, card)
 
@@ -59,7 +65,7 @@ class Run:
         """
         if not path.exists() or (path / "run.json").is_file():
             return
-        if not path.is_dir() or any(entry.name not in BEFORE_THE_CARD for entry in path.iterdir()):
+        if not path.is_dir() or any(not _comes_before_the_card(entry.name) for entry in path.iterdir()):
             raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")
 
     @classmethod
@@ -78,6 +84,11 @@ class Run:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise RunError(f"{file} is no run card ({where}: {problem['msg']}); restore it from a backup") from error
+
+    def sweep(self) -> None:
+        """Remove what a killed driver has left beside the card and the ledger; only for the run's one driver."""
+        for folder in (self.path, self.path / "ledger", self.exports):
+            sweep_partials(folder)
 
     @property
     def pixel_size(self) -> PixelSize | None:

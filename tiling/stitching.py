@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.ome_metadata import LabelClass, label_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Pyramid, create_levels, open_group
+from tiling.pyramid import Pyramid, create_levels, is_made, open_group
+from tiling.storage import PARTIAL, disk_errors
 
 NOT_PREDICTED = 255
 BACKGROUND = 0
@@ -30,7 +31,7 @@ class Mask:
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
-        self.pyramid = Pyramid(group, majority)
+        self.pyramid = Pyramid(path, group, majority)
 
     @classmethod
     def create(cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
@@ -38,12 +39,13 @@ class Mask:
 
         `pixel_size` is the image's; the mask's follows from the plan's grid.
         """
-        if (path / "zarr.json").is_file():
+        if is_made(path):
             return cls.open(path)
-        group = zarr.open_group(path, mode="a", zarr_format=3)
-        levels = create_levels(group, plan, NOT_PREDICTED)
-        # The metadata comes last: a folder with it holds every level.
-        group.attrs["ome"] = label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
+        with disk_errors(path):
+            group = zarr.open_group(path, mode="a", zarr_format=3)
+            levels = create_levels(group, plan, NOT_PREDICTED)
+            # The metadata comes last: a folder with it holds every level.
+            group.attrs["ome"] = label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
         return cls.open(path)
 
     @classmethod
@@ -82,7 +84,7 @@ class Mask:
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
-        for partial in self.path.rglob("*.partial"):
+        for partial in self.path.rglob(f"*{PARTIAL}"):
             partial.unlink(missing_ok=True)
 
     def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:

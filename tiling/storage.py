@@ -8,13 +8,18 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from tiling.errors import RunError
+from tiling.errors import DiskError, RunError
 from tiling.lease import Lease
 from tiling.objects import ObjectPath
+
+PARTIAL = ".partial"
+"""How the names of files end that are still being written."""
 
 Place = Path | ObjectPath
 """A local path, or a name in an object store; both have the part of `pathlib.Path` that a run needs."""
@@ -44,12 +49,39 @@ def write_atomic(path: Place, data: bytes) -> None:
 
     The bytes reach the disk before the name does (fsync, then rename, then fsync of the folder: POSIX
     rename is atomic, but only the folder's own fsync makes it last). A put into an object store is atomic itself.
+
+    Raises:
+        DiskError: the disk is full or can't be written; nothing is left of the attempt.
+        StorageError: the object store fails.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
         return
+    with disk_errors(path):
+        _write_file(path, data)
+
+
+@contextmanager
+def disk_errors(path: Place) -> Generator[None]:
+    """Say of a disk's refusal what it means for the run and what helps."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path} can't be written ({error.strerror or error}): make space or choose another --out, then run the "
+            f"same command again; finished tiles are kept"
+        ) from error
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove what writers that were killed have left beside a folder's files; only when none writes."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(data)

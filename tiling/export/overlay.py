@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tiling.geometry import Box
+from tiling.picture import write_png
 from tiling.plan import Tile
 from tiling.stitching import Mask
 from tiling.thumbnail import SCREEN_PX, block_mean, screen_factor, to_display
@@ -43,10 +44,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile]) -> None
     image = Image.fromarray(picture)
     for tile in failed:
         _hatch(image, tile, steps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    image.save(partial, format="PNG")
-    partial.replace(path)
+    write_png(path, image)
 
 
 def _labels_at(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,0 +1,190 @@
+"""The whole path of a run in one process that is killed just before its n-th change of a file, for every n.
+
+Python tells an audit hook of every file that is opened for writing, renamed or removed, and of every folder that is
+made or removed: so no write of any stage can be forgotten, whoever makes it. As a script it forks one process per
+attempt, from a parent that has loaded everything and run nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FOLDER_CHANGES = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}  # where the folder's descriptor stands in the arguments
+
+
+@dataclass(slots=True)
+class Saboteur:
+    """Counts the changes under a folder, and kills its process before one of them.
+
+    Args:
+        folder: changes elsewhere don't count.
+        at: the change to die before; None only counts.
+        torn: whether a file that would be opened for writing is left with a few bytes of nonsense.
+    """
+
+    folder: Path
+    at: int | None = None
+    torn: bool = False
+    changes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        path = _changed(event, arguments)
+        if path is None or not path.is_relative_to(self.folder) or (event == "os.mkdir" and path.is_dir()):
+            return
+        if self.at == len(self.changes):
+            self.at = None  # what is torn is no further change
+            if self.torn and event == "open":
+                _tear(path)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.changes.append((event, str(path.relative_to(self.folder))))
+
+
+def _changed(event: str, arguments: tuple[Any, ...]) -> Path | None:
+    """The path that an audit event is about to change; of a renaming, the new one."""
+    if event == "open":
+        path, _, flags = arguments
+        return _absolute(path) if isinstance(path, str | os.PathLike) and flags & WRITING else None
+    if event == "os.rename":
+        return _absolute(arguments[1], arguments[3])
+    return _absolute(arguments[0], arguments[FOLDER_CHANGES[event]]) if event in FOLDER_CHANGES else None
+
+
+def _absolute(path: str | os.PathLike[str], descriptor: int = -1) -> Path:
+    folder = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor >= 0 else os.getcwd()  # noqa: PTH115, PTH109
+    return Path(folder, path)
+
+
+def _tear(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(descriptor, b"torn")
+    os.fsync(descriptor)
+
+
+def kind_of(change: tuple[str, str]) -> str:
+    """A change without its tile, its random name and its number."""
+    event, path = change
+    return f"{event} {re.sub('[0-9]+', '#', re.sub('[0-9a-f]{32}', '*', path))}"
+
+
+def walk(image: Path, folder: Path, model: Path, foreground: str) -> None:
+    """What the flow does, stage by stage and tile by tile, without Ray and Prefect around it."""
+    from flows.config import SegmentConfig
+    from flows.prepare import prepare
+    from flows.segment import export, finish, remaining, stitch, write_down
+    from flows.tuning import tune
+    from flows.worker import StagingWorker, TileWorker
+    from tiling.storage import RunLock
+
+    config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground)
+    with RunLock(folder):
+        run = prepare(config, 1, partial(tune, device="cpu"))
+        todo = remaining(run)
+        if todo:
+            run.create_staged()
+            stager, worker, mask = StagingWorker(), TileWorker(), run.open_mask()
+            for index in todo:
+                (staged,) = stager.stage(run.path, [index])
+                assert staged.reason is None, staged.reason
+                write_down(run, mask, worker.process(run.path, index, staged=True), 1)
+            run.ledger.announce("inferred", {"workers": 1, "stagers": 1, "seconds": 1.0})
+        stitch.fn(run)
+        export.fn(run)
+        finish.fn(run, keep_staged=False)
+
+
+class Interrupter:
+    """Runs `walk` in forked processes, each killed where it is asked."""
+
+    def __init__(self, image: Path, model: Path, foreground: str) -> None:
+        self._job = [str(image), str(model), foreground]
+        self._parent = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_one_thread()
+        )
+
+    def __enter__(self) -> Interrupter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._parent.kill()
+        self._parent.wait()
+
+    def run(self, folder: Path, at: int | None = None, *, torn: bool = False) -> list[tuple[str, str]]:
+        """Go through with it; with `at`, be killed before that change. Returns the changes, where it went through."""
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        image, model, foreground = self._job
+        self._parent.stdin.write(json.dumps([image, str(folder), model, foreground, at, torn]) + "\n")
+        self._parent.stdin.flush()
+        status, changes = json.loads(self._parent.stdout.readline())
+        assert status == (0 if at is None else -signal.SIGKILL), f"ended with {status} at {at}"
+        return [(event, path) for event, path in changes]
+
+
+def _one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _serve() -> None:
+    """Load everything once; what tracing a network loads too."""
+    from unet_core.bounds import footprint
+    from unet_core.bundle import load_bundle
+
+    for module in ("flows.segment", "flows.worker"):
+        import_module(module)
+    footprint(load_bundle("nuclei").module, 3)
+    for line in sys.stdin:
+        image, folder, model, foreground, at, torn = json.loads(line)
+        saboteur = Saboteur(Path(folder), at, torn)
+        status, changes = _forked(partial(_walk_watched, saboteur, Path(image), Path(folder), Path(model), foreground))
+        sys.stdout.write(json.dumps([status, changes]) + "\n")
+        sys.stdout.flush()
+
+
+def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, foreground: str) -> list[tuple[str, str]]:
+    sys.addaudithook(saboteur)
+    walk(image, folder, model, foreground)
+    return saboteur.changes
+
+
+def _forked(work: Callable[[], list[tuple[str, str]]]) -> tuple[int, list[tuple[str, str]]]:
+    """What a forked process returned, and how it ended."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        status = 1
+        try:
+            result = json.dumps(work()).encode()
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(result)
+            status = 0
+        except BaseException:  # noqa: BLE001 (told, and never returned into the parent's code)
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), json.loads(told or b"[]")
+
+
+if __name__ == "__main__":
+    _serve()

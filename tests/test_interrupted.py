@@ -1,0 +1,99 @@
+"""The driver is killed before each of its changes to the run folder; the same call again ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from interrupted import Interrupter, kind_of
+from tiny import save_tiny, write_foreground, write_noise
+
+from tiling.ledger import TileState
+from tiling.run import Run
+
+Change = tuple[str, str]
+HEIGHT, WIDTH = 128, 640  # five tiles, and a pyramid of two levels
+
+
+@pytest.fixture(scope="module")
+def interrupter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupter]:
+    folder = tmp_path_factory.mktemp("interrupted")
+    image = write_noise(folder / "noise.tif", HEIGHT, WIDTH)
+    foreground = write_foreground(folder / "foreground.png", 1, 5, (0, 4))
+    with Interrupter(image, save_tiny(folder / "tiny"), str(foreground)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def undisturbed(interrupter: Interrupter, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Change]]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    changes = interrupter.run(folder)
+    state = Run.open(folder).ledger.fold()
+    assert (state.count(TileState.DONE), state.count(TileState.SKIPPED)) == (4, 1)
+    assert len(np.unique(Run.open(folder).open_mask().read(Run.open(folder).plan.tile(0).valid))) == 3
+    return folder, changes
+
+
+def contents(run: Path) -> dict[str, object]:
+    """Every file of a run but what names its moment: the card's date, the ledger's segments and times."""
+    files: dict[str, object] = {
+        str(file.relative_to(run)): file.read_bytes()
+        for file in sorted(run.rglob("*"))
+        if file.is_file() and file.parent.name != "ledger"
+    }
+    card = json.loads((run / "run.json").read_text())
+    files["run.json"] = {key: value for key, value in card.items() if key != "created"}
+    last = {record.tile: (record.state, record.digest) for record in Run.open(run).ledger.records()}
+    return {**files, "ledger": last, "strangers": [f.name for f in (run / "ledger").iterdir() if f.suffix != ".jsonl"]}
+
+
+def moments(changes: list[Change]) -> list[int]:
+    """Of every kind of change, the first and the middle one; all of them where `OVERTILE_ALL_MOMENTS` is set.
+
+    Before a folder is made nothing is otherwise than after the change before.
+    """
+    if os.environ.get("OVERTILE_ALL_MOMENTS"):
+        return list(range(len(changes)))
+    kinds: dict[str, list[int]] = {}
+    for at, change in enumerate(changes):
+        if change[0] == "os.mkdir":
+            continue
+        kinds.setdefault(kind_of(change), []).append(at)
+    return sorted({places[index] for places in kinds.values() for index in (0, len(places) // 2)})
+
+
+def test_every_stage_changes_files(undisturbed: tuple[Path, list[Change]]) -> None:
+    """What the others try is worth nothing unless it covers every stage's writes."""
+    kinds = {kind_of(change) for change in undisturbed[1]}
+    for expected in (
+        "open driver.lock",
+        "os.rename run.json",
+        "os.rename mask.ome.zarr/zarr.json",
+        "os.rename mask.ome.zarr/#/zarr.json",
+        "os.rename staged.zarr/zarr.json",
+        "os.rename staged.zarr/c/#/#/#/#",
+        "os.remove staged.zarr/c/#/#/#/#",
+        "os.rename mask.ome.zarr/#/c/#/#",
+        "os.rename ledger/#.jsonl",
+        "os.rename overlay.png",
+        "os.rename exports/foreground.png",
+        "os.remove staged.zarr/zarr.json",
+        "os.rmdir staged.zarr",
+    ):
+        assert expected in kinds, sorted(kinds)
+
+
+def test_killed_at_any_change_the_run_resumes_and_ends_identical(
+    interrupter: Interrupter, undisturbed: tuple[Path, list[Change]], tmp_path: Path
+) -> None:
+    whole, changes = undisturbed
+    expected = contents(whole)
+    for at in moments(changes):
+        # A file that is being written is left torn: no later kill finds it so.
+        interrupter.run(tmp_path / f"{at}", at, torn=changes[at][0] == "open")
+        interrupter.run(tmp_path / f"{at}")
+        assert contents(tmp_path / f"{at}") == expected, changes[at]
