@@ -22,8 +22,8 @@ from unet_core.bundle import load_bundle
 PRECISIONS = ("float32", "bfloat16")
 # Core in px, and whether tiles are staged; a small core takes less memory.
 WAYS = {"float32": ((1024, True), (1024, False)), "bfloat16": ((512, True), (1024, True), (1024, False))}
-# Processes, threads of each, side of the tiles: one thread per process is the best arrangement, shown beside the other.
-LIMITS = ((2, 1, 1024), (1, 2, 1024))
+# Processes, threads of each, side of the tiles. One process of two threads is slower: 3.93 for 4.11 MPix/s in bfloat16.
+LIMITS = ((2, 1, 1024),)
 MODEL = "nuclei"
 THREADS = 2
 
