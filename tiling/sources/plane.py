@@ -26,6 +26,7 @@ from tiling.sources.limits import (
     MAX_SEGMENTS,
     reason,
 )
+from tiling.sources.lzw import check_lzw
 from tiling.sources.samples import JPEG_CODES, Interpretation
 
 Pixels = npt.NDArray[np.generic]
@@ -40,6 +41,7 @@ _FRAMES: dict[int, Callable[[bytes], codestream.Frame]] = {
     34887: codestream.lerc_frame,
     34933: codestream.png_frame,
 }
+LZW_CODE = 5
 _BEYOND_ANY_FILE = 2**53
 _ROWS_AT_ONCE_BYTES = 1024**2
 _SLACK_BYTES = 16 * 1024**2  # headers, tables and colour profiles that a compressed segment may carry
@@ -167,6 +169,8 @@ class Plane:
 
     def _check_stream(self, data: bytes) -> None:
         """Compare the size that a stream claims with its segment, before a decoder takes memory for it."""
+        if self._compression == LZW_CODE:
+            check_lzw(data)
         frame_of = _FRAMES.get(self._compression)
         if frame_of is None:
             return
