@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
-from flows.config import RerunConfig, SegmentConfig, VerifyConfig
+from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.errors import StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
+from flows.plain import PlainConsole, plain
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
 
@@ -34,8 +34,8 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models that can be used.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
-out = Console()
-err = Console(stderr=True)
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 
 class Precision(StrEnum):
@@ -222,7 +222,7 @@ def models(context: typer.Context) -> None:
     table = Table("name", "classes", "bands", "description", box=None)
     for card in list_bundles():
         classes = ", ".join(item.name for item in card.classes[1:])
-        table.add_row(card.name, classes, " ".join(card.bands), card.description)
+        table.add_row(*map(plain, (card.name, classes, " ".join(card.bands), card.description)))
     out.print(table)
 
 
@@ -266,9 +266,7 @@ def _told_in_one_line() -> Generator[None]:
     try:
         yield
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = ".".join(str(part) for part in problem["loc"])
-        _fail(f"--{option}: {problem['msg']}, not {problem['input']!r}", EXIT_USAGE)
+        _fail(f"--{problem_in(error)}", EXIT_USAGE)
     except StoppedError as error:
         _fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:

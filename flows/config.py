@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from unet_core.origin import Origin
 
@@ -83,3 +83,17 @@ class VerifyConfig(BaseModel):
     seed: int = Field(default=0, description="Draws the sample; another seed looks elsewhere.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+
+
+_KINDS = {kind.__name__: kind for kind in (SegmentConfig, RerunConfig, VerifyConfig)}
+
+
+def problem_in(error: ValidationError) -> str:
+    """What is wrong with what was asked, on one line: which value, and what it may be."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden" and error.title in _KINDS:
+        return f"{where}: there is no such key; known are {', '.join(_KINDS[error.title].model_fields)}"
+    if first["type"] == "missing":
+        return f"{where}: a value is needed; {_KINDS[error.title].model_fields[where].description}"
+    return f"{where}: {first['msg']}, not {first['input']!r}"

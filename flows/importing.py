@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.errors import FlowError
+from flows.plain import PlainConsole
 from unet_core.card import CARD_NAME
 from unet_core.errors import FootprintError
 from unet_core.facts import QUESTIONS, CardFacts, read_facts
@@ -82,7 +83,7 @@ def import_command(
     facts = CardFacts.model_validate(given)
     facts = facts.over(read_facts(card)) if card else facts
     origin = Origin(source, weights, trust_code=trust_code, parameters=_parameters(parameter or []))
-    make_bundle(Console(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
+    make_bundle(PlainConsole(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
 
 
 def make_bundle(

@@ -18,6 +18,7 @@ from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import StoppedError
+from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import Every, Progress, enter, tell
@@ -179,8 +180,8 @@ def finish(run: Run, *, keep_staged: bool) -> None:
         run.remove_staged()
     state = run.ledger.fold()
     if state.failed:
-        rows = [{"tile": run.plan.tile(i).name, "reason": r.reason or ""} for i, r in state.failed.items()]
-        create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {run.path.name}")
+        rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
+        create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {markdown(run.path.name)}")
 
 
 def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig) -> Pool:
@@ -281,7 +282,7 @@ class _Watch:
         self._done = self._failed = self._pixels = 0
         self._started: float | None = None
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=str(run.path))
+        self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=markdown(run.path))
 
     def add(self, result: TileResult) -> None:
         if self._started is None:
@@ -319,4 +320,4 @@ class _Watch:
     def _update_artifact(self) -> None:
         now = self._now()
         share = 100.0 * now.done / now.total
-        update_progress_artifact(self._artifact, progress=share, description=f"{self._path}: {now}")
+        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._path)}: {now}")

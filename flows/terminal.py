@@ -16,6 +16,7 @@ from rich.text import Text
 from flows.check import check
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import FlowError
+from flows.plain import plain
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
 from tiling.errors import AnnotationError, PlanError, RunError, SourceError, TilingError
@@ -198,13 +199,13 @@ def print_model(console: Console, reference: str) -> None:
     card, bands = bundle.card, len(bundle.card.bands)
     found = footprint(bundle.module, bands)
     table = Table.grid(padding=(0, 2))
-    table.add_row("name", f"{card.name}: {card.description}")
-    table.add_row("architecture", f"{card.architecture} {card.parameters}")
+    table.add_row("name", plain(f"{card.name}: {card.description}"))
+    table.add_row("architecture", plain(f"{card.architecture} {card.parameters}"))
     table.add_row("digest", bundle.digest)
     table.add_row("parameters", f"{sum(p.numel() for p in bundle.module.parameters()):,}")
-    table.add_row("stride", f"{found.stride[0]} x {found.stride[1]} px; {found.reasons.stride_y}")
+    table.add_row("stride", f"{found.stride[0]} x {found.stride[1]} px; {plain(found.reasons.stride_y)}")
     for side in ("top", "bottom", "left", "right"):
-        table.add_row(f"halo {side}", str(getattr(found.reasons, side)))
+        table.add_row(f"halo {side}", plain(getattr(found.reasons, side)))
     if found.scale != (1, 1):
         table.add_row("output grid", f"{found.scale[0]} x {found.scale[1]} output pixels per image pixel")
     if any(found.context.sides):

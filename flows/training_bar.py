@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from flows.plain import PlainConsole
 from flows.progress import Every, format_seconds
 from unet_core.recipe import TrainingConfig
 
@@ -25,7 +26,7 @@ class TrainingBar:
     def __init__(self, config: TrainingConfig, first_step: int, console: Console | None = None) -> None:
         self._config, self._first_step = config, first_step
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self._bar = Bar(*columns, console=console or Console(), transient=True)
+        self._bar = Bar(*columns, console=console or PlainConsole(), transient=True)
         self._task = self._bar.add_task("training", total=config.steps, completed=first_step, text="")
         self._start = time.monotonic()
         self._due = Every(0.2)

@@ -1,4 +1,4 @@
-"""The whole path of a run in one process that is killed just before its n-th change of a file, for every n.
+"""The whole path of a run in one process that something happens to just before its n-th change of a file, for any n.
 
 Python tells an audit hook of every file that is opened for writing, renamed or removed, and of every folder that is
 made or removed: so no write of any stage can be forgotten, whoever makes it. As a script it forks one process per
@@ -20,25 +20,27 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
+Deed = Literal["kill", "tear", "fill"]
+BALLAST = "ballast"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FOLDER_CHANGES = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}  # where the folder's descriptor stands in the arguments
 
 
 @dataclass(slots=True)
 class Saboteur:
-    """Counts the changes under a folder, and kills its process before one of them.
+    """Counts the changes under a folder, and does its deed before one of them.
 
     Args:
         folder: changes elsewhere don't count.
-        at: the change to die before; None only counts.
-        torn: whether a file that would be opened for writing is left with a few bytes of nonsense.
+        at: the change before which to act; None only counts.
+        deed: kill the process; leave what would be written torn, and kill; or fill the disk and let it try.
     """
 
     folder: Path
     at: int | None = None
-    torn: bool = False
+    deed: Deed = "kill"
     changes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -47,9 +49,12 @@ class Saboteur:
             return
         if self.at == len(self.changes):
             self.at = None  # what is torn is no further change
-            if self.torn and event == "open":
-                _tear(path)
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self.deed == "fill":
+                fill_disk(self.folder.parent / BALLAST)
+            else:
+                if self.deed == "tear" and event == "open":
+                    _tear(path)
+                os.kill(os.getpid(), signal.SIGKILL)
         self.changes.append((event, str(path.relative_to(self.folder))))
 
 
@@ -72,6 +77,21 @@ def _tear(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.write(descriptor, b"torn")
     os.fsync(descriptor)
+
+
+def fill_disk(ballast: Path) -> None:
+    """Take all the room that is left, to the last byte."""
+    with ballast.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 512, 1):
+            while _wrote(file, size):
+                pass
+
+
+def _wrote(file: BinaryIO, size: int) -> bool:
+    try:
+        return file.write(bytes(size)) == size
+    except OSError:
+        return False
 
 
 def kind_of(change: tuple[str, str]) -> str:
@@ -124,15 +144,15 @@ class Interrupter:
         self._parent.kill()
         self._parent.wait()
 
-    def run(self, folder: Path, at: int | None = None, *, torn: bool = False) -> list[tuple[str, str]]:
-        """Go through with it; with `at`, be killed before that change. Returns the changes, where it went through."""
+    def run(self, folder: Path, at: int | None = None, deed: Deed = "kill") -> list[tuple[str, str]]:
+        """Go through with it; with `at`, up to the deed. Returns the changes, or the error's kind and message."""
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
         image, model, foreground = self._job
-        self._parent.stdin.write(json.dumps([image, str(folder), model, foreground, at, torn]) + "\n")
+        self._parent.stdin.write(json.dumps([image, str(folder), model, foreground, at, deed]) + "\n")
         self._parent.stdin.flush()
         status, changes = json.loads(self._parent.stdout.readline())
-        assert status == (0 if at is None else -signal.SIGKILL), f"ended with {status} at {at}"
+        assert status == (0 if at is None or deed == "fill" else -signal.SIGKILL), f"ended with {status} at {at}"
         return [(event, path) for event, path in changes]
 
 
@@ -142,23 +162,32 @@ def _one_thread() -> dict[str, str]:
 
 def _serve() -> None:
     """Load everything once; what tracing a network loads too."""
+    from tiling import ledger
     from unet_core.bounds import footprint
     from unet_core.bundle import load_bundle
 
     for module in ("flows.segment", "flows.worker"):
         import_module(module)
     footprint(load_bundle("nuclei").module, 3)
+    ledger.FLUSH_SECONDS = 0.0  # every tile in a segment of its own: as many changes in every run
     for line in sys.stdin:
-        image, folder, model, foreground, at, torn = json.loads(line)
-        saboteur = Saboteur(Path(folder), at, torn)
+        image, folder, model, foreground, at, deed = json.loads(line)
+        saboteur = Saboteur(Path(folder), at, deed)
         status, changes = _forked(partial(_walk_watched, saboteur, Path(image), Path(folder), Path(model), foreground))
         sys.stdout.write(json.dumps([status, changes]) + "\n")
         sys.stdout.flush()
 
 
 def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, foreground: str) -> list[tuple[str, str]]:
+    from tiling.errors import TilingError
+
     sys.addaudithook(saboteur)
-    walk(image, folder, model, foreground)
+    try:
+        walk(image, folder, model, foreground)
+    except (TilingError, OSError) as error:
+        if saboteur.deed != "fill":
+            raise
+        return [(type(error).__name__, str(error))]
     return saboteur.changes
 
 

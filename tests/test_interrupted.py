@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import Interrupter, kind_of
+from interrupted import BALLAST, Interrupter, kind_of
 from tiny import save_tiny, write_foreground, write_noise
 
+from flows.terminal import ERRORS, USAGE_ERRORS
+from tiling.errors import DiskError
 from tiling.ledger import TileState
 from tiling.run import Run
 
@@ -52,18 +54,17 @@ def contents(run: Path) -> dict[str, object]:
 
 
 def moments(changes: list[Change]) -> list[int]:
-    """Of every kind of change, the first and the middle one; all of them where `OVERTILE_ALL_MOMENTS` is set.
+    """Of every kind of change the middle one; all of them where `OVERTILE_ALL_MOMENTS` is set.
 
     Before a folder is made nothing is otherwise than after the change before.
     """
-    if os.environ.get("OVERTILE_ALL_MOMENTS"):
-        return list(range(len(changes)))
     kinds: dict[str, list[int]] = {}
     for at, change in enumerate(changes):
-        if change[0] == "os.mkdir":
-            continue
-        kinds.setdefault(kind_of(change), []).append(at)
-    return sorted({places[index] for places in kinds.values() for index in (0, len(places) // 2)})
+        if change[0] != "os.mkdir":
+            kinds.setdefault(kind_of(change), []).append(at)
+    if os.environ.get("OVERTILE_ALL_MOMENTS"):
+        return sorted(at for places in kinds.values() for at in places)
+    return sorted(places[len(places) // 2] for places in kinds.values())
 
 
 def test_every_stage_changes_files(undisturbed: tuple[Path, list[Change]]) -> None:
@@ -94,6 +95,38 @@ def test_killed_at_any_change_the_run_resumes_and_ends_identical(
     expected = contents(whole)
     for at in moments(changes):
         # A file that is being written is left torn: no later kill finds it so.
-        interrupter.run(tmp_path / f"{at}", at, torn=changes[at][0] == "open")
+        interrupter.run(tmp_path / f"{at}", at, "tear" if changes[at][0] == "open" else "kill")
         interrupter.run(tmp_path / f"{at}")
         assert contents(tmp_path / f"{at}") == expected, changes[at]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "open .run.json.*.partial",
+        "open mask.ome.zarr/zarr.*.partial",
+        "open mask.ome.zarr/#/c/#/.#.*.partial",
+        "open ledger/.#.jsonl.*.partial",
+        "open staged.zarr/c/#/#/#/#.*.partial",
+        "open .overlay.png.*.partial",
+        "open exports/.foreground.png.*.partial",
+    ],
+)
+def test_a_disk_that_fills_in_any_stage_is_told_and_the_run_resumes_with_room(
+    kind: str, interrupter: Interrupter, undisturbed: tuple[Path, list[Change]], small_disk: Path
+) -> None:
+    whole, changes = undisturbed
+    places = [at for at, change in enumerate(changes) if kind_of(change) == kind]
+    run = small_disk / "run"
+    ((error, message),) = interrupter.run(run, places[len(places) // 2], "fill")
+    assert error in {"DiskError", "StagingError"}
+    assert "No space left on device): make space or choose another --out" in message
+    assert "\n" not in message
+    (small_disk / BALLAST).unlink()
+    interrupter.run(run)
+    assert contents(run) == contents(whole)
+
+
+def test_a_full_disk_is_no_wrong_usage() -> None:
+    assert issubclass(DiskError, ERRORS)
+    assert not issubclass(DiskError, USAGE_ERRORS)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -190,20 +189,6 @@ def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     expected = whole_image_labels(load_bundle("nuclei"), tissue(512, 512))
     assert expected.any()
     np.testing.assert_array_equal(labels, expected)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_full_disk_while_staging_stops_clearly_and_resumes(cli: Cli, small_disk: Path, tmp_path: Path) -> None:

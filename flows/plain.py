@@ -1,0 +1,35 @@
+"""Text from outside, such as the names of files, shown and never obeyed: by a terminal, by markup, by a browser."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from rich.console import Console
+
+_MARKDOWN = re.compile(r"([\\`*\[\]|~])")
+
+
+def plain(text: object) -> str:
+    """One line in which control characters are written out: `\\x1b` for the one that begins a terminal's commands.
+
+    What can't be printed includes line ends, which would let a name write lines of its own, and the marks that turn
+    the direction of writing, which would let it look like another.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def markdown(text: object) -> str:
+    """The text for a page that is rendered from Markdown and may hold HTML."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(plain(text), quote=False))
+
+
+class PlainConsole(Console):
+    """A terminal to which text is text: no markup, no control characters, no colours guessed from words."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(plain(each) if isinstance(each, str) else each for each in objects), **options)

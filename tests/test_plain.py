@@ -1,0 +1,82 @@
+"""Names from outside are shown and never obeyed: in the terminal, in artifacts, in errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import Cli, clean_environment, write_tissue
+from pydantic import ValidationError
+from rich.table import Table
+
+from flows.config import RerunConfig, SegmentConfig, problem_in
+from flows.plain import PlainConsole, markdown, plain
+
+HOSTILE = "a\x1b[2J\x07[red]<img src=x onerror=alert(1)>\nerror: all is well\r|`*\u202e.tif"
+
+
+def test_plain_text_is_one_printable_line_and_keeps_what_is_printable() -> None:
+    assert plain(HOSTILE).isprintable()
+    assert plain("Präparat 3 – 切片.svs") == "Präparat 3 – 切片.svs"
+    assert plain("a\x1b[2J\n\u202eb") == r"a\x1b[2J\n\u202eb"
+    assert plain("not \udcff utf-8") == r"not \udcff utf-8"
+
+
+def test_markdown_holds_no_html_and_no_links() -> None:
+    shown = markdown("[click](javascript:x) <script>|`*" + HOSTILE)
+    assert "<" not in shown
+    assert r"\[click\](javascript:x) &lt;script&gt;\|\`\*" in shown
+    assert shown.isprintable()
+    assert markdown("/runs/slide_3-a (2).tif") == "/runs/slide_3-a (2).tif"
+
+
+def test_the_terminal_takes_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    console = PlainConsole()
+    console.print(f"run {HOSTILE} :smiley:", soft_wrap=True)
+    told = capsys.readouterr().out
+    assert told.rstrip("\n").isprintable()
+    assert "[red]" in told
+    assert ":smiley:" in told
+    table = Table.grid()
+    table.add_row("[bold]name[/bold]")
+    console.print(table)
+    assert "[bold]name[/bold]" in capsys.readouterr().out
+
+
+def test_a_hostile_file_name_is_told_on_one_line(tmp_path: Path) -> None:
+    hostile = tmp_path / HOSTILE.replace("/", "")
+    hostile.write_bytes(write_tissue(tmp_path / "good.tif", 64, 64).read_bytes()[:300])
+    ended = Cli(clean_environment(tmp_path / "home")).run("segment", hostile, "--out", tmp_path / "run")
+    assert ended.code == 2
+    lines = [line for line in ended.err.splitlines() if line.strip()]
+    assert len(lines) == 1, ended.err
+    assert lines[0].isprintable()
+    assert r"\x1b[2J" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cores": 3}, "cores: there is no such key; known are image, out, model, "),
+        ({"core": -5}, "core: Input should be greater than 0, not -5"),
+        ({"core": "many"}, "core: Input should be a valid integer"),
+        ({"level": -1}, "level: Input should be greater than or equal to 0, not -1"),
+        ({"precision": "int4"}, "precision: Input should be 'auto', 'float32', 'bfloat16' or 'float16', not 'int4'"),
+        ({"halo": "approximate:-3"}, "halo: String should match pattern"),
+        ({"workers": 0}, "workers: Input should be greater than 0, not 0"),
+        ({"out": None}, "out: Input is not a valid path"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_it_may_be(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SegmentConfig.model_validate({"image": "a.tif", "out": "run", **change})
+    assert problem_in(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("kind", [SegmentConfig.model_validate, RerunConfig.model_validate])
+def test_a_missing_parameter_is_named(kind: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind({})
+    assert "a value is needed" in problem_in(caught.value)
