@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 from mutations import Good, mutate, real_files, write_good_files
 from source_oracle import SECONDS, open_and_read
 
@@ -96,7 +97,7 @@ def _in_a_child(files: list[Good], seeds: list[int]) -> list[Tried]:
     os.close(writing)
     tried: list[Tried] = []
     started: Tried | None = None
-    for told in _lines(reading):
+    for told in _lines(reading, child):
         if told is None:
             os.kill(child, signal.SIGKILL)
             if started is not None:
@@ -116,19 +117,32 @@ def _in_a_child(files: list[Good], seeds: list[int]) -> list[Tried]:
     return tried
 
 
-def _lines(pipe: int) -> Iterator[Tried | None]:
-    """What comes through the pipe; None, once, when nothing has come for too long."""
-    held = b""
+def _lines(pipe: int, child: int) -> Iterator[Tried | None]:
+    """What comes through the pipe; None, once, when nothing has come for too long, however busy the machine is."""
+    held, since, waited = b"", 0.0, 0.0
     while True:
         if not select.select([pipe], [], [], HANG_SECONDS)[0]:
-            yield None
-            return
+            waited += HANG_SECONDS
+            if _computed(child) - since > HANG_SECONDS or waited > 20 * HANG_SECONDS:
+                yield None
+                return
+            continue
+        since, waited = _computed(child), 0.0
         piece = os.read(pipe, 65536)
         if not piece:
             return
         *whole, held = (held + piece).split(b"\n")
         for line in whole:
             yield Tried(**json.loads(line))
+
+
+def _computed(process: int) -> float:
+    """Seconds that a process has computed for."""
+    try:
+        times = psutil.Process(process).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
 
 
 def _try_all(files: list[Good], seeds: list[int], pipe: int) -> None:
