@@ -70,7 +70,8 @@ def tune(request: TuningRequest, device: str) -> Tuning:
             precision = choice.precision
             notes |= {"precision": choice.reason, "label agreement with float32": choice.agreement}
         if request.approximate_halo_px is not None:
-            notes["seam error"] = seam_error(bundle, source, request, device)
+            error = seam_error(bundle, source, request, device)
+            notes["seam error"] = "not measured: the image has no room for twice the halo" if error is None else error
         extent = source.levels[request.level].height, source.levels[request.level].width
     core_px = request.core_px
     if core_px is None and not approximate:
@@ -106,8 +107,10 @@ def busiest_samples(source: ImageSource, level: int, side_px: int = SAMPLE_PX) -
     return sorted(candidates, key=_spread, reverse=True)[:SAMPLES]
 
 
-def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, device: str) -> float:
+def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, device: str) -> float | None:
     """Share of a core's labels that change when a network without finite bounds sees twice the halo.
+
+    None where the image is too small for that.
 
     Such a network has no exact halo: this is how much its labels depend on what lies beyond the chosen one,
     measured on this image.
@@ -117,16 +120,17 @@ def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, devi
     found = approximate_footprint(bundle.module, len(bundle.card.bands), request.approximate_halo_px)
     stride = max(predictor.stride)
     near = -(-request.approximate_halo_px // stride) * stride
-    core = -(-SAMPLE_PX // stride) * stride
+    level = source.levels[request.level]
+    core = min(-(-SAMPLE_PX // stride), (min(level.height, level.width) - 4 * near) // stride) * stride
+    if core <= 0:
+        return None
     differing = counted = 0
     for sample in busiest_samples(source, request.level, core + 4 * near):
-        if sample.shape[0] < core + 4 * near or sample.shape[1] < core + 4 * near:
-            continue
         wide = predictor.predict(sample, _inside(found, 2 * near, core))
         narrow = predictor.predict(np.ascontiguousarray(sample[near:-near, near:-near]), _inside(found, near, core))
         differing += int(np.count_nonzero(wide != narrow))
         counted += wide.size
-    return differing / counted if counted else 0.0
+    return differing / counted
 
 
 def _inside(found: Footprint, halo: int, core: int) -> Region:

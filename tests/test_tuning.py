@@ -125,3 +125,9 @@ def test_an_approximate_run_states_its_measured_seam_error(global_bundle: Path, 
     assert 0 < error < 1
     with pytest.raises(RunError, match="halo"):
         segment_here(image, tmp_path / "run", 64, model=str(global_bundle), halo="approximate:48")
+
+
+def test_a_seam_error_that_cannot_be_measured_is_not_called_zero(global_bundle: Path, tmp_path: Path) -> None:
+    image = write_tissue(tmp_path / "tissue.tif", 120, 300)
+    run = segment_here(image, tmp_path / "run", 64, model=str(global_bundle), halo="approximate:32")
+    assert run.card.notes["seam error"] == "not measured: the image has no room for twice the halo"
