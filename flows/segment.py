@@ -151,12 +151,13 @@ def stitch(run: Run) -> None:
     enter("stitch")
     state = run.ledger.fold()
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
+    images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
+    for image in images:
+        image.sweep()
     if state.pyramid_stands and not fresh:
         return
-    for image in (run.open_mask(), run.open_probabilities()):
-        if image is not None:
-            image.sweep()
-            image.build_pyramid(fresh if state.pyramid_stands else None)
+    for image in images:
+        image.build_pyramid(fresh if state.pyramid_stands else None)
     run.ledger.announce(STITCHED, {"tiles": len(fresh)})
 
 
