@@ -73,12 +73,16 @@ def test_bit_rot_lost_files_and_foreign_labels_are_found(copy: Run) -> None:
 
 
 @pytest.mark.parametrize("byte", range(0, 400, 7))
-def test_no_flipped_bit_goes_unnoticed(copy: Run, byte: int) -> None:
-    path = shard(copy, 1, 2)
+def test_no_flipped_bit_changes_a_label_unnoticed(copy: Run, byte: int) -> None:
+    path, tile = shard(copy, 1, 2), copy.plan.at(1, 2)
+    labels = copy.open_mask().read(tile.valid)
     data = bytearray(path.read_bytes())
     data[byte * len(data) // 400] ^= 1 << (byte % 8)
     path.write_bytes(data)
-    assert list(faults(copy)) == ["1,2"]
+    if not faults(copy):  # a bit that no decoder looks at
+        np.testing.assert_array_equal(copy.open_mask().read(tile.valid), labels)
+    else:
+        assert list(faults(copy)) == ["1,2"]
 
 
 def test_a_failed_tile_must_hold_not_predicted(copy: Run) -> None:
