@@ -16,7 +16,7 @@ from tiling.geometry import Box, PixelSize
 from tiling.ome_metadata import LabelClass, probability_metadata
 from tiling.plan import Tile, TilePlan
 from tiling.pyramid import Pyramid, create_levels, is_made, open_group
-from tiling.storage import PARTIAL, disk_errors
+from tiling.storage import disk_errors
 
 
 class Probabilities:
@@ -59,9 +59,8 @@ class Probabilities:
         return self.pyramid.read(box, level)
 
     def sweep(self) -> None:
-        """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
-        for partial in self.path.rglob(f"*{PARTIAL}"):
-            partial.unlink(missing_ok=True)
+        """Remove what writers that were killed have left; only when none writes."""
+        self.pyramid.sweep()
 
     def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:
         """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""

@@ -23,7 +23,7 @@ from zarr.storage import MemoryStore
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.plan import TilePlan
-from tiling.storage import write_atomic
+from tiling.storage import PARTIAL, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -60,6 +60,11 @@ class Pyramid:
             return
         for channel in range(self._channels):
             self._set(f"{level}/c/{channel}/{place}", self._encoded(level, pixels[channel : channel + 1]))
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
+        for partial in self._path.rglob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
 
     def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
         """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
