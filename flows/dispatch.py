@@ -16,8 +16,9 @@ class Limits:
     """How much is tried.
 
     in_flight: tiles of one worker: one computes while the other is read or written. attempts: workers that a tile
-    may cost. tile_seconds: after which a tile's worker counts as lost. A tile is a straggler when nothing else is
-    left to do and it takes `straggler_factor` times the median, and `straggler_seconds` at least.
+    may be given to, one after another or side by side. tile_seconds: after which a tile's worker counts as lost. A
+    tile is a straggler when nothing else is left to do and it takes `straggler_factor` times the median, and
+    `straggler_seconds` at least.
     """
 
     in_flight: int = 2
@@ -32,7 +33,7 @@ class _Tile:
     """A tile that has been given out and isn't finished."""
 
     staged: TileResult
-    deaths: int = 0
+    attempts: int = 0
     running: list[Attempt] = field(default_factory=list["Attempt"])
     failure: TileResult | None = None
     finished: bool = False
@@ -138,12 +139,11 @@ class Dispatch:
             tile.running.remove(attempt)
             if tile.finished or tile.running:
                 continue
-            tile.deaths += 1
             if tile.failure is not None:
                 ended.append(self._finish(tile, tile.failure))
-            elif tile.deaths >= self._limits.attempts:
-                reason = f"its worker died {tile.deaths} times: {why}"
-                ended.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason), tile.deaths))
+            elif tile.attempts >= self._limits.attempts:
+                reason = f"its worker died {tile.attempts} times: {why}"
+                ended.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason)))
             else:
                 self._again.append(tile)
         return ended
@@ -158,6 +158,7 @@ class Dispatch:
 
     def _begin(self, tile: _Tile, worker: int, now: float) -> Attempt:
         attempt = Attempt(tile, worker, now)
+        tile.attempts += 1
         tile.running.append(attempt)
         self._workers[worker].running.append(attempt)
         return attempt
@@ -170,13 +171,11 @@ class Dispatch:
         for behind in worker.running:  # waited for this one until now
             behind.since = now
 
-    def _finish(self, tile: _Tile, result: TileResult, attempts: int | None = None) -> Ended:
+    def _finish(self, tile: _Tile, result: TileResult) -> Ended:
         tile.finished = True
         del self._unfinished[tile.staged.tile]
         seconds = {**tile.staged.seconds, **result.seconds}
-        return Ended(
-            TileResult(result.tile, result.digest, result.pixels, seconds, result.reason), attempts or tile.deaths + 1
-        )
+        return Ended(TileResult(result.tile, result.digest, result.pixels, seconds, result.reason), tile.attempts)
 
     def _freest(self) -> int | None:
         reserved = self._reserved if self._again else None
@@ -195,7 +194,9 @@ class Dispatch:
         late = [
             tile.running[0]
             for tile in self._unfinished.values()
-            if len(tile.running) == 1 and now - tile.running[0].since > patience
+            if len(tile.running) == 1
+            and tile.attempts < self._limits.attempts
+            and now - tile.running[0].since > patience
         ]
         if not late:
             return None

@@ -253,7 +253,7 @@ class Pool:
             except RayTaskError as error:
                 raise cause_of(error) from error
             except RayActorError as error:
-                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.deaths + 1)
+                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
                 yield from self._lose(attempt.worker, first_line(error), pending, dispatch)
                 continue
             del pending[reference]

@@ -21,9 +21,11 @@ import pytest
 from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
-# Speed is a benchmark, never a timed test: a loaded machine must not fail one.
-settings.register_profile("overtile", deadline=None)
-settings.load_profile("overtile")
+# Speed is a benchmark, never a timed test: a loaded machine must not fail one. The same examples each time, so that
+# a change is judged by what it changed; `make soak` draws new ones.
+settings.register_profile("overtile", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None, derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("OVERTILE_HYPOTHESIS", "overtile"))
 
 DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
 

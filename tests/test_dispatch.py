@@ -103,7 +103,7 @@ def test_a_straggler_gets_a_second_worker_and_the_first_success_counts() -> None
     assert dispatch.again(50.0, nothing_fresh=True) is None, "two are enough"
     ended = dispatch.end(second, done(second), 12.0)
     assert ended is not None
-    assert ended.attempts == 1
+    assert ended.attempts == 2
     assert not dispatch.is_open
     assert dispatch.end(slow, done(slow), 60.0) is None
 
@@ -130,6 +130,23 @@ def test_a_tile_that_waits_behind_another_is_not_overdue() -> None:
     assert dispatch.overdue(200.0) == [1]
     dispatch.end(second, done(second), 200.0)
     assert dispatch.overdue(900.0) == []
+
+
+def test_a_tile_never_costs_more_workers_than_it_may() -> None:
+    """Killed twice, then slow: nobody is sent beside the third worker, whose failure is the tile's end."""
+    dispatch = crew(1)
+    first, other = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
+    dispatch.end(other, done(other), 0.1)
+    for worker in (2, 3):
+        assert dispatch.lose(worker - 1, "killed") == []
+        dispatch.join(worker)
+        again = dispatch.again(0.1, nothing_fresh=True)
+        assert again is not None
+        assert (again.index, again.worker) == (first.index, worker)
+    dispatch.join(4)
+    assert dispatch.again(50.0, nothing_fresh=True) is None
+    (ended,) = dispatch.lose(3, "killed")
+    assert (ended.attempts, ended.result.reason) == (3, "its worker died 3 times: killed")
 
 
 @given(tiles=st.integers(1, 12), workers=st.integers(1, 4), choices=st.data())
