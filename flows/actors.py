@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayTaskError
 
 from flows.result import Checked, TileResult
+from tiling.storage import place_of
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest
@@ -32,10 +32,10 @@ class TileActor:
         return True
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
-        return self._worker.process(Path(run_path), index, staged=staged)
+        return self._worker.process(place_of(run_path), index, staged=staged)
 
     def check(self, run_path: str, core_px: int, index: int) -> Checked:
-        return self._worker.check(Path(run_path), core_px, index)
+        return self._worker.check(place_of(run_path), core_px, index)
 
     def tune(self, request: TuningRequest) -> Tuning:
         from flows.tuning import tune
@@ -53,7 +53,7 @@ class StagingActor:
         self._worker = StagingWorker()
 
     def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
-        return self._worker.stage(Path(run_path), indices)
+        return self._worker.stage(place_of(run_path), indices)
 
 
 def cause_of(error: RayTaskError) -> Exception:

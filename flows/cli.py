@@ -21,6 +21,7 @@ from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.errors import StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
+from tiling.storage import place_of
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
 
@@ -55,9 +56,11 @@ class Tta(StrEnum):
     d4 = "d4"
 
 
-ImageArgument = Annotated[Path, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
-OutOption = Annotated[Path, typer.Option("--out", help="The run folder; the same folder again resumes the run.")]
+ImageArgument = Annotated[str, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")]
+RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
+OutOption = Annotated[
+    str, typer.Option("--out", help="The run folder, a path or URL; the same folder again resumes the run.")
+]
 ModelOption = Annotated[
     str, typer.Option(help="A shipped model's name, a bundle's folder, a .pt2, or package.module:factory.")
 ]
@@ -110,8 +113,8 @@ def segment(
     """Segment one image; the same command again resumes."""
     with _told_in_one_line():
         config = SegmentConfig(
-            image=image,
-            out=out_folder,
+            image=place_of(image),
+            out=place_of(out_folder),
             model=model,
             card=card,
             weights=weights,
@@ -145,7 +148,7 @@ def rerun(
     tiles = tuple(_parse_tile(text) for text in tile or [])
     with _told_in_one_line():
         config = RerunConfig(
-            run=run, tiles=tiles, failed=failed, damaged=damaged, workers=workers, ray_address=ray_address
+            run=place_of(run), tiles=tiles, failed=failed, damaged=damaged, workers=workers, ray_address=ray_address
         )
         _run_flow("rerun", config)
 
@@ -161,7 +164,9 @@ def verify(
 ) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
     with _told_in_one_line():
-        config = VerifyConfig(run=run, tiles=tiles, seams=seams, seed=seed, workers=workers, ray_address=ray_address)
+        config = VerifyConfig(
+            run=place_of(run), tiles=tiles, seams=seams, seed=seed, workers=workers, ray_address=ray_address
+        )
         _quiet_environment()
         from flows.terminal import print_verdict, run_with_progress
 
@@ -178,7 +183,7 @@ def status(run: RunArgument) -> None:
     from tiling.run import Run
 
     with _told_in_one_line():
-        print_status(out, Run.open(run))
+        print_status(out, Run.open(place_of(run)))
 
 
 @app.command("train")

@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PlainSerializer,
+    PlainValidator,
+    PositiveInt,
+    ValidationError,
+    WithJsonSchema,
+)
 
+from tiling.objects import ObjectPath
+from tiling.storage import Place, place_of
 from unet_core.origin import Origin
+
+
+def _as_place(value: object) -> Place:
+    if not isinstance(value, str | Path | ObjectPath):
+        raise ValueError("a path or a URL is needed")
+    return place_of(value)
+
+
+def _as_output(value: object) -> Place:
+    place = _as_place(value)
+    if isinstance(place, ObjectPath):
+        place.expect_writable()
+    return place
+
+
+_AS_TEXT = (PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "format": "path"}))
+
+Where = Annotated[Path | ObjectPath, PlainValidator(_as_place), *_AS_TEXT]
+"""A local path, or the URL of a place in an object store or of an image on the web."""
+
+Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
+"""The same, where a run can be."""
 
 
 class SegmentConfig(BaseModel):
@@ -15,8 +49,8 @@ class SegmentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: Path = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG.")
-    out: Path = Field(description="The run folder. The same folder again resumes the run.")
+    image: Where = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")
+    out: Output = Field(description="The run folder, a path or URL. The same folder again resumes the run.")
     model: str = Field(
         default="nuclei",
         description="A shipped model's name, a bundle's folder, a .pt2, a folder of segmentation_models_pytorch, or "
@@ -64,7 +98,7 @@ class RerunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: Path = Field(description="The run folder.")
+    run: Output = Field(description="The run folder, a path or URL.")
     tiles: tuple[tuple[int, int], ...] = Field(default=(), description="Tiles as (row, column).")
     failed: bool = Field(default=False, description="Also every tile that failed.")
     damaged: bool = Field(default=False, description="Also every tile that verification found damaged.")
@@ -77,7 +111,7 @@ class VerifyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: Path = Field(description="The run folder.")
+    run: Output = Field(description="The run folder, a path or URL.")
     tiles: NonNegativeInt = Field(default=4, description="Tiles to compute again.")
     seams: NonNegativeInt = Field(default=4, description="Places across tiles' borders to compute with wider context.")
     seed: int = Field(default=0, description="Draws the sample; another seed looks elsewhere.")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flows.config import SegmentConfig
+from tiling.objects import ObjectPath
 from tiling.run import Run
-from unet_core.card import bundle_digest
+from tiling.storage import Place, delete_tree, place_of, write_atomic
+from unet_core.card import CARD_NAME, bundle_digest
 from unet_core.errors import BundleError
 from unet_core.facts import CardFacts, read_facts
 from unet_core.importing import import_model
@@ -32,36 +37,80 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
     Run.expect_room(config.out)
     facts = read_facts(config.card) if config.card else CardFacts()
     imported = import_model(origin, len(facts.bands) if facts.bands else None)
-    new, folder = config.out / "model.new", config.out / "model"
-    shutil.rmtree(new, ignore_errors=True)
-    imported.save(new, facts)
-    if (config.out / "run.json").is_file():
-        _expect_same(config, folder, new)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
+    folder = config.out / "model"
+    with _workplace(config.out) as new:
+        imported.save(new, facts)
+        if (config.out / "run.json").is_file():
+            _expect_same(config, folder, new)
+        else:
+            _move(new, folder)
     return config.model_copy(update={"model": str(folder)})
 
 
-def _expect_same(config: SegmentConfig, folder: Path, new: Path) -> None:
+@contextmanager
+def local_bundle(reference: str) -> Generator[str]:
+    """The bundle as a folder on this machine: itself, or a copy of one in an object store, gone afterwards."""
+    place = place_of(reference) if "://" in reference else None
+    if not isinstance(place, ObjectPath):
+        yield reference
+        return
+    with TemporaryDirectory(prefix="overtile-model-") as folder:
+        for item in place.descendants():
+            (Path(folder) / item.name).write_bytes(item.read_bytes())
+        yield folder
+
+
+@contextmanager
+def _workplace(out: Place) -> Generator[Path]:
+    """Where the bundle is made: beside its place, or on this machine for a run in an object store."""
+    if isinstance(out, ObjectPath):
+        with TemporaryDirectory(prefix="overtile-model-") as folder:
+            yield Path(folder) / "model.new"
+        return
+    new = out / "model.new"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _move(new: Path, folder: Place) -> None:
+    delete_tree(folder)
+    if isinstance(folder, Path):
+        new.rename(folder)
+        return
+    # The card comes last: a folder with it holds the whole bundle.
+    for file in sorted(new.iterdir(), key=lambda each: each.name == CARD_NAME):
+        write_atomic(folder / file.name, file.read_bytes())
+
+
+def _expect_same(config: SegmentConfig, folder: Place, new: Path) -> None:
     """Hold the model as it is now against the run's own."""
     known, found = Run.open(config.out).card.model.digest, bundle_digest(new)
-    shutil.rmtree(new)
     if known != found:
         raise BundleError(
             f"model {config.model!r} is not the one that {config.out} began with (digest {found[:12]}, not "
             f"{known[:12]}): two models would share one mask; restore it, or choose another --out"
         )
-    if bundle_digest(folder) != known:
-        raise BundleError(f"model {str(folder)!r} was changed since the run began; restore it from a backup")
+    with local_bundle(str(folder)) as kept:
+        if bundle_digest(kept) != known:
+            raise BundleError(f"model {str(folder)!r} was changed since the run began; restore it from a backup")
 
 
 def reference_of(config: SegmentConfig) -> str:
     """What the run's card says: a shipped name, a folder's absolute path, or where it lies inside the run folder."""
+    if isinstance(config.out, ObjectPath):
+        return f"{INSIDE}model" if config.model == str(config.out / "model") else absolute(config.model)
     model = Path(config.model)
     if model.is_dir() and model.resolve().parent == config.out.resolve():
         return f"{INSIDE}{model.name}"
-    return str(model.resolve()) if model.is_dir() else config.model
+    return absolute(config.model)
+
+
+def absolute(model: str) -> str:
+    """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def model_of(run: Run) -> str:

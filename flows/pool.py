@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psutil
@@ -23,6 +22,7 @@ from flows.dispatch import Attempt, Dispatch, Ended, Limits
 from flows.errors import PoolError
 from flows.result import Checked, TileResult
 from flows.stopping import Stop
+from tiling.storage import Place
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Pool:
         except RayTaskError as error:
             raise cause_of(error) from error
 
-    def check(self, run_path: Path, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
+    def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
         """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
 
         Raises:
@@ -166,7 +166,7 @@ class Pool:
         except RayActorError as error:
             raise PoolError(f"a worker died while checking ({first_line(error)}); verify again") from error
 
-    def stage(self, run_path: Path, indices: Sequence[int], backlog: Backlog) -> None:
+    def stage(self, run_path: Place, indices: Sequence[int], backlog: Backlog) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""
         pending: dict[Any, _Batch] = {}
         todo = iter(indices)
@@ -184,7 +184,7 @@ class Pool:
             backlog.close(PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on"))
 
     def infer(
-        self, run_path: Path, backlog: Backlog, *, staged: bool, stop: Stop | None = None
+        self, run_path: Place, backlog: Backlog, *, staged: bool, stop: Stop | None = None
     ) -> Iterator[tuple[TileResult, int]]:
         """Label the backlog's tiles; yields each result with its number of attempts, in order of completion.
 
@@ -219,7 +219,7 @@ class Pool:
                 self._discard(number)
 
     def _fill(
-        self, run_path: Path, staged: bool, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog
+        self, run_path: Place, staged: bool, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog
     ) -> Iterator[Ended]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
         while True:
@@ -309,12 +309,12 @@ class Pool:
     def _is_starting(self) -> bool:
         return any(slot.starting is not None for slot in self._slots.values())
 
-    def _stage(self, run_path: Path, pending: dict[Any, _Batch], indices: list[int], number: int) -> None:
+    def _stage(self, run_path: Place, pending: dict[Any, _Batch], indices: list[int], number: int) -> None:
         stager = min(self._stagers, key=lambda each: each.busy)
         stager.busy += 1
         pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, number)
 
-    def _hand_over(self, run_path: Path, pending: dict[Any, _Batch], backlog: Backlog, *, down_to: int) -> None:
+    def _hand_over(self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, *, down_to: int) -> None:
         """Move finished batches' tiles into the backlog until no more than `down_to` are pending; a dead stager is
         replaced and its batch staged again."""
         while pending:

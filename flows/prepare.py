@@ -6,13 +6,12 @@ import datetime as dt
 import platform
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 
 from flows.check import check_fit
 from flows.config import SegmentConfig
-from flows.own_model import reference_of, with_bundle
+from flows.own_model import absolute, local_bundle, reference_of, with_bundle
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
@@ -53,7 +52,8 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
     """
     with open_source(config.image) as source:
         config = with_bundle(config)
-        bundle = load_bundle(config.model)
+        with local_bundle(config.model) as folder:
+            bundle = load_bundle(folder)
         check_fit(source, bundle.card, config.level)
         found = find_footprint(bundle, config)
         settled = settle(config, workers, tuner)
@@ -158,11 +158,6 @@ def make_card(
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         notes=settled.notes,
     )
-
-
-def absolute(model: str) -> str:
-    """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.plan import Tile
 from tiling.run import Run
 from tiling.stitching import NOT_PREDICTED, Mask
-from tiling.storage import RunLock
+from tiling.storage import Place, lock_run
 
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
@@ -44,7 +43,7 @@ ARTIFACT_SECONDS = 5.0
 class Outcome:
     """How a run ended."""
 
-    run: Path
+    run: Place
     tiles: int
     done: int
     skipped: int
@@ -63,7 +62,7 @@ class Outcome:
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     started = time.monotonic()
-    with RunLock(config.out), open_pool(config) as pool:
+    with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
         todo = remaining(run)
         compute(run, pool, todo, staged=config.staging)
@@ -77,7 +76,7 @@ def segment(config: SegmentConfig) -> Outcome:
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     started = time.monotonic()
-    with RunLock(config.run), open_pool(config) as pool:
+    with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
         todo = chosen(run, config)
         compute(run, pool, todo, staged=False)

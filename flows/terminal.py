@@ -19,7 +19,7 @@ from flows.errors import FlowError
 from flows.plain import plain
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
-from tiling.errors import AnnotationError, PlanError, RunError, SourceError, TilingError
+from tiling.errors import AnnotationError, PlaceError, PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
@@ -34,6 +34,7 @@ ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 USAGE_ERRORS = (
     SourceError,
     AnnotationError,
+    PlaceError,
     PlanError,
     RunError,
     BundleError,

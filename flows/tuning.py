@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.own_model import local_bundle
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
+from tiling.storage import Place
 from unet_core.autotune import Job, measure_core, recall_core
 from unet_core.bounds import Edges, Footprint, approximate_footprint
 from unet_core.bundle import Bundle, load_bundle
@@ -35,7 +36,7 @@ class TuningRequest:
         memory_bytes: what one worker may take for a tile and the network's intermediates.
     """
 
-    image: Path
+    image: Place
     level: int
     model: str
     precision: str
@@ -61,7 +62,8 @@ class Tuning:
 
 def tune(request: TuningRequest, device: str) -> Tuning:
     """Find out what the request leaves open, on a few samples of the image itself."""
-    bundle = load_bundle(request.model)
+    with local_bundle(request.model) as folder:
+        bundle = load_bundle(folder)
     approximate = request.approximate_halo_px is not None
     precision, notes = request.precision, dict[str, object]()
     with open_source(request.image) as source:
@@ -86,7 +88,8 @@ def recall(request: TuningRequest, device: str) -> Tuning | None:
     with open_source(request.image) as source:
         extent = source.levels[request.level].height, source.levels[request.level].width
     job = _job(request, request.precision, device, extent)
-    core_px = request.core_px or recall_core(load_bundle(request.model), job)
+    with local_bundle(request.model) as folder:
+        core_px = request.core_px or recall_core(load_bundle(folder), job)
     return Tuning(request.precision, core_px, {}) if core_px is not None else None
 
 

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from prefect import flow, task
@@ -22,7 +21,7 @@ from tiling.ledger import PYRAMID_DAMAGED, TileRecord, TileState
 from tiling.plan import TilePlan
 from tiling.run import Run
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
-from tiling.storage import RunLock, write_atomic
+from tiling.storage import lock_run, write_atomic
 from tiling.verification import Finding, check_pyramid, check_shards
 
 REPORT_NAME = "verification.json"
@@ -58,7 +57,7 @@ class Verdict:
 def verify(config: VerifyConfig) -> Verdict:
     """Check a run; damaged tiles are marked in the ledger, and nothing else is written but the report."""
     started = time.monotonic()
-    with RunLock(config.run), open_pool(config) as pool:
+    with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
         findings = look_at_shards(run)
         mark(run, findings)
@@ -177,6 +176,6 @@ def report(
         seams=seams,
         seconds=round(time.monotonic() - started, 3),
     )
-    path: Path = run.path / REPORT_NAME
+    path = run.path / REPORT_NAME
     write_atomic(path, (json.dumps({**asdict(verdict), "sound": verdict.is_sound}, indent=2) + "\n").encode())
     return verdict

@@ -6,13 +6,12 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.own_model import model_of
+from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
 from tiling.errors import DiskError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
@@ -21,6 +20,7 @@ from tiling.run import Run
 from tiling.source import ImageSource
 from tiling.staging import StagedTiles, load_tile
 from tiling.stitching import Mask
+from tiling.storage import Place
 from unet_core.bounds import Edges
 from unet_core.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
@@ -42,10 +42,10 @@ class TileWorker:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
-        self._benches: OrderedDict[tuple[Path, bool], _Bench] = OrderedDict()
+        self._benches: OrderedDict[tuple[Place, bool], _Bench] = OrderedDict()
         self._opening = threading.Lock()
 
-    def process(self, run_path: Path, index: int, *, staged: bool) -> TileResult:
+    def process(self, run_path: Place, index: int, *, staged: bool) -> TileResult:
         """Walk one tile: load it, label it, write its valid region as one whole shard.
 
         Raises:
@@ -76,7 +76,7 @@ class TileWorker:
             bench.staged.discard(index)
         return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds)
 
-    def check(self, run_path: Path, core_px: int, index: int) -> Checked:
+    def check(self, run_path: Place, core_px: int, index: int) -> Checked:
         """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.
 
         Raises:
@@ -92,7 +92,7 @@ class TileWorker:
         box = tile.valid
         return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
 
-    def _open(self, run_path: Path, staged: bool) -> _Bench:
+    def _open(self, run_path: Place, staged: bool) -> _Bench:
         with self._opening:
             key = (run_path, staged)
             if key not in self._benches:
@@ -115,7 +115,7 @@ class _Bench:
     source: ImageSource | None
 
     @classmethod
-    def open(cls, run_path: Path, staged: bool, device: str, others: list[_Bench]) -> _Bench:
+    def open(cls, run_path: Place, staged: bool, device: str, others: list[_Bench]) -> _Bench:
         run = Run.open(run_path)
         shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
         return cls(
@@ -149,7 +149,8 @@ def _maths(run: Run) -> tuple[object, ...]:
 
 def _load_predictor(run: Run, device: str) -> Predictor:
     model = run.card.model
-    bundle = load_bundle(model_of(run))
+    with local_bundle(model_of(run)) as folder:
+        bundle = load_bundle(folder)
     if bundle.digest != model.digest:
         raise BundleError(
             f"model {model_of(run)} has changed since the run began: two models would share one mask; "
@@ -170,9 +171,9 @@ class StagingWorker:
     """Stages tiles of any runs."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[Path, tuple[Run, ImageSource, StagedTiles]] = OrderedDict()
+        self._runs: OrderedDict[Place, tuple[Run, ImageSource, StagedTiles]] = OrderedDict()
 
-    def stage(self, run_path: Path, indices: list[int]) -> list[TileResult]:
+    def stage(self, run_path: Place, indices: list[int]) -> list[TileResult]:
         """Stage tiles in order; one that can't be read is reported and the others go on.
 
         Raises:
@@ -181,7 +182,7 @@ class StagingWorker:
         run, source, staged = self._open(run_path)
         return [_stage_one(run, source, staged, index) for index in indices]
 
-    def _open(self, run_path: Path) -> tuple[Run, ImageSource, StagedTiles]:
+    def _open(self, run_path: Place) -> tuple[Run, ImageSource, StagedTiles]:
         if run_path not in self._runs:
             run = Run.open(run_path)
             self._runs[run_path] = run, run.open_source(), run.open_staged()

@@ -11,6 +11,7 @@ import ray
 
 from flows.result import TileResult
 from flows.worker import TileWorker
+from tiling.storage import Place
 
 FAULTS = "OVERTILE_TEST_FAULTS"
 """Names a folder; a file `MOMENT-TILE` in it holds how often that moment of that tile is still to fail."""
@@ -37,7 +38,7 @@ def die_if_due(moment: str, tile: int) -> None:
 class FaultyWorker(TileWorker):
     """Walks tiles as the real worker does, and is killed before, during or after a shard's write."""
 
-    def process(self, run_path: Path, index: int, *, staged: bool) -> TileResult:
+    def process(self, run_path: Place, index: int, *, staged: bool) -> TileResult:
         die_if_due("before", index)
         while is_due("hang", index):
             time.sleep(3600)
@@ -46,7 +47,7 @@ class FaultyWorker(TileWorker):
         die_if_due("after", index)
         return result
 
-    def _fail_while_writing(self, run_path: Path, index: int, staged: bool) -> None:
+    def _fail_while_writing(self, run_path: Place, index: int, staged: bool) -> None:
         """Die when the shard's bytes are on disk under another name, and not yet under their own."""
         bench = self._open(run_path, staged)
         tile = bench.run.plan.tile(index)

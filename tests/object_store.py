@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,8 @@ from unittest import mock
 import boto3
 from moto.server import ThreadedMotoServer
 
-from tiling.objects import ObjectPath, forget_stores
+from tiling.connection import forget_stores
+from tiling.objects import ObjectPath
 
 BUCKET = "slides"
 SECRET = "canary-6f1d2c-of-a-secret-key"
@@ -83,13 +84,15 @@ def objects_below(folder: ObjectPath) -> dict[str, bytes]:
 class Script:
     """Which requests go wrong. `choose` is asked with method, path and the number of times that this was asked for.
 
-    `seen` has every request with its fault, `bodies` every answer's length.
+    `seen` has every request with its fault, `bodies` every answer's length. Puts pass one at a time: a real store
+    tests a condition and writes in one step, the server of the tests in two.
     """
 
     choose: Callable[[str, str, int], Fault | None]
     counts: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     seen: list[tuple[str, str, Fault | None]] = field(default_factory=list[tuple[str, str, "Fault | None"]])
     bodies: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
+    writing: threading.Lock = field(default_factory=threading.Lock)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self, method: str, path: str) -> Fault | None:
@@ -146,6 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        with self.script.writing if self.command == "PUT" else nullcontext():
+            return self._forward(body)
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = HTTPConnection(self.behind.removeprefix("http://"), timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
         connection.request(self.command, self.path, body or None, headers)
@@ -165,7 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         self.script.bodies.append((self.command, self.path, len(data)))
-        self.wfile.write(data[: len(data) // 2] if cut else data)
+        with suppress(BrokenPipeError):  # a client may have gone
+            self.wfile.write(data[: len(data) // 2] if cut else data)
         if cut:
             self._end()
 

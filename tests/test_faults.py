@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from cli import mask_files, write_tissue
+from cli import mask_files, on_disk, write_tissue
 from faulty_actors import FAULTS, FaultyActor, plan_fault
 
 from flows.backlog import Backlog
@@ -56,7 +56,7 @@ def stitched_files(run: Run) -> dict[str, bytes]:
     mask = run.open_mask()
     mask.sweep()
     mask.build_pyramid()
-    return mask_files(run.path)
+    return mask_files(on_disk(run.path))
 
 
 def planned(image: Path, folder: Path) -> Run:
@@ -101,7 +101,9 @@ def test_a_tile_that_kills_three_workers_is_named_and_the_others_are_done(
     assert failed.reason.startswith("its worker died 3 times")
     assert attempts == 3
     assert all(result.reason is None for result, _ in ended.values())
-    assert mask_files(run.path) == {n: d for n, d in undisturbed.items() if n != "0/c/1/1" and not n.startswith("1/c")}
+    assert mask_files(on_disk(run.path)) == {
+        n: d for n, d in undisturbed.items() if n != "0/c/1/1" and not n.startswith("1/c")
+    }
 
 
 def test_a_tile_that_never_ends_is_given_to_another_worker(

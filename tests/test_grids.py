@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from cli import Cli, mask_files
+from cli import Cli, mask_files, on_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Image, Labels, Whole, segment_here, whole_image_labels, whole_image_logits
@@ -188,7 +188,7 @@ def test_the_overlay_of_a_finer_mask_shows_every_one_of_its_pixels(finer_run: Pa
 def test_the_overlay_of_a_coarser_mask_is_as_large_as_the_image(slide_pixels: Image, tmp_path: Path) -> None:
     run = overlaid(COARSER, slide_pixels, tmp_path)
     labels: Labels = whole_mask(run).repeat(4, axis=0).repeat(4, axis=1)[:297, :237]
-    with Picture.open(run.overlay_path) as overlay:
+    with Picture.open(on_disk(run.overlay_path)) as overlay:
         tinted = (np.asarray(overlay) != slide_pixels).any(axis=-1)
     np.testing.assert_array_equal(tinted, labels > 0)
 
@@ -204,12 +204,12 @@ def overlaid(case: Case, pixels: Image, folder: Path, failed: tuple[int, ...] = 
 
 def test_failed_tiles_are_hatched_where_they_lie_on_a_finer_mask(slide_pixels: Image, tmp_path: Path) -> None:
     run = overlaid(FINER, slide_pixels, tmp_path)
-    with Picture.open(run.overlay_path) as overlay:
+    with Picture.open(on_disk(run.overlay_path)) as overlay:
         plain = np.asarray(overlay)
     tile = run.plan.at(1, 2)
     with run.open_source() as source:
         write_overlay(run, source, [tile])
-    with Picture.open(run.overlay_path) as overlay:
+    with Picture.open(on_disk(run.overlay_path)) as overlay:
         changed = (np.asarray(overlay) != plain).any(axis=-1)
     rows, cols = changed.nonzero()
     assert (rows.min(), rows.max() + 1) == (tile.valid.y0, tile.valid.y1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from cli import write_tissue
+from cli import on_disk, write_tissue
 from oracle import segment_here, whole_image_logits
 
 from flows.segment import stitch
@@ -73,7 +73,7 @@ def test_a_public_validator_takes_them_for_an_image(run: Run) -> None:
 
 
 def test_rerun_rewrites_the_shards_of_its_tile_only(run: Run) -> None:
-    before = {p: p.stat().st_mtime_ns for p in run.probabilities_path.rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in on_disk(run.probabilities_path).rglob("*") if p.is_file()}
     tile = run.plan.at(2, 3)
     TileWorker().process(run.path, tile.index, staged=False)
     changed = {p for p in before if p.stat().st_mtime_ns != before[p]}

@@ -14,7 +14,7 @@ from cli import tissue
 from object_store import BUCKET, boto_client, faulty_proxy, place, s3_server
 from PIL import Image
 
-from tiling import objects
+from tiling import connection
 from tiling.errors import SourceError, StorageError
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
@@ -32,10 +32,10 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "MAX_RETRIES", 3)
-    monkeypatch.setattr(objects, "FIRST_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(objects, "LONGEST_BACKOFF_SECONDS", 0.05)
-    monkeypatch.setattr(objects, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "MAX_RETRIES", 3)
+    monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LONGEST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.4)
 
 
 def write(path: Path, **options: Any) -> Path:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from cli import write_tissue
+from cli import on_disk, write_tissue
 from oracle import segment_here
 
 from flows.segment import stitch
@@ -38,6 +38,6 @@ def test_a_tile_written_after_stitching_reaches_the_pyramid(tmp_path: Path) -> N
 def test_stitching_again_writes_nothing(tmp_path: Path) -> None:
     run = segment_here(write_tissue(tmp_path / "tissue.tif", 700, 600), tmp_path / "run", 128)
     stitch.fn(run)
-    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()}
     stitch.fn(run)
-    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()} == before

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import Cli, mask_files, write_tissue
+from cli import Cli, mask_files, on_disk, write_tissue
 from oracle import segment_here
 
 from flows.config import VerifyConfig
@@ -33,7 +33,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.ledger.append(TileRecord(skipped.index, TileState.SKIPPED, digest=run.open_mask().fill(skipped, 0)))
     run.ledger.flush()
     stitch.fn(run)
-    return run.path
+    return on_disk(run.path)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def faults(run: Run) -> dict[str, str]:
 
 
 def shard(run: Run, row: int, col: int, level: int = 0) -> Path:
-    return run.mask_path / str(level) / "c" / str(row) / str(col)
+    return on_disk(run.mask_path) / str(level) / "c" / str(row) / str(col)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_wrong_label_at_a_seam_is_counted(copy: Run) -> None:
 
 
 def test_verify_and_rerun_mend_a_run_to_the_last_byte(cli: Cli, copy: Run) -> None:
-    before = mask_files(copy.path)
+    before = mask_files(on_disk(copy.path))
     flip_a_bit(shard(copy, 1, 1))
     flip_a_bit(shard(copy, 0, 1, level=1))
     skipped = copy.plan.at(5, 4)
@@ -129,12 +129,12 @@ def test_verify_and_rerun_mend_a_run_to_the_last_byte(cli: Cli, copy: Run) -> No
     assert verified.code == 3, verified.err
     assert "NOT sound: 30 shards looked at, 2 damaged" in verified.out
     assert "tile 1,1: its shard can't be read" in verified.out
-    assert json.loads((copy.path / "verification.json").read_text())["sound"] is False
+    assert json.loads((copy.path / "verification.json").read_bytes())["sound"] is False
     status = cli.run("status", copy.path)
     assert "28 done, 1 skipped, 0 failed, 1 damaged" in status.out
     mended = cli.run("rerun", copy.path, "--damaged", "--workers", 1)
     assert mended.code == 0, mended.err
-    assert mask_files(copy.path) == before
+    assert mask_files(on_disk(copy.path)) == before
     again = cli.run("verify", copy.path, "--workers", 1)
     assert again.code == 0, again.out
     assert "sound: 30 shards looked at, 0 damaged" in again.out

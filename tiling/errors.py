@@ -33,3 +33,19 @@ class StorageError(TilingError):
 
 class DiskError(StorageError):
     """A disk that is full or can't be written, which no further tile would survive."""
+
+
+class CutError(StorageError):
+    """A request that ended in between; asking again may help."""
+
+
+class PlaceError(StorageError):
+    """A URL that names nothing that a run can be in, or an image be read from."""
+
+
+class AccessError(StorageError):
+    """What the store refuses to these credentials, or to none."""
+
+
+class ChangedError(StorageError):
+    """A conditional request whose condition doesn't hold: somebody else wrote the object."""

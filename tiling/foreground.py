@@ -21,6 +21,7 @@ from skimage.filters import threshold_otsu
 from tiling.errors import SourceError
 from tiling.picture import write_png
 from tiling.plan import Tile, TilePlan
+from tiling.storage import Place
 from tiling.thumbnail import block_mean, screen_factor, to_display
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
     return _tissue(source, level)
 
 
-def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Path) -> None:
+def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
     """Write a picture of the image at screen size with the skipped tiles greyed and crossed."""
     factor = screen_factor(*plan.extent)
     picture = Image.fromarray(to_display(block_mean(source, level, factor)))

@@ -20,8 +20,8 @@ from uuid import uuid4
 
 import psutil
 
-from tiling.errors import RunError, StorageError
-from tiling.objects import ChangedError, ObjectFacts, ObjectPath, Tag
+from tiling.errors import ChangedError, RunError, StorageError
+from tiling.objects import ObjectFacts, ObjectPath, Tag
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.errors import RunError
-from tiling.objects import ChangedError, ObjectPath
+from tiling.errors import ChangedError, RunError
+from tiling.objects import ObjectPath
 from tiling.storage import Place, write_atomic
 
 FLUSH_SECONDS = 0.5

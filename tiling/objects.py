@@ -6,42 +6,23 @@ from the machine's own role; a URL that carries some is refused, because it woul
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import from_url
 
-from tiling.errors import StorageError
+from tiling.connection import again, connect, store_errors
+from tiling.errors import PlaceError
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta, PutMode
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore import GetOptions, ListResult, ObjectMeta, PutMode
+    from obstore.store import ObjectStore
 
 SCHEMES = ("s3", "gs", "az", "https", "http")
 READ_ONLY_SCHEMES = ("https", "http")
-MAX_RETRIES = 8
-FIRST_BACKOFF_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 10.0
-RETRY_SECONDS = 120.0
-SILENCE_SECONDS = 30.0
-"""How long a server may say nothing before the request is tried again."""
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +52,7 @@ class ObjectPath:
 
     Attributes:
         root: the store, such as `s3://bucket`.
-        key: the object's name in it, without a slash at either end.
+        key: the object's name in it as it was typed, without a slash at either end.
 
     Every method may raise `StorageError`, once the store has failed for longer than the retries last.
     """
@@ -84,24 +65,23 @@ class ObjectPath:
         """Read a URL.
 
         Raises:
-            StorageError: a URL with credentials, a query or no bucket; it is never repeated in full.
+            PlaceError: a URL with credentials, a query or no bucket; the former are never repeated.
         """
         parts = urlsplit(url)
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         if "@" in parts.netloc:
-            raise StorageError(
+            raise PlaceError(
                 f"a URL of {place} holds a user or password: it would be written into the run's card and logs; leave "
                 f"it out and set the usual environment variables (AWS_ACCESS_KEY_ID, …)"
             )
         if parts.query or parts.fragment:
-            raise StorageError(
+            raise PlaceError(
                 f"a URL of {place} holds a query or fragment (? or #), which may carry a signature: it would be "
                 f"written into the run's card and logs; give the plain URL, and credentials in the environment"
             )
         if parts.scheme not in SCHEMES or not parts.netloc:
-            raise StorageError(f"{url!r} is no place in an object store; use {'://…, '.join(SCHEMES)}://…")
-        plain = unquote(parts.path) if parts.scheme in READ_ONLY_SCHEMES else parts.path
-        return cls(place, "/".join(part for part in plain.split("/") if part))
+            raise PlaceError(f"{url!r} is no place in an object store; use {'://…, '.join(SCHEMES)}://…")
+        return cls(place, "/".join(part for part in parts.path.split("/") if part))
 
     def __truediv__(self, name: str) -> ObjectPath:
         added = [part for part in name.split("/") if part not in {"", "."}]
@@ -126,32 +106,45 @@ class ObjectPath:
     def store(self) -> ObjectStore:
         return connect(self.root)
 
+    @property
+    def _object(self) -> str:
+        """The name as the library wants it, which encodes it for a web server itself."""
+        return unquote(self.key) if self.root.startswith(READ_ONLY_SCHEMES) else self.key
+
     def resolve(self) -> ObjectPath:
         return self
 
     def facts(self) -> ObjectFacts:
         """Size and identity; `FileNotFoundError` where there is no such object."""
-        with store_errors(self):
-            return ObjectFacts.of(obstore.head(self.store, self.key))
+
+        def ask() -> ObjectFacts:
+            with store_errors(self):
+                return ObjectFacts.of(obstore.head(self.store, self._object))
+
+        return again(ask)
 
     def read_bytes(self) -> bytes:
         """The whole object; `FileNotFoundError` where there is none."""
-        with store_errors(self):
-            return bytes(obstore.get(self.store, self.key).bytes())
+        return self._get({})[0]
 
     def read_with_facts(self) -> tuple[bytes, ObjectFacts]:
         """The whole object and what is known of just these bytes."""
-        with store_errors(self):
-            found = obstore.get(self.store, self.key)
-            return bytes(found.bytes()), ObjectFacts.of(found.meta)
+        return self._get({})
 
     def read_range(self, start: int, count: int, e_tag: str | None) -> bytes:
         """Bytes from `start` on, fewer at the object's end; `ChangedError` where it has another tag by now."""
         options: GetOptions = {"range": (start, start + count)}
         if e_tag is not None:
             options["if_match"] = e_tag
-        with store_errors(self):
-            return bytes(obstore.get(self.store, self.key, options=options).bytes())
+        return self._get(options)[0]
+
+    def _get(self, options: GetOptions) -> tuple[bytes, ObjectFacts]:
+        def ask() -> tuple[bytes, ObjectFacts]:
+            with store_errors(self):
+                found = obstore.get(self.store, self._object, options=options)
+                return bytes(found.bytes()), ObjectFacts.of(found.meta)
+
+        return again(ask)
 
     def write_bytes(self, data: bytes) -> None:
         """Write the object; a put is whole or not at all."""
@@ -168,14 +161,18 @@ class ObjectPath:
             known = {"e_tag": only_if.e_tag, "version": only_if.version}
             mode = cast("PutMode", {name: value for name, value in known.items() if value is not None})
         self.expect_writable()
-        with store_errors(self):
-            done = obstore.put(self.store, self.key, data, mode=mode)
-        return Tag(done["e_tag"], done["version"])
+
+        def ask() -> Tag:
+            with store_errors(self):
+                done = obstore.put(self.store, self.key, data, mode=mode)
+            return Tag(done["e_tag"], done["version"])
+
+        return again(ask)
 
     def expect_writable(self) -> None:
         """Refuse what can only be read."""
         if self.root.startswith(READ_ONLY_SCHEMES):
-            raise StorageError(f"{self} can only be read; write to a folder, s3://, gs:// or az://")
+            raise PlaceError(f"{self} can only be read; write to a folder, s3://, gs:// or az://")
 
     def is_file(self) -> bool:
         try:
@@ -192,8 +189,12 @@ class ObjectPath:
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Everything directly below, folders of names included."""
-        with store_errors(self):
-            found = obstore.list_with_delimiter(self.store, self.key or None)
+
+        def ask() -> ListResult[Sequence[ObjectMeta]]:
+            with store_errors(self):
+                return obstore.list_with_delimiter(self.store, self.key or None)
+
+        found = again(ask)
         for key in (*found["common_prefixes"], *(meta["path"] for meta in found["objects"])):
             yield ObjectPath(self.root, str(key))
 
@@ -207,8 +208,7 @@ class ObjectPath:
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Delete the object; stores don't tell whether there was one."""
         try:
-            with store_errors(self):
-                obstore.delete(self.store, self.key)
+            self._delete([self.key])
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -217,77 +217,11 @@ class ObjectPath:
         """Delete everything below."""
         keys = [path.key for path in self.descendants()]
         for start in range(0, len(keys), 1000):
+            self._delete(keys[start : start + 1000])
+
+    def _delete(self, keys: list[str]) -> None:
+        def ask() -> None:
             with store_errors(self):
-                obstore.delete(self.store, keys[start : start + 1000])
+                obstore.delete(self.store, keys)
 
-
-class AccessError(StorageError):
-    """What the store refuses to these credentials, or to none."""
-
-
-class ChangedError(StorageError):
-    """A conditional request whose condition doesn't hold: somebody else wrote the object."""
-
-
-@contextmanager
-def store_errors(place: ObjectPath | str) -> Generator[None]:
-    """Turn the library's errors into ours, on one line and without what requests carried."""
-    try:
-        yield
-    except FileNotFoundError:
-        # The library's own text, with its dump of the request, goes nowhere: not into a traceback either.
-        raise FileNotFoundError(f"{place}: there is no such object") from None
-    except (AlreadyExistsError, PreconditionError):
-        raise ChangedError(f"{place} was changed by somebody else") from None
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise AccessError(
-            f"{place}: the store refuses access ({_status(error) or 'no valid credentials'}); check the credentials in "
-            f"the environment (AWS_ACCESS_KEY_ID, …) and what they allow"
-        ) from None
-    except BaseError as error:
-        raise StorageError(f"{place}: the store failed ({_reason(error)}), also after retries") from None
-
-
-def _status(error: Exception) -> str:
-    found = re.search(r"status code: (\d{3} [A-Z][A-Za-z ]*)", str(error))
-    return found.group(1).strip() if found else ""
-
-
-def _reason(error: Exception) -> str:
-    """Status and the store's own code, or the first line without URLs, which may hold signatures."""
-    text = str(error)
-    status = _status(error)
-    code = re.search(r"<Code>([A-Za-z]{1,60})</Code>", text)
-    if status:
-        return f"{status}, {code.group(1)}" if code else status
-    line = re.sub(r"\S+://\S+", "…", text.splitlines()[0] if text else type(error).__name__)
-    return "".join(c if c.isprintable() else " " for c in line)[:200]
-
-
-@lru_cache(maxsize=64)
-def connect(root: str, prefix: str = "") -> ObjectStore:
-    """The library's store at a root, or below a name in it; opened once per process."""
-    retry: RetryConfig = {
-        "max_retries": MAX_RETRIES,
-        "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-        "backoff": {
-            "init_backoff": timedelta(seconds=FIRST_BACKOFF_SECONDS),
-            "max_backoff": timedelta(seconds=LONGEST_BACKOFF_SECONDS),
-            "base": 2,
-        },
-    }
-    client: ClientConfig = {
-        "connect_timeout": timedelta(seconds=10),
-        "read_timeout": timedelta(seconds=SILENCE_SECONDS),
-        "timeout": timedelta(seconds=10 * SILENCE_SECONDS),
-    }
-    # Who names an http:// server means it; https stays the rule everywhere else.
-    if root.startswith("http://") or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
-        client["allow_http"] = True
-    with store_errors(root):
-        return from_url(f"{root}/{quote(prefix)}" if prefix else root, client_options=client, retry_config=retry)
-
-
-def forget_stores() -> None:
-    """Connect anew: after a change of the environment."""
-    connect.cache_clear()
+        again(ask)

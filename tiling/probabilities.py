@@ -6,41 +6,41 @@ Where the mask says 'not predicted' or the tile was skipped as background, every
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from tiling.geometry import Box, PixelSize
+from tiling.object_zarr import zarr_at
 from tiling.ome_metadata import LabelClass, probability_metadata
 from tiling.plan import Tile, TilePlan
 from tiling.pyramid import Pyramid, create_levels, is_made, open_group
-from tiling.storage import disk_errors
+from tiling.storage import Place, disk_errors
 
 
 class Probabilities:
     """The probability image of a run, sharded as its mask is, once per class."""
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
+    def __init__(self, path: Place, group: zarr.Group) -> None:
         self.path = path
         self.pyramid = Pyramid(path, group, mean)
 
     @classmethod
     def create(
-        cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None
+        cls, path: Place, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None
     ) -> Probabilities:
         """Make the image, all 0; open it where it is there already. `pixel_size` is the segmented image's."""
         if is_made(path):
             return cls.open(path)
         with disk_errors(path):
-            group = zarr.open_group(path, mode="a", zarr_format=3)
+            group = zarr.open_group(zarr_at(path), mode="a", zarr_format=3)
             levels = create_levels(group, plan, 0, channels=len(classes))
             group.attrs["ome"] = probability_metadata(levels, classes, pixel_size, plan.grid)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Probabilities:
+    def open(cls, path: Place, *, read_only: bool = False) -> Probabilities:
         return cls(path, open_group(path, "probabilities", read_only=read_only))
 
     def write(self, tile: Tile, probabilities: NDArray[np.uint8]) -> None:

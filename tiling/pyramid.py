@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, cast
 
 import dask
@@ -22,8 +21,9 @@ from zarr.storage import MemoryStore
 
 from tiling.errors import RunError
 from tiling.geometry import Box
+from tiling.object_zarr import zarr_at
 from tiling.plan import TilePlan
-from tiling.storage import PARTIAL, write_atomic
+from tiling.storage import Place, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -40,7 +40,7 @@ class Pyramid:
         halve: computes a level's pixels from those of the level below, along the last two axes.
     """
 
-    def __init__(self, path: Path, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
+    def __init__(self, path: Place, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
         self._path = path
         self._halve = halve
         self._scratch = threading.local()
@@ -63,8 +63,7 @@ class Pyramid:
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
-        for partial in self._path.rglob(f"*{PARTIAL}"):
-            partial.unlink(missing_ok=True)
+        sweep(self._path)
 
     def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
         """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
@@ -150,7 +149,7 @@ def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: 
     return len(shapes)
 
 
-def is_made(path: Path) -> bool:
+def is_made(path: Place) -> bool:
     """Whether a pyramid was made to the end: its group is written first, and what describes the levels last."""
     try:
         return "ome" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
@@ -160,10 +159,10 @@ def is_made(path: Path) -> bool:
         return True  # damaged since: opening it tells how
 
 
-def open_group(path: Path, what: str, *, read_only: bool) -> zarr.Group:
+def open_group(path: Place, what: str, *, read_only: bool) -> zarr.Group:
     """The group of a pyramid; RunError where there is none."""
     try:
-        return zarr.open_group(path, mode="r" if read_only else "r+")
+        return zarr.open_group(zarr_at(path), mode="r" if read_only else "r+", zarr_format=3)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
 from tiling.card import RunCard
@@ -13,29 +11,31 @@ from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
-from tiling.staging import StagedTiles, remove_staged
+from tiling.staging import StagedTiles
 from tiling.stitching import Mask
-from tiling.storage import PARTIAL, sweep_partials, write_atomic
+from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
 
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new")
 """What a run folder may hold before its card is written: the driver's lock, and a model of the user's own."""
 
 
 def _comes_before_the_card(name: str) -> bool:
+    if name.startswith("driver.lock."):
+        return True  # of a driver that asked for an object store's clock
     return name in BEFORE_THE_CARD or (name.startswith(".run.json.") and name.endswith(PARTIAL))
 
 
 class Run:
     """An opened run folder. Opening reads one small file; arrays open when they are asked for."""
 
-    def __init__(self, path: Path, card: RunCard) -> None:
+    def __init__(self, path: Place, card: RunCard) -> None:
         self.path = path.resolve()  # workers may stand in another folder
         self.card = card
         self.plan = card.geometry.plan(card.image.extent)
         self.ledger = Ledger(self.path / "ledger", self.plan.count)
 
     @classmethod
-    def create_or_resume(cls, path: Path, card: RunCard) -> Run:
+    def create_or_resume(cls, path: Place, card: RunCard) -> Run:
         """Make the folder, or go on with it when it holds the same run.
 
         Raises:
@@ -57,7 +57,7 @@ class Run:
         return cls(path, card)
 
     @staticmethod
-    def expect_room(path: Path) -> None:
+    def expect_room(path: Place) -> None:
         """Refuse a folder that holds something else than a run or what comes before it.
 
         Raises:
@@ -69,7 +69,7 @@ class Run:
             raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Place) -> Run:
         """Open a run that exists.
 
         Raises:
@@ -100,23 +100,23 @@ class Run:
         return PixelSize(y, x, unit)  # type: ignore[arg-type]
 
     @property
-    def exports(self) -> Path:
+    def exports(self) -> Place:
         return self.path / "exports"
 
     @property
-    def skipped_path(self) -> Path:
+    def skipped_path(self) -> Place:
         return self.exports / "foreground.png"
 
     @property
-    def overlay_path(self) -> Path:
+    def overlay_path(self) -> Place:
         return self.path / "overlay.png"
 
     @property
-    def mask_path(self) -> Path:
+    def mask_path(self) -> Place:
         return self.path / "mask.ome.zarr"
 
     @property
-    def staged_path(self) -> Path:
+    def staged_path(self) -> Place:
         return self.path / "staged.zarr"
 
     @property
@@ -127,7 +127,7 @@ class Run:
         return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size)
 
     @property
-    def probabilities_path(self) -> Path:
+    def probabilities_path(self) -> Place:
         return self.path / "probabilities.ome.zarr"
 
     def create_probabilities(self) -> None:
@@ -153,7 +153,7 @@ class Run:
         return StagedTiles.open(self.staged_path)
 
     def remove_staged(self) -> None:
-        remove_staged(self.staged_path)
+        delete_tree(self.staged_path)
 
     def open_source(self) -> ImageSource:
         return open_source(self.card.image.path)

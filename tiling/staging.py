@@ -6,8 +6,7 @@ tiling, and mirrored where the read reaches beyond the image. Staged tiles are d
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,9 +14,11 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BloscCodec
 
-from tiling.errors import StagingError
+from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
+from tiling.object_zarr import zarr_at
 from tiling.plan import Tile, TilePlan
+from tiling.storage import Place
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
@@ -52,12 +53,12 @@ def mirrored(start: int, stop: int, extent: int) -> NDArray[np.int64]:
 class StagedTiles:
     """The staged array of a run."""
 
-    def __init__(self, path: Path, array: zarr.Array[Any]) -> None:
+    def __init__(self, path: Place, array: zarr.Array[Any]) -> None:
         self._path = path
         self._array = array
 
     @classmethod
-    def create(cls, path: Path, plan: TilePlan, bands: int, dtype: DTypeLike) -> StagedTiles:
+    def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike) -> StagedTiles:
         """Open the array for a plan, or make it where there is none; staged tiles that it holds stay."""
         if (path / "zarr.json").is_file():
             return cls.open(path)
@@ -65,7 +66,7 @@ class StagedTiles:
         try:
             # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does.
             array = zarr.create_array(
-                path,
+                zarr_at(path),
                 shape=(plan.count, height, width, bands),
                 chunks=(1, height, width, bands),
                 dtype=np.dtype(dtype),
@@ -79,8 +80,8 @@ class StagedTiles:
         return cls(path, array)
 
     @classmethod
-    def open(cls, path: Path) -> StagedTiles:
-        array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+    def open(cls, path: Place) -> StagedTiles:
+        array = zarr.open_array(zarr_at(path), mode="r+", zarr_format=3, config={"write_empty_chunks": True})
         return cls(path, array)
 
     def write(self, index: int, tile_HWC: NDArray[np.generic]) -> None:
@@ -109,19 +110,14 @@ class StagedTiles:
 
     def discard(self, index: int) -> None:
         """Give a tile's disk space back."""
-        self._chunk(index).unlink(missing_ok=True)
+        with suppress(StorageError):  # it goes with the rest when the mask is complete
+            self._chunk(index).unlink(missing_ok=True)
 
-    def _chunk(self, index: int) -> Path:
+    def _chunk(self, index: int) -> Place:
         return self._path / "c" / str(index) / "0" / "0" / "0"
 
 
-def remove_staged(path: Path) -> None:
-    """Remove the staged array with all that it holds."""
-    if path.exists():
-        shutil.rmtree(path)
-
-
-def _unwritable(path: Path, error: OSError) -> StagingError:
+def _unwritable(path: Place, error: OSError) -> StagingError:
     return StagingError(
         f"staging can't write to {path} ({error.strerror or error}): make space or choose another --out, then run the "
         f"same command again; finished tiles are kept (--no-staging needs no space for staged tiles)"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +14,11 @@ import zarr
 from numpy.typing import NDArray
 
 from tiling.geometry import Box, PixelSize
+from tiling.object_zarr import zarr_at
 from tiling.ome_metadata import LabelClass, label_metadata
 from tiling.plan import Tile, TilePlan
 from tiling.pyramid import Pyramid, create_levels, is_made, open_group
-from tiling.storage import disk_errors
+from tiling.storage import Place, disk_errors
 
 NOT_PREDICTED = 255
 BACKGROUND = 0
@@ -29,12 +29,12 @@ Labels = NDArray[np.uint8]
 class Mask:
     """The label image of a run. Level 0 has one shard per tile, so no two tiles ever write one file."""
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
+    def __init__(self, path: Place, group: zarr.Group) -> None:
         self.path = path
         self.pyramid = Pyramid(path, group, majority)
 
     @classmethod
-    def create(cls, path: Path, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
+    def create(cls, path: Place, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
         """Make the label image, with every pixel not predicted; open it where it is there already.
 
         `pixel_size` is the image's; the mask's follows from the plan's grid.
@@ -42,14 +42,14 @@ class Mask:
         if is_made(path):
             return cls.open(path)
         with disk_errors(path):
-            group = zarr.open_group(path, mode="a", zarr_format=3)
+            group = zarr.open_group(zarr_at(path), mode="a", zarr_format=3)
             levels = create_levels(group, plan, NOT_PREDICTED)
             # The metadata comes last: a folder with it holds every level.
             group.attrs["ome"] = label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Mask:
+    def open(cls, path: Place, *, read_only: bool = False) -> Mask:
         return cls(path, open_group(path, "mask", read_only=read_only))
 
     @property

@@ -44,6 +44,20 @@ def delete_tree(place: Place) -> None:
         shutil.rmtree(place)
 
 
+def sweep_partials(folder: Place) -> None:
+    """Remove what writers that were killed have left beside a folder's files; only when none writes."""
+    if isinstance(folder, Path):  # a put that is not complete leaves nothing
+        for partial in folder.glob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
+
+
+def sweep(place: Place) -> None:
+    """The same at any depth below a folder."""
+    if isinstance(place, Path):
+        for partial in place.rglob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
+
+
 def write_atomic(path: Place, data: bytes) -> None:
     """Write a file so that a reader sees all of it or none of it, also after a crash.
 
@@ -71,12 +85,6 @@ def disk_errors(path: Place) -> Generator[None]:
             f"{path} can't be written ({error.strerror or error}): make space or choose another --out, then run the "
             f"same command again; finished tiles are kept"
         ) from error
-
-
-def sweep_partials(folder: Path) -> None:
-    """Remove what writers that were killed have left beside a folder's files; only when none writes."""
-    for partial in folder.glob(f"*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
 
 
 def _write_file(path: Path, data: bytes) -> None:

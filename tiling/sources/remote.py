@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from tiling.errors import SourceError, TilingError
-from tiling.objects import AccessError, ChangedError, ObjectPath
+from tiling.errors import AccessError, ChangedError, SourceError, TilingError
+from tiling.objects import ObjectPath
 
 BLOCK_BYTES = 64 * 1024
 BLOCKS_HELD = 64

@@ -1,0 +1,271 @@
+"""Whole runs in a bucket: source, staging, mask and ledger behind a real S3 server, with faults in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+from cli import Cli, mask_files, write_tissue
+from object_store import (
+    BUCKET,
+    SECRET,
+    TOKEN,
+    connected_to,
+    environment_of,
+    faulty_proxy,
+    objects_below,
+    place,
+    s3_server,
+)
+from third_party import Net
+from torch import zeros
+from torch.export import Dim, export, save
+
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.result import TileResult
+from flows.segment import export as export_pictures
+from flows.segment import stitch
+from flows.tuning import tune
+from flows.worker import StagingWorker, TileWorker
+from tiling import connection
+from tiling.errors import PlaceError, RunError, SourceError, StorageError
+from tiling.ledger import TileRecord, TileState
+from tiling.objects import ObjectPath
+from tiling.run import Run
+from tiling.storage import Place
+from tiling.verification import check_pyramid, check_shards
+
+OWN_CARD = """
+bands = ["red", "green", "blue"]
+classes = ["background", "cell", "wall"]
+mean = [150.0, 120.0, 160.0]
+std = [60.0, 50.0, 50.0]
+"""
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_RETRIES", 4)
+    monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LONGEST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.5)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An image of 3 x 3 tiles, and its finished run on disk."""
+    folder = tmp_path_factory.mktemp("local")
+    image = write_tissue(folder / "tissue.tif", 384, 300)
+    walk(image, folder / "run")
+    return image, folder / "run"
+
+
+@pytest.fixture
+def image(s3: str, local: tuple[Path, Path]) -> ObjectPath:
+    place("tissue.tif").write_bytes(local[0].read_bytes())
+    return place("tissue.tif")
+
+
+def opened(image: Place, out: Place, **options: object) -> Run:
+    given = {"image": image, "out": out, "core": 128, "foreground": "none", "precision": "float32", **options}
+    return prepare(SegmentConfig.model_validate(given), 1, partial(tune, device="cpu"))
+
+
+def walk(image: Place, out: Place, **options: object) -> Run:
+    """A whole run in this process: what the flow does, without Ray around the workers."""
+    run = opened(image, out, **options)
+    run.create_staged()
+    stager, worker = StagingWorker(), TileWorker()
+    for tile in run.plan.tiles():
+        for result in stager.stage(run.path, [tile.index]):
+            done = worker.process(run.path, tile.index, staged=True) if result.reason is None else result
+            record(run, done)
+    run.ledger.flush()
+    stitch.fn(run)
+    export_pictures.fn(run)
+    run.remove_staged()
+    return run
+
+
+def record(run: Run, result: TileResult) -> None:
+    state = TileState.FAILED if result.digest is None else TileState.DONE
+    run.ledger.append(TileRecord(result.tile, state, 1, result.digest, result.reason))
+
+
+def mask_of(run: Run) -> dict[str, bytes]:
+    assert isinstance(run.mask_path, ObjectPath)
+    return objects_below(run.mask_path)
+
+
+def test_a_run_in_a_bucket_is_the_run_on_disk(image: ObjectPath, local: tuple[Path, Path]) -> None:
+    run = walk(image, place("runs/same"))
+    assert mask_of(run) == mask_files(local[1])
+    for name in ("overlay.png", "exports/foreground.png"):
+        assert (run.path / name).read_bytes() == (local[1] / name).read_bytes()
+    assert sorted(item.name for item in place("runs/same").iterdir()) == [
+        "exports",
+        "ledger",
+        "mask.ome.zarr",
+        "overlay.png",
+        "run.json",
+    ]
+    assert not run.staged_path.exists()
+    card = json.loads((run.path / "run.json").read_bytes())
+    assert card["image"]["path"] == f"s3://{BUCKET}/tissue.tif"
+    assert [finding.fault for finding in check_shards(run)] == [None] * 9
+    assert list(check_pyramid(run)) == []
+
+
+def test_faults_within_the_bound_leave_the_run_identical(
+    s3: str, image: ObjectPath, local: tuple[Path, Path], few_retries: None
+) -> None:
+    numbers = count()
+    kinds = ("503", "500", "cut", "lost", "503", "mute")
+
+    def every_third(method: str, path: str, times: int) -> str | None:
+        number = next(numbers)
+        # Never more often in a row for one request than it is repeated.
+        return kinds[number // 3 % len(kinds)] if number % 3 == 0 else None
+
+    with faulty_proxy(s3, every_third) as script:
+        run = walk(image, place("runs/faulty"))
+    assert set(script.faults) == set(kinds)
+    assert len(script.faults) > 40
+    assert mask_of(run) == mask_files(local[1])
+    state = run.ledger.fold()
+    assert state.count(TileState.DONE) == 9
+    assert len(list(run.ledger.records())) == 9
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("503", "503 Service Unavailable, SlowDown"), ("mute", "the store failed")]
+)
+def test_beyond_the_bound_the_tile_fails_and_is_named(
+    s3: str, image: ObjectPath, local: tuple[Path, Path], few_retries: None, fault: str, said: str
+) -> None:
+    out = place(f"runs/bound-{fault}")
+
+    def shard_fails(method: str, path: str, times: int) -> str | None:
+        return fault if method == "PUT" and path.endswith("mask.ome.zarr/0/c/2/1") else None
+
+    with faulty_proxy(s3, shard_fails) as script:
+        run = walk(image, out)
+    assert len(script.faults) == 5
+    failed = run.ledger.fold().failed
+    assert {run.plan.tile(index).name for index in failed} == {run.plan.at(2, 1).name}
+    reason = next(iter(failed.values())).reason or ""
+    assert "StorageError" in reason
+    assert "0/c/2/1" in reason
+    assert said in reason
+    assert (run.open_mask().read(run.plan.at(2, 1).valid) == 255).all()
+    record(run, TileWorker().process(run.path, run.plan.at(2, 1).index, staged=False))
+    run.ledger.flush()
+    stitch.fn(run)
+    assert mask_of(run) == mask_files(local[1])
+
+
+def test_a_source_that_fails_for_good_fails_the_tiles_that_need_it(
+    s3: str, image: ObjectPath, few_retries: None
+) -> None:
+    run = opened(image, place("runs/source"))
+    run.create_staged()
+    stager = StagingWorker()
+    assert stager.stage(run.path, []) == []  # the image is open before it fails
+    with faulty_proxy(s3, lambda method, path, times: "500" if path.endswith("tissue.tif") else None):
+        broken = stager.stage(run.path, [8])[0]
+    assert broken.reason is not None
+    assert "s3://slides/tissue.tif" in broken.reason
+    assert stager.stage(run.path, [8])[0].reason is None
+
+
+def test_a_store_that_is_gone_ends_the_run_with_one_clear_line(s3: str, image: ObjectPath, few_retries: None) -> None:
+    run = opened(image, place("runs/gone"))
+    run.ledger.append(TileRecord(0, TileState.DONE, 1, "aa"))
+    with faulty_proxy(s3, lambda method, path, times: "503"):
+        run.ledger.append(TileRecord(1, TileState.DONE, 1, "bb"))
+        with pytest.raises(StorageError, match=r"runs/gone/ledger/0000000[23]\.jsonl: the store failed") as raised:
+            run.ledger.flush()
+    assert "\n" not in str(raised.value)
+    run.ledger.flush()  # what was not written is not forgotten
+    assert Run.open(run.path).ledger.fold().count(TileState.DONE) == 2
+
+
+def test_what_is_there_is_resumed_or_refused(image: ObjectPath) -> None:
+    first = opened(image, place("runs/resumed"))
+    again = opened(image, place("runs/resumed"))
+    assert again.card == first.card
+    with pytest.raises(RunError, match="core: 128 here, 256 asked for"):
+        opened(image, place("runs/resumed"), core=256)
+    place("runs/other/notes.txt").write_bytes(b"mine")
+    with pytest.raises(RunError, match="nothing in it is overwritten"):
+        opened(image, place("runs/other"))
+    with pytest.raises(RunError, match="holds no run"):
+        Run.open(place("runs/none"))
+    with pytest.raises(PlaceError, match="can only be read"):
+        opened(image, ObjectPath.parse("http://127.0.0.1:9/run"))
+
+
+def test_no_byte_in_the_bucket_is_a_credential(s3: str, image: ObjectPath, few_retries: None) -> None:
+    """After a run, its failed tile with a reason, and a refusal."""
+    walk(image, place("runs/secret"))
+    with pytest.raises(SourceError):
+        opened(place("none.tif"), place("runs/secret"))
+    with connected_to("http://127.0.0.1:9"):
+        assert SECRET not in repr(place("runs/secret"))
+        with pytest.raises(StorageError) as raised:
+            opened(image, place("runs/secret"))
+    assert SECRET not in str(raised.value)
+    for name, data in objects_below(place("runs")).items():
+        assert SECRET.encode() not in data, name
+        assert TOKEN.encode() not in data, name
+
+
+def test_a_network_of_ones_own_goes_into_the_bucket_and_is_found_there(image: ObjectPath, tmp_path: Path) -> None:
+    extents = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
+    save(export(Net().eval(), (zeros(2, 3, 64, 96),), dynamic_shapes=(extents,)), tmp_path / "net.pt2")
+    (tmp_path / "card.toml").write_text(OWN_CARD)
+    options = {"model": str(tmp_path / "net.pt2"), "card": tmp_path / "card.toml"}
+    run = opened(image, place("runs/own"), **options)
+    assert run.card.model.reference == "./model"
+    (tmp_path / "net.pt2").unlink()
+    result = TileWorker().process(run.path, 7, staged=False)
+    assert result.reason is None
+
+
+def test_the_command_line_runs_in_a_bucket(cli: Cli, s3: str, image: ObjectPath, local: tuple[Path, Path]) -> None:
+    """Ray's workers have their credentials from the driver's environment."""
+    remote = Cli(cli.environment | environment_of(s3))
+    out = f"s3://{BUCKET}/runs/cli"
+    ended = remote.run("segment", image, "--out", out, "--core", 128, "--foreground", "none", "--workers", 1)
+    assert ended.code == 0, ended.err
+    run = Run.open(place("runs/cli"))
+    assert mask_of(run) == mask_files(local[1])
+    shard = place("runs/cli/mask.ome.zarr/0/c/2/1")
+    before = shard.read_bytes()
+    shard.write_bytes(b"rotten" * 20)
+    verified = remote.run("verify", out, "--tiles", 1, "--seams", 1)
+    assert verified.code == 3, verified.err
+    mended = remote.run("rerun", out, "--damaged")
+    assert mended.code == 0, mended.err
+    assert shard.read_bytes() == before
+    status = remote.run("status", out)
+    assert "9 done, 0 skipped, 0 failed, 0 to do of 9 tiles" in status.out
+    refused = remote.run("status", f"s3://me:{SECRET}@{BUCKET}/runs/cli")
+    assert refused.code == 2
+    for text in (ended, verified, mended, status, refused):
+        assert SECRET not in text.out + text.err
+        assert TOKEN not in text.out + text.err
+    for name, data in objects_below(place("runs/cli")).items():
+        assert SECRET.encode() not in data, name
+        assert TOKEN.encode() not in data, name
