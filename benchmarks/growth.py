@@ -13,11 +13,13 @@ from benchmarks.slide import write_slide
 CORE_PX = 512
 PRECISION = "bfloat16"
 REPEATED_UP_TO_PX = 8192
+WARM_UP_PX = 2048
 BYTES_PER_PIXEL = 0.5  # slide, mask and pyramid together, with room to spare
 
 
 def hold(folder: Path, sides_px: Sequence[int], rounds: int, tell: Callable[[str], None]) -> Iterator[Figures]:
     """Segment slides of growing sides; small ones once per round, large ones once."""
+    warm_up = write_slide(folder / f"slide-{WARM_UP_PX}.svs", WARM_UP_PX)
     for number in range(rounds):
         for side_px in sides_px:
             if number and side_px > REPEATED_UP_TO_PX:
@@ -29,7 +31,7 @@ def hold(folder: Path, sides_px: Sequence[int], rounds: int, tell: Callable[[str
             slide = write_slide(folder / f"slide-{side_px}.svs", side_px)
             out = folder / f"growth-{side_px}"
             command = [sys.executable, "-m", "benchmarks.pipeline", str(slide), "--out", str(out)]
-            command += ["--precision", PRECISION, "--core", str(CORE_PX)]
+            command += ["--precision", PRECISION, "--core", str(CORE_PX), "--warm-up", str(warm_up)]
             row: Figures = {"kind": "growth", "side_px": side_px, "round": number, **run(command, sample_seconds=1.0)}
             shutil.rmtree(out)
             tell(f"{side_px} px: {row['pixels_per_second'] / 1e6:.2f} MPix/s")

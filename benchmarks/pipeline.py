@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--staging", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--warm-up", type=Path, help="a slide to begin with; the same by default")
     given = parser.parse_args()
     warm_out = given.out.with_name(f"{given.out.name}-warm-up")
     asked = SegmentConfig(
@@ -128,7 +129,8 @@ def main() -> None:
     )
     for folder in (given.out, warm_out):
         shutil.rmtree(folder, ignore_errors=True)
-    found = measure(asked, asked.model_copy(update={"out": warm_out}))
+    warm_up = {"out": warm_out, "image": given.warm_up or given.slide}
+    found = measure(asked, asked.model_copy(update=warm_up))
     shutil.rmtree(warm_out)
     print(json.dumps(found))
 
