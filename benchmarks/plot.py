@@ -59,7 +59,7 @@ def _memory(page: dict, axis: plt.Axes) -> None:
             max(row["memory"]["by_kind"].get(kind, 0) for row in rows if row["side_px"] == side) / 1e6 for side in sides
         ]
         axis.plot(sides, peaks, "o-", color=colour)
-        axis.annotate(kind, (sides[-1], peaks[-1]), xytext=(-4, 6), textcoords="offset points", ha="right", color=INK)
+        axis.annotate(kind, (sides[0], peaks[0]), xytext=(0, 9), textcoords="offset points", ha="left", color=INK)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sides, [f"{side}²" for side in sides])
     axis.set_ylim(bottom=0)
