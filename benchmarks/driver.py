@@ -52,7 +52,7 @@ def walk(config: SegmentConfig, workers: Pool) -> tuple[Run, dict[str, float]]:
     backlog = Backlog(limit=AHEAD_PER_WORKER * workers.size)
     wall, cpu = time.perf_counter(), time.process_time()
     staging = stages.stage.submit(run, workers, todo, backlog, staged=False)
-    stages.infer(run, workers, todo, backlog, staged=False)
+    stages.infer(run, workers, todo, backlog)
     staging.result()
     return run, {"seconds": time.perf_counter() - wall, "driver_cpu_seconds": time.process_time() - cpu}
 

@@ -4,39 +4,52 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from types import TracebackType
 
-from flows.result import TileResult
+from flows.result import Ready
 
 
 class Backlog:
-    """Holds indices of tiles that are ready, and bounds how far staging runs ahead of inference.
+    """Holds tiles that are ready, of one run or of several in turn, and bounds how far staging runs ahead of inference.
+
+    Used as a context by whoever fills it, it closes at the end, with the error that ended filling, if any did.
 
     Args:
         limit: tiles that may be staged or being staged, and not yet inferred.
+        budget_bytes: what those may take where they are staged; None for any. A batch larger than that passes alone.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._ready: deque[TileResult] = deque()
-        self._ahead = 0
+    def __init__(self, limit: int, budget_bytes: int | None = None) -> None:
+        self._limit, self._budget_bytes = limit, budget_bytes
+        self._ready: deque[Ready] = deque()
+        self._ahead = self._ahead_bytes = 0
         self._closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
 
-    def reserve(self, count: int) -> bool:
+    def __enter__(self) -> Backlog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def reserve(self, count: int, tile_bytes: int = 0) -> bool:
         """Wait until `count` more tiles may be staged; False when nobody will infer them any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._ahead == 0 or self._ahead + count <= self._limit)
+            self._changed.wait_for(lambda: self._closed or self._has_room(count, count * tile_bytes))
             self._ahead += count
+            self._ahead_bytes += count * tile_bytes
             return not self._closed
 
-    def offer(self, staged: TileResult) -> None:
+    def offer(self, ready: Ready) -> None:
         """Hand over a tile that is staged, or whose staging failed with a reason."""
         with self._changed:
-            self._ready.append(staged)
+            self._ready.append(ready)
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> TileResult | None:
+    def take(self, timeout: float) -> Ready | None:
         """The next ready tile; None when there is none within `timeout` seconds.
 
         Raises:
@@ -50,10 +63,11 @@ class Backlog:
                 raise self._failure
             return None
 
-    def release(self, count: int = 1) -> None:
-        """Say that a tile has been inferred and its place is free."""
+    def release(self, count: int = 1, tile_bytes: int = 0) -> None:
+        """Say that tiles have been inferred, or never will be, and their places are free."""
         with self._changed:
             self._ahead -= count
+            self._ahead_bytes -= count * tile_bytes
             self._changed.notify_all()
 
     def close(self, failure: BaseException | None = None) -> None:
@@ -68,3 +82,9 @@ class Backlog:
         """Nothing ready and nothing to come."""
         with self._changed:
             return self._closed and not self._ready and self._failure is None
+
+    def _has_room(self, count: int, size_bytes: int) -> bool:
+        if self._ahead == 0:
+            return True
+        fits = self._budget_bytes is None or self._ahead_bytes + size_bytes <= self._budget_bytes
+        return fits and self._ahead + count <= self._limit

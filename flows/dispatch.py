@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from flows.result import TileResult
+from flows.result import Ready, TileResult
+from tiling.storage import Place
 
 DURATIONS_KEPT = 64
 
@@ -32,7 +33,7 @@ class Limits:
 class _Tile:
     """A tile that has been given out and isn't finished."""
 
-    staged: TileResult
+    ready: Ready
     attempts: int = 0
     running: list[Attempt] = field(default_factory=list["Attempt"])
     failure: TileResult | None = None
@@ -48,16 +49,29 @@ class Attempt:
     since: float
 
     @property
+    def ready(self) -> Ready:
+        return self.tile.ready
+
+    @property
     def index(self) -> int:
-        return self.tile.staged.tile
+        return self.ready.tile
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a tile, and how many workers it took."""
+    """What became of a tile, and how many workers it took.
 
+    error: what kept the worker from trying, such as a model that can't be loaded: its run's other tiles fare no better.
+    """
+
+    ready: Ready
     result: TileResult
     attempts: int
+    error: Exception | None = None
+
+    @property
+    def run(self) -> Place:
+        return self.ready.run
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +81,7 @@ class _Worker:
 
 
 class Dispatch:
-    """The state of one run's inference. Workers are the caller's numbers; time is the caller's monotonic clock.
+    """The state of inference, of one run or of several in turn. Workers are the caller's numbers; time is the caller's monotonic clock.
 
     A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
     merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
@@ -78,7 +92,7 @@ class Dispatch:
         self._workers: dict[int, _Worker] = {}
         self._again: deque[_Tile] = deque()
         self._reserved: int | None = None
-        self._unfinished: dict[int, _Tile] = {}
+        self._unfinished: set[_Tile] = set()
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
 
     def join(self, worker: int) -> None:
@@ -95,12 +109,12 @@ class Dispatch:
         """Whether a worker has room for a tile that was never tried."""
         return self._freest() is not None
 
-    def start(self, staged: TileResult, now: float) -> Attempt:
+    def start(self, ready: Ready, now: float) -> Attempt:
         """Give a fresh tile to the worker that has the least to do; only when hungry."""
         worker = self._freest()
         assert worker is not None
-        tile = _Tile(staged)
-        self._unfinished[staged.tile] = tile
+        tile = _Tile(ready)
+        self._unfinished.add(tile)
         return self._begin(tile, worker, now)
 
     def again(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
@@ -173,9 +187,10 @@ class Dispatch:
 
     def _finish(self, tile: _Tile, result: TileResult) -> Ended:
         tile.finished = True
-        del self._unfinished[tile.staged.tile]
-        seconds = {**tile.staged.seconds, **result.seconds}
-        return Ended(TileResult(result.tile, result.digest, result.pixels, seconds, result.reason), tile.attempts)
+        self._unfinished.discard(tile)
+        seconds = {**tile.ready.result.seconds, **result.seconds}
+        whole = TileResult(result.tile, result.digest, result.pixels, seconds, result.reason)
+        return Ended(tile.ready, whole, tile.attempts)
 
     def _freest(self) -> int | None:
         reserved = self._reserved if self._again else None
@@ -193,7 +208,7 @@ class Dispatch:
         patience = max(self._limits.straggler_seconds, self._limits.straggler_factor * median(self._durations))
         late = [
             tile.running[0]
-            for tile in self._unfinished.values()
+            for tile in self._unfinished
             if len(tile.running) == 1
             and tile.attempts < self._limits.attempts
             and now - tile.running[0].since > patience

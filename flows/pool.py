@@ -7,8 +7,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,7 @@ from flows.actors import StagingActor, TileActor, cause_of, first_line
 from flows.backlog import Backlog
 from flows.dispatch import Attempt, Dispatch, Ended, Limits
 from flows.errors import PoolError
-from flows.result import Checked, TileResult
+from flows.result import Checked, Ready, TileResult
 from flows.stopping import Stop
 from tiling.storage import Place
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
@@ -166,31 +166,38 @@ class Pool:
         except RayActorError as error:
             raise PoolError(f"a worker died while checking ({first_line(error)}); verify again") from error
 
-    def stage(self, run_path: Place, indices: Sequence[int], backlog: Backlog) -> None:
-        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over."""
+    def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+
+        Raises:
+            PoolError: staging workers keep dying. Else what ended a worker's staging, such as a full disk.
+        """
         pending: dict[Any, _Batch] = {}
         todo = iter(indices)
         try:
-            while (batch := list(islice(todo, STAGED_AT_ONCE))) and backlog.reserve(len(batch)):
+            while (batch := list(islice(todo, STAGED_AT_ONCE))) and backlog.reserve(len(batch), tile_bytes):
                 if len(pending) >= 2 * len(self._stagers):
-                    self._hand_over(run_path, pending, backlog, down_to=len(pending) - 1)
+                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending) - 1)
                 self._stage(run_path, pending, batch, 1)
-                self._hand_over(run_path, pending, backlog, down_to=len(pending))
-            self._hand_over(run_path, pending, backlog, down_to=0)
-            backlog.close()
+                self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending))
+            self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
         except RayTaskError as error:
-            backlog.close(cause_of(error))
+            raise cause_of(error) from error
         except RayError as error:
-            backlog.close(PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on"))
+            raise PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on") from error
+        finally:
+            # After a failure nobody waits for what these are still staging; other runs need the places.
+            for batch in pending.values():
+                batch.stager.busy -= 1
+                backlog.release(len(batch.indices), tile_bytes)
 
-    def infer(
-        self, run_path: Place, backlog: Backlog, *, staged: bool, stop: Stop | None = None
-    ) -> Iterator[tuple[TileResult, int]]:
-        """Label the backlog's tiles; yields each result with its number of attempts, in order of completion.
+    def infer(self, backlog: Backlog, stop: Stop | None = None) -> Iterator[Ended]:
+        """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
 
         At most two tiles per actor are in flight. A tile whose actor dies, or that doesn't end in time, is tried
         again by another actor, three times in all; then it fails with that reason. Once `stop` is asked for, no
-        further tile is begun, and those in flight may end within the grace.
+        further tile is begun, and those in flight may end within the grace. What a worker raises comes with the
+        tile that it came from: the caller knows whether it ends only that tile's run.
 
         Raises:
             PoolError: no actor can be started.
@@ -206,21 +213,19 @@ class Pool:
             while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
                 self._welcome(dispatch)
                 for ended in (
-                    *([] if stop.is_asked else self._fill(run_path, staged, pending, dispatch, backlog)),
+                    *([] if stop.is_asked else self._fill(pending, dispatch, backlog)),
                     *self._collect(pending, dispatch, backlog),
                     *self._give_up_on_overdue(pending, dispatch),
                 ):
-                    backlog.release()
-                    yield ended.result, ended.attempts
+                    backlog.release(1, ended.ready.staged_bytes)
+                    yield ended
         finally:
             backlog.close()
             # Interrupted, or outrun by another: nobody waits for what these are still doing.
             for number in {attempt.worker for attempt in pending.values()}:
                 self._discard(number)
 
-    def _fill(
-        self, run_path: Place, staged: bool, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog
-    ) -> Iterator[Ended]:
+    def _fill(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
         while True:
             attempt = dispatch.again(time.monotonic(), nothing_fresh=backlog.exhausted)
@@ -230,12 +235,12 @@ class Pool:
                 ready = backlog.take(timeout=0.0 if pending or self._is_starting else 0.2)
                 if ready is None:
                     return
-                if ready.reason is not None:
-                    yield Ended(ready, 1)
+                if ready.result.reason is not None:
+                    yield Ended(ready, ready.result, 1)
                     continue
                 attempt = dispatch.start(ready, time.monotonic())
             actor = self._slots[attempt.worker].actor
-            pending[actor.process.remote(str(run_path), attempt.index, staged)] = attempt
+            pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
 
     def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
         """Wait for the next finished tile; a hungry pool looks back at the backlog soon."""
@@ -248,10 +253,12 @@ class Pool:
             attempt = pending.get(reference)
             if attempt is None:
                 continue  # an actor's first answer, or a tile that was lost with its actor
+            cause: Exception | None = None
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise cause_of(error) from error
+                cause = cause_of(error)
+                result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
             except RayActorError as error:
                 logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
                 yield from self._lose(attempt.worker, first_line(error), pending, dispatch)
@@ -259,7 +266,7 @@ class Pool:
             del pending[reference]
             ended = dispatch.end(attempt, result, time.monotonic())
             if ended is not None:
-                yield ended
+                yield replace(ended, error=cause)
 
     def _give_up_on_overdue(self, pending: dict[Any, Attempt], dispatch: Dispatch) -> Iterator[Ended]:
         for number in dispatch.overdue(time.monotonic()):
@@ -314,24 +321,29 @@ class Pool:
         stager.busy += 1
         pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, number)
 
-    def _hand_over(self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, *, down_to: int) -> None:
+    def _hand_over(
+        self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, tile_bytes: int, *, down_to: int
+    ) -> None:
         """Move finished batches' tiles into the backlog until no more than `down_to` are pending; a dead stager is
         replaced and its batch staged again."""
         while pending:
             waits = len(pending) > down_to
             done, _ = ray.wait(list(pending), num_returns=1, timeout=None if waits else 0)
             for reference in done:
-                batch = pending.pop(reference)
-                batch.stager.busy -= 1
+                batch = pending[reference]
                 try:
-                    for staged in ray.get(reference):
-                        backlog.offer(staged)
+                    results: list[TileResult] = ray.get(reference)
                 except RayActorError:
                     if batch.number >= STAGING_ATTEMPTS:
                         raise
+                    results = []
                     if batch.stager in self._stagers:
                         self._stagers[self._stagers.index(batch.stager)] = _staging_actor()
                     self._stage(run_path, pending, batch.indices, batch.number + 1)
+                del pending[reference]
+                batch.stager.busy -= 1
+                for result in results:
+                    backlog.offer(Ready(run_path, result, staged=True, staged_bytes=tile_bytes))
             if not done:
                 return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import psutil
@@ -52,20 +53,38 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
     """
     with open_source(config.image) as source:
         config = with_bundle(config)
-        with local_bundle(config.model) as folder:
-            bundle = load_bundle(folder)
-        check_fit(source, bundle.card, config.level)
-        found = find_footprint(bundle, config)
-        settled = settle(config, workers, tuner)
-        plan = make_plan(source, config.level, settled.core_px or smallest_good_core(found), found)
-        memory = tile_memory(plan, bundle, settled.precision)
-        memory.check(workers, psutil.virtual_memory().available, plan)
-        memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-        run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
-        run.create_mask()
-        run.create_probabilities()
-        if run.ledger.fold().last_event("planned") is None:
-            _skip_background(run, source)
+        return prepare_with(load_model(config), source, config, workers, tuner)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network and what its graph says; the same for every image."""
+
+    bundle: Bundle
+    found: Footprint
+
+
+def load_model(config: SegmentConfig) -> Model:
+    """Load the bundle that was asked for, and walk its graph."""
+    with local_bundle(config.model) as folder:
+        bundle = load_bundle(folder)
+    return Model(bundle, find_footprint(bundle, config))
+
+
+def prepare_with(model: Model, source: ImageSource, config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
+    """The same, with the model at hand and the image open."""
+    bundle, found = model.bundle, model.found
+    check_fit(source, bundle.card, config.level)
+    settled = settle(config, workers, tuner)
+    plan = make_plan(source, config.level, settled.core_px or smallest_good_core(found), found)
+    memory = tile_memory(plan, bundle, settled.precision)
+    memory.check(workers, psutil.virtual_memory().available, plan)
+    memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
+    run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
+    run.create_mask()
+    run.create_probabilities()
+    if run.ledger.fold().last_event("planned") is None:
+        _skip_background(run, source)
     return run
 
 

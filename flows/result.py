@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tiling.storage import Place
+
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
@@ -14,6 +16,23 @@ class TileResult:
     pixels: int
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A tile of a run that inference may begin, or whose staging failed with a reason.
+
+    staged: whether it is read from the staged array, or from the image itself. staged_bytes: what it takes there.
+    """
+
+    run: Place
+    result: TileResult
+    staged: bool = False
+    staged_bytes: int = 0
+
+    @property
+    def tile(self) -> int:
+        return self.result.tile
 
 
 @dataclass(frozen=True, slots=True)

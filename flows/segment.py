@@ -21,7 +21,7 @@ from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import Every, Progress, enter, tell
-from flows.result import TileResult
+from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
@@ -90,7 +90,7 @@ def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool) -> None:
     backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
     staging = stage.submit(run, pool, todo, backlog, staged=staged)
     try:
-        infer(run, pool, todo, backlog, staged=staged)
+        infer(run, pool, todo, backlog)
     finally:
         backlog.close()
     staging.result()
@@ -108,17 +108,18 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     """Hand tiles to inference, as chunks of the staged array or as places in the image."""
     if staged and todo:
         run.create_staged()
-        pool.stage(run.path, todo, backlog)
+        with backlog:
+            pool.stage(run.path, todo, backlog)
         return
-    for index in todo:
-        if not backlog.reserve(1):
-            break
-        backlog.offer(TileResult(index, None, 0))
-    backlog.close()
+    with backlog:
+        for index in todo:
+            if not backlog.reserve(1):
+                break
+            backlog.offer(Ready(run.path, TileResult(index, None, 0)))
 
 
 @task(cache_policy=NO_CACHE)
-def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool) -> None:
+def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     """Label tiles and write what became of each into the ledger."""
     if not todo:
         return
@@ -126,9 +127,11 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
     mask = run.open_mask()
     try:
         with stop_on_signals() as stop:
-            for result, attempts in pool.infer(run.path, backlog, staged=staged, stop=stop):
-                write_down(run, mask, result, attempts)
-                watch.add(result)
+            for ended in pool.infer(backlog, stop):
+                if ended.error is not None:
+                    raise ended.error
+                write_down(run, mask, ended.result, ended.attempts)
+                watch.add(ended.result)
     finally:
         run.ledger.flush()
     watch.end()

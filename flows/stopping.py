@@ -16,39 +16,43 @@ GRACE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class Stop:
-    """Whether somebody asked to stop, and until when tiles in flight may still end."""
+    """Whether somebody asked to stop, and until when tiles in flight may still end; or the time is up.
+
+    `ends_at`, on the monotonic clock, is when no further tile is begun anyway; those in flight then end in peace.
+    """
 
     by: signal.Signals | None = None
     deadline: float = 0.0
+    ends_at: float = float("inf")
 
     @property
     def is_asked(self) -> bool:
-        return self.by is not None
+        return self.by is not None or time.monotonic() >= self.ends_at
 
     @property
     def is_over(self) -> bool:
         """Whether the grace has passed too."""
-        return self.is_asked and time.monotonic() > self.deadline
+        return self.by is not None and time.monotonic() > self.deadline
 
     def ask(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
 
 
 @contextmanager
-def stop_on_signals() -> Generator[Stop]:
-    """While inside, the first SIGTERM or SIGINT asks for a calm end; a second SIGINT ends at once.
+def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
+    """While inside, the first SIGTERM or SIGINT asks for a calm end, as `ends_at` does; a second SIGINT ends at once.
 
     Python delivers signals to the main thread only: elsewhere nothing is caught, and whoever runs the flow
     there decides.
     """
-    stop = Stop()
+    stop = Stop(ends_at=ends_at)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def asked(number: int, frame: FrameType | None) -> None:
         del frame
-        if stop.is_asked and number == signal.SIGINT:
+        if stop.by is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.ask(signal.Signals(number))
 

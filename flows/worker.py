@@ -27,7 +27,8 @@ from unet_core.errors import BundleError, UnetCoreError
 from unet_core.predictor import Precision, Predictor, Region
 from unet_core.tta import Tta
 
-RUNS_OPEN = 2
+RUNS_OPEN = 4
+"""Tiles of several runs may come in turn."""
 
 TILE_ERRORS = (TilingError, UnetCoreError, OSError)
 """What fails one tile and leaves the others alone. Anything else is a bug and stops the run."""
@@ -99,7 +100,7 @@ class TileWorker:
                 self._benches[key] = _Bench.open(run_path, staged, self._device, [*self._benches.values()])
             self._benches.move_to_end(key)
             while len(self._benches) > RUNS_OPEN:
-                self._benches.popitem(last=False)
+                self._benches.popitem(last=False)[1].close()
             return self._benches[key]
 
 
@@ -126,6 +127,11 @@ class _Bench:
             staged=run.open_staged() if staged else None,
             source=None if staged else run.open_source(),
         )
+
+    def close(self) -> None:
+        """Release the image's file; a thread that still reads from it opens it again."""
+        if self.source is not None:
+            self.source.close()
 
     def load(self, tile: Tile) -> NDArray[np.generic]:
         if self.staged is not None:

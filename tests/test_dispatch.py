@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.dispatch import Attempt, Dispatch, Ended, Limits
-from flows.result import TileResult
+from flows.result import Ready, TileResult
 
 LIMITS = Limits(in_flight=2, attempts=3, tile_seconds=100, straggler_factor=4, straggler_seconds=10)
 
 
-def ready(tile: int) -> TileResult:
-    return TileResult(tile, None, 0, {"stage": 0.5})
+RUN, OTHER = Path("run"), Path("other")
+
+
+def ready(tile: int, run: Path = RUN) -> Ready:
+    return Ready(run, TileResult(tile, None, 0, {"stage": 0.5}))
 
 
 def done(attempt: Attempt) -> TileResult:
@@ -41,8 +46,22 @@ def test_a_result_carries_the_seconds_of_staging() -> None:
     dispatch = crew(1)
     attempt = dispatch.start(ready(7), 0.0)
     ended = dispatch.end(attempt, done(attempt), 1.0)
-    assert ended == Ended(TileResult(7, "digest of 7", 1, {"stage": 0.5, "compute": 1.0}), 1)
+    assert ended == Ended(ready(7), TileResult(7, "digest of 7", 1, {"stage": 0.5, "compute": 1.0}), 1)
     assert not dispatch.is_open
+
+
+def test_tiles_of_two_runs_with_one_number_are_two() -> None:
+    dispatch = crew(1, 2)
+    first, second = dispatch.start(ready(0, RUN), 0.0), dispatch.start(ready(0, OTHER), 0.0)
+    ended = dispatch.end(second, done(second), 1.0)
+    assert ended is not None
+    assert ended.run == OTHER
+    assert dispatch.is_open, "the other run's tile is still out"
+    assert dispatch.lose(first.worker, "killed") == []
+    dispatch.join(3)
+    again = dispatch.again(2.0, nothing_fresh=False)
+    assert again is not None
+    assert (again.ready.run, again.index) == (RUN, 0)
 
 
 def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> None:
@@ -64,7 +83,7 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
     assert second is not None
     assert second.index == 2
     assert dispatch.end(second, done(second), 3.0) == Ended(
-        TileResult(2, "digest of 2", 1, {"stage": 0.5, "compute": 1.0}), 2
+        ready(2), TileResult(2, "digest of 2", 1, {"stage": 0.5, "compute": 1.0}), 2
     )
     third = dispatch.again(3.0, nothing_fresh=False)
     assert third is not None

@@ -16,7 +16,7 @@ from flows.config import SegmentConfig
 from flows.dispatch import Limits
 from flows.pool import Pool
 from flows.prepare import prepare
-from flows.result import TileResult
+from flows.result import Ready, TileResult
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.run import Run
@@ -69,10 +69,10 @@ def infer(run: Run, limits: Limits | None = None) -> Ended:
     backlog = Backlog(limit=run.plan.count)
     for tile in run.plan.tiles():
         assert backlog.reserve(1)
-        backlog.offer(TileResult(tile.index, None, 0))
+        backlog.offer(Ready(run.path, TileResult(tile.index, None, 0)))
     backlog.close()
     with Pool(2, actor=FaultyActor, limits=limits) as pool:
-        return {result.tile: (result, attempts) for result, attempts in pool.infer(run.path, backlog, staged=False)}
+        return {ended.result.tile: (ended.result, ended.attempts) for ended in pool.infer(backlog)}
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
