@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -44,13 +46,41 @@ Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
 """The same, where a run can be."""
 
 
-class SegmentConfig(BaseModel):
-    """Segment one image."""
+def _as_tile(value: object) -> object:
+    """A tile as a person writes it: `3,12`."""
+    if not isinstance(value, str):
+        return value
+    row, _, col = value.partition(",")
+    if not (row.strip().isdecimal() and col.strip().isdecimal()):
+        raise ValueError("a tile is ROW,COL, for example 3,12")
+    return int(row), int(col)
+
+
+TileName = Annotated[
+    tuple[NonNegativeInt, NonNegativeInt],
+    BeforeValidator(_as_tile),
+    PlainSerializer(lambda tile: f"{tile[0]},{tile[1]}", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+ *, *[0-9]+$", "title": "ROW,COL"}),
+]
+"""A tile by row and column; one text field in a form."""
+
+
+class Asked(BaseModel):
+    """Root of all that can be asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+class OneImage(Asked):
+    """What is segmented, and where the run lies."""
+
     image: Where = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")
     out: Output = Field(description="The run folder, a path or URL. The same folder again resumes the run.")
+
+
+class Options(Asked):
+    """How an image is segmented, or every image of an archive."""
+
     model: str = Field(
         default="nuclei",
         description="A shipped model's name, a bundle's folder, a .pt2, a folder of segmentation_models_pytorch, or "
@@ -93,23 +123,23 @@ class SegmentConfig(BaseModel):
         return int(pixels) if kind == "approximate" else None
 
 
-class RerunConfig(BaseModel):
+class SegmentConfig(Options, OneImage):
+    """Segment one image."""
+
+
+class RerunConfig(Asked):
     """Compute single tiles of a finished run again."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     run: Output = Field(description="The run folder, a path or URL.")
-    tiles: tuple[tuple[int, int], ...] = Field(default=(), description="Tiles as (row, column).")
+    tiles: tuple[TileName, ...] = Field(default=(), description="Tiles as ROW,COL, for example 3,12.")
     failed: bool = Field(default=False, description="Also every tile that failed.")
     damaged: bool = Field(default=False, description="Also every tile that verification found damaged.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
-class VerifyConfig(BaseModel):
+class VerifyConfig(Asked):
     """Check a run: every shard, the pyramid, and a sample of tiles and seams computed again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Output = Field(description="The run folder, a path or URL.")
     tiles: NonNegativeInt = Field(default=4, description="Tiles to compute again.")
@@ -119,15 +149,19 @@ class VerifyConfig(BaseModel):
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
-_KINDS = {kind.__name__: kind for kind in (SegmentConfig, RerunConfig, VerifyConfig)}
-
-
 def problem_in(error: ValidationError) -> str:
     """What is wrong with what was asked, on one line: which value, and what it may be."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden" and error.title in _KINDS:
-        return f"{where}: there is no such key; known are {', '.join(_KINDS[error.title].model_fields)}"
-    if first["type"] == "missing":
-        return f"{where}: a value is needed; {_KINDS[error.title].model_fields[where].description}"
+    kinds = {kind.__name__: kind for kind in _kinds(Asked)}
+    if first["type"] == "extra_forbidden" and error.title in kinds:
+        return f"{where}: there is no such key; known are {', '.join(kinds[error.title].model_fields)}"
+    if first["type"] == "missing" and error.title in kinds:
+        return f"{where}: a value is needed; {kinds[error.title].model_fields[where].description}"
     return f"{where}: {first['msg']}, not {first['input']!r}"
+
+
+def _kinds(kind: type[Asked]) -> Iterator[type[Asked]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _kinds(each)

@@ -7,27 +7,23 @@ dies between two of them loses only knowledge of tiles whose shards it can compu
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.errors import ChangedError, RunError
+from tiling.errors import RunError
 from tiling.objects import ObjectPath
-from tiling.storage import Place, write_atomic
+from tiling.segments import Segments
+from tiling.storage import Place
 
 FLUSH_SECONDS = 0.5
 FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
-READS_AT_ONCE = 16
-_SEGMENT_NAME = re.compile(r"[0-9]+\.jsonl")
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
 PYRAMID_DAMAGED = "pyramid damaged"
@@ -103,31 +99,20 @@ class Ledger:
     """
 
     def __init__(self, folder: Place, tiles: int) -> None:
-        self._folder = folder
         self._tiles = tiles
-        self._flush_seconds = FLUSH_SECONDS_REMOTE if isinstance(folder, ObjectPath) else FLUSH_SECONDS
-        self._last_number: int | None = None
-        self._lines: list[str] = []
-        self._flushed_at = 0.0
+        self._segments = Segments(folder, FLUSH_SECONDS_REMOTE if isinstance(folder, ObjectPath) else FLUSH_SECONDS)
 
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
-        self._lines.append(_dump({**asdict(record), "state": record.state.name.lower()}))
-        if time.monotonic() - self._flushed_at >= self._flush_seconds:
-            self.flush()
+        self._segments.append(_dump({**asdict(record), "state": record.state.name.lower()}))
 
     def announce(self, name: str, facts: dict[str, Any]) -> None:
         """Add an event and write it at once."""
-        self._lines.append(_dump({"event": name, "time": time.time(), "facts": facts}))
+        self._segments.append(_dump({"event": name, "time": time.time(), "facts": facts}))
         self.flush()
 
     def flush(self) -> None:
-        if not self._lines:
-            return
-        text = "\n".join(self._lines) + "\n"
-        self._write_segment(text.encode())
-        self._lines.clear()
-        self._flushed_at = time.monotonic()
+        self._segments.flush()
 
     def fold(self) -> LedgerState:
         """Read every segment in order; the last line about a tile wins.
@@ -137,7 +122,7 @@ class Ledger:
         """
         empty = np.zeros(self._tiles, np.uint8)
         state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
-        for path, line in self._read_lines():
+        for path, line in self._segments.lines():
             try:
                 entry = json.loads(line)
                 if "event" in entry:
@@ -158,56 +143,10 @@ class Ledger:
 
     def records(self) -> Iterator[TileRecord]:
         """Every record in the order of writing."""
-        for _, line in self._read_lines():
+        for _, line in self._segments.lines():
             entry = json.loads(line)
             if "event" not in entry:
                 yield _parse_record(entry)
-
-    def _write_segment(self, data: bytes) -> None:
-        """Write the next segment. In an object store it must be new: that stops a driver whose lease was taken over.
-
-        Raises:
-            RunError: another driver has written it.
-        """
-        if not isinstance(self._folder, ObjectPath):
-            write_atomic(self._folder / f"{self._newest_number() + 1:08d}.jsonl", data)
-            return
-        number = (self._newest_number() if self._last_number is None else self._last_number) + 1
-        segment = self._folder / f"{number:08d}.jsonl"
-        try:
-            segment.put(data, only_new=True)
-        except ChangedError as error:
-            # The answer to a put may be lost and the put repeated: then the segment is ours.
-            if segment.read_bytes() != data:
-                raise RunError(
-                    f"ledger segment {segment} was written by another driver, which has taken the run over; this one "
-                    f"stops, its tiles since then are computed again"
-                ) from error
-        self._last_number = number
-
-    def _segments(self) -> list[Place]:
-        if isinstance(self._folder, ObjectPath):
-            names = [path.name for path in self._folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name)]
-            return [self._folder / name for name in sorted(names)]
-        return [*sorted(self._folder.glob("[0-9]*.jsonl"))]
-
-    def _newest_number(self) -> int:
-        segments = self._segments()
-        return int(segments[-1].stem) if segments else 0
-
-    def _read_lines(self) -> Iterator[tuple[Place, str]]:
-        segments = self._segments()
-        if isinstance(self._folder, ObjectPath):
-            with ThreadPoolExecutor(READS_AT_ONCE) as threads:
-                for path, data in zip(segments, threads.map(lambda each: each.read_bytes(), segments), strict=True):
-                    for line in data.decode().splitlines():
-                        yield path, line
-            return
-        for path in segments:
-            assert isinstance(path, Path)
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    yield path, line
 
 
 def _fold_record(state: LedgerState, record: TileRecord) -> None:

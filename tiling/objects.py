@@ -200,10 +200,14 @@ class ObjectPath:
 
     def descendants(self) -> Iterator[ObjectPath]:
         """Every object below, at any depth."""
+        return (path for path, _ in self.listed())
+
+    def listed(self) -> Iterator[tuple[ObjectPath, ObjectFacts]]:
+        """The same, with what the listing says of each: no request of its own per object."""
         with store_errors(self):
             for batch in obstore.list(self.store, self.key or None, chunk_size=1000):
                 for meta in batch:
-                    yield ObjectPath(self.root, meta["path"])
+                    yield ObjectPath(self.root, meta["path"]), ObjectFacts.of(meta)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Delete the object; stores don't tell whether there was one."""
@@ -212,6 +216,22 @@ class ObjectPath:
         except FileNotFoundError:
             if not missing_ok:
                 raise
+
+    def move_tree(self, target: ObjectPath, last: str) -> None:
+        """Move everything below to another name of the same store, the object called `last` at the end."""
+        assert self.root == target.root
+        keys = sorted((path.key for path in self.descendants()), key=lambda key: key == f"{self.key}/{last}")
+        for key in keys:
+            self._copy(key, f"{target.key}/{key[len(self.key) + 1 :]}")
+        for start in range(0, len(keys), 1000):
+            self._delete(keys[start : start + 1000])
+
+    def _copy(self, source: str, target: str) -> None:
+        def ask() -> None:
+            with store_errors(self):
+                obstore.copy(self.store, source, target)
+
+        again(ask)
 
     def delete_tree(self) -> None:
         """Delete everything below."""

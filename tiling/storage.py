@@ -44,6 +44,29 @@ def delete_tree(place: Place) -> None:
         shutil.rmtree(place)
 
 
+def move_tree(source: Place, target: Place, last: str) -> None:
+    """Move a folder to where there is none; killed in between and asked again, it goes on.
+
+    An object store can't rename: objects are copied, then deleted, the one named `last` at the very end, so that as
+    long as the source has it the move isn't over.
+    """
+    if isinstance(source, ObjectPath):
+        assert isinstance(target, ObjectPath)
+        source.move_tree(target, last)
+        return
+    assert isinstance(target, Path)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
+def size_of_tree(place: Place) -> int:
+    """Bytes of all files of a folder, or of all objects below a name."""
+    if isinstance(place, ObjectPath):
+        return sum(facts.size_bytes for _, facts in place.listed())
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
 def sweep_partials(folder: Place) -> None:
     """Remove what writers that were killed have left beside a folder's files; only when none writes."""
     if isinstance(folder, Path):  # a put that is not complete leaves nothing

@@ -1,0 +1,199 @@
+"""Which slides an archive's source holds: a folder, a glob, a manifest, or a prefix in an object store.
+
+A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
+run folder follows from it. Nothing is opened here: a listing says how large a file is and when it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tiling.errors import SourceError
+from tiling.objects import ObjectFacts, ObjectPath
+from tiling.storage import Place, place_of
+
+SUFFIXES = frozenset(
+    ".svs .tif .tiff .btf .tf8 .ndpi .scn .mrxs .vms .vmu .bif .svslide .png .jpg .jpeg .jp2 .j2k .webp".split()
+)
+"""By which names a folder's files are taken for images; a glob or a manifest may name any."""
+
+OWN_CARDS = ("run.json", "archive.json")
+"""A folder with one of these holds results, whose pictures are no slides."""
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a listing says of a file: that it may have changed, never that it hasn't.
+
+    version: the times of its last change and of its inode's, or the store's tag. modified: seconds since 1970;
+    None in an object store, where an object appears whole.
+    """
+
+    size_bytes: int
+    version: str
+    modified: float | None
+
+    @classmethod
+    def of_file(cls, facts: os.stat_result) -> Stamp:
+        return cls(facts.st_size, f"{facts.st_mtime_ns} {facts.st_ctime_ns}", facts.st_mtime)
+
+    @classmethod
+    def of_object(cls, facts: ObjectFacts) -> Stamp:
+        tag = facts.tag.e_tag or facts.tag.version or facts.modified.isoformat()
+        return cls(facts.size_bytes, tag, None)
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the file was left alone for so long; a time in the future says nothing."""
+        if self.modified is None:
+            return True
+        age = time.time() - self.modified
+        return age >= seconds or age < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """One image of an archive.
+
+    overrides: what a manifest asks for this slide alone. refused: why it is not opened, if it isn't.
+    """
+
+    name: str
+    place: Place
+    stamp: Stamp | None
+    overrides: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused: str | None = None
+
+
+def look_at(place: Place) -> Stamp | None:
+    """The stamp of a file now; None where there is none."""
+    try:
+        if isinstance(place, ObjectPath):
+            return Stamp.of_object(place.facts())
+        return Stamp.of_file(place.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
+    """Every slide of a source, except below `leave_out`, where the results are.
+
+    Raises:
+        SourceError: there is no such source, or its manifest can't be read.
+    """
+    if source.lower().endswith(".csv"):
+        from tiling.manifest import read_manifest
+
+        yield from read_manifest(place_of(source))
+        return
+    root, pattern = split_glob(source)
+    place = place_of(root)
+    if isinstance(place, ObjectPath):
+        found = _listed(place, leave_out)
+    elif place.is_dir():
+        found = _walked(place, leave_out)
+    else:
+        raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
+    for slide in found:
+        if pattern.fullmatch(slide.name) if pattern else _is_image(slide.name):
+            yield slide
+
+
+def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder above the first part with `*`, `?` or `[`, and the pattern below it; no pattern without one."""
+    if not _MAGIC.search(source) or ("://" not in source and Path(source).exists()):
+        return source, None
+    parts = source.split("/")
+    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+    root = "/".join(parts[:first]) or ("/" if source.startswith("/") else ".")
+    return root, glob_pattern("/".join(parts[first:]))
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` stay within one part of a path, `**/` stands for any number of parts."""
+    text, rest = "", glob
+    while rest:
+        if rest.startswith("**/"):
+            text, rest = f"{text}(?:[^/]+/)*", rest[3:]
+        elif rest == "**":
+            text, rest = f"{text}.*", ""
+        elif rest[0] == "[" and "]" in rest[2:]:
+            end = rest.index("]", 2)
+            inside = rest[1:end].replace("\\", r"\\")
+            negated = inside.startswith("!")
+            text, rest = f"{text}[{'^' if negated else ''}{inside[negated:]}]", rest[end + 1 :]
+        else:
+            text, rest = text + {"*": "[^/]*", "?": "[^/]"}.get(rest[0], re.escape(rest[0])), rest[1:]
+    try:
+        return re.compile(text, re.DOTALL)
+    except re.error as error:
+        raise SourceError(f"{glob!r} is no pattern of names ({error}); * ? [abc] and **/ may be used") from error
+
+
+def _is_image(name: str) -> bool:
+    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return bool(stem) and f"{dot}{ending}".lower() in SUFFIXES
+
+
+def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
+    """Regular files below a folder, by name. Links to folders are not followed, so there are no circles."""
+    real, results = root.resolve(), leave_out.resolve()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        if any(entry.name in OWN_CARDS for entry in listed):
+            continue
+        inner: list[Path] = []
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink():
+                yield from _linked(path, root, real)
+            elif entry.is_dir():
+                if not entry.name.endswith(".zarr") and path.resolve() != results:
+                    inner.append(path)
+            elif entry.is_file():
+                try:
+                    stamp = Stamp.of_file(entry.stat())
+                except FileNotFoundError:
+                    continue  # gone since the listing
+                yield Slide(path.relative_to(root).as_posix(), path, stamp)
+        folders += reversed(inner)
+
+
+def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:
+    """A link to a file of the archive is that file under another name; one to elsewhere is refused."""
+    name = path.relative_to(root).as_posix()
+    try:
+        target = path.resolve(strict=True)
+        facts = target.stat()
+    except (OSError, RuntimeError):
+        yield Slide(name, path, None, refused="a symbolic link that leads nowhere: restore its target or remove it")
+        return
+    if not target.is_relative_to(real):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a file"
+        reason = f"a symbolic link to {kind} outside the archive: not followed; move the target, or name it in a manifest"
+        yield Slide(name, path, None, refused=reason)
+    elif stat.S_ISREG(facts.st_mode):
+        yield Slide(name, path, Stamp.of_file(facts))
+
+
+def _listed(root: ObjectPath, leave_out: Place) -> Iterator[Slide]:
+    """Objects below a prefix; an object's name may hold any part, its folder's name holds none that climbs."""
+    start = len(root.key) + 1 if root.key else 0
+    results = f"{leave_out}/"
+    for path, facts in root.listed():
+        name = path.key[start:]
+        hidden = any(part.startswith(".") or part.endswith(".zarr") for part in name.split("/"))
+        if name and not hidden and not f"{path}".startswith(results):
+            yield Slide(name, path, Stamp.of_object(facts))
