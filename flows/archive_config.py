@@ -32,7 +32,7 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if not found:
         raise ValueError("a size is written as 50GB, 1.5TB or 800MB")
-    return int(float(found[1]) * 1000 ** "kmgt".find(found[2].lower() or " ") * (1000 if found[2] else 1))
+    return int(float(found[1]) * 1000 ** (1 + "kmgt".index(found[2].lower()) if found[2] else 0))
 
 
 def _as_duration(value: object) -> object:

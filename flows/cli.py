@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import wraps
@@ -17,8 +17,9 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
+from flows.commands.archive import archive_command, rerun_archive
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
-from flows.errors import StoppedError
+from flows.errors import FlowError, StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
 from tiling.storage import place_of
@@ -57,6 +58,8 @@ class Tta(StrEnum):
 
 
 ImageArgument = Annotated[str, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")]
+RunToMendArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]
+ArchiveOption = Annotated[str | None, typer.Option(help="An archive's folder, instead of a run.")]
 RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
 OutOption = Annotated[
     str, typer.Option("--out", help="The run folder, a path or URL; the same folder again resumes the run.")
@@ -137,16 +140,26 @@ def segment(
 
 @app.command()
 def rerun(
-    run: RunArgument,
+    run: RunToMendArgument = None,
+    archive: ArchiveOption = None,
     tile: TileOption = None,
     failed: FailedOption = False,
     damaged: DamagedOption = False,
     workers: WorkersOption = None,
     ray_address: RayOption = None,
 ) -> None:
-    """Compute single tiles of a run again; no other byte of the mask changes."""
+    """Compute single tiles of a run again, or all failed slides of an archive; no other byte of a mask changes."""
     tiles = tuple(_parse_tile(text) for text in tile or [])
     with _told_in_one_line():
+        if (run is None) == (archive is None):
+            raise FlowError("a rerun is of one run, or with --archive of an archive; name one of the two")
+        if archive is not None:
+            if not failed or damaged or tiles:
+                raise FlowError("--archive reruns what failed in all its runs; give --failed, and --tile with one run")
+            _quiet_environment()
+            rerun_archive(archive, workers=workers, ray_address=ray_address)
+            return
+        assert run is not None
         config = RerunConfig(
             run=place_of(run), tiles=tiles, failed=failed, damaged=damaged, workers=workers, ray_address=ray_address
         )
@@ -245,6 +258,20 @@ def inspect(bundle: Annotated[str, typer.Argument(help="A shipped model's name o
 def import_model(*args: Any, **options: Any) -> None:
     with _told_in_one_line():
         import_command(*args, **options)
+
+
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Add a command that lies in a module of its own."""
+
+    @app.command(name)
+    @wraps(command)
+    def told(*args: Any, **options: Any) -> None:
+        with _told_in_one_line():
+            _quiet_environment()
+            command(*args, **options)
+
+
+_add("archive", archive_command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from flows.result import Ready, TileResult
@@ -77,7 +77,22 @@ class Ended:
 @dataclass(slots=True, eq=False)
 class _Worker:
     running: list[Attempt] = field(default_factory=list[Attempt])
+    busy_since: float = 0.0  # when it has a tile
     alone: bool = False  # on a tile that has cost a worker: whoever dies now is known to have died of it
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """For how long workers had a tile, summed over all, and when the first got one and the last handed one back."""
+
+    seconds: float = 0.0
+    first: float = float("inf")
+    last: float = 0.0
+
+    def share(self, workers: int) -> float:
+        """Of the time between first and last tile."""
+        wall = (self.last - self.first) * workers
+        return min(1.0, self.seconds / wall) if wall > 0 else 0.0
 
 
 class Dispatch:
@@ -94,6 +109,7 @@ class Dispatch:
         self._reserved: int | None = None
         self._unfinished: set[_Tile] = set()
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+        self._busy = Busy()
 
     def join(self, worker: int) -> None:
         """A worker is ready."""
@@ -162,6 +178,11 @@ class Dispatch:
                 self._again.append(tile)
         return ended
 
+    def busy(self, now: float) -> Busy:
+        """How much workers have had to do, up to now."""
+        running = [worker.busy_since for worker in self._workers.values() if worker.running]
+        return replace(self._busy, seconds=self._busy.seconds + sum(now - since for since in running))
+
     def overdue(self, now: float) -> list[int]:
         """Workers whose tile takes longer than any may."""
         return [
@@ -174,7 +195,11 @@ class Dispatch:
         attempt = Attempt(tile, worker, now)
         tile.attempts += 1
         tile.running.append(attempt)
-        self._workers[worker].running.append(attempt)
+        given_to = self._workers[worker]
+        if not given_to.running:
+            given_to.busy_since = now
+        given_to.running.append(attempt)
+        self._busy = replace(self._busy, first=min(self._busy.first, now))
         return attempt
 
     def _release(self, attempt: Attempt, now: float) -> None:
@@ -182,8 +207,13 @@ class Dispatch:
         worker = self._workers[attempt.worker]
         worker.running.remove(attempt)
         worker.alone = False
+        self._rest(worker, now)
         for behind in worker.running:  # waited for this one until now
             behind.since = now
+
+    def _rest(self, worker: _Worker, now: float) -> None:
+        if not worker.running:
+            self._busy = replace(self._busy, seconds=self._busy.seconds + now - worker.busy_since, last=now)
 
     def _finish(self, tile: _Tile, result: TileResult) -> Ended:
         tile.finished = True

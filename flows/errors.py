@@ -15,5 +15,13 @@ class StoppedError(FlowError):
         self.signal_number = signal_number
 
 
+class IncompleteError(FlowError):
+    """All work is finished, and some of it failed; `outcome` says which."""
+
+    def __init__(self, message: str, outcome: object) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""

@@ -38,12 +38,12 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
     facts = read_facts(config.card) if config.card else CardFacts()
     imported = import_model(origin, len(facts.bands) if facts.bands else None)
     folder = config.out / "model"
-    with _workplace(config.out) as new:
+    with workplace(config.out) as new:
         imported.save(new, facts)
         if (config.out / "run.json").is_file():
             _expect_same(config, folder, new)
         else:
-            _move(new, folder)
+            move_bundle(new, folder)
     return config.model_copy(update={"model": str(folder)})
 
 
@@ -61,7 +61,7 @@ def local_bundle(reference: str) -> Generator[str]:
 
 
 @contextmanager
-def _workplace(out: Place) -> Generator[Path]:
+def workplace(out: Place) -> Generator[Path]:
     """Where the bundle is made: beside its place, or on this machine for a run in an object store."""
     if isinstance(out, ObjectPath):
         with TemporaryDirectory(prefix="overtile-model-") as folder:
@@ -75,7 +75,7 @@ def _workplace(out: Place) -> Generator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _move(new: Path, folder: Place) -> None:
+def move_bundle(new: Path, folder: Place) -> None:
     delete_tree(folder)
     if isinstance(folder, Path):
         new.rename(folder)

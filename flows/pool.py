@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from flows.actors import StagingActor, TileActor, cause_of, first_line
 from flows.backlog import Backlog
-from flows.dispatch import Attempt, Dispatch, Ended, Limits
+from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.errors import PoolError
 from flows.result import Checked, Ready, TileResult
 from flows.stopping import Stop
@@ -34,6 +34,7 @@ IN_FLIGHT_PER_ACTOR = Limits().in_flight
 FAILED_STARTS = 3
 STAGED_AT_ONCE = 2
 STAGING_ATTEMPTS = 3
+TUNING_ATTEMPTS = 3
 WORKERS_PER_STAGER = 4
 AHEAD_PER_WORKER = 8
 GROWTH_SECONDS = 5.0
@@ -94,6 +95,7 @@ class Pool:
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
+        self.busy = Busy()
 
     def begin(self) -> Pool:
         """Start in the background, while the caller still has other things to load; `with` waits for it."""
@@ -138,10 +140,15 @@ class Pool:
             known = recall(request, self._device)
             if known is not None:
                 return known
-        try:
-            return ray.get(next(iter(self._slots.values())).actor.tune.remote(request))
-        except RayTaskError as error:
-            raise cause_of(error) from error
+        for number in range(1, TUNING_ATTEMPTS + 1):
+            try:
+                return ray.get(next(iter([*self._slots.values()])).actor.tune.remote(request))
+            except RayTaskError as error:
+                raise cause_of(error) from error
+            except RayActorError as error:
+                if number == TUNING_ATTEMPTS:
+                    raise PoolError(f"workers died while they measured ({first_line(error)}); give --core") from error
+        raise AssertionError
 
     def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
         """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
@@ -221,6 +228,7 @@ class Pool:
                     yield ended
         finally:
             backlog.close()
+            self.busy = dispatch.busy(time.monotonic())
             # Interrupted, or outrun by another: nobody waits for what these are still doing.
             for number in {attempt.worker for attempt in pending.values()}:
                 self._discard(number)

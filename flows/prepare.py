@@ -71,14 +71,25 @@ def load_model(config: SegmentConfig) -> Model:
     return Model(bundle, find_footprint(bundle, config))
 
 
-def prepare_with(model: Model, source: ImageSource, config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
-    """The same, with the model at hand and the image open."""
+def prepare_with(
+    model: Model,
+    source: ImageSource,
+    config: SegmentConfig,
+    workers: int,
+    tuner: Tuner,
+    available_bytes: int | None = None,
+) -> Run:
+    """The same, with the model at hand and the image open.
+
+    `available_bytes` is the memory that was free before the workers took theirs; None where they have none yet.
+    """
     bundle, found = model.bundle, model.found
+    available_bytes = available_bytes or psutil.virtual_memory().available
     check_fit(source, bundle.card, config.level)
-    settled = settle(config, workers, tuner)
+    settled = settle(config, workers, tuner, available_bytes)
     plan = make_plan(source, config.level, settled.core_px or smallest_good_core(found), found)
     memory = tile_memory(plan, bundle, settled.precision)
-    memory.check(workers, psutil.virtual_memory().available, plan)
+    memory.check(workers, available_bytes, plan)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
     run.create_mask()
@@ -95,7 +106,7 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     return tta_footprint(found, config.tta)
 
 
-def settle(config: SegmentConfig, workers: int, tuner: Tuner) -> Tuning:
+def settle(config: SegmentConfig, workers: int, tuner: Tuner, available_bytes: int) -> Tuning:
     """What was left open: as the run that is already there has it, else as found out on the device."""
     core_px, precision = config.core, config.precision
     if (config.out / "run.json").is_file():
@@ -111,7 +122,7 @@ def settle(config: SegmentConfig, workers: int, tuner: Tuner) -> Tuning:
         tta=config.tta,
         core_px=core_px,
         approximate_halo_px=config.approximate_halo_px,
-        memory_bytes=max(0, psutil.virtual_memory().available // workers - WORKER_FIXED_BYTES),
+        memory_bytes=max(0, available_bytes // workers - WORKER_FIXED_BYTES),
         workers=workers,
     )
     return tuner(request) if request.is_needed else Tuning(precision, core_px, {})

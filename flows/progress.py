@@ -20,6 +20,8 @@ class Progress:
         pixels: valid pixels labelled since this driver started.
         seconds: since this driver labelled its first tile.
         done_here: tiles finished by this driver.
+        unit: what is counted.
+        left_seconds: to the end, where that is known better than from the count.
     """
 
     stage: str
@@ -29,6 +31,8 @@ class Progress:
     pixels: int = 0
     seconds: float = 0.0
     done_here: int = 0
+    unit: str = "tiles"
+    left_seconds: float | None = None
 
     @property
     def megapixels_per_second(self) -> float:
@@ -37,6 +41,8 @@ class Progress:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds to the end at the mean rate so far; None before there is a rate."""
+        if self.left_seconds is not None:
+            return self.left_seconds
         if not self.done_here or self.seconds <= 0:
             return None
         return (self.total - self.done) * self.seconds / self.done_here
@@ -44,7 +50,7 @@ class Progress:
     def __str__(self) -> str:
         eta = f", {format_seconds(self.eta_seconds)} left" if self.eta_seconds is not None else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.stage}: {self.done}/{self.total} tiles{failed}, {self.megapixels_per_second:.2f} MPix/s{eta}"
+        return f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}, {self.megapixels_per_second:.2f} MPix/s{eta}"
 
 
 Listener = Callable[[Progress], None]

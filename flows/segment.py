@@ -13,10 +13,11 @@ from prefect import flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.archive_config import ArchiveConfig
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig
-from flows.errors import StoppedError
+from flows.ending import finished, stopped
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -57,8 +58,13 @@ class Outcome:
     def complete(self) -> bool:
         return not self.failed
 
+    def __str__(self) -> str:
+        """In one sentence, with the command that mends what failed."""
+        counts = f"{self.done} of {self.tiles} tiles computed, {self.skipped} skipped, {len(self.failed)} failed"
+        return f"{counts}; overtile rerun {self.run} --failed" if self.failed else counts
 
-@flow(name="segment-image", validate_parameters=False)
+
+@flow(name="segment-image")
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     started = time.monotonic()
@@ -69,10 +75,10 @@ def segment(config: SegmentConfig) -> Outcome:
         stitch(run)
         export(run)
         finish(run, keep_staged=config.keep_staged)
-        return summarise(run, started)
+        return finished(outcome := summarise(run, started), str(outcome))
 
 
-@flow(name="rerun-tiles", validate_parameters=False)
+@flow(name="rerun-tiles")
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     started = time.monotonic()
@@ -82,7 +88,7 @@ def rerun(config: RerunConfig) -> Outcome:
         compute(run, pool, todo, staged=False)
         stitch(run)
         export(run)
-        return summarise(run, started)
+        return finished(outcome := summarise(run, started), str(outcome))
 
 
 def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool) -> None:
@@ -137,7 +143,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     watch.end()
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
     if stop.by is not None:
-        raise StoppedError(f"stopped by {stop.by.name}; the same command again goes on where it was", stop.by)
+        raise stopped(stop.by)
 
 
 def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
@@ -187,7 +193,7 @@ def finish(run: Run, *, keep_staged: bool) -> None:
         create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {markdown(run.path.name)}")
 
 
-def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig) -> Pool:
+def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig) -> Pool:
     """The pool that the command line began to start, or a new one."""
     return begun_pool.get() or Pool(config.workers, config.ray_address)
 

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.check import check
-from flows.config import RerunConfig, SegmentConfig, VerifyConfig
-from flows.errors import FlowError
+from flows.archive_config import ArchiveConfig
+from flows.config import Asked, RerunConfig, SegmentConfig, VerifyConfig
+from flows.errors import FlowError, IncompleteError
 from flows.plain import plain
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
@@ -53,7 +54,7 @@ STATE_STYLE = {
 }
 
 
-def run_with_progress(console: Console, name: str, config: SegmentConfig | RerunConfig | VerifyConfig) -> Any:
+def run_with_progress(console: Console, name: str, config: Asked) -> Any:
     """Run the flow of that name under a live bar, and return what it returns.
 
     Prefect's server, Ray and torch take seconds each to load: they load side by side.
@@ -70,7 +71,7 @@ def run_with_progress(console: Console, name: str, config: SegmentConfig | Rerun
                 return
             rate, eta = progress.megapixels_per_second, format_seconds(progress.eta_seconds)
             failed = f" · {progress.failed} failed" if progress.failed else ""
-            text = f"{progress.done}/{progress.total} tiles · {rate:.2f} MPix/s · {eta} left{failed}"
+            text = f"{progress.done}/{progress.total} {progress.unit} · {rate:.2f} MPix/s · {eta} left{failed}"
             bar.update(task, description=progress.stage, total=progress.total, completed=progress.done, text=text)
 
         listener.set(show)
@@ -78,13 +79,17 @@ def run_with_progress(console: Console, name: str, config: SegmentConfig | Rerun
         flows = _load_flows(config)
         if server is not None:
             stack.enter_context(server)
-        return getattr(flows, name)(config)
+        try:
+            return getattr(flows, name)(config)
+        except IncompleteError as error:
+            return error.outcome
 
 
-def _load_flows(config: SegmentConfig | RerunConfig | VerifyConfig) -> ModuleType:
+def _load_flows(config: Asked) -> ModuleType:
     """Begin to start Ray, then load the flows and torch meanwhile."""
     from flows.pool import Pool
 
+    assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
     pool = Pool(config.workers, config.ray_address).begin()
     from flows import segment as flows
     from unet_core.warmup import warm_up
@@ -95,6 +100,10 @@ def _load_flows(config: SegmentConfig | RerunConfig | VerifyConfig) -> ModuleTyp
         from flows import verify
 
         return verify
+    if isinstance(config, ArchiveConfig):
+        from flows import archive
+
+        return archive
     return flows
 
 

@@ -53,7 +53,7 @@ class Verdict:
         return sum(each.differing for each in (*self.recomputed, *self.seams))
 
 
-@flow(name="verify-run", validate_parameters=False)
+@flow(name="verify-run")
 def verify(config: VerifyConfig) -> Verdict:
     """Check a run; damaged tiles are marked in the ledger, and nothing else is written but the report."""
     started = time.monotonic()

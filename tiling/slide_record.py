@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -75,7 +76,10 @@ class SlideRecord:
 
 
 class SlideLedger:
-    """Every slide's last record, and the events of all nights. Safe to use from several threads."""
+    """Every slide's last record, and the events of all nights. Safe to use from several threads.
+
+    `appended` counts the records of this driver by their states.
+    """
 
     def __init__(self, folder: Place) -> None:
         self._segments = Segments(folder, FLUSH_SECONDS)
@@ -84,6 +88,7 @@ class SlideLedger:
         self._folders: dict[str, str] = {}
         self._above: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
+        self.appended: Counter[SlideState] = Counter()
         self._lock = threading.Lock()
         for path, line in self._segments.lines():
             try:
@@ -129,6 +134,7 @@ class SlideLedger:
     def append(self, record: SlideRecord) -> None:
         with self._lock:
             self._fold(record)
+            self.appended[record.state] += 1
             self._segments.append(_dump({**asdict(record), "state": record.state.value, "time": time.time()}))
 
     def announce(self, name: str, facts: Mapping[str, Any]) -> None:

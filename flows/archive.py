@@ -1,0 +1,179 @@
+"""The nightly flow: what is new or changed in an archive, through one pool of workers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.archive_config import ArchiveConfig
+from flows.archive_model import archive_model
+from flows.conveyor import Conveyor
+from flows.ending import finished, stopped
+from flows.forecast import Forecast, forecast
+from flows.look import Found, left_out, look
+from flows.night import Night, Pace
+from flows.night_page import publish
+from flows.plain import markdown, plain
+from flows.pool import Pool
+from flows.prepare import Model
+from flows.progress import Every, Progress, enter, tell
+from flows.segment import ARTIFACT_SECONDS, PROGRESS_SECONDS, open_pool
+from flows.slide_work import Shift
+from flows.stopping import Stop, stop_on_signals
+from tiling.archive import Archive, ArchiveCard
+from tiling.slide_record import SlideState
+from tiling.storage import lock_run
+from unet_core.predictor import MATHS_VERSION
+
+
+@flow(name="segment-archive")
+def segment_archive(config: ArchiveConfig) -> Night:
+    """Segment what is new or changed in an archive; the same call again goes on where it was."""
+    now = dt.datetime.now().astimezone()
+    ends_at = time.monotonic() + config.seconds_left(now)
+    with ExitStack() as stack:
+        stack.enter_context(lock_run(config.out))
+        archive, model, bundle = reopen_archive(config)
+        found = look_around(config, archive)
+        archive.ledger.announce("night", {"config": config.model_dump(mode="json")})
+        free_bytes = psutil.virtual_memory().available
+        pool = stack.enter_context(open_pool(config))
+        shift = Shift(archive, config, model, bundle, pool, free_bytes, f"{now:%Y-%m-%d_%H%M%S}")
+        stop = stack.enter_context(stop_on_signals(ends_at))
+        night = segment_slides(shift, found, stop)
+        report(archive, night)
+    if stop.by is not None:
+        raise stopped(stop.by)
+    return finished(night, str(night))
+
+
+def dry_run(config: ArchiveConfig) -> Forecast:
+    """What a night would do, how long it would take and how much space; nothing is written."""
+    path = config.out
+    archive = Archive.open(path) if (path / "archive.json").is_file() else Archive(path, empty_card(config))
+    return forecast(config, archive, look(config, archive))
+
+
+def reopen_archive(config: ArchiveConfig) -> tuple[Archive, Model, str]:
+    """Everything that can be refused for all slides is refused here."""
+    enter("plan")
+    model, bundle = archive_model(config)
+    card = empty_card(config).model_copy(
+        update={"model": model.bundle.card.name, "model_digest": model.bundle.digest}
+    )
+    return Archive.create_or_resume(config.out, card), model, bundle
+
+
+def empty_card(config: ArchiveConfig) -> ArchiveCard:
+    return ArchiveCard(
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=config.model,
+        model_digest="",
+        maths_version=MATHS_VERSION,
+        asked=config.labels_asked(),
+    )
+
+
+@task(name="look", cache_policy=NO_CACHE)
+def look_around(config: ArchiveConfig, archive: Archive) -> Found:
+    """Find what is to be done."""
+    enter("look")
+    return look(config, archive)
+
+
+def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
+    """Carry the slides through the pool, and fold their records into the night's."""
+    started, pace = time.monotonic(), Pace(found.todo)
+    watch = _Watch(shift.archive, pace)
+    for work, ended in Conveyor(shift, begin_step).carry(found.todo, stop):
+        pace.add(ended, work.slide, len(work.todo))
+        watch.look()
+    watch.end()
+    mine = [record for record in shift.archive.ledger if record.night == shift.night]
+    waiting = len(found.todo) - len(mine)
+    mine += [left_out(slide, shift.night) for slide in (*found.settling, *found.refused)]
+    return Night(
+        archive=shift.archive.path,
+        name=shift.night,
+        records=tuple(sorted(mine, key=lambda record: record.slide)),
+        known_failures=found.known_failures,
+        unchanged=found.unchanged,
+        waiting=waiting,
+        ended_by=stop.by.name if stop.by else "the time" if stop.is_asked and waiting else "its work",
+        seconds=time.monotonic() - started,
+        inference_seconds=pace.seconds,
+        pixels=pace.pixels,
+        busy_share=shift.pool.busy.share(shift.pool.size),
+        left_seconds=pace.left_seconds if waiting else 0.0,
+    )
+
+
+def report(archive: Archive, night: Night) -> None:
+    """The night's page and table, and the failed slides in Prefect."""
+    publish(archive, night)
+    archive.ledger.announce("morning", {"night": night.name, "told": str(night), "rate": night.megapixels_per_second})
+    if night.failed:
+        rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in night.failed[:1000]]
+        create_table_artifact(key="failed-slides", table=rows, description=f"`{markdown(night.rerun_command)}`")
+
+
+def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:
+    """A step of a slide as a task of its own, in another thread."""
+    return _STEPS[step].submit(plain(slide), work).wrapped_future
+
+
+@task(name="plan", task_run_name="plan {slide}", cache_policy=NO_CACHE)
+def plan_slide(slide: str, work: Callable[[], None]) -> None:
+    work()
+
+
+@task(name="stage", task_run_name="stage {slide}", cache_policy=NO_CACHE)
+def stage_slide(slide: str, work: Callable[[], None]) -> None:
+    work()
+
+
+@task(name="close", task_run_name="close {slide}", cache_policy=NO_CACHE)
+def close_slide(slide: str, work: Callable[[], None]) -> None:
+    work()
+
+
+_STEPS = {"plan": plan_slide, "stage": stage_slide, "close": close_slide}
+
+
+class _Watch:
+    """Tells how far the night is, on the terminal and in Prefect."""
+
+    def __init__(self, archive: Archive, pace: Pace) -> None:
+        self._archive, self._pace = archive, pace
+        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
+        self._artifact: Any = create_progress_artifact(
+            progress=0.0, key="slides", description=markdown(archive.path)
+        )
+
+    def look(self) -> None:
+        if self._to_terminal.due():
+            tell(self._now())
+        if self._to_prefect.due():
+            self._update_artifact()
+
+    def end(self) -> None:
+        tell(self._now())
+        self._update_artifact()
+
+    def _now(self) -> Progress:
+        counts = self._archive.ledger.appended
+        return self._pace.now(counts.total(), counts[SlideState.FAILED])
+
+    def _update_artifact(self) -> None:
+        now = self._now()
+        share = 100.0 * now.done / now.total if now.total else 100.0
+        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._archive.path)}: {now}")

@@ -1,0 +1,157 @@
+"""`overtile archive`: what is new or changed in an archive of slides, night after night."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.archive_config import ArchiveConfig
+from flows.importing import TrustOption, WeightsOption
+from flows.plain import PlainConsole
+from flows.progress import format_seconds
+from tiling.slide_record import SlideState
+
+if TYPE_CHECKING:
+    from flows.forecast import Forecast
+    from flows.night import Night
+
+EXIT_FAILED_SLIDES = 3
+SHOWN = 20
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="A folder, a glob ('slides/**/*.svs'), a manifest (.csv), or s3://…/prefix."),
+]
+OutOption = Annotated[str, typer.Option("--out", help="The archive's folder; the same one again does what is new.")]
+ModelOption = Annotated[str, typer.Option(help="As in segment; the same for all slides.")]
+ModelCardOption = Annotated[Path | None, typer.Option(help="Facts of a model that is no bundle: TOML or JSON.")]
+LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
+CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+TtaOption = Annotated[str, typer.Option(help="none, flips or d4.")]
+CompileOption = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the network, once.")]
+ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also write probabilities, in 8 bits.")]
+HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX.")]
+ForegroundOption = Annotated[str, typer.Option(help="auto or none: which tiles to compute.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
+StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the images in the actors.")]
+KeepStagedOption = Annotated[bool, typer.Option(help="Keep the staged tiles of slides that are done.")]
+RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
+BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
+FirstOption = Annotated[list[str] | None, typer.Option("--first", metavar="GLOB", help="These slides first; repeatable.")]
+SettleOption = Annotated[str, typer.Option(metavar="TIME", help="Leave files alone that changed less than so long ago.")]
+StagingBudgetOption = Annotated[str | None, typer.Option(metavar="SIZE", help="What staged tiles may take: 50GB.")]
+KeepEarlierOption = Annotated[
+    int | None, typer.Option(min=0, help="Runs to keep of a slide's former contents; all by default.")
+]
+RereadOption = Annotated[bool, typer.Option("--reread", help="Read every slide again, whatever its size and time say.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long, how much space.")]
+
+
+def archive_command(
+    source: SourceArgument,
+    out_folder: OutOption,
+    model: ModelOption = "nuclei",
+    card: ModelCardOption = None,
+    weights: WeightsOption = None,
+    trust_code: TrustOption = False,
+    level: LevelOption = 0,
+    core: CoreOption = None,
+    precision: PrecisionOption = "float32",
+    tta: TtaOption = "none",
+    compiled: CompileOption = None,
+    probabilities: ProbabilitiesOption = False,
+    halo: HaloOption = "exact",
+    foreground: ForegroundOption = "auto",
+    workers: WorkersOption = None,
+    staging: StagingOption = True,
+    keep_staged: KeepStagedOption = False,
+    ray_address: RayOption = None,
+    until: UntilOption = None,
+    budget: BudgetOption = None,
+    first: FirstOption = None,
+    settle: SettleOption = "60s",
+    staging_budget: StagingBudgetOption = None,
+    keep_earlier: KeepEarlierOption = None,
+    reread: RereadOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Segment what is new or changed in an archive of slides; the same command again goes on."""
+    given = {name: value for name, value in locals().items() if name not in {"out_folder", "dry_run", "first"}}
+    config = ArchiveConfig.model_validate({**given, "out": out_folder, "first": tuple(first or ())})
+    if dry_run:
+        from flows.archive import dry_run as foresee
+
+        print_forecast(foresee(config), config)
+        return
+    hold(config)
+
+
+def rerun_archive(out_folder: str, **changed: Any) -> None:
+    """Try an archive's failed slides again, as its last night was asked for."""
+    from tiling.archive import Archive
+    from tiling.errors import RunError
+    from tiling.storage import place_of
+
+    archive = Archive.open(place_of(out_folder))
+    nights = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
+    if not nights:
+        raise RunError(f"{out_folder} has seen no night yet: it has no failed slides; run overtile archive first")
+    asked = {**nights[-1], "until": None, "budget": None, "failed_only": True, "out": out_folder}
+    hold(ArchiveConfig.model_validate(asked | {name: value for name, value in changed.items() if value is not None}))
+
+
+def hold(config: ArchiveConfig) -> None:
+    """Run the flow with live progress and tell how it ended."""
+    from flows.terminal import run_with_progress
+
+    night: Night = run_with_progress(PlainConsole(), "segment_archive", config)
+    print_night(night)
+    if not night.complete:
+        sys.exit(EXIT_FAILED_SLIDES)
+
+
+def print_night(night: Night) -> None:
+    """Say in a few lines how the night ended, and what to do about failed slides."""
+    out = PlainConsole()
+    out.print(str(night), soft_wrap=True)
+    for record in night.failed[:SHOWN]:
+        out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    if len(night.failed) > SHOWN:
+        out.print(f"  and {len(night.failed) - SHOWN} more")
+    for record in night.of(SlideState.CHANGING)[:SHOWN]:
+        out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    if night.waiting or night.of(SlideState.BEGUN):
+        out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command again goes on")
+    if night.failed:
+        out.print(f"try them again with: {night.rerun_command}", soft_wrap=True)
+    out.print(f"page:    {night.archive}/nights/{night.name}.html", soft_wrap=True)
+    out.print(f"table:   {night.archive}/nights/{night.name}.csv", soft_wrap=True)
+
+
+def print_forecast(told: Forecast, config: ArchiveConfig) -> None:
+    """What would be done, how long it takes and how much space."""
+    out, found = PlainConsole(), told.found
+    out.print(
+        f"to do: {len(told.slides)} slides, {told.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB of files; "
+        f"{found.unchanged} unchanged, {len(found.settling)} still being written, "
+        f"{len(found.refused) + len(told.unreadable)} not to be opened, {len(found.known_failures)} failed before",
+        soft_wrap=True,
+    )
+    for name, pixels in told.slides[:SHOWN]:
+        out.print(f"  {name}: {pixels / 1e6:,.1f} MPix", soft_wrap=True)
+    if len(told.slides) > SHOWN:
+        out.print(f"  and {len(told.slides) - SHOWN} more")
+    refused = [(slide.name, slide.refused or "") for slide in found.refused]
+    for name, reason in [*refused, *told.unreadable][:SHOWN]:
+        out.print(f"  {name}: {reason}", soft_wrap=True)
+    unknown = "not known before a first night"
+    out.print(f"time:  {format_seconds(told.seconds) if told.seconds is not None else unknown}")
+    expected = f"{told.mask_bytes / 1e9:.2f} GB" if told.mask_bytes is not None else unknown
+    out.print(f"masks: {expected}; at most {told.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
+    if told.free_bytes is not None:
+        out.print(f"free:  {told.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)

@@ -1,0 +1,266 @@
+"""One slide on its way through a night: planned, inferred tile by tile, closed, and what became of it written down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import ValidationError
+
+from flows.archive_config import ArchiveConfig
+from flows.config import SegmentConfig, problem_in
+from flows.dispatch import Ended
+from flows.errors import FlowError, PoolError
+from flows.pool import Pool
+from flows.prepare import Model, prepare_with
+from flows.progress import listener
+from flows.segment import export, remaining, stitch, write_down
+from flows.tuning import Tuning, TuningRequest
+from tiling.archive import Archive
+from tiling.card import RunCard
+from tiling.errors import DiskError, PlanError, SourceError, StagingError
+from tiling.run import Run
+from tiling.slide_record import SlideRecord, SlideState
+from tiling.slides import Slide, look_at
+from tiling.source import open_source
+from tiling.stitching import Mask
+from tiling.storage import lock_run, size_of_tree
+from unet_core.errors import FootprintError
+
+EVERYBODYS = (DiskError, StagingError, PoolError)
+"""What no slide would survive: it ends the night, and the next goes on."""
+
+
+@dataclass(slots=True)
+class Shift:
+    """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
+
+    archive: Archive
+    config: ArchiveConfig
+    model: Model
+    bundle: str
+    pool: Pool
+    available_bytes: int
+    night: str
+    _tuning: threading.Lock = field(default_factory=threading.Lock)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        """One slide at a time: what is measured for the first is known for the others."""
+        with self._tuning:
+            return self.pool.tune(request)
+
+
+class SlideWork:
+    """The driver's part in one slide. Its steps run in different threads, one after another."""
+
+    def __init__(self, shift: Shift, slide: Slide) -> None:
+        self._shift, self.slide = shift, slide
+        self._folder = shift.archive.folder_of(slide.name)
+        self._fingerprint: str | None = None
+        self._locks = ExitStack()
+        self._ending = threading.Lock()
+        self._began = self._ended = 0.0
+        self._left = 0
+        self._run: Run | None = None
+        self._mask: Mask | None = None
+        self.todo: Sequence[int] = ()
+        self.record: SlideRecord | None = None
+
+    @property
+    def run(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self._run is not None and self.record is None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what became of it is written down."""
+        return self.record is not None
+
+    def plan(self) -> None:
+        """Read the slide, tell by its content whether it is new, and open or make its run.
+
+        Raises:
+            TilingError, UnetCoreError, FlowError, OSError, ValidationError: what keeps this slide from being segmented.
+        """
+        shift, slide = self._shift, self.slide
+        if self._is_changing(shift.config.settle):
+            return
+        asked = shift.config.of_slide(
+            slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides
+        )
+        with open_source(slide.place) as source:
+            self._fingerprint = source.fingerprint()
+            if self._is_changing(0) or self._is_known(asked):
+                return
+            self._locks.enter_context(lock_run(asked.out))
+            run = prepare_with(shift.model, source, asked, shift.pool.size, shift.tune, shift.available_bytes)
+        self._expect_budget(run)
+        self.todo = remaining(run)
+        self._left = len(self.todo)
+        self._run = run
+
+    def note(self, ended: Ended) -> bool:
+        """Write down what became of a tile; True when it was the last."""
+        if not self._began:
+            # Workers load the model before their first tile: that is no part of the slide's time.
+            on_first = sum(ended.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+            self._began = time.monotonic() - on_first
+        self._ended = time.monotonic()
+        self._mask = self._mask or self.run.open_mask()
+        write_down(self.run, self._mask, ended.result, ended.attempts)
+        self._left -= 1
+        return self._left == 0
+
+    def close(self) -> None:
+        """Stitch, draw, give the staged tiles' space back, and look whether the image still is what was read."""
+        listener.set(None)  # the terminal shows the archive, not one slide's stages
+        run, config = self.run, self._shift.config
+        if self._began:
+            facts = {"workers": self._shift.pool.size, "stagers": self._shift.pool.stagers, "seconds": self._seconds}
+            run.ledger.announce("inferred", facts)
+        run.ledger.flush()
+        stitch.fn(run)
+        export.fn(run)
+        if not config.keep_staged:
+            run.remove_staged()
+        state = run.ledger.fold()
+        if look_at(self.slide.place) != self.slide.stamp:
+            self._end(SlideState.CHANGING, "it changed while it was segmented; the next night segments it again")
+        elif state.failed:
+            named = list(state.failed.items())[0]
+            reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
+            self._end(SlideState.FAILED, reason, len(state.failed))
+        else:
+            self._end(SlideState.DONE)
+            if config.keep_earlier is not None:
+                self._shift.archive.forget_earlier(self._folder, config.keep_earlier)
+
+    def fail(self, error: BaseException) -> None:
+        """Write down why the slide can't be segmented."""
+        self._end(SlideState.FAILED, reason_of(error), lasting=is_lasting(error))
+
+    def leave(self) -> None:
+        """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it."""
+        if self._run is not None:
+            self._run.ledger.flush()
+            if self.record is None:
+                self._end(SlideState.BEGUN, "the night was over")
+        self._locks.close()
+
+    @property
+    def _seconds(self) -> float:
+        return round(self._ended - self._began, 3) if self._began else 0.0
+
+    def _is_changing(self, settle_seconds: float) -> bool:
+        """Look again: a file that is being written is left alone."""
+        now = look_at(self.slide.place)
+        if now is not None and now == self.slide.stamp and now.is_settled(settle_seconds):
+            return False
+        gone = "it is no longer there" if now is None else "it is still being written"
+        self._end(SlideState.CHANGING, f"{gone}; the next night looks again")
+        return True
+
+    def _is_known(self, asked: SegmentConfig) -> bool:
+        """Whether that content has its mask already, this slide's own or that of another name.
+
+        A run of another content, or of other overrides, makes room.
+        """
+        assert self._fingerprint is not None
+        archive = self._shift.archive
+        twin = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
+        if twin is not None and archive.is_there(twin):
+            own = twin.slide == self.slide.name
+            self._end(SlideState.DONE if own else SlideState.SAME, None if own else twin.slide, twin=twin)
+            return True
+        if (asked.out / "run.json").is_file():
+            card = Run.open(asked.out).card
+            if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
+                with lock_run(asked.out):
+                    archive.set_aside(self._folder, dt.datetime.now(dt.UTC), card.image.fingerprint)
+        return False
+
+    def _expect_budget(self, run: Run) -> None:
+        config = self._shift.config
+        takes, budget = tile_bytes(run), config.staging_budget
+        if config.staging and budget is not None and takes > budget:
+            raise PlanError(
+                f"one staged tile takes {takes / 1e6:.0f} MB, more than the staging budget of {budget / 1e6:.0f} MB: "
+                f"nothing could be staged; use a smaller --core, or --no-staging"
+            )
+
+    def _end(
+        self,
+        state: SlideState,
+        reason: str | None = None,
+        failed_tiles: int = 0,
+        *,
+        lasting: bool = False,
+        twin: SlideRecord | None = None,
+    ) -> None:
+        """Write down what became of the slide, once."""
+        with self._ending:
+            if self.record is not None:
+                return
+            stamp, run = self.slide.stamp, self._run
+            record = SlideRecord(
+                slide=self.slide.name,
+                state=state,
+                folder=twin.folder if twin else self._folder,
+                size_bytes=stamp.size_bytes if stamp else 0,
+                version=stamp.version if stamp else "",
+                fingerprint=self._fingerprint,
+                asked=dict(self.slide.overrides),
+                reason=reason,
+                lasting=lasting,
+                tiles=run.plan.count if run else twin.tiles if twin else 0,
+                failed_tiles=failed_tiles,
+                pixels=run.plan.image.area if run else twin.pixels if twin else 0,
+                seconds=self._seconds,
+                mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
+                night=self._shift.night,
+            )
+            self.record = record
+        self._shift.archive.ledger.append(record)
+
+
+def tile_bytes(run: Run) -> int:
+    """What a staged tile takes, at most."""
+    height, width = run.plan.read_shape
+    image = run.card.image
+    return height * width * len(image.bands) * np.dtype(image.dtype).itemsize
+
+
+def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:
+    """Whether a run is of what a manifest asks for by now; what it leaves open is as the run has it."""
+    return (
+        card.image.level == asked.level
+        and asked.core in {None, card.geometry.core_px}
+        and asked.precision in {"auto", card.precision}
+        and card.foreground == asked.foreground
+    )
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether the same file would fail in the same way again, unlike a disk or a network that failed it."""
+    if isinstance(error.__cause__, OSError):
+        return False
+    kinds = (SourceError, PlanError, FootprintError, ValidationError)
+    return isinstance(error, kinds) or type(error) is FlowError
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, ValidationError):
+        return f"the manifest asks for {problem_in(error)}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
