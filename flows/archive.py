@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 from prefect import flow, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.archive_config import ArchiveConfig
@@ -25,12 +25,12 @@ from flows.night_page import publish
 from flows.plain import markdown, plain
 from flows.pool import Pool
 from flows.prepare import Model
-from flows.progress import Every, Progress, enter, tell
-from flows.segment import ARTIFACT_SECONDS, PROGRESS_SECONDS, open_pool
+from flows.progress import enter
+from flows.segment import open_pool
 from flows.slide_work import Shift
 from flows.stopping import Stop, stop_on_signals
+from flows.watch import NightWatch
 from tiling.archive import Archive, ArchiveCard
-from tiling.slide_record import SlideState
 from tiling.storage import lock_run
 from unet_core.predictor import MATHS_VERSION
 
@@ -93,7 +93,7 @@ def look_around(config: ArchiveConfig, archive: Archive) -> Found:
 def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
     """Carry the slides through the pool, and fold their records into the night's."""
     started, pace = time.monotonic(), Pace(found.todo)
-    watch = _Watch(shift.archive, pace)
+    watch = NightWatch(shift.archive, pace)
     for work, ended in Conveyor(shift, begin_step).carry(found.todo, stop):
         pace.add(ended, work.slide, len(work.todo))
         watch.look()
@@ -147,33 +147,3 @@ def close_slide(slide: str, work: Callable[[], None]) -> None:
 
 
 _STEPS = {"plan": plan_slide, "stage": stage_slide, "close": close_slide}
-
-
-class _Watch:
-    """Tells how far the night is, on the terminal and in Prefect."""
-
-    def __init__(self, archive: Archive, pace: Pace) -> None:
-        self._archive, self._pace = archive, pace
-        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(
-            progress=0.0, key="slides", description=markdown(archive.path)
-        )
-
-    def look(self) -> None:
-        if self._to_terminal.due():
-            tell(self._now())
-        if self._to_prefect.due():
-            self._update_artifact()
-
-    def end(self) -> None:
-        tell(self._now())
-        self._update_artifact()
-
-    def _now(self) -> Progress:
-        counts = self._archive.ledger.appended
-        return self._pace.now(counts.total(), counts[SlideState.FAILED])
-
-    def _update_artifact(self) -> None:
-        now = self._now()
-        share = 100.0 * now.done / now.total if now.total else 100.0
-        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._archive.path)}: {now}")

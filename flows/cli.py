@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -18,7 +16,9 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.commands.archive import archive_command, rerun_archive
+from flows.commands.serve import serve_command
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
+from flows.environment import quiet_environment
 from flows.errors import FlowError, StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
@@ -156,7 +156,6 @@ def rerun(
         if archive is not None:
             if not failed or damaged or tiles:
                 raise FlowError("--archive reruns what failed in all its runs; give --failed, and --tile with one run")
-            _quiet_environment()
             rerun_archive(archive, workers=workers, ray_address=ray_address)
             return
         assert run is not None
@@ -180,7 +179,7 @@ def verify(
         config = VerifyConfig(
             run=place_of(run), tiles=tiles, seams=seams, seed=seed, workers=workers, ray_address=ray_address
         )
-        _quiet_environment()
+        quiet_environment()
         from flows.terminal import print_verdict, run_with_progress
 
         verdict = run_with_progress(out, "verify", config)
@@ -267,11 +266,11 @@ def _add(name: str, command: Callable[..., None]) -> None:
     @wraps(command)
     def told(*args: Any, **options: Any) -> None:
         with _told_in_one_line():
-            _quiet_environment()
             command(*args, **options)
 
 
 _add("archive", archive_command)
+_add("serve", serve_command)
 
 
 def main() -> None:
@@ -281,7 +280,7 @@ def main() -> None:
 
 def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
-    _quiet_environment()
+    quiet_environment()
     from flows.terminal import print_outcome, run_with_progress
 
     outcome = run_with_progress(out, name, config)
@@ -306,18 +305,6 @@ def _told_in_one_line() -> Generator[None]:
     except KeyboardInterrupt:
         err.print("stopped; the same command again goes on where it was")
         sys.exit(EXIT_SIGNALLED + signal.SIGINT)
-
-
-def _quiet_environment() -> None:
-    """Settings that Prefect and Ray read at import; what the user set wins."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # A busy machine starts the embedded server slowly; giving up on it would lose a night.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
 def _parse_tile(text: str) -> tuple[int, int]:

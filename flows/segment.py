@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from prefect import flow, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.archive_config import ArchiveConfig
@@ -21,9 +20,10 @@ from flows.ending import finished, stopped
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
-from flows.progress import Every, Progress, enter, tell
+from flows.progress import enter
 from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
+from flows.watch import RunWatch
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
@@ -36,8 +36,6 @@ from tiling.storage import Place, lock_run
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
 
-PROGRESS_SECONDS = 0.25
-ARTIFACT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     """Label tiles and write what became of each into the ledger."""
     if not todo:
         return
-    watch = _Watch(run, len(todo))
+    watch = RunWatch(run, len(todo))
     mask = run.open_mask()
     try:
         with stop_on_signals() as stop:
@@ -279,54 +277,3 @@ def _record(result: TileResult, attempts: int) -> TileRecord:
         pixels=result.pixels,
         time=time.time(),
     )
-
-
-class _Watch:
-    """Counts an inference stage's tiles and tells how far it is, on the terminal and in Prefect."""
-
-    def __init__(self, run: Run, todo: int) -> None:
-        self._path = run.path
-        self._total = run.plan.count
-        self._done_before = run.plan.count - todo
-        self._done = self._failed = self._pixels = 0
-        self._started: float | None = None
-        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=markdown(run.path))
-
-    def add(self, result: TileResult) -> None:
-        if self._started is None:
-            # Workers load the model before their first tile: that is no part of the rate.
-            on_first = sum(result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
-            self._started = time.monotonic() - on_first
-        self._done += 1
-        self._failed += result.digest is None
-        self._pixels += result.pixels
-        if self._to_terminal.due():
-            tell(self._now())
-        if self._to_prefect.due():
-            self._update_artifact()
-
-    def end(self) -> None:
-        tell(self._now())
-        self._update_artifact()
-
-    @property
-    def seconds(self) -> float:
-        """Since the first tile began."""
-        return round(time.monotonic() - self._started, 3) if self._started is not None else 0.0
-
-    def _now(self) -> Progress:
-        return Progress(
-            stage="infer",
-            done=self._done_before + self._done,
-            total=self._total,
-            failed=self._failed,
-            pixels=self._pixels,
-            seconds=self.seconds,
-            done_here=self._done,
-        )
-
-    def _update_artifact(self) -> None:
-        now = self._now()
-        share = 100.0 * now.done / now.total
-        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._path)}: {now}")

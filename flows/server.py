@@ -26,9 +26,15 @@ PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedServer:
-    """A Prefect server on localhost that ends with this process, whatever ends it."""
+    """A Prefect server on localhost that ends with this process, whatever ends it.
 
-    def __init__(self) -> None:
+    Args:
+        port: where a whole server listens, with its pages and its schedules; None for one that only keeps the states
+            of one command's flows, at a free port.
+    """
+
+    def __init__(self, port: int | None = None) -> None:
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
 
@@ -42,14 +48,16 @@ class EmbeddedServer:
 
     def begin(self) -> EmbeddedServer:
         """Start, and name the server to Prefect, which must not have been imported yet."""
-        port = _free_port()
+        port = self._port or _free_port()
         self._url = f"http://127.0.0.1:{port}/api"
         spec = find_spec("prefect")
         assert spec is not None
         assert spec.origin is not None
         command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(spec.origin).parent.parent)]
         command += ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
-        environment = {**os.environ, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        environment = {**os.environ, "PREFECT__SERVER_FINAL": "1"}
+        if self._port is None:
+            environment["PREFECT__SERVER_EPHEMERAL"] = "1"
         self._process = subprocess.Popen(
             [*command, "--log-level", "critical", "--lifespan", "on"],
             env=environment,

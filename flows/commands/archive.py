@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.archive_config import ArchiveConfig
+from flows.environment import quiet_environment
 from flows.importing import TrustOption, WeightsOption
 from flows.plain import PlainConsole
 from flows.progress import format_seconds
@@ -84,6 +86,7 @@ def archive_command(
     given = {name: value for name, value in locals().items() if name not in {"out_folder", "dry_run", "first"}}
     config = ArchiveConfig.model_validate({**given, "out": out_folder, "first": tuple(first or ())})
     if dry_run:
+        quiet_environment()
         from flows.archive import dry_run as foresee
 
         print_forecast(foresee(config), config)
@@ -93,6 +96,16 @@ def archive_command(
 
 def rerun_archive(out_folder: str, **changed: Any) -> None:
     """Try an archive's failed slides again, as its last night was asked for."""
+    again = {"until": None, "budget": None, "failed_only": True}
+    hold(last_asked(out_folder, again | {name: value for name, value in changed.items() if value is not None}))
+
+
+def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
+    """What an archive's last night was asked for, with some of it changed.
+
+    Raises:
+        RunError: no archive there, or it has seen no night.
+    """
     from tiling.archive import Archive
     from tiling.errors import RunError
     from tiling.storage import place_of
@@ -100,13 +113,13 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
     archive = Archive.open(place_of(out_folder))
     nights = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
     if not nights:
-        raise RunError(f"{out_folder} has seen no night yet: it has no failed slides; run overtile archive first")
-    asked = {**nights[-1], "until": None, "budget": None, "failed_only": True, "out": out_folder}
-    hold(ArchiveConfig.model_validate(asked | {name: value for name, value in changed.items() if value is not None}))
+        raise RunError(f"{out_folder} has seen no night yet: nothing says where its slides are; run overtile archive")
+    return ArchiveConfig.model_validate({**nights[-1], "failed_only": False, **changed, "out": out_folder})
 
 
 def hold(config: ArchiveConfig) -> None:
     """Run the flow with live progress and tell how it ended."""
+    quiet_environment()
     from flows.terminal import run_with_progress
 
     night: Night = run_with_progress(PlainConsole(), "segment_archive", config)

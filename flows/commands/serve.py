@@ -1,0 +1,49 @@
+"""`overtile serve`: an archive's nights on one machine, by Prefect's clock, with its pages to look at and press."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from flows.commands.archive import last_asked
+from flows.environment import quiet_environment
+from flows.plain import PlainConsole
+from flows.server import EmbeddedServer
+
+UI_PORT = 4200
+
+ArchiveArgument = Annotated[str, typer.Argument(metavar="OUT", help="The folder of an archive that has seen a night.")]
+CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
+ZoneOption = Annotated[str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
+BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
+
+
+def serve_command(
+    out_folder: ArchiveArgument,
+    cron: CronOption = "0 1 * * *",
+    timezone: ZoneOption = None,
+    until: UntilOption = None,
+    budget: BudgetOption = None,
+    port: PortOption = UI_PORT,
+) -> None:
+    """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
+    changed = {name: value for name, value in {"until": until, "budget": budget}.items() if value is not None}
+    config = last_asked(out_folder, changed)
+    quiet_environment("INFO")
+    out = PlainConsole()
+    with ExitStack() as stack:
+        if EmbeddedServer.is_wanted():
+            server = EmbeddedServer(port).begin()
+            out.print("starting Prefect's server ...")
+            stack.enter_context(server)
+        from flows.deployments import deployments_of
+        from prefect import serve
+
+        out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
+        out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
+        serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)

@@ -1,0 +1,31 @@
+"""The flows as Prefect's deployments: what its clock starts, and what its pages have a button and a form for."""
+
+from __future__ import annotations
+
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from flows.archive import segment_archive
+from flows.archive_config import ArchiveConfig
+from flows.segment import rerun, segment
+
+ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+"""A night that is due while the last one goes on is left out: two would want the same devices."""
+
+
+def deployments_of(config: ArchiveConfig, cron: str, timezone: str | None) -> list[RunnerDeployment]:
+    """The archive's nights by the clock; one image, and single tiles, by hand."""
+    name = config.out.name or "archive"
+    return [
+        segment_archive.to_deployment(
+            name,
+            schedule=Cron(cron, timezone=timezone),
+            parameters={"config": config.model_dump(mode="json")},
+            concurrency_limit=ONE_NIGHT,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        ),
+        segment.to_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH),
+        rerun.to_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH),
+    ]

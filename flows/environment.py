@@ -1,0 +1,18 @@
+"""Settings that Prefect and Ray read at import."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+
+def quiet_environment(prefect_level: str = "CRITICAL") -> None:
+    """One command's terminal shows what it says itself, and nothing is sent anywhere; what the user set wins."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", prefect_level)
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # A busy machine starts the embedded server slowly; giving up on it would lose a night.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
