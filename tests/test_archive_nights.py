@@ -1,0 +1,204 @@
+"""Nights over an archive as a person holds them: mixed slides, a second night, a kill in the middle, an end by the clock."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import Cli, mask_files
+from tiny import save_tiny, write_noise
+
+from tiling.archive import Archive
+from tiling.run import Run
+from tiling.slide_record import SlideRecord, SlideState
+
+QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def records(archive: Path) -> dict[str, SlideRecord]:
+    return {record.slide: record for record in Archive.open(archive).ledger}
+
+
+def latest(archive: Path) -> dict[str, object]:
+    pages = sorted(archive.glob("nights/2*.json"))
+    return json.loads(pages[-1].read_text())
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[None]:
+    """Somebody copies a slide into the archive all the while."""
+    over = threading.Event()
+
+    def grow() -> None:
+        with path.open("ab", buffering=0) as file:
+            while not over.wait(0.05):
+                file.write(bytes(100))
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def first_night(cli: Cli, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """An archive with all that goes wrong in one, and what its first night said."""
+    folder = tmp_path_factory.mktemp("archive")
+    source, out = folder / "in", folder / "out"
+    (source / "sub").mkdir(parents=True)
+    for number in range(4):
+        write_noise(source / f"sub/{number}.tif", 150 + 64 * number, 200, seed=number)
+    write_noise(source / "name\x1b[31m.tif", 100, 100, seed=9)
+    whole = (source / "sub/0.tif").read_bytes()
+    (source / "corrupt.tif").write_bytes(whole[: len(whole) // 3])
+    (source / "outside.svs").symlink_to(model / "model.json")
+    (source / "growing.tif").write_bytes(whole)
+    with growing(source / "growing.tif"):
+        ended = cli.run("archive", source, "--out", out, "--model", model, *QUICK)
+    assert ended.code == 3, ended.err
+    return source, out, ended.out
+
+
+def test_one_bad_slide_never_stops_the_others(first_night: tuple[Path, Path, str]) -> None:
+    source, out, told = first_night
+    known = records(out)
+    good = [f"sub/{number}.tif" for number in range(4)]
+    assert all(known[name].state is SlideState.DONE for name in (*good, "name\x1b[31m.tif"))
+    for name in good:
+        run = Run.open(out / "slides" / name)
+        assert run.card.image.path == str(source / name)
+        labels = run.open_mask().levels[0][:]
+        assert set(np.unique(np.asarray(labels))) == {0, 1, 2}
+        assert (out / "slides" / name / "overlay.png").is_file()
+        assert not (out / "slides" / name / "staged.zarr").exists()
+    assert known["corrupt.tif"].state is SlideState.FAILED
+    assert known["growing.tif"].state is SlideState.CHANGING
+    assert "corrupt.tif: " in told
+    assert "outside.svs: a symbolic link to a file outside the archive" in told
+    assert "growing.tif: it is still being written" in told
+    assert "name\\x1b[31m.tif" in (out / "nights/latest.html").read_text()
+    assert "\x1b" not in told + (out / "nights/latest.html").read_text() + (out / "slides.csv").read_text()
+    assert (out / "slides" / "name%1B[31m.tif" / "run.json").is_file()
+    assert f"overtile rerun --archive {out} --failed" in told
+
+
+def test_a_table_and_a_page_tell_of_the_night(first_night: tuple[Path, Path, str]) -> None:
+    _, out, _ = first_night
+    (table,) = out.glob("nights/2*.csv")
+    rows = {row["slide"]: row for row in csv.DictReader(table.open())}
+    assert rows["sub/3.tif"]["state"] == "done"
+    assert float(rows["sub/3.tif"]["megapixels"]) == pytest.approx(342 * 200 / 1e6, abs=1e-3)
+    assert rows["outside.svs"]["state"] == "refused"
+    facts = latest(out)
+    assert facts["complete"] is False
+    assert facts["pixels"] == sum(record.pixels for record in records(out).values() if record.state == "done")
+
+
+def test_the_second_night_does_only_what_is_new(cli: Cli, model: Path, first_night: tuple[Path, Path, str]) -> None:
+    source, out, _ = first_night
+    before = {name: mask_files(out / "slides" / name) for name in ("sub/0.tif", "sub/2.tif")}
+    times = {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*") if path.is_file()}
+    os.utime(source / "sub/2.tif")  # touched: another time, the same content
+    write_noise(source / "sub/3.tif", 342, 200, seed=33)  # another content under the same name
+    write_noise(source / "growing.tif", 150, 200, seed=40)  # whole by now
+    write_noise(source / "new.tif", 90, 90, seed=41)
+    (source / "twin.tif").write_bytes((source / "sub/1.tif").read_bytes())  # a known content under another name
+    known = records(out)
+    ended = cli.run("archive", source, "--out", out, "--model", model, *QUICK)
+    assert ended.code == 3, "the corrupt one and the link still stand failed"
+    night = str(latest(out)["name"])
+    tonight = {name: record for name, record in records(out).items() if record.night == night}
+    assert {name: record.state.value for name, record in tonight.items()} == {
+        "sub/2.tif": "done",
+        "sub/3.tif": "done",
+        "growing.tif": "done",
+        "new.tif": "done",
+        "twin.tif": "same",
+    }
+    assert tonight["twin.tif"].folder == "slides/sub/1.tif"
+    assert "unchanged" in ended.out
+    assert "corrupt.tif" in ended.out
+    assert {name: mask_files(out / "slides" / name) for name in before} == before
+    untouched = [path for path in times if path.exists() and "sub/3.tif" not in str(path)]
+    assert all(path.stat().st_mtime_ns == times[path] for path in untouched if path.name != "driver.lock")
+    (aside,) = (out / "earlier/sub/3.tif").iterdir()
+    assert Run.open(aside).card.image.fingerprint == known["sub/3.tif"].fingerprint
+    assert Run.open(out / "slides/sub/3.tif").card.image.fingerprint != known["sub/3.tif"].fingerprint
+
+
+def test_failed_slides_are_tried_again_when_asked(cli: Cli, first_night: tuple[Path, Path, str]) -> None:
+    _, out, _ = first_night
+    ended = cli.run("rerun", "--archive", out, "--failed")
+    assert ended.code == 3
+    assert [name for name, record in records(out).items() if record.night == latest(out)["name"]] == ["corrupt.tif"]
+
+
+def test_a_night_that_is_killed_goes_on_where_it_was(cli: Cli, model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(5):
+        write_noise(source / f"{number}.tif", 640, 640, seed=number)
+    command = ("archive", source, "--model", model, *QUICK, "--out")
+    driver = cli.start(*command, out)
+    wait_for_lines(out, 140)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(60)
+    before = tiles_of(out)
+    assert 100 < len(before) < 500
+    resumed = cli.run(*command, out)
+    assert resumed.code == 0, resumed.err
+    tiles = tiles_of(out)
+    assert len(tiles) == len(set(tiles)) == 500, "every tile of every slide is in a ledger once"
+    assert {record.state for record in records(out).values()} == {SlideState.DONE}
+
+
+def tiles_of(out: Path) -> list[tuple[str, int]]:
+    runs = [Run.open(path.parent) for path in out.glob("slides/*/run.json")]
+    return [(run.path.name, record.tile) for run in runs for record in run.ledger.records()]
+
+
+def wait_for_lines(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if sum(len(file.read_text().splitlines()) for file in out.glob("slides/*/ledger/*.jsonl")) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{out} never came to {count} tiles")
+
+
+def test_a_night_ends_by_its_budget_and_the_next_goes_on(cli: Cli, model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(3):
+        write_noise(source / f"{number}.tif", 200, 200, seed=number)
+    command = ("archive", source, "--out", out, "--model", model, *QUICK)
+    foreseen = cli.run(*command, "--dry-run")
+    assert foreseen.code == 0, foreseen.err
+    assert "to do: 3 slides, 0 MPix" in foreseen.out
+    assert not out.exists()
+    ended = cli.run(*command, "--budget", "1s", "--first", "2.*")
+    assert ended.code == 0, ended.err
+    assert "3 waiting" in ended.out
+    assert "ended by the time" in ended.out
+    again = cli.run(*command, "--first", "2.*")
+    assert again.code == 0, again.err
+    assert "3 done" in again.out
+    first = {name: Run.open(out / "slides" / name).ledger.fold().first_time or 0 for name in records(out)}
+    assert min(first, key=lambda name: first[name]) == "2.tif"

@@ -1,0 +1,195 @@
+"""Several slides through one pool of real workers, some of which are killed: who comes when, and who fails alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from cli import mask_files
+from faulty_actors import FAULTS, FaultyActor, plan_fault
+from oracle import segment_here
+from tiny import save_tiny, write_noise
+
+from flows.archive_config import ArchiveConfig
+from flows.archive_model import archive_model
+from flows.conveyor import Conveyor
+from flows.dispatch import Ended
+from flows.pool import Pool
+from flows.slide_work import Shift, SlideWork
+from flows.stopping import Stop
+from tiling.archive import Archive, ArchiveCard
+from tiling.errors import DiskError
+from tiling.run import Run
+from tiling.slide_record import SlideRecord, SlideState
+from tiling.slides import find_slides
+
+Hook = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FAULTS, str(folder))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield folder
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pool(faults: Path) -> Iterator[Pool]:
+    """One pool for all tests of this file, as one pool lives through a night."""
+    with Pool(2, actor=FaultyActor) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Four slides of 3 x 3 tiles."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        write_noise(folder / f"{number}.tif", 192, 192, seed=number)
+    return folder
+
+
+def shift_of(source: Path, model: Path, pool: Pool, **asked: object) -> Shift:
+    given: dict[str, object] = {"source": str(source), "out": source.parent / "out", "model": str(model), "core": 64}
+    config = ArchiveConfig.model_validate({**given, "foreground": "none", "settle": 0, **asked})
+    card = ArchiveCard(created="", model="tiny", model_digest="", maths_version=1, asked={})
+    loaded, bundle = archive_model(config)
+    return Shift(Archive.create_or_resume(config.out, card), config, loaded, bundle, pool, 2**40, "night")
+
+
+def carry(
+    shift: Shift, stop: Stop | None = None, after: Hook = lambda step, slide: None
+) -> tuple[list[tuple[str, int]], dict[str, SlideRecord]]:
+    """All slides; the tiles in order of their ends, and the records."""
+    slides = sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+    tiles: list[tuple[str, int]] = []
+    with ThreadPoolExecutor(8) as threads:
+
+        def begin(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:
+            def both() -> None:
+                work()
+                after(step, slide)
+
+            return threads.submit(both)
+
+        for work, ended in Conveyor(shift, begin).carry(slides, stop or Stop()):
+            tiles.append(told(work, ended))
+    return tiles, {record.slide: record for record in shift.archive.ledger}
+
+
+def told(work: SlideWork, ended: Ended) -> tuple[str, int]:
+    return work.slide.name, ended.result.tile
+
+
+@pytest.mark.parametrize("staging", [True, False])
+def test_tiles_of_several_slides_share_the_pool_oldest_first(
+    source: Path, model: Path, pool: Pool, tmp_path: Path, staging: bool
+) -> None:
+    tiles, known = carry(shift_of(source, model, pool, staging=staging))
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+    assert sorted(tiles) == [(f"{slide}.tif", tile) for slide in range(4) for tile in range(9)]
+    behind = [int(name[0]) * 9 + tile - place for place, (name, tile) in enumerate(tiles)]
+    assert max(map(abs, behind)) <= 6, "no more out of order than tiles are in flight"
+    for number in range(4):
+        alone = segment_here(source / f"{number}.tif", tmp_path / f"alone{number}", 64, model=str(model))
+        alone.open_mask().build_pyramid()
+        assert mask_files(source.parent / f"out/slides/{number}.tif") == mask_files(tmp_path / f"alone{number}")
+    assert pool.busy.seconds > 0
+    assert 0 < pool.busy.share(2) <= 1
+
+
+def test_a_killed_worker_costs_no_slide(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    plan_fault(faults, "before", 4, times=1)
+    _, known = carry(shift_of(source, model, pool))
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+    attempts = [record.attempts for run in runs(source) for record in run.ledger.records()]
+    assert sum(each - 1 for each in attempts) in {1, 2}
+
+
+def runs(source: Path) -> list[Run]:
+    return [Run.open(path.parent) for path in sorted((source.parent / "out").glob("slides/*/run.json"))]
+
+
+def test_a_tile_that_kills_fails_its_slide_alone(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    write_noise(source / "1.tif", 192, 256, seed=1)  # the only one with a twelfth tile
+    plan_fault(faults, "before", 11, times=3)
+    _, known = carry(shift_of(source, model, pool))
+    failed = known.pop("1.tif")
+    assert (failed.state, failed.failed_tiles) == (SlideState.FAILED, 1)
+    assert "its worker died 3 times" in (failed.reason or "")
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+
+
+def test_a_run_that_workers_can_not_open_fails_alone(source: Path, model: Path, pool: Pool) -> None:
+    def vandalise(step: str, slide: str) -> None:
+        if (step, slide) == ("plan", "2.tif"):
+            shutil.rmtree(source.parent / "out/slides/2.tif/mask.ome.zarr")
+
+    _, known = carry(shift_of(source, model, pool), after=vandalise)
+    failed = known.pop("2.tif")
+    assert failed.state is SlideState.FAILED
+    assert "mask" in (failed.reason or "")
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+
+
+def test_a_full_disk_ends_the_night_and_the_next_goes_on(source: Path, model: Path, pool: Pool) -> None:
+    shift = shift_of(source, model, pool)
+    plan = SlideWork.plan
+
+    def full(work: SlideWork) -> None:
+        if work.slide.name == "2.tif":
+            raise DiskError("the disk is full: make space")
+        plan(work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlideWork, "plan", full)
+        with pytest.raises(DiskError, match="the disk is full"):
+            carry(shift)
+    assert "2.tif" not in {record.slide for record in shift.archive.ledger}
+    _, known = carry(shift_of(source, model, pool))
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+
+
+def test_the_clock_ends_a_night_between_two_tiles(source: Path, model: Path, pool: Pool) -> None:
+    stop = Stop()
+
+    def end_now(step: str, slide: str) -> None:
+        if (step, slide) == ("stage", "1.tif"):
+            stop.ends_at = time.monotonic()
+
+    tiles, known = carry(shift_of(source, model, pool), stop, end_now)
+    assert 9 < len(tiles) < 36
+    assert {record.state for record in known.values()} <= {SlideState.DONE, SlideState.BEGUN}
+    rest, known = carry(shift_of(source, model, pool))
+    assert len(tiles) + len(rest) == len({*tiles, *rest}) == 36, "no tile was lost, and none computed twice"
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+
+
+def test_staging_keeps_to_its_budget(source: Path, model: Path, pool: Pool) -> None:
+    tile_bytes = (64 + 2 * 16) ** 2 * 3  # as large as a read can be with this network
+    seen: list[int] = []
+
+    def look(step: str, slide: str) -> None:
+        chunks = (source.parent / "out").glob("slides/*/staged.zarr/c/*/0/0/0")
+        seen.append(sum(1 for _ in chunks))
+
+    _, known = carry(shift_of(source, model, pool, staging_budget=4 * tile_bytes), after=look)
+    assert {record.state for record in known.values()} == {SlideState.DONE}
+    _, known = carry(shift_of(source, model, pool, staging_budget=100, out=source.parent / "other"))
+    assert all("staging budget" in (record.reason or "") for record in known.values())

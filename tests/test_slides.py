@@ -1,0 +1,211 @@
+"""Which files of an archive are slides, and that no name climbs out of it or takes another's place."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from object_store import place, s3_server
+
+from tiling.archive import Archive, ArchiveCard, folder_name
+from tiling.errors import RunError, SourceError
+from tiling.objects import ObjectPath
+from tiling.slide_record import SEGMENTS_KEPT, SlideLedger, SlideRecord, SlideState
+from tiling.slides import Slide, find_slides, glob_pattern, look_at
+from tiling.storage import Place, move_tree, size_of_tree
+
+ANY_NAME = st.text(st.sampled_from([*string.ascii_letters, *"./% :\\\n\x1b\u202eé", "\udcff"]), min_size=1, max_size=30)
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    return root
+
+
+def found(source: object, leave_out: Place = Path("nowhere")) -> dict[str, Slide]:
+    slides = list(find_slides(str(source), leave_out))
+    assert len({slide.name for slide in slides}) == len(slides)
+    return {slide.name: slide for slide in slides}
+
+
+def test_a_folder_gives_its_images_and_no_results(tmp_path: Path) -> None:
+    root = make(
+        tmp_path / "in", "b/1.svs", "a.TIFF", "notes.txt", ".hidden.svs", ".cache/2.svs", "old/run.json",
+        "old/overlay.png", "image.zarr/0.png", "out/archive.json", "out/slides/a.TIFF/overlay.png", "svs",
+    )  # fmt: skip
+    assert list(found(root, root / "out")) == ["a.TIFF", "b/1.svs"]
+
+
+def test_links_lead_nowhere_out_of_the_archive(tmp_path: Path) -> None:
+    root = make(tmp_path / "in", "real/1.svs")
+    make(tmp_path / "elsewhere", "secret.svs")
+    (root / "inside.svs").symlink_to("real/1.svs")
+    (root / "outside.svs").symlink_to(tmp_path / "elsewhere/secret.svs")
+    (root / "folder").symlink_to(tmp_path / "elsewhere")
+    (root / "circle").symlink_to(root)
+    (root / "broken.svs").symlink_to("absent.svs")
+    slides = {slide.name: slide for slide in find_slides(str(root), tmp_path / "out")}
+    opened = {name for name, slide in slides.items() if slide.refused is None}
+    assert opened == {"real/1.svs", "inside.svs"}
+    assert "outside the archive" in (slides["outside.svs"].refused or "")
+    assert "leads nowhere" in (slides["broken.svs"].refused or "")
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*.svs", {"a.svs"}),
+        ("**/*.svs", {"a.svs", "x/b.svs", "x/y/c.svs"}),
+        ("x/*", {"x/b.svs"}),
+        ("x/**", {"x/b.svs", "x/y/c.svs"}),
+        ("[!b].svs", {"a.svs"}),
+        ("x/[ab].svs", {"b.svs"}),
+    ],
+)
+def test_a_glob_keeps_to_its_parts(tmp_path: Path, glob: str, expected: set[str]) -> None:
+    make(tmp_path, "a.svs", "x/b.svs", "x/y/c.svs", "x/d.txt" if "*.svs" in glob else "d.txt")
+    names = set(found(f"{tmp_path}/{glob}"))
+    assert {name.rpartition("/")[2] for name in names} == {name.rpartition("/")[2] for name in expected}
+
+
+def test_an_unfinished_pattern_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no pattern"):
+        glob_pattern("[z-a]")
+    with pytest.raises(SourceError, match="an archive is a folder"):
+        list(find_slides(str(tmp_path / "absent"), tmp_path))
+
+
+@given(ANY_NAME, ANY_NAME)
+def test_two_names_are_never_one_folder_and_none_climbs(one: str, other: str) -> None:
+    first, second = folder_name(one), folder_name(other)
+    assert (first == second) == (one == other)
+    for folder in (first, second):
+        assert folder.isprintable()
+        parts = folder.split("/")
+        assert parts[0] == "slides"
+        assert all(part.strip(". ") and len(part.encode()) <= 255 for part in parts)
+        assert os.path.normpath(folder) == folder
+
+
+def test_upper_and_lower_case_and_nested_names_get_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["A.svs", "a.svs", "a.svs/b.svs", "x/y.svs", "x", "é" * 200, "é" * 201]
+    ledger = new_archive(tmp_path)
+    folders = {name: ledger.folder_of(name) for name in names}
+    assert {name: ledger.folder_of(name) for name in names} == folders
+    lower = [folder.casefold() for folder in folders.values()]
+    assert len(set(lower)) == len(names)
+    assert not any(other.startswith(f"{one}/") for one in lower for other in lower)
+
+
+def new_archive(path: Path, **changed: object) -> Archive:
+    card = ArchiveCard(created="now", model="m", model_digest="d", maths_version=1, asked={"core": 128})
+    return Archive.create_or_resume(path, card.model_copy(update=changed))
+
+
+def test_an_archive_of_another_model_is_refused_with_the_differences(tmp_path: Path) -> None:
+    new_archive(tmp_path)
+    new_archive(tmp_path, created="later")
+    with pytest.raises(RunError, match="core: 128 here, 64 asked for"):
+        new_archive(tmp_path, asked={"core": 64})
+    with pytest.raises(RunError, match="model digest: d here, e asked for"):
+        new_archive(tmp_path, model_digest="e")
+
+
+def record(slide: str, state: SlideState = SlideState.DONE, fingerprint: str | None = None, **more: str) -> SlideRecord:
+    return SlideRecord(slide, state, folder_name(slide), fingerprint=fingerprint, asked=more)
+
+
+def test_the_last_record_counts_and_content_is_known_under_any_name(tmp_path: Path) -> None:
+    ledger = SlideLedger(tmp_path)
+    ledger.append(record("a", SlideState.BEGUN, "1"))
+    ledger.append(record("a", SlideState.DONE, "1"))
+    ledger.append(record("b", SlideState.DONE, "2", level="1"))
+    ledger.flush()
+    again = SlideLedger(tmp_path)
+    twin = again.done_with("1", {})
+    assert twin is not None
+    assert (twin.slide, twin.state) == ("a", SlideState.DONE)
+    assert again.done_with("2", {}) is None, "the same content with other wishes is another run"
+    again.append(record("a", SlideState.DONE, "3"))
+    assert again.done_with("1", {}) is None
+
+
+def test_thousands_of_segments_become_one(tmp_path: Path) -> None:
+    ledger = SlideLedger(tmp_path)
+    for number in range(SEGMENTS_KEPT + 1):
+        ledger.append(record(f"{number % 40}", SlideState.DONE, f"{number}"))
+        ledger.flush()
+    ledger.announce("night", {"config": 1})
+    before = sorted(SlideLedger(tmp_path), key=lambda each: each.slide)
+    ledger.compact()
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+    after = SlideLedger(tmp_path)
+    assert sorted(after, key=lambda each: each.slide) == before
+    assert [event["event"] for event in after.events] == ["night"]
+
+
+def test_a_manifest_asks_for_single_slides(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.svs", "sub/b.svs")
+    make(tmp_path / "far", "c.svs", "d.svs")
+    (tmp_path / "in/far.svs").symlink_to(tmp_path / "far/d.svs")
+    manifest = tmp_path / "in" / "list.csv"
+    rows = ["slide,name,level,core", "a.svs,,1,", "sub/b.svs,,,256", f"{tmp_path}/far/c.svs,third,,", "absent.svs,,,"]
+    manifest.write_text("\ufeff" + "\n".join([*rows, "../far/d.svs,,,", "far.svs,,,", "a.svs,,,"]) + "\n")
+    slides = list(find_slides(str(manifest), tmp_path))
+    good = {slide.name: dict(slide.overrides) for slide in slides if slide.refused is None}
+    assert good == {"a.svs": {"level": "1"}, "sub/b.svs": {"core": "256"}, "third": {}, "d.svs": {}}
+    refused = {slide.name: slide.refused or "" for slide in slides if slide.refused is not None}
+    assert "no such file" in refused["absent.svs"]
+    assert "symbolic link" in refused["far.svs"]
+    assert "names it again" in refused["a.svs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("slide,colour\na,b\n", "column 'colour' is not known"), ("image\na\n", "'image' is not known"), ("", "'slide'")],
+)
+def test_a_manifest_that_asks_for_what_there_is_not_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        list(find_slides(str(tmp_path / "list.csv"), tmp_path))
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[ObjectPath]:
+    with s3_server():
+        yield place("archive")
+
+
+def test_a_bucket_is_an_archive_too(bucket: ObjectPath) -> None:
+    for name in ("a.svs", "sub/b.tif", "readme.txt", "out/slides/a.svs/overlay.png", ".trash/c.svs"):
+        (bucket / name).write_bytes(b"12345")
+    slides = found(bucket, bucket / "out")
+    assert set(slides) == {"a.svs", "sub/b.tif"}
+    stamp = slides["a.svs"].stamp
+    assert stamp == look_at(bucket / "a.svs"), "a listing and a look at one object say the same"
+    assert stamp is not None
+    assert stamp.is_settled(3600), "an object appears whole"
+    assert set(found(f"{bucket}/sub/*.tif", bucket / "out")) == {"b.tif"}
+
+
+def test_a_tree_of_objects_moves_whole_or_can_be_moved_again(bucket: ObjectPath) -> None:
+    run = bucket / "runs" / "a"
+    for name in ("run.json", "mask/0", "mask/1"):
+        (run / name).write_bytes(name.encode())
+    assert size_of_tree(run) == len("run.jsonmask/0mask/1")
+    target = bucket / "earlier" / "a"
+    (target / "mask" / "0").write_bytes(b"mask/0")  # as a move that was killed left it
+    move_tree(run, target, last="run.json")
+    assert not run.exists()
+    assert sorted(path.key.removeprefix(f"{target.key}/") for path in target.descendants()) == [
+        "mask/0",
+        "mask/1",
+        "run.json",
+    ]
