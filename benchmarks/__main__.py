@@ -21,7 +21,7 @@ from benchmarks.slide import REAL_SLIDE, tissue
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("contest", "growth", "driver", "startup", "report")
+PARTS = ("contest", "growth", "driver", "startup", "archive", "report")
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -57,6 +57,14 @@ def hold_startup(asked: argparse.Namespace) -> Iterator[contest.Figures]:
             row = run([*command, *options], sample_seconds=1.0)
             tell(f"start-up, precision {row['precision']}: {row['seconds']}")
             yield {"kind": "startup", "round": number, **row}
+
+
+def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    command = [sys.executable, "-m", "benchmarks.archive", "--out", str(SCRATCH / "work" / "night")]
+    for number in range(asked.rounds):
+        row = run([*command, "--slides", str(asked.slides)], sample_seconds=1.0)
+        tell(f"archive: actors busy {row['busy_share']:.1%}, computing {row['computing_share']:.1%}")
+        yield {"kind": "archive", "round": number, **row}
 
 
 def save(part: str, asked: argparse.Namespace, rows: Callable[[argparse.Namespace], Iterator[contest.Figures]]) -> None:
@@ -105,12 +113,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", type=int, nargs="*", default=[*SIDES_PX], help="sides of the growth's slides")
     parser.add_argument("--tiles", type=int, default=100_000, help="tiles of the driver's benchmark")
+    parser.add_argument("--slides", type=int, default=24, help="slides of the archive's benchmark")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     (SCRATCH / "work").mkdir(parents=True, exist_ok=True)
     if machine.load() > 0.5:
         tell(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
-    holders = {"contest": hold_contest, "growth": hold_growth, "driver": hold_driver, "startup": hold_startup}
+    holders = {
+        "contest": hold_contest,
+        "growth": hold_growth,
+        "driver": hold_driver,
+        "startup": hold_startup,
+        "archive": hold_archive,
+    }
     for part in asked.parts or PARTS:
         if part in holders:
             save(part, asked, holders[part])

@@ -14,9 +14,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup)
+    sections = (_contest, _growth, _driver, _startup, _archive)
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup")
+    names = ("contest", "growth", "driver", "startup", "archive")
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -172,6 +172,19 @@ def _startup(page: Row) -> str:
         cells = [f"{median(each[name] for each in held):.1f} s" for name in ("first_tile", "overlay", "end")]
         shown.append(f"| {precision} | " + " | ".join(cells) + " |")
     return "\n".join([*shown, ""])
+
+
+def _archive(page: Row) -> str:
+    rows: list[Row] = page["rows"]
+    first = rows[0]
+    busy, computing = (median(row[name] for row in rows) for name in ("busy_share", "computing_share"))
+    rate = median(_rate(row) for row in rows) / 1e6
+    return (
+        f"## An archive\n{_machine(page)}\n{first['slides']} slides of {first['tiles']} tiles in all, "
+        f"{first['precision']}, core {first['core_px']}, {first['workers']} actors, one corrupt slide among them: "
+        f"actors have a tile for **{busy:.1%}** of the time between the first tile and the last, and compute for "
+        f"{computing:.1%}; {rate:.2f} MPix/s. Median of {len(rows)}.\n"
+    )
 
 
 def _machine(page: Row) -> str:

@@ -1,0 +1,179 @@
+"""Nights by Prefect's clock: a real server, a real process that serves, flow runs made, cancelled and repeated by its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cli import OVERTILE, Cli, mask_files
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from tiny import save_tiny, write_noise
+
+from flows.archive import segment_archive
+from flows.config import RerunConfig
+from flows.segment import rerun
+from tiling.archive import Archive
+from tiling.run import Run
+from tiling.slide_record import SlideState
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
+SCHEDULED = pytest.mark.skipif("OVERTILE_SOAK" not in os.environ, reason="waits for the clock: OVERTILE_SOAK=1")
+
+
+def test_rerunning_a_tile_is_a_form_with_a_run_and_tiles() -> None:
+    schema = parameter_schema(rerun)
+    form = schema.definitions["RerunConfig"]["properties"]
+    assert form["run"]["type"] == "string"
+    assert form["tiles"]["type"] == "array"
+    assert form["tiles"]["items"]["type"] == "string"
+    assert re.fullmatch(form["tiles"]["items"]["pattern"], "3,12")
+    asked = rerun.validate_parameters({"config": {"run": "runs/a", "tiles": ["3,12"], "failed": True}})["config"]
+    assert asked == RerunConfig(run=Path("runs/a"), tiles=((3, 12),), failed=True)
+    assert RerunConfig.model_validate(json.loads(asked.model_dump_json())) == asked
+
+
+def test_a_night_is_a_form_that_begins_with_where() -> None:
+    form = parameter_schema(segment_archive).definitions["ArchiveConfig"]
+    assert list(form["properties"])[:3] == ["source", "out", "model"]
+    assert form["required"] == ["source", "out"]
+    assert all("description" in each for each in form["properties"].values())
+
+
+def test_the_recipe_for_a_work_pool_names_flows_that_there_are() -> None:
+    recipe = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())
+    flows = {each["name"]: load_flow_from_entrypoint(each["entrypoint"]) for each in recipe["deployments"]}
+    assert {name: flow.name for name, flow in flows.items()} == {name: name for name in flows}
+    assert set(flows) == {"segment-image", "segment-archive", "rerun-tiles"}
+    for each in recipe["deployments"]:
+        if each.get("parameters"):
+            flows[each["name"]].validate_parameters(each["parameters"])
+    assert f"prefect=={recipe['prefect-version']}" in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+class Api:
+    """Prefect's API, as its pages use it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._url}/{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self._url}/{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def deployment(self, flow: str, name: str) -> str:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = self.post("deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+            flows = {each["id"]: self.get(f"flows/{each['flow_id']}")["name"] for each in found}
+            for identity, flow_name in flows.items():
+                if flow_name == flow:
+                    return identity
+            time.sleep(0.3)
+        pytest.fail(f"{flow} was never deployed")
+
+    def start(self, deployment: str, config: dict[str, Any] | None = None) -> str:
+        body = {"parameters": {"config": config}} if config else {}
+        return self.post(f"deployments/{deployment}/create_flow_run", body)["id"]
+
+    def wait(self, flow_run: str, *states: str, seconds: float = 150) -> dict[str, Any]:
+        deadline, state = time.monotonic() + seconds, {"type": "?"}
+        while time.monotonic() < deadline:
+            state = self.get(f"flow_runs/{flow_run}")["state"]
+            if state["type"] in states:
+                return state
+            time.sleep(0.2)
+        pytest.fail(f"the flow run never was {states}: {state}")
+
+
+@pytest.fixture(scope="module")
+def archive(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive after a first night over one slide."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "in").mkdir()
+    write_noise(folder / "in/0.tif", 128, 192)
+    model = save_tiny(folder / "tiny")
+    ended = cli.run("archive", folder / "in", "--out", folder / "nightly", "--model", model, *QUICK)
+    assert ended.code == 0, ended.err
+    return folder / "nightly"
+
+
+@pytest.fixture(scope="module")
+def served(cli: Cli, archive: Path, prefect_url: str) -> Iterator[Api]:
+    """`overtile serve` in a process of its own, whose clock strikes on leap days only."""
+    log = (archive.parent / "serve.log").open("wb")
+    command = [str(OVERTILE), "serve", str(archive), "--cron", "0 1 29 2 *"]
+    process = subprocess.Popen(command, env=cli.environment, stdout=log, stderr=log)
+    try:
+        yield Api(prefect_url)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        log.close()
+
+
+def test_a_served_night_does_what_is_new_and_a_cancelled_one_goes_on(served: Api, archive: Path) -> None:
+    night = served.deployment("segment-archive", archive.name)
+    write_noise(archive.parent / "in/1.tif", 1600, 1600, seed=1)
+    first = served.start(night)
+    wait_for_tiles(archive / "slides/1.tif", 40)
+    second = served.start(night)
+    assert served.wait(second, "CANCELLED", seconds=60)["type"] == "CANCELLED", "two nights never run on one archive"
+    served.post(f"flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
+    assert served.wait(first, "CANCELLED", "CRASHED", "FAILED")["type"] == "CANCELLED"
+    known = {record.slide: record.state for record in Archive.open(archive).ledger}
+    assert known == {"0.tif": SlideState.DONE, "1.tif": SlideState.BEGUN}
+    tiles = len(list(Run.open(archive / "slides/1.tif").ledger.records()))
+    assert 40 <= tiles < 625
+    third = served.start(night)
+    assert served.wait(third, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
+    done = [record.tile for record in Run.open(archive / "slides/1.tif").ledger.records()]
+    assert sorted(done) == list(range(625)), "no tile was lost with the cancelled night, none computed twice"
+    assert {record.state for record in Archive.open(archive).ledger} == {SlideState.DONE}
+
+
+def wait_for_tiles(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        if sum(len(file.read_text().splitlines()) for file in run.glob("ledger/*.jsonl")) >= count:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{run} never came to {count} tiles")
+
+
+def test_a_tile_is_rerun_from_the_form(served: Api, archive: Path) -> None:
+    run = archive / "slides/0.tif"
+    before = mask_files(run)
+    (run / "mask.ome.zarr/0/c/1/2").write_bytes(b"rotten")
+    flow_run = served.start(served.deployment("rerun-tiles", archive.name), {"run": str(run), "tiles": ["1,2"]})
+    assert served.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
+    assert mask_files(run) == before
+
+
+def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, archive: Path) -> None:
+    (archive.parent / "in/bad.tif").write_bytes(b"II*\0 and nothing else")
+    flow_run = served.start(served.deployment("segment-archive", archive.name))
+    state = served.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")
+    assert state["type"] == "FAILED"
+    assert "1 failed" in state["message"]
+    artifacts = served.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
+    failed = next(each for each in artifacts if each["key"] == "failed-slides")
+    assert "bad.tif" in failed["data"]
+    (archive.parent / "in/bad.tif").unlink()
