@@ -31,6 +31,8 @@ from flows.slide_work import Shift
 from flows.stopping import Stop, stop_on_signals
 from flows.watch import NightWatch
 from tiling.archive import Archive, ArchiveCard
+from tiling.slide_record import SlideState
+from tiling.slides import expect_apart
 from tiling.storage import lock_run
 from unet_core.predictor import MATHS_VERSION
 
@@ -38,6 +40,7 @@ from unet_core.predictor import MATHS_VERSION
 @flow(name="segment-archive")
 def segment_archive(config: ArchiveConfig) -> Night:
     """Segment what is new or changed in an archive; the same call again goes on where it was."""
+    expect_apart(config.source, config.out)
     now = dt.datetime.now().astimezone()
     ends_at = time.monotonic() + config.seconds_left(now)
     with ExitStack() as stack:
@@ -58,6 +61,7 @@ def segment_archive(config: ArchiveConfig) -> Night:
 
 def dry_run(config: ArchiveConfig) -> Forecast:
     """What a night would do, how long it would take and how much space; nothing is written."""
+    expect_apart(config.source, config.out)
     path = config.out
     archive = Archive.open(path) if (path / "archive.json").is_file() else Archive(path, empty_card(config))
     return forecast(config, archive, look(config, archive))
@@ -100,6 +104,7 @@ def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
     watch.end()
     mine = [record for record in shift.archive.ledger if record.night == shift.night]
     waiting = len(found.todo) - len(mine)
+    begun = any(record.state is SlideState.BEGUN for record in mine)
     mine += [left_out(slide, shift.night) for slide in (*found.settling, *found.refused)]
     return Night(
         archive=shift.archive.path,
@@ -108,7 +113,7 @@ def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
         known_failures=found.known_failures,
         unchanged=found.unchanged,
         waiting=waiting,
-        ended_by=stop.by.name if stop.by else "the time" if stop.is_asked and waiting else "its work",
+        ended_by=stop.by.name if stop.by else "the time" if stop.is_asked and (waiting or begun) else "its work",
         seconds=time.monotonic() - started,
         inference_seconds=pace.seconds,
         pixels=pace.pixels,

@@ -16,7 +16,7 @@ from tiling.archive import Archive, ArchiveCard, folder_name
 from tiling.errors import RunError, SourceError
 from tiling.objects import ObjectPath
 from tiling.slide_record import SEGMENTS_KEPT, SlideLedger, SlideRecord, SlideState
-from tiling.slides import Slide, find_slides, glob_pattern, look_at
+from tiling.slides import Slide, expect_apart, find_slides, glob_pattern, look_at
 from tiling.storage import Place, move_tree, size_of_tree
 
 ANY_NAME = st.text(st.sampled_from([*string.ascii_letters, *"./% :\\\n\x1b\u202eé", "\udcff"]), min_size=1, max_size=30)
@@ -56,6 +56,15 @@ def test_links_lead_nowhere_out_of_the_archive(tmp_path: Path) -> None:
     assert opened == {"real/1.svs", "inside.svs"}
     assert "outside the archive" in (slides["outside.svs"].refused or "")
     assert "leads nowhere" in (slides["broken.svs"].refused or "")
+
+
+def test_results_never_lie_among_the_slides(tmp_path: Path) -> None:
+    expect_apart(f"{tmp_path}/in", tmp_path / "in/out")
+    expect_apart(f"{tmp_path}/in/**/*.svs", tmp_path / "out")
+    expect_apart("s3://slides/in", ObjectPath("s3://slides", "in/out"))
+    for source in (f"{tmp_path}/out", f"{tmp_path}/out/slides", f"{tmp_path}/out/*.svs"):
+        with pytest.raises(SourceError, match="where the results go"):
+            expect_apart(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

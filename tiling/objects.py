@@ -218,9 +218,11 @@ class ObjectPath:
                 raise
 
     def move_tree(self, target: ObjectPath, last: str) -> None:
-        """Move everything below to another name of the same store, the object called `last` at the end."""
+        """Move everything below to another name of the same store, the object called `last` at the end; locks stay."""
         assert self.root == target.root
-        keys = sorted((path.key for path in self.descendants()), key=lambda key: key == f"{self.key}/{last}")
+        found = (path.key for path in self.descendants())
+        movable = (key for key in found if not key.startswith(f"{self.key}/driver.lock"))
+        keys = sorted(movable, key=lambda key: key == f"{self.key}/{last}")
         for key in keys:
             self._copy(key, f"{target.key}/{key[len(self.key) + 1 :]}")
         for start in range(0, len(keys), 1000):

@@ -106,6 +106,22 @@ def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
             yield slide
 
 
+def expect_apart(source: str, results: Place) -> None:
+    """Refuse results that would lie among the slides, or slides among the results.
+
+    Raises:
+        SourceError: the source is the results' folder, or lies in it.
+    """
+    if source.lower().endswith(".csv"):
+        return
+    root = place_of(split_glob(source)[0]).resolve()
+    below = f"{root}/".startswith(f"{results.resolve()}/")
+    if below:
+        raise SourceError(
+            f"{source} lies in {results}, where the results go: runs would lie among the slides; choose another --out"
+        )
+
+
 def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
     """The folder above the first part with `*`, `?` or `[`, and the pattern below it; no pattern without one."""
     if not _MAGIC.search(source) or ("://" not in source and Path(source).exists()):
@@ -148,8 +164,14 @@ def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
     folders = [root]
     while folders:
         folder = folders.pop()
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise SourceError(f"{root}: {error.strerror or error}") from error
+            yield Slide(f"{folder.relative_to(root).as_posix()}/", folder, None, refused=f"{error.strerror or error}")
+            continue
         if any(entry.name in OWN_CARDS for entry in listed):
             continue
         inner: list[Path] = []

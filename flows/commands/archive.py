@@ -111,10 +111,11 @@ def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
     from tiling.storage import place_of
 
     archive = Archive.open(place_of(out_folder))
-    nights = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
+    held = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
+    nights = [config for config in held if not config["failed_only"]]
     if not nights:
         raise RunError(f"{out_folder} has seen no night yet: nothing says where its slides are; run overtile archive")
-    return ArchiveConfig.model_validate({**nights[-1], "failed_only": False, **changed, "out": out_folder})
+    return ArchiveConfig.model_validate({**nights[-1], **changed, "out": out_folder})
 
 
 def hold(config: ArchiveConfig) -> None:
