@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from flows.commands.archive import archive_command, rerun_archive
+from flows.commands.archive import archive_command, print_archive, rerun_archive
 from flows.commands.serve import serve_command
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.environment import quiet_environment
@@ -190,11 +190,14 @@ def verify(
 
 @app.command()
 def status(run: RunArgument) -> None:
-    """Show what the ledger says: counts, rates, ETA and the tile grid."""
+    """Show what the ledger of a run or an archive says: counts, rates, ETA and the tile grid."""
     from flows.terminal import print_status
     from tiling.run import Run
 
     with _told_in_one_line():
+        if (place_of(run) / "archive.json").is_file():
+            print_archive(run)
+            return
         print_status(out, Run.open(place_of(run)))
 
 

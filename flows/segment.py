@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.archive_config import ArchiveConfig
@@ -28,6 +28,7 @@ from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
 from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
+from tiling.picture import data_url
 from tiling.plan import Tile
 from tiling.run import Run
 from tiling.stitching import NOT_PREDICTED, Mask
@@ -36,6 +37,9 @@ from tiling.storage import Place, lock_run
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
 
+
+
+SHOWN_PX = 720
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def segment(config: SegmentConfig) -> Outcome:
         stitch(run)
         export(run)
         finish(run, keep_staged=config.keep_staged)
+        show(run)
         return finished(outcome := summarise(run, started), str(outcome))
 
 
@@ -86,6 +91,7 @@ def rerun(config: RerunConfig) -> Outcome:
         compute(run, pool, todo, staged=False)
         stitch(run)
         export(run)
+        show(run)
         return finished(outcome := summarise(run, started), str(outcome))
 
 
@@ -182,9 +188,15 @@ def export(run: Run) -> None:
 
 @task(cache_policy=NO_CACHE)
 def finish(run: Run, *, keep_staged: bool) -> None:
-    """Give the staged tiles' space back and name the failed tiles."""
+    """Give the staged tiles' space back."""
     if not keep_staged:
         run.remove_staged()
+
+
+def show(run: Run) -> None:
+    """Put the picture and the failed tiles into Prefect's pages."""
+    picture = data_url(run.overlay_path, SHOWN_PX)
+    create_image_artifact(picture, key="overlay", description=markdown(run.overlay_path))
     state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,3 +170,23 @@ def print_forecast(told: Forecast, config: ArchiveConfig) -> None:
     out.print(f"masks: {expected}; at most {told.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
     if told.free_bytes is not None:
         out.print(f"free:  {told.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)
+
+
+def print_archive(out_folder: str) -> None:
+    """What an archive's ledger says: how many slides are in which state, which failed, and how the last night ended."""
+    from tiling.archive import Archive
+    from tiling.storage import place_of
+
+    out, archive = PlainConsole(), Archive.open(place_of(out_folder))
+    records = list(archive.ledger)
+    counts = Counter(record.state for record in records)
+    told = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
+    done = sum(record.pixels for record in records if record.state is SlideState.DONE)
+    out.print(f"{archive.path}: {len(records)} slides with {archive.card.model}", soft_wrap=True)
+    out.print(f"{told or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
+    mornings = [event["facts"] for event in archive.ledger.events if event["event"] == "morning"]
+    if mornings:
+        out.print(f"night of {mornings[-1]['night']}: {mornings[-1]['told']}", soft_wrap=True)
+    failed = sorted((r for r in records if r.state is SlideState.FAILED), key=lambda record: record.slide)
+    for record in failed[:SHOWN]:
+        out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
