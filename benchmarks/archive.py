@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,10 +45,9 @@ def measure(folder: Path, out: Path, precision: str, core_px: int) -> dict[str, 
     asked = {"source": str(folder), "out": out, "precision": precision, "core": core_px, "settle": 0}
     began = time.monotonic()
     try:
-        night: Night = segment_archive(ArchiveConfig.model_validate({**asked, "foreground": "none"}))
+        night = segment_archive(ArchiveConfig.model_validate({**asked, "foreground": "none"}))
     except IncompleteError as error:
-        assert isinstance(error.outcome, Night)
-        night = error.outcome
+        night = cast("Night", error.outcome)
     done = night.of(SlideState.DONE)
     runs = [Run.open(Archive.open(out).run_path(record.folder)) for record in done]
     states = [run.ledger.fold() for run in runs]

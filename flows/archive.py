@@ -23,7 +23,6 @@ from flows.look import Found, left_out, look
 from flows.night import Night, Pace
 from flows.night_page import publish
 from flows.plain import markdown, plain
-from flows.pool import Pool
 from flows.prepare import Model
 from flows.progress import enter
 from flows.segment import open_pool
@@ -71,9 +70,7 @@ def reopen_archive(config: ArchiveConfig) -> tuple[Archive, Model, str]:
     """Everything that can be refused for all slides is refused here."""
     enter("plan")
     model, bundle = archive_model(config)
-    card = empty_card(config).model_copy(
-        update={"model": model.bundle.card.name, "model_digest": model.bundle.digest}
-    )
+    card = empty_card(config).model_copy(update={"model": model.bundle.card.name, "model_digest": model.bundle.digest})
     return Archive.create_or_resume(config.out, card), model, bundle
 
 

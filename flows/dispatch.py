@@ -96,8 +96,9 @@ class Busy:
 
 
 class Dispatch:
-    """The state of inference, of one run or of several in turn. Workers are the caller's numbers; time is the caller's monotonic clock.
+    """The state of inference, of one run or of several in turn.
 
+    Workers are the caller's numbers; time is the caller's monotonic clock.
     A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
     merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
     """

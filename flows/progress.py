@@ -50,7 +50,9 @@ class Progress:
     def __str__(self) -> str:
         eta = f", {format_seconds(self.eta_seconds)} left" if self.eta_seconds is not None else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}, {self.megapixels_per_second:.2f} MPix/s{eta}"
+        return (
+            f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}, {self.megapixels_per_second:.2f} MPix/s{eta}"
+        )
 
 
 Listener = Callable[[Progress], None]

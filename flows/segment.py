@@ -38,7 +38,6 @@ begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
 
 
-
 SHOWN_PX = 720
 
 

@@ -95,9 +95,7 @@ class SlideWork:
         shift, slide = self._shift, self.slide
         if self._is_changing(shift.config.settle):
             return
-        asked = shift.config.of_slide(
-            slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides
-        )
+        asked = shift.config.of_slide(slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides)
         with open_source(slide.place) as source:
             self._fingerprint = source.fingerprint()
             if self._is_changing(0) or self._is_known(asked):
@@ -137,7 +135,7 @@ class SlideWork:
         if look_at(self.slide.place) != self.slide.stamp:
             self._end(SlideState.CHANGING, "it changed while it was segmented; the next night segments it again")
         elif state.failed:
-            named = list(state.failed.items())[0]
+            named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
             self._end(SlideState.FAILED, reason, len(state.failed))
         else:

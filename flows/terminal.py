@@ -13,8 +13,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from flows.check import check
 from flows.archive_config import ArchiveConfig
+from flows.check import check
 from flows.config import Asked, RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import FlowError, IncompleteError
 from flows.plain import plain

@@ -76,9 +76,7 @@ class NightWatch:
     def __init__(self, archive: Archive, pace: Pace) -> None:
         self._archive, self._pace = archive, pace
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(
-            progress=0.0, key="slides", description=markdown(archive.path)
-        )
+        self._artifact: Any = create_progress_artifact(progress=0.0, key="slides", description=markdown(archive.path))
 
     def look(self) -> None:
         if self._to_terminal.due():

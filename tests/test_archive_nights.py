@@ -1,4 +1,4 @@
-"""Nights over an archive as a person holds them: mixed slides, a second night, a kill in the middle, an end by the clock."""
+"""Nights over an archive as a person holds them: mixed slides, a second night, a kill in the middle, the clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nights by Prefect's clock: a real server, a real process that serves, flow runs made, cancelled and repeated by its API."""
+"""Nights by Prefect's clock: a real server, a real process that serves, flow runs made and cancelled by its API."""
 
 from __future__ import annotations
 

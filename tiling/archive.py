@@ -120,7 +120,7 @@ class Archive:
 
     def set_aside(self, folder: str, now: dt.datetime, fingerprint: str) -> str:
         """Move a slide's run, of a content that it no longer has, to where earlier ones are; nothing is deleted."""
-        name = f"earlier/{folder.removeprefix('slides/')}/{now:%Y%m%dT%H%M%S}-{fingerprint.split()[-1][:8]}"
+        name = f"earlier/{folder.removeprefix('slides/')}/{now:%Y%m%dT%H%M%S}-{fingerprint.rsplit(maxsplit=1)[-1][:8]}"
         move_tree(self.run_path(folder), self.path / name, last="run.json")
         return name
 

@@ -36,7 +36,9 @@ def read_manifest(place: Place) -> Iterator[Slide]:
         for row in rows:
             slide = _slide(place, {column: (row.get(column) or "").strip() for column in columns}, rows.line_num)
             if slide.name in seen:
-                yield Slide(slide.name, slide.place, None, refused=f"line {rows.line_num} of the manifest names it again")
+                yield Slide(
+                    slide.name, slide.place, None, refused=f"line {rows.line_num} of the manifest names it again"
+                )
                 continue
             seen.add(slide.name)
             yield slide

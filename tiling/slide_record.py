@@ -122,7 +122,7 @@ class SlideLedger:
             if owners != {slide}:
                 return False
             self._folders[ways[-1]] = slide
-            self._above |= {way: slide for way in ways[1:-1]}
+            self._above |= dict.fromkeys(ways[1:-1], slide)
             return True
 
     def done_with(self, fingerprint: str, asked: Mapping[str, str]) -> SlideRecord | None:

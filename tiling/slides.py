@@ -19,7 +19,10 @@ from tiling.objects import ObjectFacts, ObjectPath
 from tiling.storage import Place, place_of
 
 SUFFIXES = frozenset(
-    ".svs .tif .tiff .btf .tf8 .ndpi .scn .mrxs .vms .vmu .bif .svslide .png .jpg .jpeg .jp2 .j2k .webp".split()
+    (
+        *(".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide"),
+        *(".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp"),
+    )
 )
 """By which names a folder's files are taken for images; a glob or a manifest may name any."""
 
@@ -204,7 +207,9 @@ def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:
         return
     if not target.is_relative_to(real):
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a file"
-        reason = f"a symbolic link to {kind} outside the archive: not followed; move the target, or name it in a manifest"
+        reason = (
+            f"a symbolic link to {kind} outside the archive: not followed; move the target, or name it in a manifest"
+        )
         yield Slide(name, path, None, refused=reason)
     elif stat.S_ISREG(facts.st_mode):
         yield Slide(name, path, Stamp.of_file(facts))

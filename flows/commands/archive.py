@@ -32,7 +32,9 @@ OutOption = Annotated[str, typer.Option("--out", help="The archive's folder; the
 ModelOption = Annotated[str, typer.Option(help="As in segment; the same for all slides.")]
 ModelCardOption = Annotated[Path | None, typer.Option(help="Facts of a model that is no bundle: TOML or JSON.")]
 LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
-CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")]
+CoreOption = Annotated[
+    int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 TtaOption = Annotated[str, typer.Option(help="none, flips or d4.")]
 CompileOption = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the network, once.")]
@@ -45,8 +47,12 @@ KeepStagedOption = Annotated[bool, typer.Option(help="Keep the staged tiles of s
 RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
 UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
 BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
-FirstOption = Annotated[list[str] | None, typer.Option("--first", metavar="GLOB", help="These slides first; repeatable.")]
-SettleOption = Annotated[str, typer.Option(metavar="TIME", help="Leave files alone that changed less than so long ago.")]
+FirstOption = Annotated[
+    list[str] | None, typer.Option("--first", metavar="GLOB", help="These slides first; repeatable.")
+]
+SettleOption = Annotated[
+    str, typer.Option(metavar="TIME", help="Leave files alone that changed less than so long ago.")
+]
 StagingBudgetOption = Annotated[str | None, typer.Option(metavar="SIZE", help="What staged tiles may take: 50GB.")]
 KeepEarlierOption = Annotated[
     int | None, typer.Option(min=0, help="Runs to keep of a slide's former contents; all by default.")

@@ -17,7 +17,9 @@ UI_PORT = 4200
 
 ArchiveArgument = Annotated[str, typer.Argument(metavar="OUT", help="The folder of an archive that has seen a night.")]
 CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
-ZoneOption = Annotated[str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")]
+ZoneOption = Annotated[
+    str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")
+]
 UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
 BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
@@ -41,8 +43,9 @@ def serve_command(
             server = EmbeddedServer(port).begin()
             out.print("starting Prefect's server ...")
             stack.enter_context(server)
-        from flows.deployments import deployments_of
         from prefect import serve
+
+        from flows.deployments import deployments_of
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
         out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
