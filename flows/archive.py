@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectConcurrentFuture
 
 from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
@@ -130,7 +131,8 @@ def report(archive: Archive, night: Night) -> None:
 
 def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:
     """A step of a slide as a task of its own, in another thread."""
-    return _STEPS[step].submit(plain(slide), work).wrapped_future
+    future = cast("PrefectConcurrentFuture[None]", _STEPS[step].submit(plain(slide), work))
+    return future.wrapped_future
 
 
 @task(name="plan", task_run_name="plan {slide}", cache_policy=NO_CACHE)

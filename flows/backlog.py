@@ -35,6 +35,11 @@ class Backlog:
     ) -> None:
         self.close(error)
 
+    def has_room(self, count: int, tile_bytes: int = 0) -> bool:
+        """Whether `reserve` would not have to wait."""
+        with self._changed:
+            return self._closed or self._has_room(count, count * tile_bytes)
+
     def reserve(self, count: int, tile_bytes: int = 0) -> bool:
         """Wait until `count` more tiles may be staged; False when nobody will infer them any more."""
         with self._changed:

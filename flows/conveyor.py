@@ -6,6 +6,7 @@ ledgers; closing, which stitches and draws, goes on beside both. So workers neve
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,8 +19,12 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows.backlog import Backlog
 from flows.dispatch import Ended
+from flows.errors import FlowError
+from flows.plain import plain
 from flows.pool import AHEAD_PER_WORKER
 from flows.result import Ready, TileResult
 from flows.slide_work import EVERYBODYS, Shift, SlideWork, tile_bytes
@@ -27,6 +32,12 @@ from flows.stopping import Stop
 from tiling.errors import TilingError
 from tiling.slides import Slide
 from tiling.storage import Place
+from unet_core.errors import UnetCoreError
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
+"""What the world or the user may do to a slide; anything else is a bug, and is logged with its traceback."""
 
 PLANNED_AHEAD = 2
 CLOSING_AT_ONCE = max(4, os.cpu_count() or 1)
@@ -150,6 +161,8 @@ class Conveyor:
         if isinstance(error, EVERYBODYS):
             self._backlog.close(error)
             return
+        if not isinstance(error, EXPECTED):
+            logger.warning("slide %s failed as no slide should", plain(work.slide.name), exc_info=error)
         work.fail(error)
 
     def _end(self, stop: Stop) -> None:

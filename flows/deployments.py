@@ -18,14 +18,14 @@ ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitS
 def deployments_of(config: ArchiveConfig, cron: str, timezone: str | None) -> list[RunnerDeployment]:
     """The archive's nights by the clock; one image, and single tiles, by hand."""
     name = config.out.name or "archive"
-    return [
+    kind = EntrypointType.MODULE_PATH
+    clock = Cron(cron, timezone=timezone)
+    parameters = {"config": config.model_dump(mode="json")}
+    found = (
         segment_archive.to_deployment(
-            name,
-            schedule=Cron(cron, timezone=timezone),
-            parameters={"config": config.model_dump(mode="json")},
-            concurrency_limit=ONE_NIGHT,
-            entrypoint_type=EntrypointType.MODULE_PATH,
+            name, schedule=clock, parameters=parameters, concurrency_limit=ONE_NIGHT, entrypoint_type=kind
         ),
-        segment.to_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH),
-        rerun.to_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH),
-    ]
+        segment.to_deployment(name, entrypoint_type=kind),
+        rerun.to_deployment(name, entrypoint_type=kind),
+    )
+    return [each for each in found if isinstance(each, RunnerDeployment)]  # coroutines only where others are awaited

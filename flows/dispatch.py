@@ -108,7 +108,7 @@ class Dispatch:
         self._workers: dict[int, _Worker] = {}
         self._again: deque[_Tile] = deque()
         self._reserved: int | None = None
-        self._unfinished: set[_Tile] = set()
+        self._unfinished: dict[_Tile, None] = {}  # a set in order
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
         self._busy = Busy()
 
@@ -131,7 +131,7 @@ class Dispatch:
         worker = self._freest()
         assert worker is not None
         tile = _Tile(ready)
-        self._unfinished.add(tile)
+        self._unfinished[tile] = None
         return self._begin(tile, worker, now)
 
     def again(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
@@ -218,7 +218,7 @@ class Dispatch:
 
     def _finish(self, tile: _Tile, result: TileResult) -> Ended:
         tile.finished = True
-        self._unfinished.discard(tile)
+        del self._unfinished[tile]
         seconds = {**tile.ready.result.seconds, **result.seconds}
         whole = TileResult(result.tile, result.digest, result.pixels, seconds, result.reason)
         return Ended(tile.ready, whole, tile.attempts)

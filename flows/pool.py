@@ -182,7 +182,12 @@ class Pool:
         pending: dict[Any, _Batch] = {}
         todo = iter(indices)
         try:
-            while (batch := list(islice(todo, STAGED_AT_ONCE))) and backlog.reserve(len(batch), tile_bytes):
+            while batch := list(islice(todo, STAGED_AT_ONCE)):
+                if not backlog.has_room(len(batch), tile_bytes):
+                    # What is staged already must be handed over, or nobody would ever make room.
+                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
+                if not backlog.reserve(len(batch), tile_bytes):
+                    break
                 if len(pending) >= 2 * len(self._stagers):
                     self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending) - 1)
                 self._stage(run_path, pending, batch, 1)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -96,7 +96,8 @@ class SlideLedger:
                 if "event" in entry:
                     self.events.append(entry)
                 else:
-                    self._fold(SlideRecord(**{**entry, "state": SlideState(entry["state"])}))
+                    fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
+                    self._fold(SlideRecord(**fields))
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
@@ -132,10 +133,11 @@ class SlideLedger:
             return self._records.get(name) if name is not None else None
 
     def append(self, record: SlideRecord) -> None:
+        record = replace(record, time=time.time())
         with self._lock:
             self._fold(record)
             self.appended[record.state] += 1
-            self._segments.append(_dump({**asdict(record), "state": record.state.value, "time": time.time()}))
+            self._segments.append(_dump({**asdict(record), "state": record.state.value}))
 
     def announce(self, name: str, facts: Mapping[str, Any]) -> None:
         """Add an event and store it at once."""

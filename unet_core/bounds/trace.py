@@ -8,6 +8,7 @@ between two calls. Exported programs are recorded in the same way.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
@@ -20,6 +21,9 @@ from torch.utils.hooks import RemovableHandle
 from unet_core.errors import FootprintError
 
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError, ArithmeticError)
+_ONE_AT_A_TIME = threading.Lock()
+"""A module's hooks hear the calls of all threads: two recordings of one network would take each other's layers."""
+
 _READ_ONLY = {"device", "dtype", "layout", "shape", "ndim", "requires_grad", "is_cuda", "grad_fn", "names"}
 
 
@@ -30,6 +34,11 @@ def record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int
     nodes of parameters, buffers and what is computed from them alone carry `meta["constant"]`. Raises
     `FootprintError` where the network can't run on tensors without data or does not return one tensor.
     """
+    with _ONE_AT_A_TIME:
+        return _record(module, bands, extent_yx, batch)
+
+
+def _record(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: int) -> fx.Graph:
     training = [part for part in module.modules() if part.training]
     recorder = _Recorder(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
