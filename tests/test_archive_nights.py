@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def latest(archive: Path) -> dict[str, object]:
 
 
 @contextmanager
-def growing(path: Path) -> Iterator[None]:
+def growing(path: Path) -> Generator[None]:
     """Somebody copies a slide into the archive all the while."""
     over = threading.Event()
 

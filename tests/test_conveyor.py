@@ -95,9 +95,9 @@ def carry(
 
 def assert_done(known: dict[str, SlideRecord]) -> None:
     assert known
-    assert {name: (record.state, record.reason) for name, record in known.items()} == {
-        name: (SlideState.DONE, None) for name in known
-    }
+    assert {name: (record.state, record.reason) for name, record in known.items()} == dict.fromkeys(
+        known, (SlideState.DONE, None)
+    )
 
 
 def told(work: SlideWork, ended: Ended) -> tuple[str, int]:
