@@ -122,5 +122,5 @@ def test_a_straggler_is_overtaken(faults: Path, image: Path, undisturbed: dict[s
     run = planned(image, tmp_path / "run")
     ended = infer(run, Limits(straggler_seconds=2.0))
     assert all(result.reason is None for result, _ in ended.values())
-    assert ended[7][1] == 1, "being slow is no death"
+    assert ended[7][1] == 2, "two workers had it, and none died of it"
     assert stitched_files(run) == undisturbed
