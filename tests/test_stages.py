@@ -10,9 +10,11 @@ from cli import on_disk, write_tissue
 from oracle import segment_here
 
 from flows.segment import stitch
-from tiling.geometry import Box
+from tiling.geometry import Box, Halo
 from tiling.ledger import TileRecord, TileState
+from tiling.plan import TilePlan
 from tiling.run import Run
+from tiling.staging import StagedTiles
 from tiling.stitching import majority
 
 
@@ -41,3 +43,12 @@ def test_stitching_again_writes_nothing(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()}
     stitch.fn(run)
     assert {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()} == before
+
+
+def test_a_black_tile_is_staged_as_any_other(tmp_path: Path) -> None:
+    plan = TilePlan((128, 128), 64, (16, 16), Halo(0, 0, 0, 0))
+    StagedTiles.create(tmp_path / "staged.zarr", plan, 3, "uint8")
+    staged = StagedTiles.open(tmp_path / "staged.zarr")
+    black = np.zeros((*plan.read_shape, 3), np.uint8)
+    staged.write(1, black)
+    np.testing.assert_array_equal(staged.read(1), black)

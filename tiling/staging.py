@@ -81,8 +81,9 @@ class StagedTiles:
 
     @classmethod
     def open(cls, path: Place) -> StagedTiles:
-        array = zarr.open_array(zarr_at(path), mode="r+", zarr_format=3, config={"write_empty_chunks": True})
-        return cls(path, array)
+        array = zarr.open_array(zarr_at(path), mode="r+", zarr_format=3)
+        # A black tile is a tile too. An array that is opened forgets this part of a configuration.
+        return cls(path, array.with_config({"write_empty_chunks": True}))
 
     def write(self, index: int, tile_HWC: NDArray[np.generic]) -> None:
         """Write one tile, whole or not at all.
