@@ -96,10 +96,11 @@ def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
     """Carry the slides through the pool, and fold their records into the night's."""
     started, pace = time.monotonic(), Pace(found.todo)
     watch = NightWatch(shift.archive, pace)
-    for work, ended in Conveyor(shift, begin_step).carry(found.todo, stop):
+    conveyor = Conveyor(shift, begin_step)
+    for work, ended in conveyor.carry(found.todo, stop):
         pace.add(ended, work.slide, len(work.todo))
-        watch.look()
-    watch.end()
+        watch.look(work, ended, conveyor.queue)
+    watch.end(conveyor.queue)
     mine = [record for record in shift.archive.ledger if record.night == shift.night]
     waiting = len(found.todo) - len(mine)
     begun = any(record.state is SlideState.BEGUN for record in mine)

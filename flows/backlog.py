@@ -83,6 +83,12 @@ class Backlog:
             self._changed.notify_all()
 
     @property
+    def ready(self) -> int:
+        """How many tiles wait to be taken."""
+        with self._changed:
+            return len(self._ready)
+
+    @property
     def exhausted(self) -> bool:
         """Nothing ready and nothing to come."""
         with self._changed:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from flows.commands.archive import archive_command, print_archive, rerun_archive
+from flows.commands.doctor import doctor_command
 from flows.commands.serve import serve_command
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.environment import quiet_environment
@@ -274,6 +275,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 
 _add("archive", archive_command)
 _add("serve", serve_command)
+_add("doctor", doctor_command)
 
 
 def main() -> None:

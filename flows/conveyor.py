@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from flows.backlog import Backlog
 from flows.dispatch import Ended
 from flows.errors import FlowError
+from flows.metrics import Queue
 from flows.plain import plain
 from flows.pool import AHEAD_PER_WORKER
 from flows.result import Ready, TileResult
@@ -54,6 +55,12 @@ class Conveyor:
         self._backlog = Backlog(AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget)
         self._active: dict[Place, SlideWork] = {}
         self._closing: deque[Future[Any]] = deque()
+
+    @property
+    def queue(self) -> Queue:
+        """What waits, of the slides that are under way."""
+        to_do = sum(work.left for work in [*self._active.values()])
+        return Queue(to_do, self._backlog.ready, self._shift.pool.size)
 
     def carry(self, slides: Sequence[Slide], stop: Stop) -> Iterator[tuple[SlideWork, Ended]]:
         """Segment slides in order, tiles of the oldest first; yields each tile with the slide that it is of.

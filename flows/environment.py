@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
+
+from flows.logs import configure_logs
 
 
 def quiet_environment(prefect_level: str = "CRITICAL") -> None:
@@ -15,4 +16,4 @@ def quiet_environment(prefect_level: str = "CRITICAL") -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    configure_logs()

@@ -132,7 +132,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     """Label tiles and write what became of each into the ledger."""
     if not todo:
         return
-    watch = RunWatch(run, len(todo))
+    watch = RunWatch(run, len(todo), pool, backlog)
     mask = run.open_mask()
     try:
         with stop_on_signals() as stop:

@@ -77,6 +77,11 @@ class SlideWork:
         return self._run
 
     @property
+    def left(self) -> int:
+        """Tiles that have not ended."""
+        return self._left
+
+    @property
     def is_planned(self) -> bool:
         """Whether there is a run to go on with."""
         return self._run is not None and self.record is None

@@ -1,28 +1,37 @@
-"""Tells how far a run or a night is: on the terminal, and in Prefect as an artifact."""
+"""Tells how far a run or a night is: on the terminal, in Prefect as an artifact, to Prometheus and in the log."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from flows.backlog import Backlog
+from flows.dispatch import Ended
+from flows.metrics import Queue, RunMetrics
 from flows.night import Pace
 from flows.plain import markdown
+from flows.pool import Pool
 from flows.progress import Every, Progress, tell
 from flows.result import TileResult
+from flows.slide_work import SlideWork
 from tiling.archive import Archive
 from tiling.run import Run
 from tiling.slide_record import SlideState
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
 ARTIFACT_SECONDS = 5.0
 
 
 class RunWatch:
-    """Counts an inference stage's tiles and tells how far it is, on the terminal and in Prefect."""
+    """Counts an inference stage's tiles and tells how far it is."""
 
-    def __init__(self, run: Run, todo: int) -> None:
+    def __init__(self, run: Run, todo: int, pool: Pool, backlog: Backlog) -> None:
+        self._run, self._pool, self._backlog = run, pool, backlog
         self._path = run.path
         self._total = run.plan.count
         self._done_before = run.plan.count - todo
@@ -30,6 +39,7 @@ class RunWatch:
         self._started: float | None = None
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
         self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=markdown(run.path))
+        self._metrics = RunMetrics(run.path.name)
 
     def add(self, result: TileResult) -> None:
         if self._started is None:
@@ -39,14 +49,26 @@ class RunWatch:
         self._done += 1
         self._failed += result.digest is None
         self._pixels += result.pixels
+        self._metrics.add(result, self._queue)
+        if result.digest is None:
+            log_failure(self._run, result)
         if self._to_terminal.due():
             tell(self._now())
         if self._to_prefect.due():
             self._update_artifact()
 
     def end(self) -> None:
-        tell(self._now())
+        now = self._now()
+        tell(now)
         self._update_artifact()
+        self._metrics.flush(self._queue)
+        rate = round(now.megapixels_per_second, 3)
+        facts = {"tiles": self._done, "failed": self._failed, "seconds": now.seconds, "megapixels_per_second": rate}
+        logger.info("inference ended", extra=subject(self._run) | facts)
+
+    @property
+    def _queue(self) -> Queue:
+        return Queue(self._total - self._done_before - self._done, self._backlog.ready, self._pool.size)
 
     @property
     def seconds(self) -> float:
@@ -71,22 +93,27 @@ class RunWatch:
 
 
 class NightWatch:
-    """Tells how far the night is, on the terminal and in Prefect."""
+    """Tells how far the night is."""
 
     def __init__(self, archive: Archive, pace: Pace) -> None:
         self._archive, self._pace = archive, pace
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
         self._artifact: Any = create_progress_artifact(progress=0.0, key="slides", description=markdown(archive.path))
+        self._metrics = RunMetrics(archive.path.name)
 
-    def look(self) -> None:
+    def look(self, work: SlideWork, ended: Ended, queue: Queue) -> None:
+        self._metrics.add(ended.result, queue)
+        if ended.result.digest is None:
+            log_failure(work.run, ended.result)
         if self._to_terminal.due():
             tell(self._now())
         if self._to_prefect.due():
             self._update_artifact()
 
-    def end(self) -> None:
+    def end(self, queue: Queue) -> None:
         tell(self._now())
         self._update_artifact()
+        self._metrics.flush(queue)
 
     def _now(self) -> Progress:
         counts = self._archive.ledger.appended
@@ -96,3 +123,14 @@ class NightWatch:
         now = self._now()
         share = 100.0 * now.done / now.total if now.total else 100.0
         update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._archive.path)}: {now}")
+
+
+def log_failure(run: Run, result: TileResult) -> None:
+    """One line of the structured log about a tile that failed."""
+    tile = run.plan.tile(result.tile).name
+    logger.info("tile failed", extra=subject(run) | {"tile": tile, "reason": result.reason})
+
+
+def subject(run: Run) -> dict[str, object]:
+    """What a line of the log is about."""
+    return {"run": str(run.path), "slide": run.card.image.path}

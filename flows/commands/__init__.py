@@ -1,0 +1,1 @@
+"""Commands of `overtile`, one module each; `flows.cli` registers them."""

@@ -1,0 +1,202 @@
+"""Prefect's server and Ray's cluster: whether they answer, and whether every node has what this machine has."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import psutil
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from flows.actors import first_line
+from flows.doctor import Check
+from flows.server import EmbeddedServer
+from tiling.storage import Place, place_of
+
+ANSWER_SECONDS = 5.0
+NODE_SECONDS = 90.0
+CLOCKS_MAY_DIFFER_SECONDS = 5.0
+GIB = 2**30
+SAME_ON_ALL = ("overtile", "ray", "torch", "zarr", "tifffile", "imagecodecs", "numpy")
+
+
+def look_at_prefect() -> Iterator[Check]:
+    """The server that flows would report to, and its clock."""
+    if EmbeddedServer.is_wanted():
+        yield Check.well("prefect", f"{version('prefect')}, embedded: no server is configured")
+        return
+    url = _prefect_url()
+    try:
+        found, date = _ask(f"{url}/admin/version")
+    except urllib.error.HTTPError as error:
+        remedy = "set PREFECT_API_AUTH_STRING to the server's user:password" if error.code in {401, 403} else ""
+        remedy = remedy or "give the API's address in PREFECT_API_URL, as in http://host:4200/api"
+        yield Check.missing("prefect", f"{url} answers {error.code} {error.reason}", remedy)
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        remedy = "start 'prefect server start', correct PREFECT_API_URL, or unset it for an embedded server"
+        yield Check.missing("prefect", f"{url} doesn't answer ({reason})", remedy)
+        return
+    own = version("prefect")
+    if found != own:
+        remedy = f"install prefect=={own} on the server, as the lock file says"
+        yield Check.missing("prefect", f"the server at {url} is {found}, this machine has {own}", remedy)
+    else:
+        yield Check.well("prefect", f"{found} at {url}")
+    if date is not None and abs(date - time.time()) > CLOCKS_MAY_DIFFER_SECONDS:
+        remedy = "synchronise both clocks (NTP): schedules are the server's"
+        yield Check.warning("prefect's clock", f"{date - time.time():+.0f} s against this machine's", remedy)
+
+
+def _prefect_url() -> str:
+    given = os.environ.get("PREFECT_API_URL")
+    if given is None:
+        from prefect.settings import get_current_settings
+
+        given = str(get_current_settings().api.url)
+    return given.rstrip("/")
+
+
+def _ask(url: str) -> tuple[str, float | None]:
+    """A JSON string from the server, and what time it has.
+
+    Raises:
+        OSError: no answer, or an HTTP error.
+        ValueError: an answer that isn't Prefect's.
+    """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise ValueError("neither http:// nor https://")
+    request = urllib.request.Request(url)  # noqa: S310
+    secret = os.environ.get("PREFECT_API_AUTH_STRING")
+    if secret:
+        request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+        text = json.loads(answer.read(4096))
+        date = answer.headers.get("Date")
+    if not isinstance(text, str):
+        raise ValueError("the answer is not Prefect's")
+    from email.utils import parsedate_to_datetime
+
+    return text, parsedate_to_datetime(date).timestamp() if date else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a node says of itself."""
+
+    versions: dict[str, str]
+    time: float
+    free_bytes: int | None  # where the runs will be; None where that is an object store
+    failure: str | None  # why the runs' place can't be used from there
+
+
+def look_at_ray(address: str, out: Place | None) -> Iterator[Check]:
+    """Attach as a run would, then ask every node."""
+    fault = _unreachable(address)
+    if fault is not None:
+        yield fault
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        remedy = "give the cluster the same Ray and Python as here, and this machine its token (RAY_AUTH_TOKEN)"
+        yield Check.missing("ray", f"{address}: {' '.join(str(error).split())[:300]}", remedy)
+        return
+    try:
+        yield from _look_at_nodes(out)
+    finally:
+        ray.shutdown()
+
+
+def _unreachable(address: str) -> Check | None:
+    """What Ray itself would find out after minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except OSError as error:
+            remedy = "start it there (ray start --head --port …), correct --ray-address, or open that port"
+            return Check.missing("ray", f"nothing answers at {address} ({error.strerror or error})", remedy)
+    if "://" not in address and not any(each.info["name"] == "raylet" for each in psutil.process_iter(["name"])):
+        remedy = f"run overtile on a node of the cluster, or make this machine one: ray start --address {address}"
+        return Check.missing("ray", "no Ray node runs on this machine, and a driver needs one", remedy)
+    return None
+
+
+def _look_at_nodes(out: Place | None) -> Iterator[Check]:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    resources = ray.cluster_resources()
+    found = f"{ray.__version__}: {len(nodes)} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    if max(resources.get("CPU", 0), resources.get("GPU", 0)) < 1:
+        yield Check.missing("ray", f"{found}: no worker can be placed", "add nodes, or start them with --num-cpus")
+    else:
+        yield Check.well("ray", found)
+    asked, deadline = time.time(), time.monotonic() + NODE_SECONDS
+    for node, answer in [(node, _ask_node(node["NodeID"], out)) for node in nodes]:
+        name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        yield _judge_node(name, answer, asked, deadline)
+
+
+def _ask_node(node_id: str, out: Place | None) -> Any:
+    """A task that runs there and nowhere else."""
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task = ray.remote(_facts).options(num_cpus=0, scheduling_strategy=strategy)
+    return task.remote(None if out is None else str(out))
+
+
+def _facts(out: str | None) -> NodeFacts:
+    """What this node has."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in SAME_ON_ALL}
+    free, failure = None, None
+    if out is not None:
+        place = place_of(out)
+        folder = next((each for each in (place, *place.parents) if each.is_dir()), None) if not _is_store(place) else None
+        if folder is not None:
+            free = shutil.disk_usage(str(folder)).free
+            failure = None if os.access(str(folder), os.W_OK) else f"{folder} can't be written there"
+    return NodeFacts(versions, time.time(), free, failure)
+
+
+def _is_store(place: Place) -> bool:
+    from tiling.objects import ObjectPath
+
+    return isinstance(place, ObjectPath)
+
+
+def _judge_node(name: str, answer: Any, asked: float, deadline: float) -> Check:
+    try:
+        facts = cast("NodeFacts", ray.get(answer, timeout=max(1.0, deadline - time.monotonic())))
+    except GetTimeoutError:
+        remedy = "look into Ray's logs of that node: it doesn't start workers"
+        return Check.missing(name, f"no answer within {NODE_SECONDS:g} s", remedy)
+    except RayError as error:
+        remedy = "install overtile there from the same requirements.lock"
+        return Check.missing(name, first_line(error), remedy)
+    own = {"python": platform.python_version()} | {each: version(each) for each in SAME_ON_ALL}
+    other = [f"{each} {facts.versions[each]}, here {own[each]}" for each in own if facts.versions[each] != own[each]]
+    if other:
+        return Check.missing(name, "; ".join(other), "install overtile there from the same requirements.lock")
+    if facts.failure:
+        return Check.missing(name, facts.failure, "mount the runs' storage on every node at the same path")
+    late, early = facts.time - time.time(), asked - facts.time
+    if max(late, early) > CLOCKS_MAY_DIFFER_SECONDS:
+        found = f"its clock is {abs(late) if late > 0 else early:.0f} s {'ahead' if late > 0 else 'behind'}"
+        return Check.warning(name, found, "synchronise the clocks (NTP)")
+    space = f", {facts.free_bytes / GIB:.1f} GiB free for runs" if facts.free_bytes is not None else ""
+    return Check.well(name, f"the same versions as here{space}")
