@@ -1,0 +1,253 @@
+"""`overtile doctor` on a machine that lacks things, one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import Cli, clean_environment, free_port
+from object_store import BUCKET, place, s3_server
+
+from flows import doctor_machine, doctor_storage
+from flows.demo import demo_image
+from flows.doctor import Check, DoctorConfig, Verdict, examine
+from flows.doctor_cluster import look_at_prefect, look_at_ray
+from flows.doctor_storage import look_at_image, look_at_storage
+from tiling.objects import ObjectPath
+
+
+def only(checks: Iterator[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+def by_name(checks: Iterator[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    checks = list(examine(DoctorConfig(image=demo_image(), out=tmp_path / "runs" / "new", workers=1)))
+    assert [check for check in checks if check.verdict is Verdict.missing] == []
+    names = [check.name for check in checks]
+    assert {"python", "packages", "processor", "clock", "open files", "memory", "space", "prefect"} <= set(names)
+    assert list(tmp_path.iterdir()) == [], "the probe leaves nothing behind"
+
+
+def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = ["torch==9.9", "zarr>=3", "no-such-package>=1", "pytest>=99; extra == 'dev'"]
+    monkeypatch.setattr(doctor_machine, "requires", lambda _name: asks)
+    check = by_name(doctor_machine.look_at_machine(DoctorConfig()))["packages"]
+    assert check.verdict is Verdict.missing
+    assert f"torch {version('torch')} is installed, ==9.9 is needed" in check.found
+    assert "no-such-package is not installed" in check.found
+    assert "zarr" not in check.found
+    assert "pytest" not in check.found
+    assert check.remedy == "pip install --requirement requirements.lock"
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system that nobody can write, not even root."""
+    disk = tmp_path / "read-only"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a read-only file system needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_read_only_folder_is_missing(read_only_disk: Path) -> None:
+    check = only(look_at_storage(read_only_disk / "runs"))
+    assert check.verdict is Verdict.missing
+    assert "Read-only file system" in check.found
+    assert "give another --out" in check.remedy
+
+
+def test_a_small_disk_is_missing_and_left_as_it_was(small_disk: Path) -> None:
+    (small_disk / "keep").write_bytes(b"mine")
+    check = only(look_at_storage(small_disk))
+    assert check.verdict is Verdict.missing
+    assert "No space left on device" in check.found
+    assert [path.name for path in small_disk.iterdir()] == ["keep"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = only(look_at_storage(tmp_path / "file" / "runs"))
+    assert (check.verdict, check.remedy) == (Verdict.missing, "give another --out")
+
+
+def test_a_plan_that_does_not_fit_into_memory_says_how_many_workers_do() -> None:
+    checks = by_name(look_at_image(DoctorConfig(image=demo_image(), workers=100_000)))
+    assert checks["memory"].verdict is Verdict.missing
+    assert checks["memory"].remedy.startswith("--workers ")
+    reading = next(check for name, check in checks.items() if name.startswith("image "))
+    assert "512 x 512 px" in reading.found
+
+
+def test_a_full_disk_is_held_against_the_plan(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(3 << 20))
+    space = by_name(look_at_image(DoctorConfig(image=demo_image(), out=small_disk, workers=4)))["space"]
+    assert space.verdict is Verdict.missing
+
+
+def test_an_image_or_model_that_cannot_be_used_is_missing(tmp_path: Path) -> None:
+    absent = only(look_at_image(DoctorConfig(image=tmp_path / "absent.svs")))
+    assert absent.verdict is Verdict.missing
+    checks = by_name(look_at_image(DoctorConfig(image=demo_image(), model=str(tmp_path))))
+    assert checks[f"model {tmp_path}"].verdict is Verdict.missing
+
+
+def test_an_object_store_is_written_listed_and_tested_for_its_promise() -> None:
+    with s3_server():
+        check = only(look_at_storage(place("runs")))
+        assert check.verdict is Verdict.well, check
+        assert list(place("").iterdir()) == []
+        wrong = only(look_at_storage(ObjectPath.parse("s3://no-such-bucket/runs")))
+        assert wrong.verdict is Verdict.missing
+        assert BUCKET not in wrong.found
+
+
+def test_a_storage_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(doctor_storage, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(doctor_storage, "_probe_folder", lambda *_: ended.wait(30))
+    check = only(look_at_storage(tmp_path))
+    ended.set()
+    assert check.verdict is Verdict.missing
+    assert "no answer" in check.found
+
+
+# Prefect
+
+
+@contextmanager
+def answering(status: int, body: bytes, **headers: str) -> Generator[str]:
+    """An HTTP server with one answer, as an older or a guarded Prefect would give."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/api"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_real_prefect_server_of_this_version_is_well(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    assert only(look_at_prefect()) == Check.well("prefect", f"{version('prefect')} at {prefect_url}")
+
+
+def test_prefect_of_another_version_or_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200, b'"3.0.0"', Date="Thu, 01 Jan 2026 00:00:00 GMT") as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        other, clock = look_at_prefect()
+    assert other.verdict is Verdict.missing
+    assert "3.0.0" in other.found
+    assert f"prefect=={version('prefect')}" in other.remedy
+    assert clock.verdict is Verdict.warning
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "remedy"),
+    [(401, b"{}", "PREFECT_API_AUTH_STRING"), (404, b"{}", "PREFECT_API_URL"), (200, b"<html>", "PREFECT_API_URL")],
+)
+def test_what_is_not_prefect_or_refuses_is_missing(
+    status: int, body: bytes, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(status, body) as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        check = only(look_at_prefect())
+    assert check.verdict is Verdict.missing
+    assert remedy in check.remedy
+
+
+def test_no_prefect_at_the_address_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    check = only(look_at_prefect())
+    assert check.verdict is Verdict.missing
+    assert "Connection refused" in check.found
+
+
+# Ray
+
+
+def test_no_ray_at_the_address_is_missing() -> None:
+    check = only(look_at_ray(f"127.0.0.1:{free_port()}", None))
+    assert check.verdict is Verdict.missing
+    assert "nothing answers" in check.found
+    assert "--ray-address" in check.remedy
+
+
+def test_every_node_of_a_cluster_is_asked(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path / "prefect", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a" * 64)
+    address, ray = f"127.0.0.1:{free_port()}", Path(sys.executable).parent / "ray"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options = ["--num-cpus=1", "--object-store-memory=80000000", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", *options],
+        env=environment,
+        **quiet,
+    )
+    try:
+        asked = ("doctor", "--ray-address", address, "--out", tmp_path / "runs", "--json")
+        wait_for_ray(ray, address, environment)
+        ended = Cli(environment).run(*asked)
+        checks = {check["name"]: check for check in json.loads(ended.out)["checks"]}
+        assert ended.code == 0, checks
+        assert "1 nodes, 1 CPUs" in checks["ray"]["found"]
+        (node,) = (check for name, check in checks.items() if name.startswith("node "))
+        assert "the same versions as here" in node["found"]
+        stranger = Cli({**environment, "RAY_AUTH_TOKEN": "b" * 64}).run(*asked)
+        assert stranger.code == 3
+        (refused,) = (check for check in json.loads(stranger.out)["checks"] if check["name"] == "ray")
+        assert "RAY_AUTH_TOKEN" in refused["remedy"]
+        assert "b" * 64 not in stranger.out + stranger.err
+    finally:
+        head.terminate()
+        head.wait(30)
+
+
+def wait_for_ray(ray: Path, address: str, environment: dict[str, str]) -> None:
+    for _ in range(60):
+        asked = [ray, "health-check", "--address", address]
+        if subprocess.run(asked, env=environment, capture_output=True, check=False).returncode == 0:
+            return
+    pytest.fail("Ray did not start")
+
+
+# The command
+
+
+def test_lines_for_people_end_with_a_count_and_exit_code(tmp_path: Path, prefect_url: str) -> None:
+    environment = clean_environment(tmp_path, PREFECT_API_URL=prefect_url)
+    ended = Cli(environment).run("doctor", "--ray-address", f"127.0.0.1:{free_port()}")
+    assert ended.code == 3
+    lines = ended.out.splitlines()
+    assert any(line.startswith("missing ray: nothing answers at") for line in lines)
+    assert any(line.strip().startswith("→ start it there") for line in lines)
+    assert lines[-1].endswith("1 missing")
