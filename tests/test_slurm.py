@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from cli import clean_environment, free_port
 from manifests import DEPLOY
 from tiny import save_tiny, write_noise
 
-from tiling.ledger import LedgerState, TileState
+from tiling.ledger import TileState
 from tiling.run import Run
 
 SCRIPT = DEPLOY / "slurm" / "overtile.sbatch"
@@ -37,6 +38,7 @@ def slurm(tmp_path: Path, prefect_url: str) -> dict[str, str]:
         "FAKE_LIMIT_FILE": str(tmp_path / "limit"),
         "OVERTILE_BIN": str(Path(sys.executable).parent),
         "OVERTILE_COMMAND": "segment",
+        "OVERTILE_LOG": "json",
         "OVERTILE_RAY_PORT": str(free_port()),
         "OVERTILE_RAY_TEMP": str(temporary),
     }
@@ -64,7 +66,11 @@ def test_a_job_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp_path: P
     assert state.count(TileState.DONE) == 24 * 24
     drivers = [event.facts for event in state.events if event.name == "inferred"]
     assert len(drivers) == 2
-    assert computed_once(state)
+    assert computed(run) == list(range(24 * 24)), "the second driver computes nothing again"
+    told = [line for line in logged(text) if line["message"] == "inference ended"]
+    assert [line["run"] for line in told] == [str(run)] * 2
+    assert [line["slide"] for line in told] == [str(image)] * 2
+    assert sum(line["tiles"] for line in told) == 24 * 24
     # Both nodes were there each time, and nothing of Ray is left behind.
     steps = (tmp_path / "slurm" / "steps").read_text().splitlines()
     assert [("--head" in step) for step in steps] == [True, False, True, False]
@@ -84,9 +90,15 @@ def done(run: Path) -> int:
     return Run.open(run).ledger.fold().count(TileState.DONE) if (run / "run.json").is_file() else 0
 
 
-def computed_once(state: LedgerState) -> bool:
-    """The job that was requeued computed no tile that the first had finished."""
-    return state.attempts == state.count(TileState.DONE)
+def computed(run: Path) -> list[int]:
+    """Every tile that the ledger calls done, as often as it does."""
+    lines = [json.loads(line) for path in (run / "ledger").glob("*.jsonl") for line in path.read_text().splitlines()]
+    return sorted(line["tile"] for line in lines if line.get("state") == "done")
+
+
+def logged(text: str) -> list[dict[str, Any]]:
+    """The lines of a job's log that are JSON."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 def wait_until(job: subprocess.Popen[Any], happened: Any, log: Path) -> None:
