@@ -14,10 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import grpc
 import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -82,17 +85,15 @@ def _ask(url: str) -> tuple[str, float | None]:
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ValueError("neither http:// nor https://")
-    request = urllib.request.Request(url)  # noqa: S310
+    request = urllib.request.Request(url)
     secret = os.environ.get("PREFECT_API_AUTH_STRING")
     if secret:
         request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
-    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
         text = json.loads(answer.read(4096))
         date = answer.headers.get("Date")
     if not isinstance(text, str):
         raise ValueError("the answer is not Prefect's")
-    from email.utils import parsedate_to_datetime
-
     return text, parsedate_to_datetime(date).timestamp() if date else None
 
 
@@ -115,7 +116,7 @@ def look_at_ray(address: str, out: Place | None) -> Iterator[Check]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        remedy = "give the cluster the same Ray and Python as here, and this machine its token (RAY_AUTH_TOKEN)"
+        remedy = "give the cluster the same Ray and Python as here, from the same requirements.lock"
         yield Check.missing("ray", f"{address}: {' '.join(str(error).split())[:300]}", remedy)
         return
     try:
@@ -125,7 +126,7 @@ def look_at_ray(address: str, out: Place | None) -> Iterator[Check]:
 
 
 def _unreachable(address: str) -> Check | None:
-    """What Ray itself would find out after minutes."""
+    """What Ray itself would find out after half a minute."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:
         try:
@@ -133,10 +134,35 @@ def _unreachable(address: str) -> Check | None:
         except OSError as error:
             remedy = "start it there (ray start --head --port …), correct --ray-address, or open that port"
             return Check.missing("ray", f"nothing answers at {address} ({error.strerror or error})", remedy)
+        if _is_refused(address):
+            remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the cluster's token"
+            return Check.missing("ray", f"{address} asks for another token than this machine's", remedy)
     if "://" not in address and not any(each.info["name"] == "raylet" for each in psutil.process_iter(["name"])):
         remedy = f"run overtile on a node of the cluster, or make this machine one: ray start --address {address}"
         return Check.missing("ray", "no Ray node runs on this machine, and a driver needs one", remedy)
     return None
+
+
+def _is_refused(address: str) -> bool:
+    """Whether the cluster's head turns this machine's token down, by the call that Ray's own health check makes."""
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return False
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+        try:
+            ask(b"", timeout=ANSWER_SECONDS, metadata=[("authorization", f"Bearer {_token()}")])
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+    return False
+
+
+def _token() -> str:
+    """Where Ray looks for it, in that order; empty where there is none."""
+    given = os.environ.get("RAY_AUTH_TOKEN")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if given is None and path.is_file():
+        given = path.read_text(encoding="utf-8", errors="replace")
+    return (given or "").strip()
 
 
 def _look_at_nodes(out: Place | None) -> Iterator[Check]:
@@ -166,7 +192,9 @@ def _facts(out: str | None) -> NodeFacts:
     free, failure = None, None
     if out is not None:
         place = place_of(out)
-        folder = next((each for each in (place, *place.parents) if each.is_dir()), None) if not _is_store(place) else None
+        folder = (
+            next((each for each in (place, *place.parents) if each.is_dir()), None) if not _is_store(place) else None
+        )
         if folder is not None:
             free = shutil.disk_usage(str(folder)).free
             failure = None if os.access(str(folder), os.W_OK) else f"{folder} can't be written there"

@@ -105,7 +105,9 @@ def _probe_store(name: str, place: ObjectPath) -> Check:
         return Check.missing(name, _reason(error), "check the bucket's name, AWS_ENDPOINT_URL and the network")
     if not keeps_promise:
         remedy = "use a store with conditional puts (If-None-Match), as S3, Google's and Azure's are"
-        return Check.missing(name, "an object that must only be created was replaced: two drivers could share a run", remedy)
+        return Check.missing(
+            name, "an object that must only be created was replaced: two drivers could share a run", remedy
+        )
     return _judge(name, same, written, read, f"{1000 * listed:.0f} ms per listing")
 
 

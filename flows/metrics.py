@@ -6,6 +6,7 @@ Ray puts `ray_` before each name and `_total` behind a counter's. `deploy/grafan
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections import defaultdict
 from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -21,12 +22,14 @@ SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 COUNTERS = {
     "overtile_tiles": "Tiles that ended, by run and state: done or failed.",
     "overtile_pixels": "Valid pixels that were labelled, by run.",
+    "overtile_worked_seconds": "Seconds of work, by run and stage: stage, read, compute, write.",
 }
 GAUGES = {
     "overtile_tiles_to_do": "Tiles of the run that have not ended.",
     "overtile_ready_tiles": "Tiles that wait for a worker: the depth of the queue before inference.",
     "overtile_workers": "Workers that there are, or will be as soon as they have started.",
 }
+# Ray exports a histogram by the middles of its buckets, so its sum is no sum: that is what the counter is for.
 HISTOGRAMS = {"overtile_stage_seconds": "Seconds of a tile in each stage: stage, read, compute, write."}
 
 _named: set[str] = set()
@@ -49,12 +52,14 @@ class RunMetrics:
         self._run = label_of(name)
         self._tiles = Counter("overtile_tiles", COUNTERS["overtile_tiles"], ("run", "state"))
         self._pixels = Counter("overtile_pixels", COUNTERS["overtile_pixels"], ("run",))
+        self._work = Counter("overtile_worked_seconds", COUNTERS["overtile_worked_seconds"], ("run", "stage"))
         self._gauges = {name: Gauge(name, text, ("run",)) for name, text in GAUGES.items()}
         text = HISTOGRAMS["overtile_stage_seconds"]
         self._stages = Histogram("overtile_stage_seconds", text, SECONDS, ("run", "stage"))
         self._due = Every(FLUSH_SECONDS)
         self._ended: Tally[str] = Tally()
         self._labelled = 0
+        self._worked: dict[str, float] = defaultdict(float)
 
     def add(self, result: TileResult, queue: Queue) -> None:
         """Count a tile; exported at most once a second, so that the driver's loop doesn't wait for it."""
@@ -62,6 +67,7 @@ class RunMetrics:
         self._labelled += result.pixels
         for stage, seconds in result.seconds.items():
             self._stages.observe(seconds, {"run": self._run, "stage": stage})
+            self._worked[stage] += seconds
         if self._due.due():
             self.flush(queue)
 
@@ -71,7 +77,10 @@ class RunMetrics:
             self._tiles.inc(count, {"run": self._run, "state": state})
         if self._labelled:
             self._pixels.inc(self._labelled, {"run": self._run})
+        for stage, seconds in self._worked.items():
+            self._work.inc(seconds, {"run": self._run, "stage": stage})
         self._ended.clear()
+        self._worked.clear()
         self._labelled = 0
         values = (queue.to_do, queue.ready, queue.workers)
         for gauge, value in zip(self._gauges.values(), values, strict=True):

@@ -17,6 +17,7 @@ from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig
 from flows.ending import finished, stopped
+from flows.logs import about, configure_logs
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -68,6 +69,7 @@ class Outcome:
 @flow(name="segment-image")
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
+    configure_logs()
     started = time.monotonic()
     with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
@@ -83,6 +85,7 @@ def segment(config: SegmentConfig) -> Outcome:
 @flow(name="rerun-tiles")
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
+    configure_logs()
     started = time.monotonic()
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
@@ -135,7 +138,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     watch = RunWatch(run, len(todo), pool, backlog)
     mask = run.open_mask()
     try:
-        with stop_on_signals() as stop:
+        with about(run=run.path, slide=run.card.image.path), stop_on_signals() as stop:
             for ended in pool.infer(backlog, stop):
                 if ended.error is not None:
                     raise ended.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -16,10 +16,12 @@ from flows.plain import markdown
 from flows.pool import Pool
 from flows.progress import Every, Progress, tell
 from flows.result import TileResult
-from flows.slide_work import SlideWork
 from tiling.archive import Archive
 from tiling.run import Run
 from tiling.slide_record import SlideState
+
+if TYPE_CHECKING:
+    from flows.slide_work import SlideWork
 
 logger = logging.getLogger(__name__)
 

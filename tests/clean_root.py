@@ -6,7 +6,6 @@ steps add goes into the new root. It needs root, and knows the instructions that
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -140,7 +139,7 @@ def _mounted(root: Path, *, read_only: bool) -> Generator[None]:
                 mount("--bind", "-o", "ro", f"/{name}", at=root / name)
             elif not (root / name).is_symlink():
                 (root / name).rmdir()
-                (root / name).symlink_to(os.readlink(f"/{name}"))
+                (root / name).symlink_to((Path("/") / name).readlink())
         mount("--bind", "-o", "ro", sys.base_prefix, at=root / "usr" / "local")
         mount("--rbind", "/proc", at=root / "proc")
         mount("--rbind", "/dev", at=root / "dev")

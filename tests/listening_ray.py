@@ -1,6 +1,6 @@
 """Run in a network of its own: starts a Ray head as a manifest asks, and tells as JSON where its processes listen.
 
-    python listening_ray.py ADDRESS RAY_START_OPTION…
+python listening_ray.py ADDRESS RAY_START_OPTION…
 """
 
 from __future__ import annotations

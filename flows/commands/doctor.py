@@ -24,7 +24,9 @@ STYLE = {Verdict.well: "green", Verdict.warning: "yellow", Verdict.missing: "bol
 def doctor_command(
     image: Annotated[str | None, typer.Option(help="An image to plan for: memory, space, reading speed.")] = None,
     out_folder: Annotated[str | None, typer.Option("--out", help="Where runs will be: a path or URL.")] = None,
-    model: Annotated[str, typer.Option(help="The model of the plan: a shipped one's name or a bundle's folder.")] = "nuclei",
+    model: Annotated[
+        str, typer.Option(help="The model of the plan: a shipped one's name or a bundle's folder.")
+    ] = "nuclei",
     workers: Annotated[int | None, typer.Option(min=1, help="Actors of the plan; one per core by default.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, whose nodes are asked too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
