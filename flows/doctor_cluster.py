@@ -150,7 +150,7 @@ def _is_refused(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
         try:
-            ask(b"", timeout=ANSWER_SECONDS, metadata=[("authorization", f"Bearer {_token()}")])
+            ask(b"", timeout=ANSWER_SECONDS, metadata=(("authorization", f"Bearer {_token()}"),))
         except grpc.RpcError as error:
             return error.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
     return False
@@ -190,21 +190,12 @@ def _facts(out: str | None) -> NodeFacts:
     """What this node has."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in SAME_ON_ALL}
     free, failure = None, None
-    if out is not None:
-        place = place_of(out)
-        folder = (
-            next((each for each in (place, *place.parents) if each.is_dir()), None) if not _is_store(place) else None
-        )
-        if folder is not None:
-            free = shutil.disk_usage(str(folder)).free
-            failure = None if os.access(str(folder), os.W_OK) else f"{folder} can't be written there"
+    place = None if out is None else place_of(out)
+    if isinstance(place, Path):
+        folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
+        free = shutil.disk_usage(folder).free
+        failure = None if os.access(folder, os.W_OK) else f"{folder} can't be written there"
     return NodeFacts(versions, time.time(), free, failure)
-
-
-def _is_store(place: Place) -> bool:
-    from tiling.objects import ObjectPath
-
-    return isinstance(place, ObjectPath)
 
 
 def _judge_node(name: str, answer: Any, asked: float, deadline: float) -> Check:

@@ -12,12 +12,12 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
 
 
-@ray.remote(num_cpus=0)
 class Worker:
     def answer(self) -> int:
         return 42
@@ -39,12 +39,13 @@ def main() -> None:
     start = [program, "start", "--head", f"--node-ip-address={address}", "--port=6379", "--dashboard-host=0.0.0.0"]
     subprocess.run([*start, "--temp-dir=/tmp/ray-ports", *options], check=True, stdout=sys.stderr)
     ray.init(address=f"{address}:6379", log_to_driver=False, logging_level=logging.ERROR)
-    worker = Worker.remote()
+    actor: Any = ray.remote(Worker)
+    worker = actor.options(num_cpus=0).remote()
     ray.get(worker.answer.remote())
-    listening = {each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"}
+    listening = {tuple(each.laddr) for each in psutil.net_connections("tcp") if each.status == "LISTEN"}
     health = f"http://{address}:52365/api/local_raylet_healthz"
     report = {
-        "ports": sorted({port for ip, port in listening if ip not in {"127.0.0.1", "::1"}}),
+        "ports": sorted({port for ip, port, *_ in listening if ip not in {"127.0.0.1", "::1"}}),
         "health": status_of(health),
         "jobs without a token": status_of(f"http://{address}:8265/api/jobs/"),
     }

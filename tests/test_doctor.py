@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cli import Cli, clean_environment, free_port
@@ -148,7 +147,7 @@ def answering(status: int, body: bytes, **headers: str) -> Generator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)

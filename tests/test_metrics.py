@@ -53,7 +53,7 @@ def no_run_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scrape(url: str, until: str) -> str:
     """The page, once it holds a text."""
-    deadline = time.monotonic() + 30
+    page, deadline = "", time.monotonic() + 30
     while time.monotonic() < deadline:
         with urllib.request.urlopen(url, timeout=5) as answer:
             page = answer.read().decode()
