@@ -20,6 +20,7 @@ from flows.archive_model import archive_model
 from flows.conveyor import Conveyor
 from flows.ending import finished, stopped
 from flows.forecast import Forecast, forecast
+from flows.logs import configure_logs
 from flows.look import Found, left_out, look
 from flows.night import Night, Pace
 from flows.night_page import publish
@@ -40,6 +41,7 @@ from unet_core.predictor import MATHS_VERSION
 @flow(name="segment-archive")
 def segment_archive(config: ArchiveConfig) -> Night:
     """Segment what is new or changed in an archive; the same call again goes on where it was."""
+    configure_logs()
     expect_apart(config.source, config.out)
     now = dt.datetime.now().astimezone()
     ends_at = time.monotonic() + config.seconds_left(now)

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from flows.environment import quiet_environment
 from flows.doctor import Check, DoctorConfig, Verdict, examine
+from flows.environment import quiet_environment
 from flows.plain import PlainConsole
 from tiling.storage import place_of
 
