@@ -11,8 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,9 @@ class Stage:
     """A root folder that instructions have been carried out in."""
 
     root: Path
-    environment: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin"})
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
     arguments: dict[str, str] = field(default_factory=dict[str, str])
     folder: str = "/"
     user: str = "root"
@@ -50,22 +51,52 @@ def build(stages: Sequence[Sequence[str]], context: Path, roots: Path, arguments
 def run_in(
     stage: Stage, command: Sequence[str], *, read_only: bool = False, more: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a stage's root, as its user; `read_only` mounts the root so, with a fresh /tmp."""
-    with _mounted(stage.root, read_only=read_only):
-        nobody = NOBODY if stage.user != "root" else ()
-        script = f"cd {shlex.quote(stage.folder)} && exec {shlex.join([*nobody, *command])}"
-        return subprocess.run(
-            ["chroot", str(stage.root), "/bin/bash", "-o", "pipefail", "-c", script],
-            env={**stage.environment, **(more or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    """Run a command in a stage's root, as its user; `read_only` mounts the root so, with a fresh /tmp.
+
+    What is mounted is mounted in a namespace of the command's own, and gone with it.
+    """
+    nobody = NOBODY if stage.user != "root" else ()
+    inside = shlex.join(["chroot", str(stage.root), *nobody, "/bin/bash", "-c", 'cd "$0" && exec "$@"', stage.folder])
+    lines = ["set -eu", *_mounts(stage.root, read_only=read_only), f"PATH={stage.environment['PATH']}"]
+    script = "\n".join([*lines, f"exec {inside} {shlex.join(command)}"])
+    return subprocess.run(
+        [shutil.which("unshare") or "unshare", "--mount", "/bin/bash", "-c", script],
+        env={**stage.environment, **(more or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _mounts(root: Path, *, read_only: bool) -> Iterator[str]:
+    """The commands that put the base inside the root."""
+    if read_only:
+        yield f"mount --bind {root} {root}"
+    folders = [name for name in SYSTEM if not (root / name).is_symlink()]
+    for source, at in [*((f"/{name}", name) for name in folders), (sys.base_prefix, "usr/local")]:
+        yield f"mount --bind {source} {root}/{at}"
+        yield f"mount -o remount,ro,bind {root}/{at}"
+    for folder in _folders_of_pip():
+        yield f"mount --bind {folder} {root}{folder}"
+        yield f"mount -o remount,ro,bind {root}{folder}"
+    yield f"mount --rbind /proc {root}/proc"
+    yield f"mount --rbind /dev {root}/dev"
+    yield f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp"
+    if read_only:
+        yield f"mount -o remount,ro,bind {root}"
 
 
 def _new_stage(root: Path) -> Stage:
-    for name in (*SYSTEM, "proc", "dev", "tmp", "etc", "home", "opt"):
+    for name in ("proc", "dev", "tmp", "etc", "home", "opt"):
         (root / name).mkdir(parents=True)
+    for name in SYSTEM:
+        system = Path("/") / name
+        if system.is_symlink():
+            (root / name).symlink_to(system.readlink())
+        else:
+            (root / name).mkdir()
+    for folder in _folders_of_pip():
+        (root / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)
     for name in ("passwd", "group", "shadow", "gshadow", "login.defs", "nsswitch.conf", "ld.so.cache", "ssl"):
         source = Path("/etc") / name
         if source.is_dir():
@@ -119,39 +150,6 @@ def _copy(stage: Stage, words: Sequence[str], context: Path, built: Mapping[str,
             shutil.copytree(path, wanted, symlinks=True, dirs_exist_ok=True, ignore=ignored)
         else:
             shutil.copy2(path, wanted)
-
-
-@contextmanager
-def _mounted(root: Path, *, read_only: bool) -> Generator[None]:
-    """The base inside the root, for as long as something runs there."""
-    mounts: list[Path] = []
-
-    def mount(*options: str, at: Path) -> None:
-        at.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", *options, str(at)], check=True)
-        mounts.append(at)
-
-    try:
-        if read_only:
-            mount("--bind", str(root), at=root)
-        for name in SYSTEM:
-            if not (Path("/") / name).is_symlink():
-                mount("--bind", "-o", "ro", f"/{name}", at=root / name)
-            elif not (root / name).is_symlink():
-                (root / name).rmdir()
-                (root / name).symlink_to((Path("/") / name).readlink())
-        mount("--bind", "-o", "ro", sys.base_prefix, at=root / "usr" / "local")
-        mount("--rbind", "/proc", at=root / "proc")
-        mount("--rbind", "/dev", at=root / "dev")
-        for folder in _folders_of_pip():
-            mount("--bind", "-o", "ro", str(folder), at=root / folder.relative_to("/"))
-        mount("-t", "tmpfs", "tmpfs", at=root / "tmp")
-        if read_only:
-            subprocess.run(["mount", "-o", "remount,ro,bind", str(root)], check=True)
-        yield
-    finally:
-        for at in reversed(mounts):
-            subprocess.run(["umount", "--recursive", "--lazy", str(at)], check=True)
 
 
 def pip_settings() -> dict[str, str]:

@@ -204,6 +204,16 @@ def test_images_carry_the_locked_versions() -> None:
                 assert found in {f"{tag}-cpu", f"{tag}-cuda"}, path
 
 
+def test_prefects_deployments_are_for_the_locked_prefect_and_its_pool() -> None:
+    (project_file,) = read_yaml(DEPLOY / "prefect.yaml")
+    assert project_file["prefect-version"] == lock()["prefect"]
+    pools = {each["work_pool"]["name"] for each in project_file["deployments"]}
+    workers = [read_compose()["services"]["worker"]["command"]]
+    workers += [container["command"] for _, pod in pods() for container in pod.get("initContainers", [])]
+    assert len(workers) == 2
+    assert pools == {command[command.index("--pool") + 1] for command in workers}
+
+
 def test_the_image_has_the_python_that_the_lock_was_made_for() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     (image,) = set(re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.MULTILINE))
