@@ -36,6 +36,7 @@ STAGED_AT_ONCE = 2
 STAGING_ATTEMPTS = 3
 TUNING_ATTEMPTS = 3
 WORKERS_PER_STAGER = 4
+STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
 AHEAD_PER_WORKER = 8
 GROWTH_SECONDS = 5.0
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -424,4 +425,7 @@ class Pool:
 
 
 def _staging_actor() -> _Stager:
-    return _Stager(StagingActor.options(num_cpus=0).remote())
+    """A stager on a node that declares the resource for it; where none does, anywhere."""
+    declared = ray.cluster_resources().get(STAGING_RESOURCE, 0) > 0
+    share = {STAGING_RESOURCE: 0.001} if declared else None
+    return _Stager(StagingActor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())
