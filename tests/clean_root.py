@@ -6,6 +6,7 @@ steps add goes into the new root. It needs root, and knows the instructions that
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -97,7 +98,18 @@ def _new_stage(root: Path) -> Stage:
             (root / name).mkdir()
     for folder in _folders_of_pip():
         (root / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)
-    for name in ("passwd", "group", "shadow", "gshadow", "login.defs", "nsswitch.conf", "ld.so.cache", "ssl"):
+    for name in (
+        "passwd",
+        "group",
+        "shadow",
+        "gshadow",
+        "login.defs",
+        "nsswitch.conf",
+        "ld.so.cache",
+        "ssl",
+        "resolv.conf",
+        "hosts",
+    ):
         source = Path("/etc") / name
         if source.is_dir():
             shutil.copytree(source, root / "etc" / name, symlinks=True)
@@ -126,7 +138,7 @@ def _carry_out(
         case "COPY":
             _copy(stage, rest.split(), context, built)
         case "RUN":
-            told = {name: value for name, value in arguments.items() if name.startswith("PIP_")}
+            told = {name: value for name, value in {**os.environ, **arguments}.items() if name.startswith("PIP_")}
             ended = run_in(stage, ["/bin/bash", "-o", "pipefail", "-c", rest], more={**stage.arguments, **told})
             if ended.returncode:
                 raise AssertionError(f"{rest}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}")
