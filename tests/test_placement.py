@@ -43,7 +43,7 @@ class Labeller:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[str, str]]:
     """Identifiers of a head without processors, a node with GPUs and one that is there to stage."""
-    small = {"object_store_memory": 80_000_000, "include_log_monitor": False}
+    small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_log_monitor": False}
     with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}, clear=False):
         os.environ["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
         head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, **small}
