@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib64")
+# The second because this machine's Python was built for another folder, and finds its library by that.
+BASE = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH": "/usr/local/lib"}
 NOBODY = ("setpriv", "--reuid=10001", "--regid=10001", "--clear-groups", "--no-new-privs")
 
 
@@ -25,9 +27,7 @@ class Stage:
     """A root folder that instructions have been carried out in."""
 
     root: Path
-    environment: dict[str, str] = field(
-        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    )
+    environment: dict[str, str] = field(default_factory=lambda: dict(BASE))
     arguments: dict[str, str] = field(default_factory=dict[str, str])
     folder: str = "/"
     user: str = "root"
