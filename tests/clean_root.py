@@ -180,4 +180,6 @@ def pip_settings() -> dict[str, str]:
 def _folders_of_pip() -> list[Path]:
     """Local folders that it finds them in."""
     words = [word.removeprefix("file://") for value in pip_settings().values() for word in value.split()]
-    return [Path(word) for word in words if word.startswith("/")]
+    folders = [Path(word) for word in words if word.startswith("/")]
+    # An index's pages lie beside its files.
+    return [folder.parent if folder.name == "simple" else folder for folder in folders]
