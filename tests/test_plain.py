@@ -66,7 +66,7 @@ def test_a_hostile_file_name_is_told_on_one_line(tmp_path: Path) -> None:
         ({"precision": "int4"}, "precision: Input should be 'auto', 'float32', 'bfloat16' or 'float16', not 'int4'"),
         ({"halo": "approximate:-3"}, "halo: String should match pattern"),
         ({"workers": 0}, "workers: Input should be greater than 0, not 0"),
-        ({"out": None}, "out: Input is not a valid path"),
+        ({"out": None}, "out: Value error, a path or a URL is needed, not None"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_it_may_be(change: dict[str, Any], told: str) -> None:
