@@ -61,7 +61,8 @@ def facts(night: Night) -> str:
 
 def page_of(night: Night) -> Iterator[str]:
     """The page, self-contained but for the pictures, which lie in the runs beside it."""
-    title = f"{plain(night.archive.name)}, night of {night.name.replace('_', ' ')}"
+    date, _, clock = night.name.partition("_")
+    title = f"{plain(night.archive.name)}, night of {date}, {clock[:2]}:{clock[2:4]}"
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<style>{_STYLE}</style><h1>{_text(title)}</h1>"
@@ -151,6 +152,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 500; font-size: .8rem; } td { overflow-wrap: anywhere; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.done, td.failed, td.refused, td.same, td.begun, td.changing { white-space: nowrap; }
 td.failed, td.refused { color: var(--bad); font-weight: 600; } td.done { color: var(--good); }
 img { width: 120px; max-height: 90px; object-fit: contain; display: block; }
 """
