@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tiling.archive import Archive, ArchiveCard
 from tiling.errors import DiskError
 from tiling.run import Run
 from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import find_slides
+from tiling.slides import Slide, find_slides
 
 Hook = Callable[[str, str], None]
 
@@ -74,10 +74,14 @@ def shift_of(source: Path, model: Path, pool: Pool, **asked: object) -> Shift:
 
 
 def carry(
-    shift: Shift, stop: Stop | None = None, after: Hook = lambda step, slide: None
+    shift: Shift,
+    stop: Stop | None = None,
+    after: Hook = lambda step, slide: None,
+    slides: Sequence[Slide] | None = None,
 ) -> tuple[list[tuple[str, int]], dict[str, SlideRecord]]:
-    """All slides; the tiles in order of their ends, and the records."""
-    slides = sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+    """All slides, or those; the tiles in order of their ends, and the records."""
+    if slides is None:
+        slides = sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
     tiles: list[tuple[str, int]] = []
     with ThreadPoolExecutor(8) as threads:
 

@@ -1,0 +1,92 @@
+"""An archive whose slides and runs lie in a bucket: two nights, with real workers and a real S3 server."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from object_store import objects_below, place, s3_server
+from test_conveyor import assert_done, carry
+from tiny import save_tiny, write_noise
+
+from flows.archive_config import ArchiveConfig
+from flows.archive_model import archive_model
+from flows.look import look
+from flows.night import Night
+from flows.night_page import publish
+from flows.pool import Pool
+from flows.slide_work import Shift
+from tiling.archive import Archive, ArchiveCard
+from tiling.objects import ObjectPath
+from tiling.run import Run
+from tiling.storage import lock_run
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Workers that have the bucket's credentials from their environment, as on a cluster."""
+    with s3_server() as endpoint:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield endpoint
+        ray.shutdown()
+
+
+@pytest.fixture
+def asked(cluster: str, tmp_path: Path) -> ArchiveConfig:
+    for number in range(3):
+        upload(tmp_path, f"sub/{number}.tif", seed=number)
+    model = save_tiny(tmp_path / "tiny")
+    source, out = str(place("in")), place("out")
+    given = {"source": source, "out": out, "model": str(model), "core": 64, "foreground": "none", "workers": 2}
+    return ArchiveConfig.model_validate(given)
+
+
+def upload(folder: Path, name: str, seed: int) -> None:
+    (place("in") / name).write_bytes(write_noise(folder / "noise.tif", 130, 100, seed=seed).read_bytes())
+
+
+def new_shift(asked: ArchiveConfig, pool: Pool, night: str) -> Shift:
+    card = ArchiveCard(created="", model="tiny", model_digest="", maths_version=1, asked={})
+    loaded, bundle = archive_model(asked)
+    return Shift(Archive.create_or_resume(asked.out, card), asked, loaded, bundle, pool, 2**40, night)
+
+
+def test_two_nights_in_a_bucket(asked: ArchiveConfig, tmp_path: Path) -> None:
+    with lock_run(asked.out), Pool(2) as pool:
+        shift = new_shift(asked, pool, "first")
+        _, known = carry(shift)
+    assert set(known) == {f"sub/{number}.tif" for number in range(3)}
+    assert_done(known)
+    run = asked.out / "slides" / "sub" / "1.tif"
+    assert isinstance(run, ObjectPath)
+    first = {name: data for name, data in objects_below(run).items() if name.startswith("mask.ome.zarr/0/c")}
+    assert len(first) == 6
+    upload(tmp_path, "sub/1.tif", seed=11)
+    upload(tmp_path, "sub/new.tif", seed=12)
+    with lock_run(asked.out), Pool(2) as pool:
+        shift = new_shift(asked, pool, "second")
+        found = look(asked, shift.archive)
+        assert {slide.name for slide in found.todo} == {"sub/1.tif", "sub/new.tif"}
+        assert found.unchanged == 2
+        _, known = carry(shift, slides=found.todo)
+    assert {name: record.night for name, record in known.items()} == {
+        "sub/0.tif": "first",
+        "sub/1.tif": "second",
+        "sub/2.tif": "first",
+        "sub/new.tif": "second",
+    }
+    assert_done(known)
+    (aside,) = shift.archive.earlier("slides/sub/1.tif")
+    assert isinstance(aside, ObjectPath)
+    assert {name: data for name, data in objects_below(aside).items() if name in first} == first
+    assert Run.open(run).card.image.fingerprint != Run.open(aside).card.image.fingerprint
+    publish(shift.archive, night_of(shift))
+    assert b"sub/new.tif" in (asked.out / "nights" / "latest.html").read_bytes()
+
+
+def night_of(shift: Shift) -> Night:
+    name = f"{dt.datetime.now(dt.UTC):%Y-%m-%d_%H%M%S}"
+    return Night(shift.archive.path, name, tuple(shift.archive.ledger), (), 2, 0, "its work", 1.0, 1.0, 1, 1.0, 0.0)
