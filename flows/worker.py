@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +27,8 @@ from unet_core.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
 from unet_core.predictor import Precision, Predictor, Region
 from unet_core.tta import Tta
+
+logger = logging.getLogger(__name__)
 
 RUNS_OPEN = 4
 """Tiles of several runs may come in turn."""
@@ -134,10 +137,17 @@ class _Bench:
             self.source.close()
 
     def load(self, tile: Tile) -> NDArray[np.generic]:
-        if self.staged is not None:
+        """The tile's read: staged, or from the image where a worker that died had discarded it already."""
+        level, plan = self.run.card.image.level, self.run.plan
+        if self.staged is None:
+            assert self.source is not None
+            return load_tile(self.source, level, plan, tile)
+        try:
             return self.staged.read(tile.index)
-        assert self.source is not None
-        return load_tile(self.source, self.run.card.image.level, self.run.plan, tile)
+        except StagingError as error:
+            logger.warning("tile %d: %s; read from the image instead", tile.index, error)
+            with self.run.open_source() as source:
+                return load_tile(source, level, plan, tile)
 
 
 def _region(plan: TilePlan, tile: Tile) -> Region:

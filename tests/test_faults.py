@@ -18,7 +18,7 @@ from flows.pool import Pool
 from flows.prepare import prepare
 from flows.result import Ready, TileResult
 from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.worker import StagingWorker, TileWorker
 from tiling.run import Run
 
 Ended = dict[int, tuple[TileResult, int]]
@@ -64,24 +64,27 @@ def planned(image: Path, folder: Path) -> Run:
     return prepare(config, 2, partial(tune, device="cpu"))
 
 
-def infer(run: Run, limits: Limits | None = None) -> Ended:
+def infer(run: Run, limits: Limits | None = None, *, staged: bool = False) -> Ended:
     """All tiles through the real pool, with actors that fail when they are told to."""
+    if staged:
+        run.create_staged()
+        assert all(each.reason is None for each in StagingWorker().stage(run.path, [*range(run.plan.count)]))
     backlog = Backlog(limit=run.plan.count)
     for tile in run.plan.tiles():
         assert backlog.reserve(1)
-        backlog.offer(Ready(run.path, TileResult(tile.index, None, 0)))
+        backlog.offer(Ready(run.path, TileResult(tile.index, None, 0), staged=staged))
     backlog.close()
     with Pool(2, actor=FaultyActor, limits=limits) as pool:
         return {ended.result.tile: (ended.result, ended.attempts) for ended in pool.infer(backlog)}
 
 
-@pytest.mark.parametrize("moment", ["before", "during", "after"])
+@pytest.mark.parametrize(("moment", "staged"), [("before", False), ("during", True), ("after", False), ("after", True)])
 def test_a_tile_whose_worker_is_killed_is_computed_elsewhere(
-    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: str
+    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: str, staged: bool
 ) -> None:
     plan_fault(faults, moment, 4, times=1)
     run = planned(image, tmp_path / "run")
-    ended = infer(run)
+    ended = infer(run, staged=staged)
     assert sorted(ended) == list(range(9))
     assert all(result.reason is None for result, _ in ended.values())
     assert ended[4][1] == 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
@@ -64,13 +64,14 @@ class StagedTiles:
             return cls.open(path)
         height, width = plan.read_shape
         try:
-            # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does.
+            # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does. It decodes a
+            # file that was cut short to wrong pixels without a word, hence the checksum.
             array = zarr.create_array(
                 zarr_at(path),
                 shape=(plan.count, height, width, bands),
                 chunks=(1, height, width, bands),
                 dtype=np.dtype(dtype),
-                compressors=BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"),
+                compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()],
                 fill_value=0,
                 config={"write_empty_chunks": True},
                 dimension_names=("tile", "y", "x", "band"),
@@ -100,11 +101,17 @@ class StagedTiles:
         """Read one tile `(y, x, band)`.
 
         Raises:
-            StagingError: the tile isn't staged; an absent chunk would otherwise read as black pixels.
+            StagingError: the tile isn't staged (an absent chunk would otherwise read as black pixels), or what is there
+                is no longer what was written.
         """
+        try:
+            tile_HWC = cast("NDArray[np.generic]", self._array[index])
+        except (ValueError, RuntimeError) as error:
+            raise StagingError(f"tile {index} can't be read from {self._path} ({error}); stage it again") from error
+        # Looked at afterwards: another worker with the same tile may have finished and discarded it meanwhile.
         if not self.holds(index):
             raise StagingError(f"tile {index} is not staged in {self._path}; stage it before it is read")
-        return cast("NDArray[np.generic]", self._array[index])
+        return tile_HWC
 
     def holds(self, index: int) -> bool:
         return self._chunk(index).is_file()
