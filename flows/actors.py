@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from flows.result import Checked, TileResult
 from tiling.storage import place_of
@@ -24,6 +27,7 @@ class TileActor:
         from unet_core.warmup import warm_up
 
         self._device = device
+        self._name = name_of_this_process()
         self._worker = TileWorker(device)
         warm_up()
 
@@ -32,7 +36,7 @@ class TileActor:
         return True
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
-        return self._worker.process(place_of(run_path), index, staged=staged)
+        return replace(self._worker.process(place_of(run_path), index, staged=staged), worker=self._name)
 
     def check(self, run_path: str, core_px: int, index: int) -> Checked:
         return self._worker.check(place_of(run_path), core_px, index)
@@ -56,9 +60,19 @@ class StagingActor:
         return self._worker.stage(place_of(run_path), indices)
 
 
+def name_of_this_process() -> str:
+    """Host, process, and the Ray node, of which a host may have several: as the ledger names who computed a tile."""
+    return f"{socket.gethostname()} {os.getpid()} {ray.get_runtime_context().get_node_id()[:12]}"
+
+
 def cause_of(error: RayTaskError) -> Exception:
     """The error itself, as the remote worker raised it."""
     return error.cause if isinstance(error.cause, Exception) else error
+
+
+def died_with_its_node(error: RayError) -> bool:
+    """Whether an actor is gone because its machine is; Ray tells only in words."""
+    return "its node has died" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -89,6 +89,12 @@ class Backlog:
             return len(self._ready)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether no more tiles come, or nobody takes any."""
+        with self._changed:
+            return self._closed
+
+    @property
     def exhausted(self) -> bool:
         """Nothing ready and nothing to come."""
         with self._changed:

@@ -117,6 +117,11 @@ class Dispatch:
         self._workers[worker] = _Worker()
 
     @property
+    def has_workers(self) -> bool:
+        """Whether anybody is there to do anything."""
+        return bool(self._workers)
+
+    @property
     def is_open(self) -> bool:
         """Whether a tile that was given out is not finished."""
         return bool(self._unfinished)
@@ -220,8 +225,7 @@ class Dispatch:
         tile.finished = True
         del self._unfinished[tile]
         seconds = {**tile.ready.result.seconds, **result.seconds}
-        whole = TileResult(result.tile, result.digest, result.pixels, seconds, result.reason)
-        return Ended(tile.ready, whole, tile.attempts)
+        return Ended(tile.ready, replace(result, seconds=seconds), tile.attempts)
 
     def _freest(self) -> int | None:
         reserved = self._reserved if self._again else None

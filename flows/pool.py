@@ -1,9 +1,9 @@
-"""Workers on a Ray cluster and the loop that keeps them busy: with `flows.actors` the only place that knows Ray."""
+"""Workers on a Ray cluster and the loop that keeps them busy: with `flows.actors` and
+`flows.embedded` the only place that knows Ray."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-import psutil
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from flows.actors import StagingActor, TileActor, cause_of, first_line
+from flows.actors import StagingActor, TileActor, cause_of, died_with_its_node, first_line
 from flows.backlog import Backlog
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
+from flows.embedded import start_ray
 from flows.errors import PoolError
 from flows.result import Checked, Ready, TileResult
 from flows.stopping import Stop
@@ -39,7 +39,7 @@ WORKERS_PER_STAGER = 4
 STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
 AHEAD_PER_WORKER = 8
 GROWTH_SECONDS = 5.0
-OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
+ALONE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -92,6 +92,7 @@ class Pool:
         self._numbered = 0
         self._failed_starts = 0
         self._looked_at = 0.0
+        self._last_worker_at = 0.0
         self._stagers: list[_Stager] = []
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
@@ -146,7 +147,7 @@ class Pool:
                 return ray.get(next(iter([*self._slots.values()])).actor.tune.remote(request))
             except RayTaskError as error:
                 raise cause_of(error) from error
-            except RayActorError as error:
+            except RayError as error:
                 if number == TUNING_ATTEMPTS:
                     raise PoolError(f"workers died while they measured ({first_line(error)}); give --core") from error
         raise AssertionError
@@ -171,7 +172,7 @@ class Pool:
                 yield cast("Checked", ray.get(done))
         except RayTaskError as error:
             raise cause_of(error) from error
-        except RayActorError as error:
+        except RayError as error:
             raise PoolError(f"a worker died while checking ({first_line(error)}); verify again") from error
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
@@ -216,6 +217,7 @@ class Pool:
             PoolError: no actor can be started.
         """
         self._grow()
+        self._last_worker_at = time.monotonic()
         dispatch = Dispatch(self._limits)
         for number, slot in self._slots.items():
             if slot.starting is None:
@@ -273,7 +275,7 @@ class Pool:
             except RayTaskError as error:
                 cause = cause_of(error)
                 result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
-            except RayActorError as error:
+            except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
                 logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
                 yield from self._lose(attempt.worker, first_line(error), pending, dispatch)
                 continue
@@ -302,8 +304,14 @@ class Pool:
             done, _ = ray.wait(list(starting), num_returns=len(starting), timeout=0)
             for reference in done:
                 self._take_in(starting[reference], dispatch)
-        if not self._embedded and time.monotonic() - self._looked_at > GROWTH_SECONDS:
+        patience = GROWTH_SECONDS if self._failed_starts < FAILED_STARTS else ALONE_SECONDS
+        if time.monotonic() - self._looked_at > patience:
             self._grow()
+        if dispatch.has_workers:
+            self._last_worker_at = time.monotonic()
+        elif time.monotonic() - self._last_worker_at > ALONE_SECONDS:
+            logger.warning("no worker finds a place in the Ray cluster for %g s; waiting for a node", ALONE_SECONDS)
+            self._last_worker_at = time.monotonic()
 
     def _take_in(self, number: int, dispatch: Dispatch) -> None:
         slot = self._slots[number]
@@ -311,8 +319,8 @@ class Pool:
             ray.get(slot.starting)
         except RayTaskError as error:
             raise cause_of(error) from error
-        except RayActorError as error:
-            self._failed_starts += 1
+        except RayError as error:
+            self._failed_starts += not died_with_its_node(error)
             self._discard(number)
             if self._failed_starts < FAILED_STARTS:
                 self._add()
@@ -331,6 +339,8 @@ class Pool:
         return any(slot.starting is not None for slot in self._slots.values())
 
     def _stage(self, run_path: Place, pending: dict[Any, _Batch], indices: list[int], number: int) -> None:
+        while len(self._stagers) * WORKERS_PER_STAGER < self.size:  # the cluster has grown
+            self._stagers.append(_staging_actor())
         stager = min(self._stagers, key=lambda each: each.busy)
         stager.busy += 1
         pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, number)
@@ -339,15 +349,17 @@ class Pool:
         self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, tile_bytes: int, *, down_to: int
     ) -> None:
         """Move finished batches' tiles into the backlog until no more than `down_to` are pending; a dead stager is
-        replaced and its batch staged again."""
-        while pending:
+        replaced and its batch staged again. Nobody waits any more once the backlog is closed."""
+        while pending and not backlog.is_closed:
             waits = len(pending) > down_to
-            done, _ = ray.wait(list(pending), num_returns=1, timeout=None if waits else 0)
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0 if waits else 0)
             for reference in done:
                 batch = pending[reference]
                 try:
                     results: list[TileResult] = ray.get(reference)
-                except RayActorError:
+                except RayTaskError:
+                    raise
+                except RayError:
                     if batch.number >= STAGING_ATTEMPTS:
                         raise
                     results = []
@@ -358,7 +370,7 @@ class Pool:
                 batch.stager.busy -= 1
                 for result in results:
                     backlog.offer(Ready(run_path, result, staged=True, staged_bytes=tile_bytes))
-            if not done:
+            if not done and not waits:
                 return
 
     def _start_and_stay(self) -> None:
@@ -381,24 +393,11 @@ class Pool:
             if self._address is not None:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             else:
-                self._start_embedded()
+                start_ray(self._workers)
+                self._embedded = True
         self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
         self._grow()
         self._stagers = [_staging_actor() for _ in range(-(-self.size // WORKERS_PER_STAGER))]
-
-    def _start_embedded(self) -> None:
-        for name, value in MEMORY_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)  # workers inherit it; so they need no environment of their own
-        ray.init(
-            address="local",  # never a cluster that happens to run on this machine
-            num_cpus=self._workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
-        self._embedded = True
 
     def _grow(self) -> None:
         """As many actors as were asked for, or as the cluster has devices for by now."""

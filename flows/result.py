@@ -9,13 +9,14 @@ from tiling.storage import Place
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What became of a tile: a digest, or the reason why there is none."""
+    """What became of a tile: a digest, or the reason why there is none; `worker` names the process that told."""
 
     tile: int
     digest: str | None
     pixels: int
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

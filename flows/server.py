@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -58,6 +59,9 @@ class EmbeddedServer:
         environment = {**os.environ, "PREFECT__SERVER_FINAL": "1"}
         if self._port is None:
             environment["PREFECT__SERVER_EPHEMERAL"] = "1"
+            # Prefect asks for nothing by default: other users of the machine, and any web page, could call it.
+            secret = f"overtile:{secrets.token_hex(32)}"
+            environment["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = secret
         self._process = subprocess.Popen(
             [*command, "--log-level", "critical", "--lifespan", "on"],
             env=environment,
@@ -100,6 +104,7 @@ class EmbeddedServer:
             self._process.wait()
         self._process = None
         os.environ.pop("PREFECT_API_URL", None)
+        os.environ.pop("PREFECT_API_AUTH_STRING", None)
 
 
 def _free_port() -> int:
