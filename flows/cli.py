@@ -23,6 +23,7 @@ from flows.environment import quiet_environment
 from flows.errors import FlowError, StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
+from flows.stopping import told_of_sigterm
 from tiling.storage import place_of
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
@@ -300,7 +301,8 @@ def _told_in_one_line() -> Generator[None]:
     from flows.terminal import ERRORS, USAGE_ERRORS
 
     try:
-        yield
+        with told_of_sigterm():
+            yield
     except ValidationError as error:
         _fail(f"--{problem_in(error)}", EXIT_USAGE)
     except StoppedError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from flows.errors import ConfigError
 from tiling.objects import ObjectPath
 from tiling.storage import Place, place_of
 from unet_core.origin import Origin
@@ -149,19 +150,41 @@ class VerifyConfig(Asked):
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
-def problem_in(error: ValidationError) -> str:
-    """What is wrong with what was asked, on one line: which value, and what it may be."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    kinds = {kind.__name__: kind for kind in _kinds(Asked)}
-    if first["type"] == "extra_forbidden" and error.title in kinds:
-        return f"{where}: there is no such key; known are {', '.join(kinds[error.title].model_fields)}"
-    if first["type"] == "missing" and error.title in kinds:
-        return f"{where}: a value is needed; {kinds[error.title].model_fields[where].description}"
-    return f"{where}: {first['msg']}, not {first['input']!r}"
-
-
 def _kinds(kind: type[Asked]) -> Iterator[type[Asked]]:
     for each in kind.__subclasses__():
         yield each
         yield from _kinds(each)
+
+
+_LONGEST_SHOWN = 80
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def checked(kind: type[Config], asked: Config | Mapping[str, Any]) -> Config:
+    """What was asked, as a configuration: parameters of a deployment and tables of a job file are mappings.
+
+    Raises:
+        ConfigError: a key that there isn't, or a value that can't be; the message names what may be.
+    """
+    try:
+        return kind.model_validate(asked)
+    except ValidationError as error:
+        raise ConfigError(problem_in(error)) from error
+
+
+def problem_in(error: ValidationError) -> str:
+    """What is wrong with what was asked, on one line: which value, and what it may be."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or error.title
+    kind = {each.__name__: each for each in _kinds(Asked)}.get(error.title)
+    known = kind.model_fields if kind is not None else {}
+    if first["type"] == "extra_forbidden" and known:
+        return f"{where}: there is no such key; known are {', '.join(known)}"
+    about = known[str(first["loc"][0])].description if first["loc"] and str(first["loc"][0]) in known else None
+    meaning = f"; {about}" if about else ""
+    if first["type"] == "missing":
+        return f"{where}: a value is needed{meaning}"
+    given = repr(first["input"])
+    shown = given if len(given) <= _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}…"
+    return f"{where}: {first['msg']}, not {shown}{meaning}"

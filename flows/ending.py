@@ -40,4 +40,4 @@ def stopped(by: signal.Signals) -> BaseException:
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         return TerminationSignal(signal=by)
-    return StoppedError(f"stopped by {by.name}; the same command again goes on where it was", by)
+    return StoppedError.by(by)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signal import Signals
+
 
 class FlowError(Exception):
     """Root of every error that the package raises for a user's or the world's mistake."""
@@ -13,6 +15,14 @@ class StoppedError(FlowError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+    @classmethod
+    def by(cls, sent: Signals) -> StoppedError:
+        return cls(f"stopped by {sent.name}; the same command again goes on where it was", sent)
+
+
+class ConfigError(FlowError):
+    """A parameter that there isn't, or with a value that can't be."""
 
 
 class IncompleteError(FlowError):

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.archive_config import ArchiveConfig
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
-from flows.config import RerunConfig, SegmentConfig, VerifyConfig
+from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.ending import finished, stopped
 from flows.logs import about, configure_logs
 from flows.plain import markdown
@@ -28,7 +28,7 @@ from flows.watch import RunWatch
 from tiling.errors import PlanError, RunError
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
-from tiling.ledger import STITCHED, LedgerState, TileRecord, TileState
+from tiling.ledger import INFERRING, STITCHED, LedgerState, TileRecord, TileState
 from tiling.picture import data_url
 from tiling.plan import Tile
 from tiling.run import Run
@@ -66,11 +66,11 @@ class Outcome:
         return f"{counts}; overtile rerun {self.run} --failed" if self.failed else counts
 
 
-@flow(name="segment-image")
+@flow(name="segment-image", validate_parameters=False)
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     configure_logs()
-    started = time.monotonic()
+    started, config = time.monotonic(), checked(SegmentConfig, config)
     with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
         todo = remaining(run)
@@ -82,11 +82,11 @@ def segment(config: SegmentConfig) -> Outcome:
         return finished(outcome := summarise(run, started), str(outcome))
 
 
-@flow(name="rerun-tiles")
+@flow(name="rerun-tiles", validate_parameters=False)
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     configure_logs()
-    started = time.monotonic()
+    started, config = time.monotonic(), checked(RerunConfig, config)
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
         todo = chosen(run, config)
@@ -137,6 +137,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
         return
     watch = RunWatch(run, len(todo), pool, backlog)
     mask = run.open_mask()
+    run.ledger.announce(INFERRING, {"todo": len(todo), "workers": pool.size})
     try:
         with about(run=run.path, slide=run.card.image.path), stop_on_signals() as stop:
             for ended in pool.infer(backlog, stop):
@@ -154,9 +155,9 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
 
 def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
     """Put what became of a tile into the ledger; a failed one's pixels say that they are not predicted."""
+    run.ledger.append(_record(result, attempts, run.ledger.now()))
     if result.digest is None:
         _leave_out(run, mask, run.plan.tile(result.tile))
-    run.ledger.append(_record(result, attempts))
 
 
 @task(cache_policy=NO_CACHE)
@@ -274,20 +275,23 @@ def stage_times(state: LedgerState) -> StageTimes:
 
 def _leave_out(run: Run, mask: Mask, tile: Tile) -> None:
     """A failed tile's pixels say that they are not predicted, whatever an earlier attempt has written."""
+    if mask.holds(tile):
+        run.ledger.flush()  # before its labels go: what the ledger calls done must be there, also after a kill
     mask.fill(tile, NOT_PREDICTED)
     probabilities = run.open_probabilities()
     if probabilities is not None:
         probabilities.clear(tile)
 
 
-def _record(result: TileResult, attempts: int) -> TileRecord:
+def _record(result: TileResult, attempts: int, now: float) -> TileRecord:
     return TileRecord(
         tile=result.tile,
         state=TileState.DONE if result.digest is not None else TileState.FAILED,
         attempts=attempts,
         digest=result.digest,
         reason=result.reason,
+        worker=result.worker,
         seconds={stage: round(value, 6) for stage, value in result.seconds.items()},
         pixels=result.pixels,
-        time=time.time(),
+        time=now,
     )

@@ -24,6 +24,7 @@ from flows.tuning import Tuning, TuningRequest
 from tiling.archive import Archive
 from tiling.card import RunCard
 from tiling.errors import DiskError, PlanError, SourceError, StagingError
+from tiling.ledger import INFERRING
 from tiling.run import Run
 from tiling.slide_record import SlideRecord, SlideState
 from tiling.slides import Slide, look_at
@@ -118,6 +119,7 @@ class SlideWork:
             # Workers load the model before their first tile: that is no part of the slide's time.
             on_first = sum(ended.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
             self._began = time.monotonic() - on_first
+            self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._shift.pool.size})
         self._ended = time.monotonic()
         self._mask = self._mask or self.run.open_mask()
         write_down(self.run, self._mask, ended.result, ended.attempts)

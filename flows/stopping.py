@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from flows.errors import StoppedError
+
 GRACE_SECONDS = 20.0
 """For the tiles in flight: less than the 30 s that Kubernetes and Slurm give by default."""
 
@@ -36,6 +38,35 @@ class Stop:
 
     def ask(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
+
+
+class _Terminated(BaseException):
+    """Raised wherever the main thread is; an ordinary error might be swallowed there, by an import's fallback say."""
+
+
+@contextmanager
+def told_of_sigterm() -> Generator[None]:
+    """While inside, SIGTERM raises an error instead of ending the process without a word.
+
+    Prefect catches SIGTERM while a flow runs, reports the run as crashed, and then hands the signal on to this.
+
+    Raises:
+        StoppedError: on SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stopped(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, stopped)
+    try:
+        yield
+    except _Terminated:
+        raise StoppedError.by(signal.SIGTERM) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

@@ -175,10 +175,9 @@ def print_status(console: Console, run: Run) -> None:
     """Counts, rate, ETA and the grid."""
     state = run.ledger.fold()
     counts = {kind: state.count(kind) for kind in TileState}
-    seconds = (state.last_time or 0.0) - (state.first_time or 0.0)
-    rate = state.pixels / 1e6 / seconds if seconds > 0 else 0.0
+    rate = state.pixels / 1e6 / state.elapsed if state.elapsed > 0 else 0.0
     done = counts[TileState.DONE]
-    eta = counts[TileState.PENDING] * seconds / done if done and seconds > 0 else None
+    eta = counts[TileState.PENDING] * state.elapsed / done if done and state.elapsed > 0 else None
     console.print(f"{run.path}: {run.card.image.path} with {run.card.model.name}", highlight=False, soft_wrap=True)
     console.print(
         f"{done} done, {counts[TileState.SKIPPED]} skipped, {counts[TileState.FAILED]} failed, "

@@ -12,7 +12,7 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.config import VerifyConfig
+from flows.config import VerifyConfig, checked
 from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
@@ -53,10 +53,10 @@ class Verdict:
         return sum(each.differing for each in (*self.recomputed, *self.seams))
 
 
-@flow(name="verify-run")
+@flow(name="verify-run", validate_parameters=False)
 def verify(config: VerifyConfig) -> Verdict:
     """Check a run; damaged tiles are marked in the ledger, and nothing else is written but the report."""
-    started = time.monotonic()
+    started, config = time.monotonic(), checked(VerifyConfig, config)
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
         findings = look_at_shards(run)
@@ -90,11 +90,11 @@ def mark(run: Run, findings: Sequence[Finding]) -> None:
     for index, fault in ((each.tile, each.fault) for each in findings if each.fault is not None):
         tile, state = run.plan.tile(index), TileState(states[index])
         if state is TileState.SKIPPED:
-            run.ledger.append(TileRecord(index, state, digest=mask.fill(tile, BACKGROUND), time=time.time()))
+            run.ledger.append(TileRecord(index, state, digest=mask.fill(tile, BACKGROUND), time=run.ledger.now()))
         elif state is TileState.FAILED:
             mask.fill(tile, NOT_PREDICTED)
         else:
-            run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=fault, time=time.time()))
+            run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=fault, time=run.ledger.now()))
     run.ledger.flush()
 
 
@@ -116,8 +116,8 @@ def recompute(run: Run, pool: Pool, tiles: Sequence[tuple[int, int]]) -> list[Ch
     """Compute places of the image again, each given as (core, index), and count the labels that differ."""
     started = time.monotonic()
     found: list[Checked] = []
-    for done, checked in enumerate(pool.check(run.path, tiles), start=1):
-        found.append(checked)
+    for done, each in enumerate(pool.check(run.path, tiles), start=1):
+        found.append(each)
         tell(Progress("recompute", done, len(tiles), 0, 0, time.monotonic() - started, done))
     return found
 

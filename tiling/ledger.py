@@ -7,7 +7,6 @@ dies between two of them loses only knowledge of tiles whose shards it can compu
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiling.clock import SteadyClock
 from tiling.errors import RunError
 from tiling.objects import ObjectPath
 from tiling.segments import Segments
@@ -26,6 +26,8 @@ FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
+INFERRING = "inferring"
+"""The event with which a driver begins: times of tiles before and after it say nothing about each other."""
 PYRAMID_DAMAGED = "pyramid damaged"
 """The event after which the pyramid as a whole has to be built again."""
 
@@ -79,6 +81,8 @@ class LedgerState:
     pixels: int = 0
     first_time: float | None = None
     last_time: float | None = None
+    elapsed: float = 0.0  # seconds between tiles, without the pauses between one driver and the next
+    latest: float | None = None  # of the current driver's tiles
 
     def count(self, state: TileState) -> int:
         return int(np.count_nonzero(self.states == state))
@@ -101,6 +105,11 @@ class Ledger:
     def __init__(self, folder: Place, tiles: int) -> None:
         self._tiles = tiles
         self._segments = Segments(folder, FLUSH_SECONDS_REMOTE if isinstance(folder, ObjectPath) else FLUSH_SECONDS)
+        self._clock = SteadyClock()
+
+    def now(self) -> float:
+        """The time of day for a record: one ledger's times never go backwards."""
+        return self._clock.now()
 
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
@@ -108,7 +117,7 @@ class Ledger:
 
     def announce(self, name: str, facts: dict[str, Any]) -> None:
         """Add an event and write it at once."""
-        self._segments.append(_dump({"event": name, "time": time.time(), "facts": facts}))
+        self._segments.append(_dump({"event": name, "time": self.now(), "facts": facts}))
         self.flush()
 
     def flush(self) -> None:
@@ -126,12 +135,7 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 if "event" in entry:
-                    state.events.append(Event(entry["event"], entry["time"], entry["facts"]))
-                    if entry["event"] == STITCHED:
-                        state.unstitched[:] = False
-                    state.pyramid_stands = entry["event"] == STITCHED or (
-                        state.pyramid_stands and entry["event"] != PYRAMID_DAMAGED
-                    )
+                    _fold_event(state, Event(entry["event"], entry["time"], entry["facts"]))
                 else:
                     _fold_record(state, _parse_record(entry))
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -149,6 +153,15 @@ class Ledger:
                 yield _parse_record(entry)
 
 
+def _fold_event(state: LedgerState, event: Event) -> None:
+    state.events.append(event)
+    if event.name == STITCHED:
+        state.unstitched[:] = False
+    elif event.name == INFERRING:
+        state.latest = None
+    state.pyramid_stands = event.name == STITCHED or (state.pyramid_stands and event.name != PYRAMID_DAMAGED)
+
+
 def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
@@ -164,6 +177,8 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
             state.seconds[stage] = state.seconds.get(stage, 0.0) + seconds
         state.first_time = record.time if state.first_time is None else state.first_time
         state.last_time = record.time
+        state.elapsed += max(0.0, record.time - state.latest) if state.latest is not None else 0.0
+        state.latest = record.time
 
 
 def _parse_record(entry: dict[str, Any]) -> TileRecord:

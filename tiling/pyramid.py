@@ -53,13 +53,16 @@ class Pyramid:
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
         """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
-        tall, wide = self._shard_shape(level)
-        place = f"{box.y0 // tall}/{box.x0 // wide}"
+        keys = self._keys(level, box)
         if self._channels is None:
-            self._set(f"{level}/c/{place}", self._encoded(level, pixels))
+            self._set(keys[0], self._encoded(level, pixels))
             return
-        for channel in range(self._channels):
-            self._set(f"{level}/c/{channel}/{place}", self._encoded(level, pixels[channel : channel + 1]))
+        for channel, key in enumerate(keys):
+            self._set(key, self._encoded(level, pixels[channel : channel + 1]))
+
+    def holds(self, level: int, box: Box) -> bool:
+        """Whether a shard was written, in any channel."""
+        return any((self._path / key).is_file() for key in self._keys(level, box))
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
@@ -96,6 +99,12 @@ class Pyramid:
 
     def _build_shard(self, level: int, box: Box) -> None:
         self.write(level, box, self._halve(self.read(self.below(level, box), level - 1)))
+
+    def _keys(self, level: int, box: Box) -> list[str]:
+        """The names of a shard's files, one per channel."""
+        tall, wide = self._shard_shape(level)
+        channels = [""] if self._channels is None else [f"{channel}/" for channel in range(self._channels)]
+        return [f"{level}/c/{channel}{box.y0 // tall}/{box.x0 // wide}" for channel in channels]
 
     def _extent(self, level: int) -> tuple[int, int]:
         return cast("tuple[int, int]", self.levels[level].shape[-2:])

@@ -79,6 +79,10 @@ class Mask:
         """Write one label over a tile's whole valid region."""
         return self.write(tile, np.full(tile.valid.shape, label, np.uint8))
 
+    def holds(self, tile: Tile) -> bool:
+        """Whether anything was written for a tile."""
+        return self.pyramid.holds(0, tile.valid)
+
     def read(self, box: Box, level: int = 0) -> Labels:
         return self.pyramid.read(box, level)
 

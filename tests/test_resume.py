@@ -1,0 +1,176 @@
+"""What must not change between a kill and the resume, and what may: the image, the weights, the clock, staged tiles."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import mask_files
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+from tiny import save_tiny, write_noise
+
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.segment import remaining, stitch, write_down
+from flows.terminal import print_status
+from flows.tuning import tune
+from flows.worker import StagingWorker, TileWorker
+from tiling.errors import RunError
+from tiling.ledger import INFERRING
+from tiling.run import Run
+from unet_core.errors import BundleError
+
+TILES = 6
+
+
+class Job:
+    """A command whose driver is killed after some tiles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.image = write_noise(folder / "noise.tif", 256, 384)
+        self.model = save_tiny(folder / "tiny")
+        self.out = folder / "run"
+
+    def resume(self) -> Run:
+        config = SegmentConfig(image=self.image, out=self.out, model=str(self.model), core=128, foreground="none")
+        return prepare(config, 1, partial(tune, device="cpu"))
+
+    def compute(self, run: Run, tiles: int, *, staged: bool = False) -> None:
+        """As one driver does, until it is killed."""
+        run.ledger.announce(INFERRING, {"todo": tiles, "workers": 1})
+        worker, mask = TileWorker(), run.open_mask()
+        for index in remaining(run)[:tiles]:
+            write_down(run, mask, worker.process(run.path, index, staged=staged), 1)
+        run.ledger.flush()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+@pytest.fixture
+def whole(job: Job, tmp_path: Path) -> dict[str, bytes]:
+    """The mask of an undisturbed run."""
+    out, job.out = job.out, tmp_path / "whole"
+    run = job.resume()
+    job.compute(run, TILES)
+    stitch.fn(run)
+    job.out = out
+    return mask_files(tmp_path / "whole")
+
+
+def expect_refused_then_resumed(
+    job: Job, whole: dict[str, bytes], change: Callable[[], object], undo: Callable[[], object], named: str
+) -> None:
+    job.compute(job.resume(), 3)
+    before = mask_files(job.out)
+    change()
+    with pytest.raises(RunError, match=rf"holds a different run \({named}: \S+ here, \S+ asked for\)") as refused:
+        job.resume()
+    assert "choose another --out, or repeat the command that made it" in str(refused.value)
+    assert mask_files(job.out) == before
+    undo()
+    run = job.resume()
+    assert len(remaining(run)) == TILES - 3
+    job.compute(run, TILES)
+    stitch.fn(run)
+    assert mask_files(job.out) == whole
+
+
+def test_another_image_at_the_same_place_is_refused_at_resume(job: Job, whole: dict[str, bytes]) -> None:
+    content = job.image.read_bytes()
+    flipped = bytes([*content[:-1], content[-1] ^ 1])
+    expect_refused_then_resumed(
+        job,
+        whole,
+        lambda: job.image.write_bytes(flipped),
+        lambda: job.image.write_bytes(content),
+        "image fingerprint",
+    )
+
+
+def test_other_weights_at_the_same_place_are_refused_at_resume(job: Job, whole: dict[str, bytes]) -> None:
+    weights = job.model / "weights.safetensors"
+    content = weights.read_bytes()
+    expect_refused_then_resumed(
+        job, whole, lambda: nudge(weights), lambda: weights.write_bytes(content), "model digest"
+    )
+
+
+def nudge(weights: Path) -> None:
+    tensors = load_file(weights)
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == np.float32 and tensor.size)
+    tensors[name] = tensors[name] * np.float32(1.001)
+    save_file(tensors, weights)
+
+
+def test_weights_that_change_while_a_run_goes_on_stop_it(job: Job) -> None:
+    run = job.resume()
+    nudge(job.model / "weights.safetensors")
+    with pytest.raises(BundleError, match="has changed since the run began: two models would share one mask"):
+        job.compute(run, 1)
+
+
+def test_the_same_image_elsewhere_is_the_same_run(job: Job, whole: dict[str, bytes], tmp_path: Path) -> None:
+    job.compute(job.resume(), 3)
+    job.image = job.image.rename(tmp_path / "moved.tif")
+    assert len(remaining(job.resume())) == TILES - 3
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0], ids=["a day back", "a day ahead"])
+def test_a_clock_that_jumps_between_drivers_changes_no_rate(
+    job: Job, jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    job.compute(job.resume(), 3)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    job.compute(job.resume(), 2)
+    took = time.monotonic() - began
+    run = Run.open(job.out)
+    state = run.ledger.fold()
+    assert [record.tile for record in run.ledger.records()] == [0, 1, 2, 3, 4], "in the order in which they were done"
+    assert 0 < state.elapsed < took
+    shown = io.StringIO()
+    print_status(Console(file=shown, width=120), run)
+    assert "5 done, 0 skipped, 0 failed, 1 to do of 6 tiles" in shown.getvalue()
+    assert "-" not in shown.getvalue().partition("tiles; ")[2].partition("\n")[0], "a rate, and 0:00 left"
+
+
+def test_a_clock_that_is_set_back_while_a_driver_works_reorders_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(10**9, 0, -3600))
+    run = job.resume()
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    job.compute(run, TILES)
+    records = list(run.ledger.records())
+    assert [record.time for record in records] == sorted(record.time for record in records)
+    assert records[-1].time - records[0].time < 3600
+    assert run.ledger.fold().elapsed == pytest.approx(records[-1].time - records[0].time)
+
+
+@pytest.mark.parametrize("harm", ["gone", "empty", "cut"])
+def test_a_staged_tile_that_was_lost_with_its_worker_is_read_from_the_image(
+    job: Job, whole: dict[str, bytes], harm: str
+) -> None:
+    """A worker that dies between its shard and its answer has discarded the tile; a power cut leaves files empty."""
+    run = job.resume()
+    run.create_staged()
+    assert all(result.reason is None for result in StagingWorker().stage(run.path, list(range(TILES))))
+    for file in sorted((job.out / "staged.zarr" / "c").glob("*/0/0/0"))[:3]:
+        if harm == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[: 0 if harm == "empty" else 1000])
+    job.compute(run, TILES, staged=True)
+    assert run.ledger.fold().failed == {}
+    stitch.fn(run)
+    assert mask_files(job.out) == whole
