@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark fuzz setup clean
+.PHONY: demo test lint benchmark fuzz soak setup clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ benchmark: $(STAMP)
 # Mutated images, each opened and read in a process that may die of it: `make fuzz ARGS="--count 20000 --seed 1"`.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz.py $(ARGS)
+
+# What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
+soak: $(STAMP)
+	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
+		tests/test_soak.py tests/test_nodes.py tests/test_interrupted.py tests/test_run_machine.py \
+		tests/test_stages.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

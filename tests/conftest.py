@@ -27,6 +27,16 @@ settings.register_profile("overtile", deadline=None, derandomize=True)
 settings.register_profile("soak", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("OVERTILE_HYPOTHESIS", "overtile"))
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if os.environ.get("OVERTILE_SOAK"):
+        return
+    for item in items:
+        if item.get_closest_marker("soak") is not None:
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make soak, or OVERTILE_SOAK=1"))
+
+
 DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
