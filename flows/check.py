@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flows.config import SegmentConfig
 from flows.errors import FlowError
-from tiling.errors import PlanError
+from tiling.normalisation import Normalisation
 from tiling.source import ImageSource, open_source
+from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
 from unet_core.facts import CardFacts, read_facts
 
+_ANY_RANGE = "0,1"
 
-def check(config: SegmentConfig) -> None:
-    """Open the image, read the model's card and hold them against each other.
+
+def check(config: SegmentConfig) -> dict[str, str]:
+    """Open the image, read the model's card and hold them against each other; gives what is worth telling.
 
     Raises:
         SourceError, BundleError, PlanError, FlowError: as `prepare` would, minutes of start-up later on a cluster.
     """
     origin = config.origin()
     origin.expect_trust()
-    with open_source(config.image) as source:
-        if origin.kind == "bundle":
-            check_fit(source, read_card(config.model), config.level)
-        else:
-            facts = read_facts(config.card) if config.card else CardFacts()
-            facts.expect_complete(config.model)
+    if origin.kind == "bundle":
+        card, wanted = read_card(config.model), config.wanted()
+        if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
+            wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
+        viewing = choose_view(config.image, wanted, needs_of(card))
+        with open_source(config.image, viewing.view) as source:
+            check_fit(source, card)
+        return {fact: text for fact, text in viewing.notes.items() if fact == "pixels"}
+    with open_source(config.image):
+        facts = read_facts(config.card) if config.card else CardFacts()
+        facts.expect_complete(config.model)
+    return {}
 
 
-def check_fit(source: ImageSource, card: ModelCard, level: int) -> None:
-    """Refuse an image that the model wasn't made for."""
-    if level >= len(source.levels):
-        raise PlanError(f"level {level} is not in the image; it has levels 0 to {len(source.levels) - 1}")
+def needs_of(card: ModelCard) -> ModelNeeds:
+    """What a model was made for."""
+    return ModelNeeds(card.name, card.pixel_size_um, card.dtype)
+
+
+def check_fit(source: ImageSource, card: ModelCard) -> None:
+    """Refuse an image, or a view of one, that the model wasn't made for."""
     if len(source.bands) != len(card.bands):
         raise FlowError(
             f"model {card.name} takes {len(card.bands)} band(s) ({', '.join(card.bands)}) and {source.path} has "
-            f"{len(source.bands)} ({', '.join(source.bands)}); use a model for such images"
+            f"{len(source.bands)} ({', '.join(source.bands)}); choose with --bands, for example --bands "
+            f"{','.join(str(min(number, len(source.bands))) for number in range(1, len(card.bands) + 1))}, or use a "
+            f"model for such images"
         )
     if str(source.dtype) != card.dtype:
         raise FlowError(
             f"model {card.name} takes {card.dtype} and {source.path} is {source.dtype}: its brightness would mean "
-            f"something else; use a model for such images or convert the image"
+            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, or use a model for such images"
         )

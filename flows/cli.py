@@ -24,6 +24,18 @@ from flows.errors import FlowError, StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
 from flows.stopping import told_of_sigterm
+from flows.view_options import (
+    AsIsOption,
+    BandsOption,
+    GsdOption,
+    ImageMppOption,
+    LevelOption,
+    MppOption,
+    NormaliseOption,
+    RegionOption,
+    TOption,
+    ZOption,
+)
 from tiling.storage import place_of
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
@@ -59,7 +71,7 @@ class Tta(StrEnum):
     d4 = "d4"
 
 
-ImageArgument = Annotated[str, typer.Argument(help="SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")]
+ImageArgument = Annotated[str, typer.Argument(help="Any image that docs/formats.md lists, a path or URL.")]
 RunToMendArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]
 ArchiveOption = Annotated[str | None, typer.Option(help="An archive's folder, instead of a run.")]
 RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
@@ -72,7 +84,6 @@ ModelOption = Annotated[
 ModelCardOption = Annotated[
     Path | None, typer.Option(help="Bands, classes and normalisation of a model that is no bundle: TOML or JSON.")
 ]
-LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
 CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
 TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average over flips or the square's symmetries.")]
@@ -102,7 +113,16 @@ def segment(
     card: ModelCardOption = None,
     weights: WeightsOption = None,
     trust_code: TrustOption = False,
-    level: LevelOption = 0,
+    level: LevelOption = None,
+    mpp: MppOption = None,
+    gsd: GsdOption = None,
+    image_mpp: ImageMppOption = None,
+    as_is: AsIsOption = False,
+    bands: BandsOption = None,
+    z: ZOption = 0,
+    t: TOption = 0,
+    region: RegionOption = None,
+    normalise: NormaliseOption = None,
     core: CoreOption = None,
     precision: PrecisionOption = Precision.float32,
     tta: TtaOption = Tta.none,
@@ -125,6 +145,15 @@ def segment(
             weights=weights,
             trust_code=trust_code,
             level=level,
+            mpp=mpp,
+            gsd=gsd,
+            image_mpp=image_mpp,
+            as_is=as_is,
+            bands=bands,
+            z=z,
+            t=t,
+            region=region,
+            normalise=normalise,
             core=core,
             precision=precision.value,
             tta=tta.value,

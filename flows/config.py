@@ -20,8 +20,10 @@ from pydantic import (
 )
 
 from flows.errors import ConfigError
+from tiling.errors import PlanError
 from tiling.objects import ObjectPath
 from tiling.storage import Place, place_of
+from tiling.viewing import Wanted
 from unet_core.origin import Origin
 
 
@@ -45,6 +47,10 @@ Where = Annotated[Path | ObjectPath, PlainValidator(_as_place), *_AS_TEXT]
 
 Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
 """The same, where a run can be."""
+
+Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+UM_PER_METRE = 1e6
 
 
 def _as_tile(value: object) -> object:
@@ -75,7 +81,7 @@ class Asked(BaseModel):
 class OneImage(Asked):
     """What is segmented, and where the run lies."""
 
-    image: Where = Field(description="The image: SVS, TIFF, OME-TIFF, GeoTIFF, PNG or JPEG; a path or URL.")
+    image: Where = Field(description="The image: any that docs/formats.md lists; a path or URL.")
     out: Output = Field(description="The run folder, a path or URL. The same folder again resumes the run.")
 
 
@@ -92,7 +98,28 @@ class Options(Asked):
     )
     weights: Path | None = Field(default=None, description="Weights of a factory's network.")
     trust_code: bool = Field(default=False, description="Leave to run the factory's Python code.")
-    level: int = Field(default=0, ge=0, description="The pyramid level to segment; 0 is the finest.")
+    level: int | None = Field(
+        default=None,
+        ge=0,
+        description="The pyramid level to segment as it is, 0 the finest; by the model's pixel size when not given.",
+    )
+    mpp: Side | None = Field(default=None, description="Pixel size to segment at, in µm; the model's when not given.")
+    gsd: Side | None = Field(default=None, description="The same in metres.")
+    image_mpp: Side | None = Field(
+        default=None, description="What a pixel of level 0 measures, in µm, where the image doesn't say or is wrong."
+    )
+    as_is: bool = Field(default=False, description="Take the pixels as they are, whatever they measure.")
+    bands: str | None = Field(default=None, description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8.")
+    z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
+    t: int = Field(default=0, ge=0, description="Point in time, from 0.")
+    region: str | None = Field(
+        default=None,
+        description="Part of the image: Y0,X0,Y1,X1 in pixels of level 0, map:XMIN,YMIN,XMAX,YMAX, or a .geojson file.",
+    )
+    normalise: str | None = Field(
+        default=None,
+        description="Range of values that becomes the model's, the same for every tile: LOW,HIGH or percentiles:P,Q.",
+    )
     core: PositiveInt | None = Field(default=None, description="Side of a tile's core in px; chosen when not given.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32", description="The network's arithmetic; auto takes bfloat16 where labels don't suffer."
@@ -116,6 +143,26 @@ class Options(Asked):
     def origin(self) -> Origin:
         """Where the model comes from."""
         return Origin(self.model, self.weights, trust_code=self.trust_code)
+
+    def wanted(self) -> Wanted:
+        """Which pixels were asked for.
+
+        Raises:
+            PlanError: one pixel size in two units.
+        """
+        if self.mpp is not None and self.gsd is not None:
+            raise PlanError("--mpp and --gsd are one pixel size in two units; give one of them")
+        return Wanted(
+            level=self.level,
+            pixel_um=self.mpp if self.gsd is None else self.gsd * UM_PER_METRE,
+            image_um=self.image_mpp,
+            as_is=self.as_is,
+            bands=self.bands,
+            z=self.z,
+            t=self.t,
+            region=self.region,
+            normalise=self.normalise,
+        )
 
     @property
     def approximate_halo_px(self) -> int | None:

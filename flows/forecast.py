@@ -66,7 +66,7 @@ def forecast(config: ArchiveConfig, archive: Archive, found: Found) -> Forecast:
 
 def _pixels(config: ArchiveConfig, slide: Slide) -> int:
     with open_source(slide.place) as source:
-        number = int(slide.overrides.get("level") or config.level)
+        number = int(slide.overrides.get("level") or config.level or 0)
         if number >= len(source.levels):
             raise PlanError(f"level {number} is not in the image; it has levels 0 to {len(source.levels) - 1}")
         level = source.levels[number]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import psutil
 
-from flows.check import check_fit
+from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.own_model import absolute, local_bundle, reference_of, with_bundle
 from flows.pool import IN_FLIGHT_PER_ACTOR
@@ -23,6 +23,7 @@ from tiling.plan import TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
+from tiling.viewing import Viewing, choose_view
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.card import ClassInfo
@@ -85,17 +86,20 @@ def prepare_with(
     """
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or psutil.virtual_memory().available
-    check_fit(source, bundle.card, config.level)
-    settled = settle(config, workers, tuner, available_bytes)
-    plan = make_plan(source, config.level, settled.core_px or smallest_good_core(found), found)
-    memory = tile_memory(plan, bundle, settled.precision)
-    memory.check(workers, available_bytes, plan)
+    viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
+    with open_source(config.image, viewing.view) as seen:
+        check_fit(seen, bundle.card)
+        settled = settle(config, viewing, workers, tuner, available_bytes)
+        plan = make_plan(seen, viewing.level, settled.core_px or smallest_good_core(found), found)
+        memory = tile_memory(plan, bundle, settled.precision)
+        memory.check(workers, available_bytes, plan)
+        image = image_card(config, viewing, seen, source.fingerprint())
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-    run = Run.create_or_resume(config.out, make_card(config, source, bundle, plan, settled, memory_card))
+    run = Run.create_or_resume(config.out, make_card(config, viewing, image, bundle, plan, settled, memory_card))
     run.create_mask()
     run.create_probabilities()
     if run.ledger.fold().last_event("planned") is None:
-        _skip_background(run, source)
+        _skip_background(run, viewing)
     return run
 
 
@@ -106,7 +110,7 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     return tta_footprint(found, config.tta)
 
 
-def settle(config: SegmentConfig, workers: int, tuner: Tuner, available_bytes: int) -> Tuning:
+def settle(config: SegmentConfig, viewing: Viewing, workers: int, tuner: Tuner, available_bytes: int) -> Tuning:
     """What was left open: as the run that is already there has it, else as found out on the device."""
     core_px, precision = config.core, config.precision
     if (config.out / "run.json").is_file():
@@ -116,7 +120,8 @@ def settle(config: SegmentConfig, workers: int, tuner: Tuner, available_bytes: i
         return Tuning(precision, core_px, known.notes)
     request = TuningRequest(
         image=config.image.resolve(),
-        level=config.level,
+        view=viewing.view,
+        level=viewing.level,
         model=absolute(config.model),
         precision=precision,
         tta=config.tta,
@@ -151,25 +156,38 @@ def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
     return TileMemory(tile_bytes, activations, IN_FLIGHT_PER_ACTOR, WORKER_FIXED_BYTES)
 
 
+def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, fingerprint: str) -> ImageCard:
+    """The card of an image; `seen` is what is segmented of it."""
+    level = seen.levels[viewing.level]
+    size = level.pixel_size
+    return ImageCard(
+        path=str(config.image.resolve()),
+        fingerprint=fingerprint,
+        format=seen.format,
+        level=viewing.level,
+        extent=(level.height, level.width),
+        bands=seen.bands,
+        dtype=str(seen.dtype),
+        pixel_size=(size.y, size.x, size.unit) if size else None,
+        view=viewing.view,
+        asked=config.wanted().typed(),
+    )
+
+
 def make_card(
-    config: SegmentConfig, source: ImageSource, bundle: Bundle, plan: TilePlan, settled: Tuning, memory: MemoryCard
+    config: SegmentConfig,
+    viewing: Viewing,
+    image: ImageCard,
+    bundle: Bundle,
+    plan: TilePlan,
+    settled: Tuning,
+    memory: MemoryCard,
 ) -> RunCard:
     """The run's card."""
-    level = source.levels[config.level]
-    size = level.pixel_size
     model = bundle.card
     return RunCard(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        image=ImageCard(
-            path=str(config.image.resolve()),
-            fingerprint=source.fingerprint(),
-            format=source.format,
-            level=config.level,
-            extent=plan.extent,
-            bands=source.bands,
-            dtype=str(source.dtype),
-            pixel_size=(size.y, size.x, size.unit) if size else None,
-        ),
+        image=image,
         model=ModelRef(
             reference=reference_of(config),
             name=model.name,
@@ -186,7 +204,7 @@ def make_card(
         foreground=config.foreground,
         memory=memory,
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        notes=settled.notes,
+        notes=viewing.notes | settled.notes,
     )
 
 
@@ -194,13 +212,32 @@ def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
     return tuple(ClassCard(name=item.name, color=item.color) for item in classes)
 
 
-def _skip_background(run: Run, source: ImageSource) -> None:
-    """Write background where nothing is worth computing."""
-    image = run.card.image
-    found = find_foreground(source, image.level, run.card.foreground)
-    skipped = found.skipped(run.plan)
+def _skip_background(run: Run, viewing: Viewing) -> None:
+    """Write background where nothing is worth computing, or nothing was asked for."""
+    image, view = run.card.image, viewing.view
+    # Values as the image has them: where there is no data is not told from what became of them.
+    seen = view.model_copy(update={"stretch": None}) if view is not None else None
+    with open_source(image.path, seen) as source:
+        found = find_foreground(source, image.level, run.card.foreground)
+    outside = _outside(run.plan, viewing)
+    skipped = [tile for tile in run.plan.tiles() if tile.index in outside or not found.keeps(tile)]
     mask = run.open_mask()
     for tile in skipped:
         digest = mask.fill(tile, BACKGROUND)
         run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest))
-    run.ledger.announce("planned", {"skipped": len(skipped), "foreground": found.reason})
+    reason = found.reason if viewing.outline is None else f"{found.reason}; those outside the polygons are skipped"
+    run.ledger.announce("planned", {"skipped": len(skipped), "foreground": reason})
+
+
+def _outside(plan: TilePlan, viewing: Viewing) -> set[int]:
+    """Tiles that share nothing with the polygons that were asked for."""
+    view, outline = viewing.view, viewing.outline
+    if outline is None or view is None:
+        return set()
+    (y, x), (top, left) = view.pixel_px, view.corner_px
+    places = ((tile.index, tile.core.intersect(plan.image)) for tile in plan.tiles())
+    return {
+        index
+        for index, core in places
+        if not outline.meets(top + core.y0 * y, left + core.x0 * x, top + core.y1 * y, left + core.x1 * x)
+    }

@@ -247,8 +247,10 @@ def tile_bytes(run: Run) -> int:
 
 def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:
     """Whether a run is of what a manifest asks for by now; what it leaves open is as the run has it."""
+    view = card.image.view
     return (
-        card.image.level == asked.level
+        asked.level in {None, card.image.level if view is None else view.level}
+        and card.image.asked == asked.wanted().typed()
         and asked.core in {None, card.geometry.core_px}
         and asked.precision in {"auto", card.precision}
         and card.foreground == asked.foreground

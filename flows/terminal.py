@@ -60,7 +60,8 @@ def run_with_progress(console: Console, name: str, config: Asked) -> Any:
     Prefect's server, Ray and torch take seconds each to load: they load side by side.
     """
     if isinstance(config, SegmentConfig):
-        check(config)
+        for fact, text in check(config).items():
+            console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
     with ExitStack() as stack, Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="Prefect and Ray")

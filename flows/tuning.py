@@ -13,6 +13,7 @@ from flows.own_model import local_bundle
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
 from tiling.storage import Place
+from tiling.view import View
 from unet_core.autotune import Job, measure_core, recall_core
 from unet_core.bounds import Edges, Footprint, approximate_footprint
 from unet_core.bundle import Bundle, load_bundle
@@ -30,6 +31,7 @@ class TuningRequest:
     """What is to be found out.
 
     Attributes:
+        view: which pixels of the image; `level` is one of the view's.
         precision: `auto` to choose it, or the one that was asked for.
         core_px: the core that was asked for; None to choose it.
         approximate_halo_px: the halo of a network without finite bounds; None where the footprint is exact.
@@ -37,6 +39,7 @@ class TuningRequest:
     """
 
     image: Place
+    view: View | None
     level: int
     model: str
     precision: str
@@ -66,7 +69,7 @@ def tune(request: TuningRequest, device: str) -> Tuning:
         bundle = load_bundle(folder)
     approximate = request.approximate_halo_px is not None
     precision, notes = request.precision, dict[str, object]()
-    with open_source(request.image) as source:
+    with open_source(request.image, request.view) as source:
         if precision == "auto":
             choice = choose_precision(bundle, busiest_samples(source, request.level), device, approximate=approximate)
             precision = choice.precision
@@ -85,7 +88,7 @@ def recall(request: TuningRequest, device: str) -> Tuning | None:
     """The same where nothing needs to be measured any more; None where something does."""
     if request.precision == "auto" or request.approximate_halo_px is not None:
         return None
-    with open_source(request.image) as source:
+    with open_source(request.image, request.view) as source:
         extent = source.levels[request.level].height, source.levels[request.level].width
     job = _job(request, request.precision, device, extent)
     with local_bundle(request.model) as folder:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tiling.geometry import Halo, OutputGrid
 from tiling.plan import TilePlan
+from tiling.view import View
 
 FORMAT_VERSION = 1
 
@@ -20,7 +21,7 @@ class _Card(BaseModel):
 
 
 class ImageCard(_Card):
-    """The image and the level of it that is segmented."""
+    """The image and the level of it that is segmented: of the view, where one was taken, whose level 0 it is then."""
 
     path: str
     fingerprint: str
@@ -30,6 +31,8 @@ class ImageCard(_Card):
     bands: tuple[str, ...]
     dtype: str
     pixel_size: tuple[float, float, str] | None  # y, x, unit
+    view: View | None = None
+    asked: dict[str, str] = Field(default_factory=dict)  # which pixels, as typed; the level apart
 
 
 class ClassCard(_Card):
@@ -114,6 +117,7 @@ class RunCard(_Card):
         return {
             "image fingerprint": self.image.fingerprint,
             "image level": self.image.level,
+            "view": self.image.view,
             "image extent": self.image.extent,
             "bands": self.image.bands,
             "model": self.model.name,

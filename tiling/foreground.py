@@ -19,13 +19,14 @@ from PIL import Image, ImageDraw
 from skimage.filters import threshold_otsu
 
 from tiling.errors import SourceError
+from tiling.geometry import Box
 from tiling.picture import write_png
 from tiling.plan import Tile, TilePlan
 from tiling.storage import Place
 from tiling.thumbnail import block_mean, screen_factor, to_display
 
 if TYPE_CHECKING:
-    from tiling.source import ImageSource
+    from tiling.source import ImageSource, Level
 
 COARSE_PX = 16
 GLASS_BRIGHTNESS = 200
@@ -75,6 +76,8 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
         return Foreground(None, (1, 1), "every tile is computed, as asked")
     if mode != "auto":
         return _from_mask(source, level, Path(mode))
+    if source.has_mask:
+        return _with_data(source, level)
     if source.nodata is not None:
         return _without_nodata(source, level)
     return _tissue(source, level)
@@ -125,6 +128,36 @@ def _without_nodata(source: ImageSource, level: int) -> Foreground:
     empty = np.isclose(means, nodata, rtol=0, atol=1e-3, equal_nan=True).all(axis=-1)
     reason = f"tiles in which every pixel is nodata ({nodata:g}) are skipped"
     return Foreground(np.logical_not(empty), (COARSE_PX, COARSE_PX), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _DataMask:
+    """An image's own mask as an image: 255 where there is data, everywhere where a level has no mask."""
+
+    source: ImageSource
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self.source.levels
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return ("data",)
+
+    def read(self, level: int, box: Box) -> NDArray[np.generic]:
+        held = self.source.read_mask(level, box)
+        whole = np.ones(box.shape, np.bool_) if held is None else held
+        return whole[..., np.newaxis] * np.uint8(255)
+
+
+def _with_data(source: ImageSource, level: int) -> Foreground:
+    means = block_mean(_DataMask(source), level, COARSE_PX)[..., 0]
+    # What didn't decode may be data: its tiles are tried, and fail with their reason.
+    held = (means > 0) | np.isnan(means)
+    if not held.any():
+        return Foreground(None, (1, 1), "every tile is computed: the image's own mask calls nothing data")
+    reason = "tiles without a pixel that the image's own mask calls data are skipped"
+    return Foreground(held, (COARSE_PX, COARSE_PX), reason)
 
 
 def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:

@@ -24,7 +24,7 @@ _WORLD = {"4326", "84"}
 def read_geojson(
     path: Path,
     classes: Mapping[str, int] | None,
-    coordinates: Literal["pixels", "crs"] = "pixels",
+    coordinates: Literal["pixels", "crs", "degrees"] = "pixels",
     georeference: Georeference | None = None,
     class_property: str = _QUPATH_CLASS,
 ) -> Polygons:
@@ -33,13 +33,14 @@ def read_geojson(
     `classes` gives each class name's label; with None every polygon is label 1. The name stands in the feature's
     property `class_property`: text, or an object with a `name`, as QuPath writes its `classification`.
     `coordinates`: "pixels" are x and y from the corner of the first pixel, as QuPath exports them; "crs" are those
-    of the image's own CRS, brought to pixels through `georeference`.
+    of the image's own CRS, brought to pixels through `georeference`; "degrees" are given back as they are, latitude as
+    y and longitude as x.
 
     Raises AnnotationError for a file that is not GeoJSON, another CRS than the image's, a feature of an unknown
     class, and a geometry that encloses no area; it names the feature by its place, counted from 0.
     """
     document = _load(path)
-    place = _in_pixels if coordinates == "pixels" else _from_map(path, document, georeference)
+    place = _from_map(path, document, georeference) if coordinates == "crs" else _in_pixels
     polygons: list[Polygon] = []
     for index, feature in enumerate(_features(path, document)):
         where = f"{path}: feature {index}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,19 @@ class Polygons:
 
     def __len__(self) -> int:
         return len(self._polygons)
+
+    def __iter__(self) -> Iterator[Polygon]:
+        return iter(self._polygons)
+
+    @property
+    def bounds(self) -> npt.NDArray[np.float64]:
+        """`(n, 4)` of `y0, x0, y1, x1` around each polygon."""
+        return self._bounds
+
+    @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """The edges of all polygons, `(n, 4)` of `y0, x0, y1, x1`."""
+        return np.concatenate([polygon.edges for polygon in self._polygons])
 
     def labels(self, box: Box, downsample: tuple[float, float] = (1.0, 1.0)) -> npt.NDArray[np.uint8]:
         """Labels of a box of a level whose pixels are `downsample` (y, x) pixels of level 0 long.

@@ -156,4 +156,5 @@ class Run:
         delete_tree(self.staged_path)
 
     def open_source(self) -> ImageSource:
-        return open_source(self.card.image.path)
+        """The image as it is segmented: the card's view of it, whose level is the card's."""
+        return open_source(self.card.image.path, self.card.image.view)

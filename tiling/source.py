@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,39 +12,28 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from tiling.errors import SourceError, TilingError
+from tiling.errors import SourceError
 from tiling.geometry import Box
-from tiling.objects import ObjectPath
 from tiling.sources.facts import Georeference, Level, Reader
-from tiling.sources.file import ImageFile, open_file
+from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
-from tiling.sources.raster import RasterReader
-from tiling.sources.remote import BLOCK_BYTES, RemoteFile
-from tiling.sources.tiff import TiffReader
+from tiling.sources.opening import open_reader
 from tiling.storage import Place, place_of
+from tiling.view import View
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
-_READ_BYTES = 4 * 1024**2
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_RASTER_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"\xff\xd8\xff": "jpeg",
-    b"\xff\x4f\xff\x51": "jpeg2000",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "jpeg2000",
-}
-_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
-
 
 class ImageSource:
-    """An image file: what is known of it, and its pixels by level and box.
+    """An image, or a view of it: what is known of it, and its pixels by level and box.
 
     Safe to use from several threads. Pickles to its path and facts; another process opens the file on its
     first read, and refuses it if it is no longer the same size, or in an object store no longer the same object.
     """
 
-    def __init__(self, path: Place, reader: Reader, identity: str) -> None:
+    def __init__(self, path: Place, reader: Reader, identity: str, view: View | None = None) -> None:
         self._path = path
+        self._view = view
         self._facts = reader.facts
         self._identity = identity
         self._reader: Reader | None = reader
@@ -59,7 +47,9 @@ class ImageSource:
 
     @property
     def format(self) -> str:
-        """aperio-svs, tiff, ome-tiff, imagej-tiff, geotiff, png, jpeg, jpeg2000 or webp."""
+        """aperio-svs, tiff, ome-tiff, imagej-tiff, qptiff, geotiff, ome-zarr-0.4 or -0.5, png, jpeg, jpeg2000, webp,
+        or the scanner's maker as OpenSlide calls it: hamamatsu, mirax, leica, dicom…
+        """
         return self._facts.format
 
     @property
@@ -98,6 +88,26 @@ class ImageSource:
         return self._facts.has_alpha
 
     @property
+    def view(self) -> View | None:
+        """Which pixels of the file it gives; None for all of them as they are."""
+        return self._view
+
+    @property
+    def focal_planes(self) -> int:
+        """How many focal planes the file has, of which one is read."""
+        return self._facts.focal_planes
+
+    @property
+    def times(self) -> int:
+        """How many points in time the file has, of which one is read."""
+        return self._facts.times
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the file says which pixels hold data, so that `read_mask` may tell."""
+        return self._facts.has_mask
+
+    @property
     def memory_bytes(self) -> int:
         """The most memory that reading holds in one process, besides the boxes that it returns."""
         return self._facts.memory_bytes
@@ -108,16 +118,24 @@ class ImageSource:
         Returns `(height, width, band)` of `dtype`, C-contiguous. `SourceError` where the box is not inside
         the level or a segment under it can't be decoded; it names level, box and segment.
         """
-        whole = self._level(level)
-        if box.is_empty or not whole.box.contains(box):
-            raise SourceError(
-                f"{self._path}: box {box} is not inside level {level} of {whole.height} x {whole.width} px"
-            )
+        self._expect_inside(level, box)
         reader = self._opened()
         try:
             return reader.read(level, box)
         except (SourceError, *LIBRARY_ERRORS) as error:
             raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
+
+    def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
+        """Which pixels `(y, x)` of a box hold data, by the file's own mask or alpha channel; None where it has none.
+
+        Raises as `read` does.
+        """
+        self._expect_inside(level, box)
+        reader = self._opened()
+        try:
+            return reader.read_mask(level, box)
+        except (SourceError, *LIBRARY_ERRORS) as error:
+            raise SourceError(f"{self._path}: mask of level {level}, box {box}: {reason(error)}") from error
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
@@ -132,14 +150,10 @@ class ImageSource:
         return cast("da.Array", da.map_blocks(_read_chunk, self, level, chunks=chunks, dtype=self.dtype, meta=empty))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the file's content, in hexadecimal; read once, in pieces.
-
-        Of an object that is read over the network, which would have to be read whole for that: of its size, its tag
-        (or its time, where the server gives no tag) and its first 64 KiB, after the word `object`.
-        """
+        """What the content is known by, whatever view of it is taken (`tiling.sources.fingerprint`)."""
         if self._fingerprint is None:
             try:
-                self._fingerprint = _fingerprint(self._path)
+                self._fingerprint = fingerprint_of(self._path, self.format)
             except OSError as error:
                 raise SourceError(f"{self._path}: {one_line(error)}") from error
         return self._fingerprint
@@ -175,6 +189,7 @@ class ImageSource:
     def __getstate__(self) -> dict[str, Any]:
         return {
             "path": self._path,
+            "view": self._view,
             "facts": self._facts,
             "identity": self._identity,
             "fingerprint": self._fingerprint,
@@ -182,11 +197,19 @@ class ImageSource:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._path = state["path"]
+        self._view = state["view"]
         self._facts = state["facts"]
         self._identity = state["identity"]
         self._fingerprint = state["fingerprint"]
         self._reader = None
         self._lock = threading.Lock()
+
+    def _expect_inside(self, level: int, box: Box) -> None:
+        whole = self._level(level)
+        if box.is_empty or not whole.box.contains(box):
+            raise SourceError(
+                f"{self._path}: box {box} is not inside level {level} of {whole.height} x {whole.width} px"
+            )
 
     def _level(self, level: int) -> Level:
         if not 0 <= level < len(self.levels):
@@ -196,7 +219,7 @@ class ImageSource:
     def _opened(self) -> Reader:
         with self._lock:
             if self._reader is None:
-                reader, identity = _open_reader(self._path)
+                reader, identity = open_reader(self._path, self._view)
                 if identity != self._identity or reader.facts != self._facts:
                     reader.close()
                     raise SourceError(f"{self._path}: the file changed after it was opened; start again")
@@ -204,65 +227,16 @@ class ImageSource:
             return self._reader
 
 
-def open_source(path: str | Place) -> ImageSource:
-    """Open an image: a path, or the URL of an object that is read by ranges.
+def open_source(path: str | Place, view: View | None = None) -> ImageSource:
+    """Open an image: a path, or the URL of an object that is read by ranges, or of an OME-Zarr; or a view of it.
 
     `SourceError`, on one line, where the file is missing, unreadable, damaged, over a limit or of a kind that
-    is not supported; `StorageError` where an object store fails.
+    is not supported, or where the view doesn't lie on it; `StorageError` where an object store fails.
     """
     place = place_of(path)
     if isinstance(place, Path):
         place = place.expanduser().absolute()
-    return ImageSource(place, *_open_reader(place))
-
-
-def _open_reader(path: Place) -> tuple[Reader, str]:
-    """The reader of a file, and the file's identity."""
-    try:
-        file = open_file(path)
-    except OSError as error:
-        raise SourceError(f"{path}: {one_line(error)}") from error
-    try:
-        return _reader_of(path, file), file.identity
-    except OSError as error:
-        file.close()
-        raise SourceError(f"{path}: {one_line(error)}") from error
-    except TilingError:
-        file.close()
-        raise
-
-
-def _reader_of(path: Place, file: ImageFile) -> Reader:
-    head = file.read(16, 0)
-    if not head:
-        raise SourceError(f"{path}: the file is empty (0 bytes)")
-    if head[:4] in _TIFF_MAGIC:
-        return TiffReader(path, file)
-    for magic, kind in _RASTER_MAGIC.items():
-        if head.startswith(magic):
-            return RasterReader(path, file, kind)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return RasterReader(path, file, "webp")
-    for magic, kind in _ARCHIVES.items():
-        if head.startswith(magic):
-            raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
-    raise SourceError(
-        f"{path}: not a supported image (it starts with {head[:8].hex(' ')}); use TIFF, SVS, PNG, JPEG, "
-        "JPEG 2000 or WebP"
-    )
-
-
-def _fingerprint(path: Place) -> str:
-    digest = hashlib.sha256()
-    if isinstance(path, ObjectPath):
-        file = RemoteFile(path)
-        digest.update(f"{file.identity}\n".encode())
-        digest.update(file.read(BLOCK_BYTES, 0))
-        return f"object {digest.hexdigest()}"
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+    return ImageSource(place, *open_reader(place, view), view)
 
 
 def _split(length: int, chunk: int) -> tuple[int, ...]:

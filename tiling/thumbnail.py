@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import dask
 import numpy as np
@@ -12,14 +12,28 @@ from tiling.errors import SourceError
 from tiling.geometry import Box, ceil_to
 
 if TYPE_CHECKING:
-    from tiling.source import ImageSource
+    from tiling.sources.facts import Level
 
 READ_PX = 1024
 SMALLEST_PX = 64
 SCREEN_PX = 1600
 
 
-def block_mean(source: ImageSource, level: int, factor: int, *, threads: int = 2) -> NDArray[np.float32]:
+class Readable(Protocol):
+    """What has a pyramid of pixels: an image, or its mask."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]: ...
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+
+    def read(self, level: int, box: Box) -> NDArray[np.generic]:
+        """Pixels `(y, x, band)` of a box inside the level."""
+        ...
+
+
+def block_mean(source: Readable, level: int, factor: int, *, threads: int = 2) -> NDArray[np.float32]:
     """Mean of every `factor` x `factor` square of a level: `(ceil(y / factor), ceil(x / factor), band)`.
 
     Starts from the coarsest pyramid level that a whole number of its pixels fits, so that a slide with a
@@ -84,7 +98,7 @@ def _quarters(box: Box, grain: int) -> list[Box]:
     return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in cols if y0 < y1 and x0 < x1]
 
 
-def _coarsest_fitting(source: ImageSource, level: int, factor: int) -> tuple[int, int]:
+def _coarsest_fitting(source: Readable, level: int, factor: int) -> tuple[int, int]:
     base = source.levels[level].downsample
     best = (level, factor)
     for candidate in source.levels[level + 1 :]:

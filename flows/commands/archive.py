@@ -15,6 +15,17 @@ from flows.environment import quiet_environment
 from flows.importing import TrustOption, WeightsOption
 from flows.plain import PlainConsole
 from flows.progress import format_seconds
+from flows.view_options import (
+    AsIsOption,
+    BandsOption,
+    GsdOption,
+    ImageMppOption,
+    LevelOption,
+    MppOption,
+    NormaliseOption,
+    TOption,
+    ZOption,
+)
 from tiling.slide_record import SlideState
 
 if TYPE_CHECKING:
@@ -31,7 +42,6 @@ SourceArgument = Annotated[
 OutOption = Annotated[str, typer.Option("--out", help="The archive's folder; the same one again does what is new.")]
 ModelOption = Annotated[str, typer.Option(help="As in segment; the same for all slides.")]
 ModelCardOption = Annotated[Path | None, typer.Option(help="Facts of a model that is no bundle: TOML or JSON.")]
-LevelOption = Annotated[int, typer.Option(min=0, help="Pyramid level; 0 is the finest.")]
 CoreOption = Annotated[
     int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")
 ]
@@ -68,7 +78,15 @@ def archive_command(
     card: ModelCardOption = None,
     weights: WeightsOption = None,
     trust_code: TrustOption = False,
-    level: LevelOption = 0,
+    level: LevelOption = None,
+    mpp: MppOption = None,
+    gsd: GsdOption = None,
+    image_mpp: ImageMppOption = None,
+    as_is: AsIsOption = False,
+    bands: BandsOption = None,
+    z: ZOption = 0,
+    t: TOption = 0,
+    normalise: NormaliseOption = None,
     core: CoreOption = None,
     precision: PrecisionOption = "float32",
     tta: TtaOption = "none",

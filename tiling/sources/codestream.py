@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 
+import imagecodecs
+
 from tiling.errors import SourceError
-from tiling.sources.limits import MAX_SCANS
+from tiling.sources.claims import ZSTD_MAGIC, expect_modest
+from tiling.sources.limits import MAX_DECODED_BYTES, MAX_SCANS
 
 _SOF_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_LERC = b"Lerc2 "
+_LERC_HEAD_BYTES = 64
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -148,11 +154,24 @@ def webp_frame(data: bytes) -> Frame:
 
 
 def lerc_frame(data: bytes) -> Frame:
-    """The header of a Lerc2 blob."""
-    if data[:6] != b"Lerc2 ":
+    """The header of a Lerc2 blob, bare or packed once more with deflate or zstd, as GDAL's LERC_DEFLATE does."""
+    if data[:6] != _LERC:
+        data = _unpacked_head(data)
+    if data[:6] != _LERC:
         raise SourceError("not a Lerc2 blob")
     version = struct.unpack_from("<i", data, 6)[0]
     position = 10 + (4 if version >= 3 else 0)
     height, width = struct.unpack_from("<ii", data, position)
     components = struct.unpack_from("<i", data, position + 8)[0] if version >= 4 else 1
     return Frame(max(0, height), max(0, width), max(1, components), 64)
+
+
+def _unpacked_head(data: bytes) -> bytes:
+    """The first bytes of what is packed, once it is known that all of it fits the limit."""
+    expect_modest(data, MAX_DECODED_BYTES)
+    if data[:4] == ZSTD_MAGIC:
+        return bytes(imagecodecs.zstd_decode(data)[:_LERC_HEAD_BYTES])
+    try:
+        return zlib.decompressobj().decompress(data, _LERC_HEAD_BYTES)
+    except zlib.error:
+        return b""

@@ -12,8 +12,9 @@ from tiling.geometry import PixelSize
 from tiling.sources import georeference as geo
 from tiling.sources import pixel_size as sizes
 from tiling.sources.directory import Chain, Directory
-from tiling.sources.facts import Georeference
+from tiling.sources.facts import FIRST, Georeference, Moment
 from tiling.sources.ome import OmeImage, parse_ome
+from tiling.sources.qptiff import find_channels, is_qptiff
 
 _NODATA_TAG = 42113
 _MAX_IMAGEJ_CHANNELS = 64
@@ -29,24 +30,35 @@ class Dialect:
     pixel_size: PixelSize | None
     georeference: Georeference | None
     stack_pages: int = 1  # where nothing says what the pages are, and the second is as large as the first
+    focal_planes: int = 1
+    times: int = 1
+    smaller: tuple[tuple[int, ...], ...] = ()  # pages of coarser levels that the metadata names, one per plane
 
 
-def tell_dialect(name: str, chain: Chain, base: TiffPage) -> Dialect:
-    """Tell the dialect from the first page, and read what that dialect keeps where."""
+def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
+    """Tell the dialect from the first page, and read what that dialect keeps where.
+
+    Raises:
+        SourceError: metadata that can't be followed, or no such z or t.
+    """
     description = base.description
+    if base.is_ome:
+        return _ome_dialect(parse_ome(description, name, moment), chain, base)
+    if base.is_imagej:
+        return _imagej_dialect(description, chain, moment)
+    if is_qptiff(description):
+        moment.expect_in(1, 1)
+        found = find_channels(chain)
+        return Dialect("qptiff", found.pages, found.names, found.pixel_size, None, smaller=found.smaller)
+    reference = geo.read_georeference(chain[0])
+    stack = 1 if base.is_svs or reference is not None else _stack_pages(chain)
+    moment.expect_in(stack, 1)
     if base.is_svs:
         return Dialect("aperio-svs", (0,), (), sizes.from_aperio(description), None)
-    if base.is_ome:
-        return _ome_dialect(parse_ome(description, name), chain, base)
-    resolution = sizes.from_resolution(chain[0], description)
-    if base.is_imagej:
-        pages = _imagej_channels(description, len(chain))
-        names = tuple(str(i + 1) for i in range(len(pages))) if len(pages) > 1 else ()
-        return Dialect("imagej-tiff", pages, names, resolution, None)
-    reference = geo.read_georeference(chain[0])
     if reference is not None:
         return Dialect("geotiff", (0,), (), geo.ground_pixel_size(reference), reference)
-    return Dialect("tiff", (0,), (), resolution, None, _stack_pages(chain))
+    resolution = sizes.from_resolution(chain[0], description)
+    return Dialect("tiff", (moment.z,), (), resolution, None, stack, stack)
 
 
 def _stack_pages(chain: Chain) -> int:
@@ -63,7 +75,9 @@ def _ome_dialect(image: OmeImage, chain: Chain, base: TiffPage) -> Dialect:
         raise SourceError(f"OME-XML names page {missing[0]}, the file has {len(chain)}: it is truncated or damaged")
     samples = int(base.samplesperpixel)
     if samples > 1 and len(image.pages) == 1:
-        return Dialect("ome-tiff", image.pages, (), image.pixel_size, None)
+        return Dialect(
+            "ome-tiff", image.pages, (), image.pixel_size, None, focal_planes=image.focal_planes, times=image.times
+        )
     if samples > 1:
         raise SourceError(f"{len(image.pages)} channels of {samples} samples are not supported; convert to RGB")
     names = [name or str(i + 1) for i, name in enumerate(image.channel_names)]
@@ -72,17 +86,30 @@ def _ome_dialect(image: OmeImage, chain: Chain, base: TiffPage) -> Dialect:
         names = [str(i + 1) for i in range(len(names))]
     if len(names) == 1 and image.channel_names[:1] != (names[0],):
         names = ["gray"]
-    return Dialect("ome-tiff", image.pages, tuple(names), image.pixel_size, None)
+    planes, times = image.focal_planes, image.times
+    return Dialect("ome-tiff", image.pages, tuple(names), image.pixel_size, None, focal_planes=planes, times=times)
 
 
-def _imagej_channels(description: str, pages: int) -> tuple[int, ...]:
-    """ImageJ stores channels as pages, fastest first."""
+def _imagej_dialect(description: str, chain: Chain, moment: Moment) -> Dialect:
+    """ImageJ stores channels, focal planes and times as pages, the first of these fastest."""
+    channels, planes, times = (_imagej_count(description, name) for name in ("channels", "slices", "frames"))
+    if not 1 <= channels <= min(len(chain), _MAX_IMAGEJ_CHANNELS):
+        channels = 1
+    if channels * planes * times > len(chain):
+        planes = times = 1
+    moment.expect_in(planes, times)
+    first = channels * (moment.z + planes * moment.t)
+    pages = tuple(range(first, first + channels))
+    names = tuple(str(i + 1) for i in range(channels)) if channels > 1 else ()
+    resolution = sizes.from_resolution(chain[0], description)
+    return Dialect("imagej-tiff", pages, names, resolution, None, focal_planes=planes, times=times)
+
+
+def _imagej_count(description: str, name: str) -> int:
     for line in description.splitlines():
-        if line.startswith("channels="):
-            count = int(line.removeprefix("channels="))
-            if 1 <= count <= min(pages, _MAX_IMAGEJ_CHANNELS):
-                return tuple(range(count))
-    return (0,)
+        if line.startswith(f"{name}="):
+            return max(1, int(line.removeprefix(f"{name}=")))
+    return 1
 
 
 def read_nodata(directory: Directory) -> float | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 
 
@@ -52,7 +53,8 @@ class ImageFacts:
     """All that is known of an image without its pixels; small, and safe to send to another process.
 
     `memory_bytes` is the most that reading holds besides the boxes that it returns. `pages` is more
-    than 1 for a stack of which nothing says what it is: its first page is read.
+    than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
+    there are to choose one from. `has_mask` is whether the file says which pixels hold data.
     """
 
     format: str
@@ -65,6 +67,28 @@ class ImageFacts:
     has_alpha: bool = False
     memory_bytes: int = 0
     pages: int = 1
+    focal_planes: int = 1
+    times: int = 1
+    has_mask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which focal plane and which point in time of a file are read, from 0."""
+
+    z: int = 0
+    t: int = 0
+
+    def expect_in(self, focal_planes: int, times: int) -> None:
+        """Raise `SourceError` where there is no such one."""
+        if self.z >= focal_planes or self.t >= times:
+            raise SourceError(
+                f"there is no z {self.z} at t {self.t}: the image has {focal_planes} focal plane(s) and {times} "
+                f"point(s) in time, counted from 0; give --z 0 to {focal_planes - 1} and --t 0 to {times - 1}"
+            )
+
+
+FIRST = Moment()
 
 
 class Reader(Protocol):
@@ -75,6 +99,10 @@ class Reader(Protocol):
 
     def read(self, level: int, box: Box) -> npt.NDArray[np.generic]:
         """Pixels `(y, x, band)` of a box that lies inside the level."""
+        ...
+
+    def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
+        """Which pixels `(y, x)` of such a box hold data; None where the file doesn't say."""
         ...
 
     def chunk_px(self, level: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from tiling.errors import SourceError
 from tiling.geometry import PixelSize
+from tiling.sources.facts import FIRST, Moment
 from tiling.sources.limits import MAX_BANDS, MAX_XML_BYTES
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
@@ -17,18 +18,20 @@ _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One image of an OME-TIFF, at its first z and t. `pages` are page numbers, one per channel, in order."""
+    """One image of an OME-TIFF, at one z and t. `pages` are page numbers, one per channel, in order."""
 
     pages: tuple[int, ...]
     channel_names: tuple[str, ...]
     samples_per_channel: int
     pixel_size: PixelSize | None
+    focal_planes: int
+    times: int
 
 
-def parse_ome(xml: str, file_name: str) -> OmeImage:
+def parse_ome(xml: str, file_name: str, moment: Moment = FIRST) -> OmeImage:
     """Read the first image of OME-XML. `file_name` tells planes of this file from those in others.
 
-    `SourceError` where the XML is broken, declares entities, or keeps the planes in another file.
+    `SourceError` where the XML is broken, declares entities, keeps the planes in another file, or has no such z or t.
     """
     if len(xml) > MAX_XML_BYTES:
         raise SourceError(f"OME-XML of {len(xml)} characters is over {MAX_XML_BYTES}; write it without per-plane data")
@@ -40,24 +43,28 @@ def parse_ome(xml: str, file_name: str) -> OmeImage:
         raise SourceError(f"OME-XML can't be parsed: {error}") from error
     for image in _children(root, "Image"):
         for pixels in _children(image, "Pixels"):
-            return _image(root, pixels, file_name)
+            return _image(root, pixels, file_name, moment)
     raise SourceError("OME-XML names no image with pixels in this file")
 
 
-def _image(root: ET.Element, pixels: ET.Element, file_name: str) -> OmeImage:
+def _image(root: ET.Element, pixels: ET.Element, file_name: str, moment: Moment) -> OmeImage:
     channels = _children(pixels, "Channel")
     samples = _integer(channels[0], "SamplesPerPixel", 1) if channels else 1
     count = _integer(pixels, "SizeC", 1)
     if samples < 1 or count < 1 or count > MAX_BANDS:
         raise SourceError(f"OME-XML names {count} channels of {samples} samples; 1 to {MAX_BANDS} are allowed")
     planes = max(1, count // samples)
-    pages = _channel_pages(root, pixels, planes, file_name)
+    focal_planes, times = max(1, _integer(pixels, "SizeZ", 1)), max(1, _integer(pixels, "SizeT", 1))
+    moment.expect_in(focal_planes, times)
+    pages = _channel_pages(root, pixels, planes, file_name, moment)
     names = tuple(channel.get("Name", "") for channel in channels[:planes])
-    return OmeImage(pages, names, samples, _pixel_size(pixels))
+    return OmeImage(pages, names, samples, _pixel_size(pixels), focal_planes, times)
 
 
-def _channel_pages(root: ET.Element, pixels: ET.Element, planes: int, file_name: str) -> tuple[int, ...]:
-    """The page of each channel at z = t = 0."""
+def _channel_pages(
+    root: ET.Element, pixels: ET.Element, planes: int, file_name: str, moment: Moment
+) -> tuple[int, ...]:
+    """The page of each channel at that z and t."""
     order = pixels.get("DimensionOrder", "XYCZT")[2:]
     if sorted(order) != ["C", "T", "Z"]:
         raise SourceError(f"OME-XML gives DimensionOrder {order!r}, which is no order of C, Z and T")
@@ -67,7 +74,8 @@ def _channel_pages(root: ET.Element, pixels: ET.Element, planes: int, file_name:
     for axis in order:
         strides[axis] = step
         step *= sizes[axis]
-    wanted = {channel * strides["C"]: channel for channel in range(planes)}
+    start = moment.z * strides["Z"] + moment.t * strides["T"]
+    wanted = {start + channel * strides["C"]: channel for channel in range(planes)}
     pages: dict[int, int] = {}
     for data in _children(pixels, "TiffData"):
         first = sum(_integer(data, f"First{axis}", 0) * strides[axis] for axis in order)

@@ -12,11 +12,20 @@ from tiling.errors import SourceError
 from tiling.sources.directory import Chain, Directory, read_directory
 from tiling.sources.limits import MAX_LEVELS, MAX_PYRAMID_PAGES
 
+_SUBFILE_TYPE, _SAMPLES = 254, 277
+_MASK_BIT = 4
 
-def find_levels(chain: Chain, pages: tuple[int, ...]) -> list[list[Directory]]:
-    """Directories of levels 1 and up, each with one directory per plane, largest first."""
+
+def find_levels(
+    chain: Chain, pages: tuple[int, ...], smaller: tuple[tuple[int, ...], ...] = ()
+) -> list[list[Directory]]:
+    """Directories of levels 1 and up, each with one directory per plane, largest first.
+
+    `smaller` are pages that the metadata names as levels.
+    """
     base = [chain[index] for index in pages]
-    levels = [found for found in _candidates(chain, pages, base) if _is_level(found, base)]
+    named = [[chain[index] for index in level] for level in smaller]
+    levels = [found for found in (*named, *_candidates(chain, pages, base)) if _is_level(found, base)]
     levels.sort(key=lambda directories: -directories[0].width)
     unique: list[list[Directory]] = []
     for directories in levels:
@@ -24,6 +33,20 @@ def find_levels(chain: Chain, pages: tuple[int, ...]) -> list[list[Directory]]:
         if directories[0].width < previous.width and directories[0].height <= previous.height:
             unique.append(directories)
     return unique[:MAX_LEVELS]
+
+
+def find_masks(chain: Chain, sizes: list[tuple[int, int]]) -> list[Directory | None]:
+    """The directory of each level's mask, by its size; None where a level has none.
+
+    A mask says which pixels hold data (TIFF 6.0, NewSubfileType bit 2; GDAL writes one per level).
+    """
+    found: dict[tuple[int, int], Directory] = {}
+    for index in range(1, min(len(chain), MAX_PYRAMID_PAGES)):
+        with suppress(SourceError):
+            directory = chain[index]
+            if directory.number(_SUBFILE_TYPE, 0) & _MASK_BIT and directory.number(_SAMPLES, 1) == 1:
+                found.setdefault((directory.height, directory.width), directory)
+    return [found.get(size) for size in sizes]
 
 
 def _candidates(chain: Chain, pages: tuple[int, ...], base: list[Directory]) -> Iterator[list[Directory]]:

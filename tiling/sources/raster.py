@@ -54,6 +54,9 @@ class RasterReader:
                 self._pixels = self._decoded(self._load())
         return np.ascontiguousarray(self._pixels[box.slices])
 
+    def read_mask(self, level: int, box: Box) -> None:
+        """Transparency is dropped, so nothing says which pixels hold data."""
+
     def chunk_px(self, level: int) -> tuple[int, int]:
         whole = self._facts.levels[level]
         return min(_CHUNK_PX, whole.height), min(_CHUNK_PX, whole.width)

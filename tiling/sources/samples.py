@@ -74,6 +74,28 @@ def interpret(page: TiffPage, directory: Directory) -> Interpretation:
     return Interpretation(name, bands, dtype, kept, bool(alpha), convert)
 
 
+def interpret_alpha(page: TiffPage) -> Interpretation | None:
+    """The same of a page's first alpha channel alone, as it is stored; None where there is none."""
+    alpha = sorted(_alpha_samples(page, int(page.samplesperpixel)))
+    if not alpha or page.dtype is None:
+        return None
+    return Interpretation("alpha", ("alpha",), page.dtype.newbyteorder("="), (alpha[0],), True, None)
+
+
+def interpret_index(page: TiffPage, nodata: float | None) -> Interpretation | None:
+    """Which pixels of a palette image hold data: those of another number than nodata; None for all else.
+
+    The bands are colours, among which that number means nothing.
+    """
+    if int(page.photometric) != _PALETTE or nodata is None or page.dtype is None:
+        return None
+
+    def convert(segment: Samples) -> Samples:
+        return (segment[..., :1] != nodata).astype(np.uint8)
+
+    return Interpretation("index", ("data",), np.dtype(np.uint8), (0,), False, convert)
+
+
 def _alpha_samples(page: TiffPage, samples: int) -> frozenset[int]:
     """Extra samples marked as associated (1) or unassociated (2) alpha; unspecified ones (0) are bands."""
     extra = tuple(int(value) for value in page.extrasamples)[: max(0, samples - 1)]

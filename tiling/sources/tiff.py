@@ -18,15 +18,16 @@ from tiling.geometry import Box
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.dialect import Dialect, read_nodata, tell_dialect
 from tiling.sources.directory import Chain, Directory, TiffLayout
-from tiling.sources.facts import ImageFacts, make_levels
+from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
 from tiling.sources.plane import Plane
-from tiling.sources.pyramid import find_levels
-from tiling.sources.samples import interpret
+from tiling.sources.pyramid import find_levels, find_masks
+from tiling.sources.samples import interpret, interpret_alpha, interpret_index
 from tiling.storage import Place
 
 _CHUNK_PX = 1024
+_MASK_KEY = 0xFFFF  # no plane of bands has that number
 
 # tifffile logs every oddity of a file; what matters of them reaches the user as a SourceError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -35,11 +36,13 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 class TiffReader:
     """An open TIFF file. Safe to call from several threads at once."""
 
-    def __init__(self, place: Place, file: ImageFile, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self, place: Place, file: ImageFile, moment: Moment = FIRST, cache_bytes: int = DEFAULT_CACHE_BYTES
+    ) -> None:
         self._file = file
         self.cache = SegmentCache(cache_bytes)
         with source_errors(str(place)):
-            self._levels, self._facts = _parse(place, file, cache_bytes)
+            self._levels, self._masks, self._facts = _parse(place, file, moment, cache_bytes)
 
     @property
     def facts(self) -> ImageFacts:
@@ -54,6 +57,15 @@ class TiffReader:
             plane.read_into(out[..., bands], box, self.cache, level << 16 | number)
             first += plane.band_count
         return out
+
+    def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of a box hold data: the level's mask, or its alpha channel."""
+        plane = self._masks[level]
+        if plane is None:
+            return None
+        out = np.empty((*box.shape, 1), plane.interpretation.dtype)
+        plane.read_into(out, box, self.cache, level << 16 | _MASK_KEY)
+        return out[..., 0].astype(np.bool_)
 
     def chunk_px(self, level: int) -> tuple[int, int]:
         """Whole segments that make up about 1024 x 1024 px."""
@@ -71,20 +83,27 @@ class TiffReader:
         self._file.close()
 
 
-def _parse(place: Place, file: ImageFile, cache_bytes: int) -> tuple[list[list[Plane]], ImageFacts]:
-    """The planes of every level, and what is known of the image."""
+def _parse(
+    place: Place, file: ImageFile, moment: Moment, cache_bytes: int
+) -> tuple[list[list[Plane]], list[Plane | None], ImageFacts]:
+    """The planes of every level, their masks, and what is known of the image."""
     chain = Chain.from_layout(TiffLayout.from_file(file))
     first = chain[0]
+    nodata = read_nodata(first)
     # Special cases of tifffile that would follow lengths which the file claims.
     with TiffFile(file.stream(), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
-        dialect = tell_dialect(place.name, chain, _page(tif, first))
-        levels = [[chain[index] for index in dialect.pages], *find_levels(chain, dialect.pages)]
+        dialect = tell_dialect(place.name, chain, _page(tif, first), moment)
+        levels = [[chain[index] for index in dialect.pages], *find_levels(chain, dialect.pages, dialect.smaller)]
         planes = _planes(tif, levels)
+        masks = _masks(tif, chain, levels, planes, nodata)
     file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
     largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
     memory_bytes = file.memory_bytes + cache_bytes + 2 * largest
-    return planes, replace(_facts(dialect, planes), nodata=read_nodata(first), memory_bytes=memory_bytes)
+    has_mask = any(mask is not None for mask in masks)
+    in_bands = None if planes[0][0].interpretation.photometric == "palette" else nodata
+    facts = replace(_facts(dialect, planes), nodata=in_bands, memory_bytes=memory_bytes, has_mask=has_mask)
+    return planes, masks, facts
 
 
 def _page(tif: TiffFile, directory: Directory) -> TiffPage:
@@ -107,6 +126,24 @@ def _planes(tif: TiffFile, levels: list[list[Directory]]) -> list[list[Plane]]:
     return planes
 
 
+def _masks(
+    tif: TiffFile, chain: Chain, levels: list[list[Directory]], planes: list[list[Plane]], nodata: float | None
+) -> list[Plane | None]:
+    """What says which pixels hold data, per level: a mask of its own, an alpha channel, or a palette's nodata."""
+    if len(levels[0]) > 1:
+        return [None] * len(levels)
+    found: list[Plane | None] = []
+    for directory, level in zip(find_masks(chain, [level[0].size_px for level in planes]), levels, strict=True):
+        if directory is not None:
+            page = _page(tif, directory)
+            found.append(Plane(page, directory, interpret(page, directory)))
+            continue
+        page = _page(tif, level[0])
+        held = interpret_alpha(page) or interpret_index(page, nodata)
+        found.append(None if held is None else Plane(page, level[0], held))
+    return found
+
+
 def _facts(dialect: Dialect, planes: list[list[Plane]]) -> ImageFacts:
     first = planes[0][0].interpretation
     bands = dialect.band_names or first.bands
@@ -126,4 +163,6 @@ def _facts(dialect: Dialect, planes: list[list[Plane]]) -> ImageFacts:
         georeference=dialect.georeference,
         has_alpha=first.has_alpha,
         pages=dialect.stack_pages,
+        focal_planes=dialect.focal_planes,
+        times=dialect.times,
     )

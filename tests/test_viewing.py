@@ -1,0 +1,281 @@
+"""Which pixels are segmented by default, which are refused, and what overrides it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from rasterio.warp import transform
+from source_oracle import picture
+
+from tiling.errors import AnnotationError, PlanError, SourceError
+from tiling.source import open_source
+from tiling.viewing import ModelNeeds, Wanted, choose_view
+
+ANY = ModelNeeds("any", None, "uint8")
+
+
+def model(pixel_um: float | None) -> ModelNeeds:
+    return ModelNeeds("trained", pixel_um, "uint8")
+
+
+def slide(path: Path, mpp: float | None, levels: int = 1, side: int = 256) -> Path:
+    pixels = picture(3, height=side, width=side)
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(levels):
+            step = 4**level
+            resolution = None if mpp is None else (10_000 / mpp / step,) * 2
+            writer.write(
+                pixels[::step, ::step],
+                photometric="rgb",
+                tile=(64, 64),
+                resolution=resolution,
+                resolutionunit=None if mpp is None else 3,
+                subfiletype=int(level > 0),
+                metadata=None,
+            )
+    return path
+
+
+def scene(
+    path: Path, crs: str = "EPSG:32617", west: float = 500_000, north: float = 4_000_000, px: float = 0.5
+) -> Path:
+    pixels = np.moveaxis(picture(3, height=200, width=300), -1, 0)
+    place = from_origin(west, north, px, px)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=300, height=200, count=3, dtype="uint8", crs=crs, transform=place
+    ) as file:
+        file.write(pixels)
+    return path
+
+
+def test_without_a_model_size_nothing_changes(tmp_path: Path) -> None:
+    for mpp in (None, 0.25):
+        viewing = choose_view(slide(tmp_path / "slide.tif", mpp, levels=3), Wanted(), ANY)
+        assert (viewing.level, viewing.view, viewing.notes) == (0, None, {})
+        viewing = choose_view(tmp_path / "slide.tif", Wanted(level=1), ANY)
+        assert (viewing.level, viewing.view) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "wanted", "level", "step"),
+    [
+        (0.5, 0.5, 0, 1.0),
+        (0.52, 0.5, 0, 1.0),  # within a tenth
+        (0.125, 0.5, 1, 1.0),
+        (0.03, 0.5, 2, 1.0),
+        (0.25, 0.5, 0, 2.0),
+        (0.1, 0.5, 1, 1.25),
+        (1.0, 0.5, 0, 0.5),
+    ],
+)
+def test_the_models_pixel_size_is_the_default(
+    mpp: float, wanted: float, level: int, step: float, tmp_path: Path
+) -> None:
+    path = slide(tmp_path / "slide.tif", mpp, levels=3)
+    viewing = choose_view(path, Wanted(), model(wanted))
+    assert f"{wanted}" in viewing.notes["pixels"]
+    if step == 1.0:
+        assert (viewing.level, viewing.view) == (level, None)
+        return
+    assert viewing.view is not None
+    assert (viewing.level, viewing.view.level) == (0, level)
+    assert viewing.view.step == pytest.approx((step, step), rel=1e-4)
+    with open_source(path, viewing.view) as source:
+        assert source.levels[0].pixel_size is not None
+        assert source.levels[0].pixel_size.x == pytest.approx(wanted, rel=1e-6)
+    assert ("detail is missing" in viewing.notes["pixels"]) == (step < 1)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "asked", "message"),
+    [
+        (None, Wanted(), "doesn't say what its pixels measure.*give --image-mpp .*or --as-is"),
+        (None, Wanted(level=0), "doesn't say what its pixels measure"),
+        (None, Wanted(pixel_um=0.5), "doesn't say what its pixels measure"),
+        (6.0, Wanted(), "measure 6 µm/px, and model trained was made for 0.5 µm/px: 12 times off.*--mpp 0.5.*--as-is"),
+        (0.04, Wanted(), "12.5 times off"),
+        (6.0, Wanted(level=0), "12 times off"),
+        (0.5, Wanted(level=0, pixel_um=0.5), "--level and --mpp or --gsd ask for different pixels"),
+        (0.5, Wanted(pixel_um=0.5, as_is=True), "--mpp or --gsd and --as-is ask for different pixels"),
+        (0.5, Wanted(level=1), "level 1 is not in the image; it has levels 0 to 0"),
+        (0.5, Wanted(pixel_um=float("nan")), "is no pixel size"),
+    ],
+)
+def test_what_is_not_plausible_is_refused_with_the_override(
+    mpp: float | None, asked: Wanted, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
+        choose_view(slide(tmp_path / "slide.tif", mpp), asked, model(0.5))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("mpp", "asked", "step"),
+    [
+        (None, Wanted(as_is=True), None),
+        (6.0, Wanted(as_is=True), None),
+        (6.0, Wanted(level=0, as_is=True), None),
+        (6.0, Wanted(pixel_um=0.5), 0.5 / 6),
+        (None, Wanted(image_um=0.5), 1.0),
+        (6.0, Wanted(image_um=0.25), 2.0),
+    ],
+)
+def test_the_overrides_override(mpp: float | None, asked: Wanted, step: float | None, tmp_path: Path) -> None:
+    path = slide(tmp_path / "slide.tif", mpp)
+    viewing = choose_view(path, asked, model(0.5))
+    if step is None:
+        assert (viewing.level, viewing.view) == (0, None)
+        assert "as they are, as asked" in viewing.notes["pixels"]
+        return
+    assert viewing.view is not None
+    assert viewing.view.step == pytest.approx((step, step), rel=1e-4)
+    with open_source(path, viewing.view) as source:
+        assert source.levels[0].pixel_size is not None
+        assert source.levels[0].pixel_size.y == pytest.approx(0.5, rel=1e-6)
+
+
+def test_maps_are_measured_in_metres_and_degrees(tmp_path: Path) -> None:
+    metres = choose_view(scene(tmp_path / "metres.tif"), Wanted(pixel_um=1e6), ANY)
+    assert metres.view is not None
+    assert metres.view.step == pytest.approx((2.0, 2.0))
+    px = 0.5 / 111_320
+    path = scene(tmp_path / "degrees.tif", "EPSG:4326", 10.0, 60.0, px)
+    degrees = choose_view(path, Wanted(pixel_um=1e6), ANY)
+    assert degrees.view is not None
+    # At 60° north a degree of longitude is half as long as one of latitude.
+    assert degrees.view.step == pytest.approx((2.0, 4.0), rel=1e-4)
+    assert choose_view(tmp_path / "metres.tif", Wanted(), model(0.5e6)).view is None
+
+
+@pytest.mark.parametrize(
+    ("text", "bands"),
+    [("3,2,1", (2, 1, 0)), ("red, Blue", (0, 2)), ("1,1,1", (0, 0, 0)), ("1,2,3", None), ("red,green,blue", None)],
+)
+def test_bands_go_by_number_and_by_name(text: str, bands: tuple[int, ...] | None, tmp_path: Path) -> None:
+    viewing = choose_view(slide(tmp_path / "slide.tif", None), Wanted(bands=text), ANY)
+    assert (viewing.view.bands if viewing.view else None) == bands
+
+
+@pytest.mark.parametrize("text", ["4", "0", "nir", "1,,2", "-1", ""])
+def test_a_band_that_is_not_there_is_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="give --bands with numbers from 1 to 3 or names of red, green, blue"):
+        choose_view(slide(tmp_path / "slide.tif", None), Wanted(bands=text), ANY)
+
+
+def region_of(path: Path, text: str, **more: Any) -> tuple[int, int, int, int] | None:
+    viewing = choose_view(path, Wanted(region=text, **more), ANY)
+    return viewing.view.region if viewing.view else None
+
+
+def test_a_region_is_given_in_pixels_of_level_0(tmp_path: Path) -> None:
+    path = slide(tmp_path / "slide.tif", 0.5, levels=2)
+    assert region_of(path, "10,20,110,220") == (10, 20, 110, 220)
+    assert region_of(path, "10,20,1e9,1e9") == (10, 20, 256, 256)
+    assert region_of(path, "10,20,110,220", level=1) == (2, 5, 28, 55)
+    assert region_of(path, "10,20,110,220", pixel_um=1.0) == (5, 10, 55, 110)
+
+
+def test_a_region_is_given_in_map_coordinates(tmp_path: Path) -> None:
+    path = scene(tmp_path / "scene.tif")
+    assert region_of(path, "map:500010,3999950,500060,3999980") == (40, 20, 100, 120)
+    with pytest.raises(PlanError, match="has no geotransform"):
+        region_of(slide(tmp_path / "slide.tif", 0.5), "map:0,0,1,1")
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "10,10,10,20", "5,0,1,9", "utm:1,2,3,4", "nan,0,1,1"])
+def test_a_region_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="--region"):
+        region_of(slide(tmp_path / "slide.tif", 0.5), text)
+
+
+def test_a_region_outside_the_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="lies outside the image"):
+        region_of(slide(tmp_path / "slide.tif", 0.5), "300,300,400,400")
+
+
+def write_polygons(path: Path, rings: list[list[tuple[float, float]]], crs: str | None = None) -> str:
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}}
+        for ring in rings
+    ]
+    member = {"crs": {"type": "name", "properties": {"name": crs}}} if crs else {}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, **member}))
+    return str(path)
+
+
+def test_polygons_give_their_bounds_and_which_tiles_they_meet(tmp_path: Path) -> None:
+    path = slide(tmp_path / "slide.tif", 0.5)
+    triangle = [(20.5, 30.0), (200.0, 30.0), (20.5, 220.0)]
+    viewing = choose_view(path, Wanted(region=write_polygons(tmp_path / "a.geojson", [triangle])), ANY)
+    assert viewing.view is not None
+    assert viewing.view.region == (30, 20, 220, 200)
+    assert viewing.outline is not None
+    assert viewing.view.outline == viewing.outline.digest
+    assert viewing.outline.meets(30, 20, 60, 60)
+    assert viewing.outline.meets(60, 40, 61, 41)  # inside, far from every edge
+    assert not viewing.outline.meets(180, 160, 220, 200)  # in the bounds, beyond the triangle's long side
+    other = choose_view(path, Wanted(region=write_polygons(tmp_path / "b.geojson", [triangle, triangle])), ANY)
+    assert other.view != viewing.view
+
+
+def test_polygons_on_a_map_are_in_its_crs_or_in_degrees(tmp_path: Path) -> None:
+    path = scene(tmp_path / "scene.tif")
+    square = [(500_010.0, 3_999_950.0), (500_060.0, 3_999_950.0), (500_060.0, 3_999_980.0), (500_010.0, 3_999_980.0)]
+    assert region_of(path, write_polygons(tmp_path / "crs.geojson", [square])) == (40, 20, 100, 120)
+    lon, lat = transform(CRS.from_epsg(32617), CRS.from_epsg(4326), *zip(*square, strict=True))[:2]
+    degrees = list(zip(lon, lat, strict=True))
+    assert region_of(path, write_polygons(tmp_path / "world.geojson", [degrees])) == (40, 20, 100, 120)
+    named = write_polygons(tmp_path / "named.geojson", [degrees], "urn:ogc:def:crs:OGC:1.3:CRS84")
+    assert region_of(path, named) == (40, 20, 100, 120)
+    with pytest.raises(AnnotationError, match="lies on the image"):
+        region_of(path, write_polygons(tmp_path / "far.geojson", [[(1.0, 2.0), (3.0, 2.0), (3.0, 4.0)]]))
+
+
+def test_a_fixed_range_and_percentiles_become_a_stretch(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(100, 5000, (300, 400, 2)).astype(np.uint16)
+    values[..., 1] += 2000
+    tifffile.imwrite(tmp_path / "deep.tif", values, photometric="minisblack", planarconfig="contig", metadata=None)
+    fixed = choose_view(tmp_path / "deep.tif", Wanted(normalise="0,4095"), ANY)
+    assert fixed.view is not None
+    assert fixed.view.stretch is not None
+    assert (fixed.view.stretch.low, fixed.view.stretch.high) == ((0, 0), (4095, 4095))
+    measured = choose_view(tmp_path / "deep.tif", Wanted(normalise="percentiles:1,99", bands="2"), ANY)
+    assert measured.view is not None
+    assert measured.view.stretch is not None
+    low, high = np.percentile(values[..., 1], (1, 99))
+    assert measured.view.stretch.low == (pytest.approx(low, abs=1),)
+    assert measured.view.stretch.high == (pytest.approx(high, abs=1),)
+    again = choose_view(tmp_path / "deep.tif", Wanted(normalise="percentiles:1,99", bands="2"), ANY)
+    assert again.view == measured.view
+
+
+def test_percentiles_leave_out_what_is_no_data(tmp_path: Path) -> None:
+    values = np.full((100, 100), np.nan, np.float32)
+    values[:50] = np.linspace(0, 1, 5000).reshape(50, 100)
+    tifffile.imwrite(tmp_path / "nan.tif", values, photometric="minisblack", metadata=None)
+    viewing = choose_view(tmp_path / "nan.tif", Wanted(normalise="percentiles:0,100"), ANY)
+    assert viewing.view is not None
+    assert viewing.view.stretch is not None
+    assert (viewing.view.stretch.low, viewing.view.stretch.high) == ((0.0,), (1.0,))
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "5,5", "9,1", "percentiles:-1,50", "percentiles:1,101", "log:1,2", "a,b", "0,inf"]
+)
+def test_a_range_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="--normalise"):
+        choose_view(slide(tmp_path / "slide.tif", None), Wanted(normalise=text), ANY)
+
+
+def test_an_image_of_one_value_has_no_percentiles(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "flat.tif", np.full((50, 50), 7, np.uint16), photometric="minisblack", metadata=None)
+    with pytest.raises(PlanError, match=r"has the value 7 at both percentiles.*give --normalise LOW,HIGH"):
+        choose_view(tmp_path / "flat.tif", Wanted(normalise="percentiles:1,99"), ANY)

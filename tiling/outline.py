@@ -1,0 +1,107 @@
+"""Polygons outside of which tiles are skipped, in pixels of the image's level 0."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform
+
+from tiling.errors import AnnotationError
+from tiling.geojson import read_geojson
+from tiling.geometry import Box
+from tiling.polygons import Polygon, Polygons
+from tiling.sources.facts import Georeference
+
+WORLD = "EPSG:4326"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """The polygons of a GeoJSON file on an image."""
+
+    polygons: Polygons
+    digest: str
+    edges: shapely.STRtree
+
+    @classmethod
+    def read(cls, path: Path, georeference: Georeference | None, image: Box) -> Outline:
+        """Read polygons in pixels of level 0, or of a georeferenced image in map coordinates.
+
+        Map coordinates are the image's own CRS's, or longitude and latitude (RFC 7946) where they lie on the image as
+        such and not as the former.
+
+        Raises:
+            AnnotationError: no polygons, or none that meets the image.
+        """
+        on_map = georeference is not None and georeference.affine is not None
+        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None)
+        if not polygons.touches(image):
+            raise AnnotationError(
+                f"none of the {len(polygons)} polygons in {path} lies on the image of {image.height} x {image.width} "
+                f"px: nothing would be segmented; give polygons in {'its map coordinates' if on_map else 'its pixels'}"
+            )
+        digest = hashlib.sha256(polygons.edges.tobytes()).hexdigest()
+        lines: Any = shapely.linestrings(polygons.edges[:, [1, 0, 3, 2]].reshape(-1, 2, 2))
+        return cls(polygons, digest, shapely.STRtree(lines))
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """`y0, x0, y1, x1` around all polygons."""
+        y0, x0, y1, x1 = self.polygons.bounds.T
+        return float(y0.min()), float(x0.min()), float(y1.max()), float(x1.max())
+
+    def meets(self, y0: float, x0: float, y1: float, x1: float) -> bool:
+        """Whether a rectangle shares anything with a polygon: an edge, or all of itself."""
+        if len(self.edges.query(shapely.box(x0, y0, x1, y1), predicate="intersects")):
+            return True
+        # Without an edge in it, it is inside or outside as a whole.
+        pixel = Box(math.floor(y0), math.floor(x0), math.floor(y0) + 1, math.floor(x0) + 1)
+        return bool(self.polygons.labels(pixel)[0, 0])
+
+
+def _on_map(path: Path, georeference: Georeference | None, image: Box) -> Polygons:
+    """In the image's CRS, else as longitude and latitude."""
+    try:
+        polygons = read_geojson(path, None, "crs", georeference)
+    except AnnotationError:
+        degrees = _from_degrees(path, georeference)
+        if degrees is None:
+            raise
+        return degrees
+    return polygons if polygons.touches(image) else _from_degrees(path, georeference) or polygons
+
+
+def _from_degrees(path: Path, georeference: Georeference | None) -> Polygons | None:
+    """The polygons as longitude and latitude on the image; None where they are none, or its CRS is not known."""
+    assert georeference is not None
+    try:
+        crs = CRS.from_string(georeference.crs or "")
+    except CRSError:
+        return None
+    degrees = read_geojson(path, None, "degrees")
+    ends = degrees.edges.reshape(-1, 2)
+    if np.abs(ends[:, 0]).max() > 90 or np.abs(ends[:, 1]).max() > 180:
+        return None
+    assert georeference.affine is not None
+    a, b, c, d, e, f = georeference.affine
+    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
+
+    def placed(ends_yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        xs, ys = transform(WORLD, crs, ends_yx[:, 1].tolist(), ends_yx[:, 0].tolist())[:2]
+        return ((np.array([xs, ys]).T - (c, f)) @ inverse.T)[:, ::-1]
+
+    try:
+        moved = [Polygon(1, placed(each.edges.reshape(-1, 2)).reshape(-1, 4)) for each in degrees]
+    except CPLE_BaseError:  # beyond what the projection can show
+        return None
+    return Polygons(moved) if all(np.isfinite(each.edges).all() for each in moved) else None

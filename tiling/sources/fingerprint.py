@@ -1,0 +1,92 @@
+"""What an image's content is known by: SHA-256 of its bytes, read once, in pieces."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from tiling.errors import SourceError
+from tiling.objects import READ_ONLY_SCHEMES, ObjectPath
+from tiling.sources.omezarr import OmeZarrReader
+from tiling.sources.remote import BLOCK_BYTES, RemoteFile
+from tiling.sources.vendor import companions
+from tiling.storage import Place
+
+_READ_BYTES = 4 * 1024**2
+
+
+class Digest(Protocol):
+    """What `hashlib` gives."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def fingerprint_of(path: Place, kind: str) -> str:
+    """The fingerprint of an image of a format.
+
+    A file: its content; a slide of several files, or a Zarr in a folder: that of all of them, with their names. What
+    would have to be read over the network is known by size and tag instead: of an object, with its first 64 KiB, after
+    the word `object`; of a Zarr, of every chunk, with its metadata, after the word `objects`. A web server lists
+    nothing: there it is the metadata and the pixels of the coarsest level.
+
+    Raises:
+        OSError, SourceError: it can't be read.
+        StorageError: the object store fails.
+    """
+    digest = hashlib.sha256()
+    if kind.startswith("ome-zarr"):
+        return _of_zarr(path, digest)
+    if isinstance(path, ObjectPath):
+        file = RemoteFile(path)
+        digest.update(f"{file.identity}\n".encode())
+        digest.update(file.read(BLOCK_BYTES, 0))
+        return f"object {digest.hexdigest()}"
+    _add(path, digest)
+    for other in companions(path, kind):
+        digest.update(f"\n{other.name} {other.stat().st_size}\n".encode())
+        _add(other, digest)
+    return digest.hexdigest()
+
+
+def _of_zarr(path: Place, digest: Digest) -> str:
+    if isinstance(path, Path) and path.is_file():
+        _add(path, digest)
+        return digest.hexdigest()
+    reader = OmeZarrReader.at(path)
+    if reader is None:
+        raise SourceError(f"{path}: there is no OME-Zarr any more")
+    try:
+        digest.update(f"{reader.identity}\n".encode())
+        for name in reader.arrays:
+            array = path / name
+            if isinstance(array, Path):
+                _add_folder(array, digest)
+            elif not array.root.startswith(READ_ONLY_SCHEMES):
+                _add_listing(array, digest)
+        if isinstance(path, ObjectPath) and path.root.startswith(READ_ONLY_SCHEMES):
+            coarsest = reader.facts.levels[-1]
+            digest.update(reader.read(coarsest.index, coarsest.box).tobytes())
+    finally:
+        reader.close()
+    return digest.hexdigest() if isinstance(path, Path) else f"objects {digest.hexdigest()}"
+
+
+def _add_folder(folder: Path, digest: Digest) -> None:
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        digest.update(f"{file.relative_to(folder)} {file.stat().st_size}\n".encode())
+        _add(file, digest)
+
+
+def _add_listing(place: ObjectPath, digest: Digest) -> None:
+    for found, facts in sorted(place.listed(), key=lambda pair: pair[0].key):
+        name = found.key.removeprefix(place.key)
+        digest.update(f"{name} {facts.size_bytes} {facts.tag.e_tag or facts.modified.isoformat()}\n".encode())
+
+
+def _add(path: Path, digest: Digest) -> None:
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)

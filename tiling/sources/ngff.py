@@ -1,0 +1,173 @@
+"""OME-Zarr metadata: which arrays are the levels of an image, which axes they have, what a pixel measures.
+
+OME-Zarr 0.4 (`.zattrs`, Zarr 2) and 0.5 (`zarr.json`, Zarr 3), https://ngff.openmicroscopy.org.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tiling.errors import SourceError
+from tiling.geometry import PixelSize
+from tiling.sources.limits import MAX_LEVELS, MAX_XML_BYTES, one_line
+
+Document = dict[str, Any]
+Fetch = Callable[[str], bytes | None]
+"""The content of a small file by its name below the image; None where there is none."""
+
+_UM = {
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "nanometer": 1e-3,
+    "nanometre": 1e-3,
+    "nm": 1e-3,
+    "millimeter": 1e3,
+    "millimetre": 1e3,
+    "mm": 1e3,
+    "centimeter": 1e4,
+    "angstrom": 1e-4,
+    "picometer": 1e-6,
+}
+_METRES = {"meter": 1.0, "metre": 1.0, "m": 1.0, "kilometer": 1e3}
+_LEAST_GROUND_M = 1e-3  # metres below that are microscopy, above it a map
+_AXES_BEFORE_0_3 = "tczyx"
+
+
+@dataclass(frozen=True, slots=True)
+class Multiscale:
+    """One image: `folder` is where it lies below the place that was opened, `paths` are its levels' arrays."""
+
+    folder: str
+    version: str
+    axes: str
+    paths: tuple[str, ...]
+    pixel_size: PixelSize | None
+    channel_names: tuple[str, ...]
+    documents: tuple[bytes, ...]  # as they were read, of which the image's identity is made
+
+
+def find_multiscale(fetch: Fetch) -> Multiscale | None:
+    """The first image below a place; None where there is no OME-Zarr.
+
+    Raises:
+        SourceError: metadata that is no OME-Zarr's, or a plate, of which an image must be chosen.
+    """
+    found = _attributes(fetch, "")
+    if found is None:
+        return None
+    attributes, raw = found
+    folder = ""
+    if "multiscales" not in attributes and attributes.get("bioformats2raw.layout") is not None:
+        inner = _attributes(fetch, "0/")
+        if inner is None:
+            raise SourceError("the OME-Zarr of several images has no image 0; give the folder of one of them")
+        attributes, raw, folder = inner[0], raw + inner[1], "0/"
+    if "plate" in attributes or "well" in attributes:
+        raise SourceError("the OME-Zarr is a plate of many images; give the folder of one field, such as PLATE/A/1/0")
+    if "multiscales" not in attributes:
+        raise SourceError("the Zarr holds no image: its attributes have no multiscales; give the folder of an OME-Zarr")
+    return _multiscale(attributes, raw, folder)
+
+
+def _attributes(fetch: Fetch, folder: str) -> tuple[Document, bytes] | None:
+    for name in ("zarr.json", ".zattrs"):
+        raw = fetch(folder + name)
+        if raw is None:
+            continue
+        document = parse(raw, folder + name)
+        if name == ".zattrs":
+            return document, raw
+        attributes = _mapping(document.get("attributes"))
+        ome = attributes.get("ome")
+        return (_mapping(ome) if ome is not None else attributes), raw
+    return None
+
+
+def parse(raw: bytes, name: str) -> Document:
+    """A JSON object; `SourceError` for anything else."""
+    if len(raw) > MAX_XML_BYTES:
+        raise SourceError(f"{name} of {len(raw)} bytes is over {MAX_XML_BYTES}")
+    try:
+        return _mapping(json.loads(raw))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{name} is no JSON ({one_line(error)}): the Zarr is damaged") from error
+
+
+def _mapping(value: Any) -> Document:
+    if not isinstance(value, dict):
+        raise SourceError(f"Zarr metadata holds {type(value).__name__} where an object must stand: it is damaged")
+    return cast("Document", value)
+
+
+def _multiscale(attributes: Document, raw: bytes, folder: str) -> Multiscale:
+    images = attributes["multiscales"]
+    if not isinstance(images, list) or not images:
+        raise SourceError("the OME-Zarr's multiscales are empty; give the folder of an image")
+    image = _mapping(cast("list[Any]", images)[0])
+    axes, units = _axes(image)
+    datasets = cast("list[Any]", image.get("datasets") if isinstance(image.get("datasets"), list) else [])
+    paths = tuple(str(_mapping(each).get("path", "")) for each in datasets[:MAX_LEVELS])
+    if not paths or any(not path or path.startswith("/") or ".." in path.split("/") for path in paths):
+        raise SourceError("the OME-Zarr names no arrays for its levels, or some that lie outside it")
+    scale = _scale(_mapping(datasets[0]), len(axes))
+    whole = _scale(image, len(axes))
+    sides = [a * b for a, b in zip(scale, whole, strict=True)]
+    size = _pixel_size(dict(zip(axes, sides, strict=True)), units)
+    version = str(attributes.get("version") or image.get("version") or "0.4")[:20]
+    return Multiscale(folder, version, axes, paths, size, _channel_names(attributes), (raw,))
+
+
+def _axes(image: Document) -> tuple[str, dict[str, str]]:
+    """The axes' letters in the arrays' order, and the units of those that have one."""
+    given = image.get("axes", list(_AXES_BEFORE_0_3))
+    names: list[str] = []
+    units: dict[str, str] = {}
+    for axis in cast("list[Any]", given if isinstance(given, list) else []):
+        name = str(cast("Document", axis).get("name", "")) if isinstance(axis, dict) else str(axis)
+        names.append(name)
+        if isinstance(axis, dict):
+            units[name] = str(cast("Document", axis).get("unit", "")).lower()
+    if len(set(names)) < len(names) or not {"y", "x"} <= set(names) <= set("tczyx"):
+        raise SourceError(f"the OME-Zarr has axes {names}; y and x are needed, and t, c and z may be there")
+    return "".join(names), units
+
+
+def _scale(owner: Document, count: int) -> list[float]:
+    transformations = owner.get("coordinateTransformations")
+    for each in cast("list[Any]", transformations if isinstance(transformations, list) else []):
+        values: Any = cast("Document", each).get("scale") if isinstance(each, dict) else None
+        if isinstance(values, list) and len(cast("list[Any]", values)) == count:
+            try:
+                return [float(value) for value in cast("list[Any]", values)]
+            except (TypeError, ValueError) as error:
+                raise SourceError(f"the OME-Zarr gives scale {str(values)[:80]}, which is no numbers") from error
+    return [1.0] * count
+
+
+def _pixel_size(sides: dict[str, float], units: dict[str, str]) -> PixelSize | None:
+    unit = units.get("y", "")
+    y, x = sides["y"], sides["x"]
+    if unit != units.get("x", "") or not (0 < y < math.inf and 0 < x < math.inf):
+        return None
+    if unit in _UM:
+        return PixelSize(y * _UM[unit], x * _UM[unit], "um")
+    if unit not in _METRES:
+        return None
+    metres = _METRES[unit]
+    if min(y, x) * metres < _LEAST_GROUND_M:
+        return PixelSize(y * metres * 1e6, x * metres * 1e6, "um")
+    return PixelSize(y * metres, x * metres, "m")
+
+
+def _channel_names(attributes: Document) -> tuple[str, ...]:
+    omero = attributes.get("omero")
+    channels: Any = cast("Document", omero).get("channels") if isinstance(omero, dict) else None
+    found = cast("list[Any]", channels if isinstance(channels, list) else [])
+    return tuple(str(cast("Document", each).get("label", "")) if isinstance(each, dict) else "" for each in found)

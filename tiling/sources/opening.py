@@ -1,0 +1,98 @@
+"""Which reader opens an image: by its content, and where that can't tell, by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiling.errors import SourceError, TilingError
+from tiling.objects import ObjectPath
+from tiling.sources.facts import FIRST, Moment, Reader
+from tiling.sources.file import ImageFile, open_file
+from tiling.sources.limits import one_line
+from tiling.sources.omezarr import OmeZarrReader
+from tiling.sources.raster import RasterReader
+from tiling.sources.slide import SlideReader
+from tiling.sources.tiff import TiffReader
+from tiling.sources.vendor import vendor_format
+from tiling.sources.viewed import ViewReader
+from tiling.storage import Place
+from tiling.view import View
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_RASTER_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"\xff\x4f\xff\x51": "jpeg2000",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "jpeg2000",
+}
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+
+
+def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
+    """The reader of an image, and the image's identity."""
+    moment = FIRST if view is None else Moment(view.z, view.t)
+    try:
+        zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
+        reader, identity = (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
+    except OSError as error:
+        raise SourceError(f"{path}: {one_line(error)}") from error
+    if view is None:
+        return reader, identity
+    try:
+        return ViewReader(reader, view), identity
+    except SourceError as error:
+        reader.close()
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _may_be_zarr(path: Place) -> bool:
+    """A local folder or zip file, or a URL whose name says so, or that has no suffix."""
+    if isinstance(path, Path):
+        return path.is_dir() or (path.suffix.lower() in {".zip", ".ozx"} and path.is_file())
+    return ".zarr" in path.key or "." not in path.name
+
+
+def _open_file_reader(path: Place, moment: Moment) -> tuple[Reader, str]:
+    file = open_file(path)
+    try:
+        return _reader_of(path, file, moment), file.identity
+    except (OSError, TilingError):
+        file.close()
+        raise
+
+
+def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
+    head = file.read(16, 0)
+    if not head:
+        raise SourceError(f"{path}: the file is empty (0 bytes)")
+    vendor = vendor_format(path.name, file, head)
+    if vendor is not None:
+        return _slide_reader(path, file, vendor, moment)
+    if head[:4] in _TIFF_MAGIC:
+        return TiffReader(path, file, moment)
+    if moment != FIRST:
+        raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
+    for magic, kind in _RASTER_MAGIC.items():
+        if head.startswith(magic):
+            return RasterReader(path, file, kind)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return RasterReader(path, file, "webp")
+    for magic, kind in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
+    raise SourceError(
+        f"{path}: not a supported image (it starts with {head[:8].hex(' ')}); use TIFF, SVS, NDPI, MRXS, SCN, DICOM, "
+        "OME-Zarr, PNG, JPEG, JPEG 2000 or WebP"
+    )
+
+
+def _slide_reader(path: Place, file: ImageFile, vendor: str, moment: Moment) -> SlideReader:
+    """OpenSlide opens the slide by its name, and with it the files that belong to it."""
+    if isinstance(path, ObjectPath):
+        raise SourceError(
+            f"{path}: slides in {vendor} are read by OpenSlide, from disks only; copy it with its other files, or "
+            "convert it to a tiled TIFF or OME-Zarr"
+        )
+    reader = SlideReader(path, moment)
+    file.close()
+    return reader
