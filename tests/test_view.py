@@ -193,6 +193,7 @@ def test_the_georeference_of_a_view_is_the_images(data_dir: Path) -> None:
         assert size is not None
         assert size.x == pytest.approx(a * 2 * 1.25)
         assert source.georeference.crs == plain.georeference.crs
+        assert view.affine == (x, 0.0, left, 0.0, y, top)
 
 
 def test_ground_control_points_move_with_the_view(data_dir: Path) -> None:

@@ -100,6 +100,14 @@ class View(_Noun):
         return y0 * self.pixel_px[0], x0 * self.pixel_px[1]
 
     @property
+    def affine(self) -> tuple[float, float, float, float, float, float]:
+        """`(a, b, c, d, e, f)` with `x' = a*x + b*y + c` and `y' = d*x + e*y + f`, to pixels of the file's level 0.
+
+        Both from the corner of the first pixel.
+        """
+        return self.pixel_px[1], 0.0, self.corner_px[1], 0.0, self.pixel_px[0], self.corner_px[0]
+
+    @property
     def stated_size(self) -> PixelSize | None:
         return None if self.pixel_size is None else PixelSize(*self.pixel_size)
 
