@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import psutil
 
-from flows.check import check_fit
+from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.doctor import Check, DoctorConfig
 from flows.own_model import local_bundle
@@ -23,6 +23,7 @@ from tiling.objects import ObjectPath
 from tiling.plan import TileMemory, TilePlan
 from tiling.source import ImageSource, open_source
 from tiling.storage import Place, write_atomic
+from tiling.viewing import choose_view
 from unet_core.bundle import load_bundle
 from unet_core.errors import UnetCoreError
 
@@ -146,7 +147,7 @@ def look_at_image(config: DoctorConfig) -> Iterator[Check]:
     try:
         with open_source(config.image) as source:
             yield _reading(source)
-            yield from _plan(config, source)
+            yield from _plan(config)
     except (TilingError, OSError) as error:
         yield Check.missing(f"image {config.image}", _reason(error), "give an image that 'overtile segment' can open")
 
@@ -163,7 +164,7 @@ def _reading(source: ImageSource) -> Check:
     return Check.well(f"image {source.path}", found)
 
 
-def _plan(config: DoctorConfig, source: ImageSource) -> Iterator[Check]:
+def _plan(config: DoctorConfig) -> Iterator[Check]:
     """Memory and space as the run itself would find them, for the core that is used where none is measured."""
     assert config.image is not None
     asked = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model)
@@ -171,9 +172,11 @@ def _plan(config: DoctorConfig, source: ImageSource) -> Iterator[Check]:
     try:
         with local_bundle(config.model) as folder:
             bundle = load_bundle(folder)
-        check_fit(source, bundle.card, 0)
-        found = find_footprint(bundle, asked)
-        plan = make_plan(source, 0, smallest_good_core(found), found)
+        viewing = choose_view(config.image, asked.wanted(), needs_of(bundle.card))
+        with open_source(config.image, viewing.view) as seen:
+            check_fit(seen, bundle.card)
+            found = find_footprint(bundle, asked)
+            plan = make_plan(seen, viewing.level, smallest_good_core(found), found)
         memory = tile_memory(plan, bundle, "float32")
     except (TilingError, UnetCoreError, ValueError) as error:
         yield Check.missing(f"model {config.model}", _reason(error), "give a --model that is made for such images")

@@ -196,6 +196,22 @@ def test_the_georeference_of_a_view_is_the_images(data_dir: Path) -> None:
         assert view.affine == (x, 0.0, left, 0.0, y, top)
 
 
+def test_a_rotated_image_stays_where_it_lies(data_dir: Path) -> None:
+    path, view = data_dir / "geo/rasterio/rotated.tif", View(step=(1.5, 2.0), region=(2, 1, 9, 4))
+    with open_source(path) as plain, open_source(path, view) as source:
+        assert plain.georeference is not None
+        assert source.georeference is not None
+        assert plain.georeference.affine is not None
+        assert source.georeference.affine is not None
+        a, b, c, d, e, f = plain.georeference.affine
+        assert b != 0
+        va, vb, vc, vd, ve, vf = source.georeference.affine
+        for row, col in ((0, 0), (5, 2)):
+            y, x = (row + 2) * 1.5, (col + 1) * 2.0
+            expected = a * x + b * y + c, d * x + e * y + f
+            np.testing.assert_allclose((va * col + vb * row + vc, vd * col + ve * row + vf), expected, rtol=1e-12)
+
+
 def test_ground_control_points_move_with_the_view(data_dir: Path) -> None:
     path = data_dir / "geo/rio-tiler/cog_gcps.tif"
     with open_source(path) as plain, open_source(path, View(step=(2.0, 2.0), region=(10, 20, 110, 120))) as source:
