@@ -14,9 +14,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup, _archive)
+    sections = (_contest, _growth, _driver, _startup, _archive, _exports)
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup", "archive")
+    names = ("contest", "growth", "driver", "startup", "archive", "exports")
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -162,6 +162,32 @@ def _driver(page: Row) -> str:
         f"nothing, the real pool, backlog, ledger and Prefect tasks: **{wall:.2f} ms per tile** ({cpu:.2f} ms of the "
         f"driver's processor time), driver's peak memory {peak / 1e6:.0f} MB. Median of {len(rows)}.\n"
     )
+
+
+def _exports(page: Row) -> str:
+    rows: list[Row] = [{**row, "key": " ".join(row.get("formats", ()))} for row in page["rows"]]
+    written = [row for row in rows if row["kind"] == "export"]
+    (check,) = (row for row in rows if row["kind"] == "check")
+    seconds = medians(written, lambda row: row["seconds"])
+    shown = ["## Exports", _machine(page)]
+    shown += [
+        (
+            f"A mask of {check['side_px']}² px with {check['objects']} objects, some of which reach across all of it. "
+            "Each format by itself, then all at once, in a process of its own; the peak memory includes the libraries. "
+            f"Rasterised again, {check['geopackage_differing']} pixels of the GeoPackage and "
+            f"{check['qupath_differing']} of QuPath's GeoJSON differ from the mask's {check['pixels']}."
+        ),
+        "",
+        "| format | seconds | MPix/s | peak memory | file |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, value in seconds.items():
+        held = [row for row in written if row["key"] == key]
+        peak, size = max(row["memory"]["largest"] for row in held), held[0]["bytes"]
+        name = key if len(held[0]["formats"]) == 1 else "all of them"
+        rate = check["pixels"] / 1e6 / value
+        shown.append(f"| {name} | {value:.1f} | {rate:.0f} | {peak / 1e6:.0f} MB | {size / 1e6:.1f} MB |")
+    return "\n".join([*shown, ""])
 
 
 def _startup(page: Row) -> str:

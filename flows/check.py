@@ -6,7 +6,11 @@ from dataclasses import replace
 
 from flows.config import SegmentConfig
 from flows.errors import FlowError
+from tiling.export.formats import AUTO, NONE, chosen_formats
+from tiling.export.subject import Subject
+from tiling.geometry import IMAGE_GRID
 from tiling.normalisation import Normalisation
+from tiling.placement import Placement
 from tiling.source import ImageSource, open_source
 from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
@@ -30,11 +34,24 @@ def check(config: SegmentConfig) -> dict[str, str]:
         viewing = choose_view(config.image, wanted, needs_of(card))
         with open_source(config.image, viewing.view) as source:
             check_fit(source, card)
+            expect_formats(source, viewing.level, config)
         return {fact: text for fact, text in viewing.notes.items() if fact == "pixels"}
-    with open_source(config.image):
+    with open_source(config.image) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
+        expect_formats(source, config.level or 0, config)
     return {}
+
+
+def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> None:
+    """Refuse formats that can't say where the image lies, or that need what the run won't keep; raises ExportError."""
+    if config.export in (NONE, AUTO) or index >= len(source.levels):
+        return
+    level = source.levels[index]
+    placement = Placement.of(source, index, IMAGE_GRID)
+    subject = Subject(str(config.image), placement, (level.height, level.width), config.probabilities)
+    for each in chosen_formats(config.export, placement, probabilities=config.probabilities):
+        each.expect(subject)
 
 
 def needs_of(card: ModelCard) -> ModelNeeds:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from flows.commands.archive import archive_command, print_archive, rerun_archive
 from flows.commands.doctor import doctor_command
+from flows.commands.export import export_command
 from flows.commands.serve import serve_command
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.environment import quiet_environment
@@ -96,6 +97,9 @@ ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
 StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
 KeepOption = Annotated[bool, typer.Option(help="Keep the staged tiles when the mask is complete.")]
+ExportOption = Annotated[
+    str, typer.Option("--export", help="Formats to write at the end: auto (what suits), none, or names with commas.")
+]
 RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
 TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
@@ -133,6 +137,7 @@ def segment(
     workers: WorkersOption = None,
     staging: StagingOption = True,
     keep_staged: KeepOption = False,
+    export_formats: ExportOption = "auto",
     ray_address: RayOption = None,
 ) -> None:
     """Segment one image; the same command again resumes."""
@@ -164,6 +169,7 @@ def segment(
             workers=workers,
             staging=staging,
             keep_staged=keep_staged,
+            export=export_formats,
             ray_address=ray_address,
         )
         _run_flow("segment", config)
@@ -230,6 +236,13 @@ def status(run: RunArgument) -> None:
             print_archive(run)
             return
         print_status(out, Run.open(place_of(run)))
+
+
+@app.command("export")
+@wraps(export_command)
+def export(*args: Any, **options: Any) -> None:
+    with _told_in_one_line():
+        export_command(*args, **options)
 
 
 @app.command("train")

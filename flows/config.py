@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 
 from flows.errors import ConfigError
 from tiling.errors import PlanError
+from tiling.export.formats import AUTO, parse_formats
 from tiling.objects import ObjectPath
 from tiling.storage import Place, place_of
 from tiling.viewing import Wanted
@@ -138,6 +140,9 @@ class Options(Asked):
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
+    export: Annotated[str, AfterValidator(parse_formats)] = Field(
+        default=AUTO, description="Formats to write at the end: auto, none, or names with commas in between."
+    )
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
     def origin(self) -> Origin:

@@ -18,6 +18,7 @@ from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.ending import finished, stopped
 from flows.logs import about, configure_logs
+from flows.exporting import export_all
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -26,6 +27,7 @@ from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
 from tiling.errors import PlanError, RunError
+from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
 from tiling.ledger import INFERRING, STITCHED, LedgerState, TileRecord, TileState
@@ -76,7 +78,7 @@ def segment(config: SegmentConfig) -> Outcome:
         todo = remaining(run)
         compute(run, pool, todo, staged=config.staging)
         stitch(run)
-        export(run)
+        export(run, config.export)
         finish(run, keep_staged=config.keep_staged)
         show(run)
         return finished(outcome := summarise(run, started), str(outcome))
@@ -92,7 +94,7 @@ def rerun(config: RerunConfig) -> Outcome:
         todo = chosen(run, config)
         compute(run, pool, todo, staged=False)
         stitch(run)
-        export(run)
+        export(run, NONE)
         show(run)
         return finished(outcome := summarise(run, started), str(outcome))
 
@@ -177,8 +179,8 @@ def stitch(run: Run) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def export(run: Run) -> None:
-    """Draw what a person looks at first: the mask over the image, and which tiles were skipped."""
+def export(run: Run, formats: str = NONE) -> None:
+    """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats."""
     enter("export")
     state, level = run.ledger.fold(), run.card.image.level
     failed = [run.plan.tile(index) for index in state.failed]
@@ -187,6 +189,7 @@ def export(run: Run) -> None:
         write_overlay(run, source, failed)
         if not run.skipped_path.exists():
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
+        export_all(run, source, formats)
 
 
 @task(cache_policy=NO_CACHE)

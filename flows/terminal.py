@@ -20,7 +20,7 @@ from flows.errors import FlowError, IncompleteError
 from flows.plain import plain
 from flows.progress import Progress, format_seconds, listener
 from flows.server import EmbeddedServer
-from tiling.errors import AnnotationError, PlaceError, PlanError, RunError, SourceError, TilingError
+from tiling.errors import AnnotationError, ExportError, PlaceError, PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
@@ -35,6 +35,7 @@ ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 USAGE_ERRORS = (
     SourceError,
     AnnotationError,
+    ExportError,
     PlaceError,
     PlanError,
     RunError,
@@ -126,6 +127,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         console.print(f"rerun them with: overtile rerun {outcome.run} --failed", highlight=False, soft_wrap=True)
     console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
+    console.print(f"exports: {outcome.run}/exports", highlight=False, soft_wrap=True)
 
 
 def print_training(console: Console, bundle: Path) -> None:

@@ -27,6 +27,10 @@ class AnnotationError(TilingError):
     """A GeoJSON file whose polygons can't become labels of an image."""
 
 
+class ExportError(TilingError):
+    """A format that can't say what a run's mask is, or a file of it that can't be written."""
+
+
 class StorageError(TilingError):
     """An object store that can't be named, reached or written."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
@@ -149,6 +150,16 @@ class ObjectPath:
     def write_bytes(self, data: bytes) -> None:
         """Write the object; a put is whole or not at all."""
         self.put(data)
+
+    def put_file(self, file: Path) -> None:
+        """Write the object from a local file of any size, part by part; it appears when all parts are there."""
+        self.expect_writable()
+
+        def ask() -> None:
+            with store_errors(self):
+                obstore.put(self.store, self.key, file)
+
+        again(ask)
 
     def put(self, data: bytes, *, only_if: Tag | None = None, only_new: bool = False) -> Tag:
         """Write the object under a condition, and tell its new tag.

@@ -70,7 +70,7 @@ def size_of_tree(place: Place) -> int:
 def sweep_partials(folder: Place) -> None:
     """Remove what writers that were killed have left beside a folder's files; only when none writes."""
     if isinstance(folder, Path):  # a put that is not complete leaves nothing
-        for partial in folder.glob(f"*{PARTIAL}"):
+        for partial in folder.glob(f"*{PARTIAL}*"):  # libraries want suffixes of their own
             partial.unlink(missing_ok=True)
 
 

@@ -1,0 +1,17 @@
+"""The flow that exports a finished run."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.export_config import ExportConfig
+from flows.exporting import export_here
+from flows.progress import enter
+from tiling.storage import Place
+
+
+@flow(name="export-run", validate_parameters=False)
+def export(config: ExportConfig) -> list[Place]:
+    """Write what was asked for and doesn't show the mask yet; returns all files that were written."""
+    enter("export")
+    return export_here(config)

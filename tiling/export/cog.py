@@ -1,0 +1,141 @@
+"""`mask.tif`: a Cloud-optimised GeoTIFF that lies exactly on the source (OGC 21-026).
+
+GDAL's own driver orders the file; the overviews are the mask's levels, so that they hold the majority of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import tifffile
+from rasterio.control import GroundControlPoint
+
+from tiling.errors import ExportError
+from tiling.export.crs import crs_of
+from tiling.export.destination import scratch
+from tiling.export.finished import Finished
+from tiling.export.subject import Subject
+from tiling.export.tiff import TILE_PX, is_big, tiles_of
+from tiling.ome_metadata import LabelClass
+from tiling.placement import Placement
+from tiling.pyramid import Pyramid
+from tiling.stitching import NOT_PREDICTED
+
+_TRANSFORMATION, _GDAL_METADATA, _GDAL_NODATA = 34264, 42112, 42113
+CACHE_MB = 64
+
+
+def expect_cog(subject: Subject) -> None:
+    """Raise ExportError for an image that says nothing of where it lies."""
+    georeference = subject.placement.georeference
+    if georeference is None or (georeference.affine is None and not georeference.tiepoints):
+        subject.expect_map("cog", "ome-tiff")
+
+
+def write_cog(finished: Finished, paths: Sequence[Path]) -> None:
+    """The labels with a colour table, and 255 as nodata."""
+    names = {0: finished.run.classes[0], **finished.classes}
+    colors = np.zeros((3, 256), np.uint16)
+    for label, item in names.items():
+        # TIFF's colours have 16 bits: 255 becomes 65535.
+        colors[:, label] = [257 * int(item.color[i : i + 2], 16) for i in (1, 3, 5)]
+    tags = [
+        (_GDAL_NODATA, "s", 0, str(NOT_PREDICTED), True),
+        (_GDAL_METADATA, "s", 0, _class_names(names), True),
+    ]
+    looks = {"photometric": "palette", "colormap": colors, "extratags": tags}
+    _write(finished, finished.mask.pyramid, paths[0], looks)
+
+
+def write_probabilities_cog(finished: Finished, paths: Sequence[Path]) -> None:
+    """One band per class, 255 being certainty."""
+    assert finished.probabilities is not None
+    described = "".join(
+        f'<Item name="DESCRIPTION" sample="{index}" role="description">{_escaped(item.name)}</Item>'
+        for index, item in enumerate(finished.run.card.probabilities)
+    )
+    tags = [(_GDAL_METADATA, "s", 0, f"<GDALMetadata>{described}</GDALMetadata>", True)]
+    looks = {"photometric": "minisblack", "planarconfig": "separate", "extratags": tags}
+    _write(finished, finished.probabilities.pyramid, paths[0], looks)
+
+
+def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, Any]) -> None:
+    plain = scratch(path)
+    to_map = finished.placement.to_map
+    if to_map is not None:
+        a, b, c, d, e, f = to_map
+        matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+        looks["extratags"].append((_TRANSFORMATION, "d", len(matrix), matrix, True))
+    try:
+        _write_levels(pyramid, plain, looks, finished.threads)
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
+            with rasterio.open(plain, "r+") as dataset:
+                _place(dataset, finished.placement)
+            rasterio.shutil.copy(
+                plain,
+                path,
+                driver="COG",
+                compress="DEFLATE",
+                blocksize=TILE_PX,
+                overviews="FORCE_USE_EXISTING" if len(pyramid.levels) > 1 else "NONE",
+                num_threads=finished.threads,
+                bigtiff="YES" if is_big(pyramid) else "NO",
+            )
+    finally:
+        for left in plain.parent.glob(f"{plain.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _write_levels(pyramid: Pyramid, path: Path, looks: dict[str, Any], threads: int) -> None:
+    """A plain tiled TIFF whose further pages GDAL takes for overviews."""
+    with tifffile.TiffWriter(path, bigtiff=is_big(pyramid)) as tiff:
+        for level, array in enumerate(pyramid.levels):
+            channels = range(array.shape[0]) if array.ndim == 3 else (None,)
+            fill = NOT_PREDICTED if array.ndim == 2 else 0
+            tiff.write(
+                (tile for channel in channels for tile in tiles_of(pyramid, level, channel, fill)),
+                shape=array.shape,
+                dtype=np.uint8,
+                tile=(TILE_PX, TILE_PX),
+                compression="zlib",
+                compressionargs={"level": 1},
+                maxworkers=threads,
+                subfiletype=1 if level else 0,
+                metadata=None,
+                **looks,
+            )
+
+
+def _place(dataset: Any, placement: Placement) -> None:
+    """Give the file, which has its geotransform, its CRS; or its ground control points."""
+    georeference = placement.georeference
+    if georeference is None:
+        raise ExportError("a COG needs a georeference; use ome-tiff")
+    crs = crs_of(georeference)
+    if placement.to_map is not None:
+        if crs is not None:
+            dataset.crs = crs
+        return
+    # To image pixels is a scale here: a point's place in the mask is its place in the image over that.
+    a, _, c, _, e, f = placement.to_image
+    points = [
+        GroundControlPoint(row=(row - f) / e, col=(col - c) / a, x=x, y=y, z=z)
+        for col, row, _, x, y, z in georeference.tiepoints
+    ]
+    dataset.gcps = (points, crs)
+
+
+def _class_names(names: dict[int, LabelClass]) -> str:
+    items = (f'<Item name="CLASS_{label}">{_escaped(item.name)}</Item>' for label, item in names.items())
+    return f"<GDALMetadata>{''.join(items)}</GDALMetadata>"
+
+
+def _escaped(text: str) -> str:
+    """As GDAL stores it, which unescapes twice."""
+    return escape(escape(text))

@@ -1,0 +1,55 @@
+"""Objects as batches of Arrow records: label, class, pixels, area and the polygon as WKB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from tiling.export.features import turned
+from tiling.export.finished import Finished
+from tiling.placement import Affine, flips, moved
+from tiling.shapes import Shapes
+
+GEOMETRY = "geometry"
+
+
+def schema_of(finished: Finished) -> pa.Schema:
+    """The columns; the area is left out where a pixel's isn't known."""
+    area = [] if finished.placement.pixel_area is None else [(_area_column(finished), pa.float64())]
+    columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
+    return pa.schema([*columns, (GEOMETRY, pa.binary())])
+
+
+def batches_of(
+    finished: Finished, affine: Affine, seen: Callable[[NDArray[np.float64]], None] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The objects, their outer rings running anticlockwise; `seen` is told where the points of each batch lie."""
+    schema, area = schema_of(finished), finished.placement.pixel_area
+    names = np.full(256, "", dtype=object)
+    for label, item in finished.classes.items():
+        names[label] = item.name
+    for shapes in finished.shapes:
+        points = moved(affine, shapes.points)
+        if seen is not None:
+            seen(points)
+        columns = [
+            pa.array(shapes.labels, pa.int16()),
+            pa.array(names[shapes.labels], pa.string()),
+            pa.array(shapes.pixels, pa.int64()),
+            *([] if area is None else [pa.array(shapes.pixels * area)]),
+            pa.array(_wkb(shapes, turned(shapes, points) if flips(affine) else points), pa.binary()),
+        ]
+        yield pa.record_batch(columns, schema=schema)
+
+
+def _area_column(finished: Finished) -> str:
+    size = finished.placement.pixel_size
+    return f"area_{size.unit}2" if size is not None else "area"
+
+
+def _wkb(shapes: Shapes, points: NDArray[np.float64]) -> NDArray[np.object_]:
+    return shapely.to_wkb(shapes.polygons(points), byte_order=1)

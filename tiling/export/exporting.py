@@ -1,0 +1,150 @@
+"""Exports of a finished run: only what was asked for and has changed, each file whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiling.errors import ExportError, TilingError
+from tiling.export.destination import replacing, scratch
+from tiling.export.finished import Finished, Tally
+from tiling.export.formats import FORMATS, Format, chosen_formats
+from tiling.export.rows import bands_of_labels
+from tiling.ledger import LedgerState, TileState
+from tiling.placement import placement_of
+from tiling.shapes import polygonize
+from tiling.shapes.spool import Spool
+
+if TYPE_CHECKING:
+    from tiling.run import Run
+    from tiling.source import ImageSource
+
+EXPORTED = "exported"
+"""The event after which a format's files show the mask of that digest."""
+VERSION = 1
+"""Of what the files hold: files of another version are written anew."""
+
+
+def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = False, threads: int = 2) -> list[Format]:
+    """Write the formats that are wanted, and those of earlier exports that no longer show the mask.
+
+    Args:
+        run: a run with its pyramid built; its one driver calls this.
+        source: the run's image, of which only the metadata is asked for.
+        wanted: `none`, `auto` or names with commas in between.
+        again: write also what shows the mask already.
+        threads: that one writer may use.
+
+    Returns:
+        The formats that were written.
+
+    Raises:
+        ExportError: a format can't say what this run is, or its file can't be written; earlier files are kept.
+    """
+    state = run.ledger.fold()
+    expect_finished(run, state)
+    placement = placement_of(run, source)
+    finished = Finished(run, state, placement, mask_digest(run), threads=threads)
+    shown = _shown(run, state, finished.digest)
+    asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
+    stale = [FORMATS[name] for name, is_current in shown.items() if not is_current and FORMATS[name] not in asked]
+    todo = [each for each in (*asked, *stale) if again or not shown.get(each.name, False)]
+    for each in todo:
+        each.expect(finished.subject)
+    _write_all(finished, todo)
+    return todo
+
+
+def expect_finished(run: Run, state: LedgerState) -> None:
+    """Refuse a run that lacks tiles, or whose pyramid doesn't show them all.
+
+    Raises:
+        ExportError: exports would show less than the run will hold.
+    """
+    if not is_finished(state):
+        raise ExportError(
+            f"{run.path} is not finished ({state.count(TileState.PENDING)} of {run.plan.count} tiles to do): exports "
+            f"would show less than it will hold; run the segment command again, then export"
+        )
+
+
+def is_finished(state: LedgerState) -> bool:
+    """Whether no tile is left to do, and the pyramid shows them all."""
+    return not state.count(TileState.PENDING) and not state.unstitched.any() and state.pyramid_stands
+
+
+def mask_digest(run: Run) -> str:
+    """Of what every tile holds now, as the ledger knows it: the same mask has the same digest."""
+    held = np.zeros((run.plan.count, 17), np.uint8)
+    for record in run.ledger.records():
+        held[record.tile, 0] = record.state
+        held[record.tile, 1:] = np.frombuffer(bytes.fromhex(record.digest or "00" * 16), np.uint8)
+    return hashlib.blake2b(held.tobytes(), digest_size=16).hexdigest()
+
+
+def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
+    """Formats that were exported before, and whether their files still are there and show the mask."""
+    shown: dict[str, bool] = {}
+    for event in state.events:
+        if event.name == EXPORTED and event.facts["format"] in FORMATS:
+            shown[event.facts["format"]] = (event.facts["mask"], event.facts["version"]) == (digest, VERSION)
+    return {
+        name: current and all((run.exports / file).is_file() for file in FORMATS[name].files)
+        for name, current in shown.items()
+    }
+
+
+def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
+    """Images beside objects: the one pass over the mask that finds these feeds every format that is made of them."""
+    of_objects = [each for each in formats if each.of_objects]
+    with ThreadPoolExecutor(max(1, finished.threads)) as pool, _room(finished.run) as room:
+        writing = [pool.submit(_write, finished, each) for each in formats if not each.of_objects]
+        if of_objects:
+            spool, tally = Spool(room), Tally()
+            for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
+                tally.add(shapes)
+            known = replace(finished, shapes=spool, tally=tally)
+            writing += [pool.submit(_write, known, each) for each in of_objects]
+        for each in writing:
+            each.result()
+    for each in formats:
+        facts = {"format": each.name, "mask": finished.digest, "version": VERSION, "files": each.files}
+        finished.run.ledger.announce(EXPORTED, facts)
+
+
+def _write(finished: Finished, form: Format) -> None:
+    """One format's files, all of which appear at its end."""
+    with ExitStack() as stack:
+        paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
+        try:
+            form.write(finished, paths)
+        except TilingError:
+            raise
+        except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+            raise ExportError(
+                f"{form.name} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier "
+                f"exports are kept; make space or choose another --format, then export again"
+            ) from error
+
+
+@contextmanager
+def _room(run: Run) -> Iterator[Path]:
+    """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
+    if isinstance(run.exports, Path):
+        run.exports.mkdir(parents=True, exist_ok=True)
+        path = scratch(run.exports / "objects")
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    with TemporaryDirectory(prefix="overtile-") as folder:
+        yield Path(folder) / "objects"

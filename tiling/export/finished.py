@@ -1,0 +1,80 @@
+"""A finished run as exporters see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.export.subject import Subject
+from tiling.ledger import LedgerState
+from tiling.ome_metadata import LabelClass
+from tiling.placement import Placement
+from tiling.shapes import Shapes
+from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask
+
+if TYPE_CHECKING:
+    from tiling.probabilities import Probabilities
+    from tiling.run import Run
+
+NOT_PREDICTED_CLASS = LabelClass("not predicted", "#808080")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Objects and pixels per label."""
+
+    objects: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+
+    def add(self, shapes: Shapes) -> None:
+        self.objects += np.bincount(shapes.labels, minlength=256)
+        np.add.at(self.pixels, shapes.labels, shapes.pixels)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What all formats are made of.
+
+    Attributes:
+        run: the run.
+        state: its folded ledger.
+        placement: where its mask lies.
+        digest: of what the mask holds.
+        shapes: its objects, as often as wanted; empty where no format asks for them.
+        tally: their numbers.
+        threads: that one writer may use.
+    """
+
+    run: Run
+    state: LedgerState
+    placement: Placement
+    digest: str
+    shapes: Iterable[Shapes] = ()
+    tally: Tally = field(default_factory=Tally)
+    threads: int = 2
+
+    @cached_property
+    def mask(self) -> Mask:
+        return self.run.open_mask(read_only=True)
+
+    @cached_property
+    def probabilities(self) -> Probabilities | None:
+        return self.run.open_probabilities(read_only=True)
+
+    @cached_property
+    def classes(self) -> dict[int, LabelClass]:
+        """What every label but the background means, 'not predicted' included."""
+        named = dict(enumerate(self.run.classes))
+        del named[BACKGROUND]
+        return {**named, NOT_PREDICTED: NOT_PREDICTED_CLASS}
+
+    @property
+    def subject(self) -> Subject:
+        """What formats are held against before anything is written."""
+        card = self.run.card
+        return Subject(card.image.path, self.placement, self.run.plan.mask.shape, bool(card.probabilities))

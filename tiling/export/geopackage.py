@@ -1,0 +1,42 @@
+"""`objects.gpkg`: the objects in the image's own CRS, with a spatial index (OGC 12-128r18)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyogrio
+
+from tiling.export.columns import GEOMETRY, batches_of, schema_of
+from tiling.export.crs import crs_of
+from tiling.export.finished import Finished
+from tiling.export.subject import Subject
+
+LAYER = "objects"
+
+
+def expect_geopackage(subject: Subject) -> None:
+    """Raise ExportError for an image without a place on the earth."""
+    subject.expect_map("geopackage", "qupath or geoparquet, which hold pixels")
+
+
+def write_geopackage(finished: Finished, paths: Sequence[Path]) -> None:
+    """One layer of polygons."""
+    placement = finished.placement
+    assert placement.to_map is not None
+    assert placement.georeference is not None
+    crs = crs_of(placement.georeference)
+    reader = pa.RecordBatchReader.from_batches(schema_of(finished), batches_of(finished, placement.to_map))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        pyogrio.write_arrow(
+            reader,
+            str(paths[0]),
+            layer=LAYER,
+            driver="GPKG",
+            geometry_name=GEOMETRY,
+            geometry_type="Polygon",
+            crs=crs.to_wkt() if crs is not None else None,
+        )

@@ -1,0 +1,67 @@
+"""`statistics.csv` and `statistics.parquet`: areas and objects per class, counted on the mask itself."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tiling.export.finished import Finished
+from tiling.geometry import Unit
+from tiling.ledger import TileState
+from tiling.stitching import BACKGROUND, NOT_PREDICTED
+
+Row = dict[str, Any]
+
+_UNITS: dict[Unit, tuple[str, str, float]] = {"um": ("mm2", "um2", 1e-6), "m": ("km2", "m2", 1e-6)}
+"""The unit of areas, that of an object's mean area, and the one's share of the other."""
+
+
+def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
+    """Write the rows as CSV and as Parquet; values that don't apply are empty."""
+    rows = statistics(finished)
+    table, columnar = paths
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), columnar)
+
+
+def statistics(finished: Finished) -> list[Row]:
+    """One row per class, then one for tiles skipped as empty and one for what was not predicted.
+
+    Their pixels add up to the mask's. Background is that of computed tiles; the share is of all that these hold, which
+    on slides is the tissue with what glass lies in its tiles.
+    """
+    tally, plan = finished.tally, finished.run.plan
+    total = plan.mask.area
+    skipped = sum(plan.tile(int(index)).valid.area for index in finished.state.indices(TileState.SKIPPED))
+    failed = int(tally.pixels[NOT_PREDICTED])
+    computed = total - skipped - failed
+    background = total - int(tally.pixels[1:].sum()) - skipped
+    rows = [_row(finished, BACKGROUND, finished.run.classes[BACKGROUND].name, background, computed, None)]
+    for label, item in list(enumerate(finished.run.classes))[1:]:
+        objects = int(tally.objects[label])
+        rows.append(_row(finished, label, item.name, int(tally.pixels[label]), computed, objects))
+    rows.append(_row(finished, BACKGROUND, "skipped as empty", skipped, None, None))
+    rows.append(_row(finished, NOT_PREDICTED, "not predicted", failed, None, None))
+    return rows
+
+
+def _row(finished: Finished, label: int, name: str, pixels: int, computed: int | None, objects: int | None) -> Row:
+    row: Row = {"label": label, "class": name, "pixels": pixels}
+    area, size = finished.placement.pixel_area, finished.placement.pixel_size
+    unit = _UNITS.get(size.unit) if size is not None and area is not None else None
+    if unit is not None and area is not None:
+        row[f"area_{unit[0]}"] = pixels * area * unit[2]
+    row["share_of_computed"] = pixels / computed if computed else None
+    row["objects"] = objects
+    row["mean_object_pixels"] = pixels / objects if objects else None
+    if unit is not None and area is not None:
+        row[f"mean_object_{unit[1]}"] = pixels * area / objects if objects else None
+    return row

@@ -1,0 +1,81 @@
+"""Opens a run folder in napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
+
+napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiling.run import Run
+    from tiling.source import ImageSource
+
+Layer = tuple[Any, dict[str, Any], str]
+Reader = Callable[[str | Sequence[str]], list[Layer]]
+
+_UNITS = {"um": "um", "m": "m"}
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """The reader of a run folder; None for everything else, which napari then gives to others."""
+    return read_run if isinstance(path, str) and (Path(path) / "run.json").is_file() else None
+
+
+def read_run(path: str | Sequence[str]) -> list[Layer]:
+    """The layers of a run: its image, its mask, and the probabilities where they were kept.
+
+    Raises:
+        RunError: the folder holds no run.
+        SourceError: the image is gone.
+    """
+    from tiling.run import Run
+
+    run = Run.open(Path(path if isinstance(path, str) else path[0]))
+    probabilities = run.open_probabilities(read_only=True)
+    layers = [_image(run, run.open_source()), _mask(run)]
+    if probabilities is not None:
+        arrays = [_lazy(array) for array in probabilities.pyramid.levels]
+        names = [item.name for item in run.card.probabilities]
+        more = {"name": names, "channel_axis": 0, "visible": False, "contrast_limits": [0, 255]}
+        layers.append((arrays, {**_place(run, on_mask=True), **more}, "image"))
+    return layers
+
+
+def _image(run: Run, source: ImageSource) -> Layer:
+    levels = [source.lazy(level.index) for level in source.levels[run.card.image.level :]]
+    is_rgb = source.photometric in {"rgb", "ycbcr"} and len(source.bands) == 3
+    looks: dict[str, Any] = {"name": source.path.name, "rgb": True}
+    if not is_rgb:
+        looks = {"name": list(source.bands), "channel_axis": -1}
+    return levels, {**looks, "multiscale": True, **_place(run, on_mask=False)}, "image"
+
+
+def _mask(run: Run) -> Layer:
+    """Labels in the classes' colours; what was not predicted is grey."""
+    colors: dict[int | None, str] = {label: item.color for label, item in enumerate(run.classes)}
+    colors |= {0: "transparent", 255: "#808080", None: "transparent"}
+    named = {"index": [*range(len(run.classes)), 255], "class": [*(item.name for item in run.classes), "not predicted"]}
+    levels = [_lazy(array) for array in run.open_mask(read_only=True).levels]
+    looks = {"name": f"mask of {run.card.model.name}", "colormap": colors, "features": named, "opacity": 0.5}
+    return levels, {**looks, "multiscale": True, **_place(run, on_mask=True)}, "labels"
+
+
+def _lazy(array: Any) -> Any:
+    import dask.array as da
+
+    return da.from_array(array, chunks=array.chunks)
+
+
+def _place(run: Run, *, on_mask: bool) -> dict[str, Any]:
+    """Scale, and the shift of the first pixel's centre where the mask's pixels are not the image's."""
+    size = run.pixel_size
+    y, x = (size.y, size.x) if size is not None and size.unit in _UNITS else (1.0, 1.0)
+    units = {"units": [_UNITS[size.unit]] * 2} if size is not None and size.unit in _UNITS else {}
+    if not on_mask:
+        return {"scale": [y, x], **units}
+    scale = run.plan.grid.scale
+    mask_y, mask_x = y / float(scale[0]), x / float(scale[1])
+    return {"scale": [mask_y, mask_x], "translate": [(mask_y - y) / 2, (mask_x - x) / 2], **units}

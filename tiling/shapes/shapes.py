@@ -1,0 +1,77 @@
+"""Objects as polygons, some thousands at a time, in the layout of Arrow's nested lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.shapes.band import Numbers, spread
+from tiling.shapes.components import Objects
+from tiling.shapes.rings import Lines, Points, concatenated, untangled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """Polygons with their holes.
+
+    Attributes:
+        labels: of each object.
+        pixels: that each object covers.
+        rings: where each polygon's rings begin, and where the last one's end: `(n + 1,)`. The outer ring comes first.
+        offsets: where each ring's points begin, and where the last one's end.
+        points: `(m, 2)` of x and y in mask pixels; a ring's last point is its first one. Outer rings run clockwise on
+            the screen, holes against it.
+    """
+
+    labels: NDArray[np.uint8]
+    pixels: Numbers
+    rings: Numbers
+    offsets: Numbers
+    points: Points
+
+    @classmethod
+    def of(cls, rings: Lines, objects: Objects) -> Shapes:
+        """Of all rings of some of the objects; those that came from above may still touch themselves."""
+        old = rings.objects < objects.of_carried.size
+        rings = concatenated([untangled(rings.where(old)), rings.where(~old)])
+        areas = rings.areas()
+        rings = rings.take(np.lexsort((areas < 0, rings.objects)))
+        numbers, per_object = np.unique(rings.objects, return_counts=True)
+        closed = spread(rings.starts, rings.counts + 1)
+        offsets = np.concatenate([[0], (rings.counts + 1).cumsum()])
+        closed[offsets[1:] - 1] = rings.starts
+        return cls(
+            objects.labels[numbers],
+            objects.pixels[numbers],
+            np.concatenate([[0], per_object.cumsum()]),
+            offsets,
+            rings.points[closed],
+        )
+
+    def __len__(self) -> int:
+        return self.labels.size
+
+    def __iter__(self) -> Iterator[tuple[int, list[Points]]]:
+        """Label and rings of each polygon."""
+        for index, label in enumerate(self.labels.tolist()):
+            yield (
+                label,
+                [
+                    self.points[self.offsets[ring] : self.offsets[ring + 1]]
+                    for ring in range(self.rings[index], self.rings[index + 1])
+                ],
+            )
+
+    def polygons(self, points: NDArray[np.float64] | None = None) -> NDArray[Any]:
+        """As shapely polygons, of the points at other places where those are given."""
+        import shapely
+
+        return shapely.from_ragged_array(
+            shapely.GeometryType.POLYGON, self.points if points is None else points, (self.offsets, self.rings)
+        )
