@@ -140,9 +140,6 @@ class Options(Asked):
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
-    export: Annotated[str, AfterValidator(parse_formats)] = Field(
-        default=AUTO, description="Formats to write at the end: auto, none, or names with commas in between."
-    )
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
     def origin(self) -> Origin:
@@ -178,6 +175,10 @@ class Options(Asked):
 
 class SegmentConfig(Options, OneImage):
     """Segment one image."""
+
+    export: Annotated[str, AfterValidator(parse_formats)] = Field(
+        default=AUTO, description="Formats to write at the end: auto, none, or names with commas in between."
+    )
 
 
 class RerunConfig(Asked):

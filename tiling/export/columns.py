@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,8 @@ from tiling.shapes import Shapes
 GEOMETRY = "geometry"
 
 
-def schema_of(finished: Finished) -> pa.Schema:
-    """The columns; the area is left out where a pixel's isn't known."""
+def schema_of(finished: Finished) -> Any:
+    """The columns, as `pyarrow.Schema`; the area is left out where a pixel's isn't known."""
     area = [] if finished.placement.pixel_area is None else [(_area_column(finished), pa.float64())]
     columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
     return pa.schema([*columns, (GEOMETRY, pa.binary())])
@@ -26,8 +27,11 @@ def schema_of(finished: Finished) -> pa.Schema:
 
 def batches_of(
     finished: Finished, affine: Affine, seen: Callable[[NDArray[np.float64]], None] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """The objects, their outer rings running anticlockwise; `seen` is told where the points of each batch lie."""
+) -> Iterator[Any]:
+    """The objects as `pyarrow.RecordBatch`, their outer rings running anticlockwise.
+
+    `seen` is told where the points of each batch lie.
+    """
     schema, area = schema_of(finished), finished.placement.pixel_area
     names = np.full(256, "", dtype=object)
     for label, item in finished.classes.items():
@@ -51,5 +55,5 @@ def _area_column(finished: Finished) -> str:
     return f"area_{size.unit}2" if size is not None else "area"
 
 
-def _wkb(shapes: Shapes, points: NDArray[np.float64]) -> NDArray[np.object_]:
+def _wkb(shapes: Shapes, points: NDArray[np.float64]) -> Any:
     return shapely.to_wkb(shapes.polygons(points), byte_order=1)

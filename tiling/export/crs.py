@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -16,8 +17,8 @@ from tiling.sources.facts import Georeference
 _TRANSFORMATION, _GEO_KEYS, _GEO_DOUBLES, _GEO_ASCII = 34264, 34735, 34736, 34737
 
 
-def crs_of(georeference: Georeference) -> CRS | None:
-    """The CRS; None where the image names none, or GDAL can make nothing of the file's keys.
+def crs_of(georeference: Georeference) -> Any:
+    """The CRS as `rasterio.crs.CRS`; None where the image names none, or GDAL can make nothing of the file's keys.
 
     GDAL itself reads the file's raw keys, so that a CRS without a code comes out as it went in.
 
@@ -37,10 +38,12 @@ def crs_of(georeference: Georeference) -> CRS | None:
         ) from error
 
 
-def _from_keys(georeference: Georeference) -> CRS | None:
+def _from_keys(georeference: Georeference) -> Any:
     keys = georeference.geokeys
     # Without a geotransform GDAL warns of every such file.
-    tags: list[tuple[object, ...]] = [(_TRANSFORMATION, "d", 16, (2.0, *(0.0,) * 4, -2.0, *(0.0,) * 9, 1.0), True)]
+    tags: list[tuple[int | str, int | str, int | None, Any, bool]] = [
+        (_TRANSFORMATION, "d", 16, (2.0, *(0.0,) * 4, -2.0, *(0.0,) * 9, 1.0), True)
+    ]
     tags.append((_GEO_KEYS, "H", len(keys), keys, True))
     if georeference.double_params:
         tags.append((_GEO_DOUBLES, "d", len(georeference.double_params), georeference.double_params, True))

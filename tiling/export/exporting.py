@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -136,7 +136,7 @@ def _write(finished: Finished, form: Format) -> None:
 
 
 @contextmanager
-def _room(run: Run) -> Iterator[Path]:
+def _room(run: Run) -> Generator[Path]:
     """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
     if isinstance(run.exports, Path):
         run.exports.mkdir(parents=True, exist_ok=True)

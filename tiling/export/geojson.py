@@ -67,15 +67,14 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     write_features(paths[0], finished.shapes, places, properties)
 
 
-def to_wgs84(crs: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_wgs84(crs: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Map coordinates as longitude and latitude."""
     if crs == WGS84:
         return points
-    xs, ys = transform(crs, WGS84, points[:, 0], points[:, 1])
-    return np.column_stack([xs, ys])
+    return np.column_stack(transform(crs, WGS84, points[:, 0], points[:, 1]))
 
 
-def _crs(subject: Subject) -> CRS:
+def _crs(subject: Subject) -> Any:
     georeference = subject.placement.georeference
     crs = crs_of(georeference) if georeference is not None else None
     if crs is None:

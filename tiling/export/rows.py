@@ -29,7 +29,7 @@ def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> It
     """
     array = pyramid.levels[level]
     height, width = cast("tuple[int, int]", array.shape[-2:])
-    unit = multiple or cast("int", array.chunks[-2])
+    unit = multiple or array.chunks[-2]
     channels = array.shape[0] if array.ndim == 3 else 1
     tall = unit * max(1, READ_PIXELS // (unit * width * channels))
 

@@ -46,16 +46,15 @@ class Band:
 
 def bands_of(rows: Iterable[Labels]) -> Iterator[Band]:
     """The bands of a whole image from its rows, top to bottom, and a last one of background that ends everything."""
-    above: Labels | None = None
+    last = np.empty(0, np.uint8)
     y0 = 0
     for rows_YX in rows:
-        if above is None:
-            above = np.zeros(rows_YX.shape[1], np.uint8)
+        above = last if y0 else np.zeros(rows_YX.shape[1], np.uint8)
         yield Band.of(above, rows_YX, y0)
-        above = rows_YX[-1].copy()
+        last = rows_YX[-1].copy()
         y0 += rows_YX.shape[0]
-    if above is not None:
-        yield Band.of(above, np.zeros((1, above.size), np.uint8), y0)
+    if y0:
+        yield Band.of(last, np.zeros((1, last.size), np.uint8), y0)
 
 
 def spread(starts: Numbers, counts: Numbers) -> Numbers:
