@@ -47,8 +47,7 @@ def test_ome_zarrs_own_reader_opens_the_mask_over_its_image(run: Run, tmp_path: 
     assert location is not None
     nodes = [node for node in Reader(location)() if node.data]
     (found,), (below,) = (
-        [node for node in Reader(location)() if ("properties" in node.metadata) == is_label]
-        for is_label in (True, False)
+        [node for node in nodes if ("properties" in node.metadata) == is_label] for is_label in (True, False)
     )
     assert [level.shape for level in found.data] == [level.shape for level in run.open_mask().levels]
     np.testing.assert_array_equal(np.asarray(found.data[0]), labels_of(run))
