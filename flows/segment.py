@@ -17,8 +17,8 @@ from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.ending import finished, stopped
-from flows.logs import about, configure_logs
 from flows.exporting import export_all
+from flows.logs import about, configure_logs
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
