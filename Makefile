@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark fuzz soak setup clean
+.PHONY: demo test lint benchmark browser fuzz soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -25,7 +25,20 @@ lint: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: lint
+# Chromium for the tests of the viewer's page, where it is absent and can be installed; without it they skip.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ] \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	  || echo "Chromium is absent and can't be installed here: the tests of the viewer's page are skipped"
+
+# The viewer's library from its npm package, as the lock file names it; its files are committed, so only to renew them.
+viewer:
+	mkdir -p build/viewer && cp flows/viewer/package.json flows/viewer/package-lock.json build/viewer
+	cd build/viewer && npm ci --ignore-scripts --no-audit --no-fund
+	cp build/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js flows/viewer/static/vendor/
+	cp build/viewer/node_modules/openseadragon/LICENSE.txt flows/viewer/static/vendor/openseadragon.LICENSE.txt
+
+test: lint browser
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tiling.ledger import LedgerState
+
 BUSY = 0.85
 SHORTEST_SECONDS = 2.0
 
@@ -23,6 +25,14 @@ class StageTimes:
     wall: float
     workers: int
     stagers: int
+
+    @classmethod
+    def of(cls, state: LedgerState) -> StageTimes:
+        """Over all drivers of a run; the last one's workers stand for all."""
+        inferred = [event.facts for event in state.events if event.name == "inferred"]
+        last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
+        wall = sum(facts["seconds"] for facts in inferred)
+        return cls(state.seconds, wall, last["workers"], last["stagers"])
 
     def share(self, stage: str) -> float:
         """How much of the time the stage's workers were busy with it; above 1 where threads overlap."""

@@ -19,6 +19,7 @@ from flows.commands.archive import archive_command, print_archive, rerun_archive
 from flows.commands.doctor import doctor_command
 from flows.commands.export import export_command
 from flows.commands.serve import serve_command
+from flows.commands.view import view_command
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, problem_in
 from flows.environment import quiet_environment
 from flows.errors import FlowError, StoppedError
@@ -319,6 +320,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 _add("archive", archive_command)
 _add("serve", serve_command)
 _add("doctor", doctor_command)
+_add("view", view_command)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.progress import enter
+from flows.report import write_report
 from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
@@ -30,7 +31,7 @@ from tiling.errors import PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
-from tiling.ledger import INFERRING, STITCHED, LedgerState, TileRecord, TileState
+from tiling.ledger import INFERRING, STITCHED, TileRecord, TileState
 from tiling.picture import data_url
 from tiling.plan import Tile
 from tiling.run import Run
@@ -190,6 +191,7 @@ def export(run: Run, formats: str = NONE) -> None:
         if not run.skipped_path.exists():
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
         export_all(run, source, formats)
+        write_report(run)
 
 
 @task(cache_policy=NO_CACHE)
@@ -254,7 +256,7 @@ def chosen(run: Run, config: RerunConfig) -> list[int]:
 def summarise(run: Run, started: float) -> Outcome:
     """Fold the ledger into what the caller tells the person."""
     state = run.ledger.fold()
-    times = stage_times(state)
+    times = StageTimes.of(state)
     return Outcome(
         run=run.path,
         tiles=run.plan.count,
@@ -266,14 +268,6 @@ def summarise(run: Run, started: float) -> Outcome:
         seconds_per_stage=times.seconds,
         limit=times.sentence(),
     )
-
-
-def stage_times(state: LedgerState) -> StageTimes:
-    """Seconds per stage over all drivers of the run."""
-    inferred = [event.facts for event in state.events if event.name == "inferred"]
-    last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
-    wall = sum(facts["seconds"] for facts in inferred)
-    return StageTimes(state.seconds, wall, last["workers"], last["stagers"])
 
 
 def _leave_out(run: Run, mask: Mask, tile: Tile) -> None:

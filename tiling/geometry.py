@@ -59,6 +59,10 @@ class Box:
     def translate(self, dy: int, dx: int) -> Box:
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
+    def scaled(self, factor: int) -> Box:
+        """The same box in pixels of which `factor` make one of this box's."""
+        return Box(self.y0 * factor, self.x0 * factor, self.y1 * factor, self.x1 * factor)
+
     def relative_to(self, other: Box) -> Box:
         """The same box in coordinates whose origin is the other box's corner."""
         return self.translate(-other.y0, -other.x0)

@@ -120,6 +120,10 @@ class Ledger:
         self._segments.append(_dump({"event": name, "time": self.now(), "facts": facts}))
         self.flush()
 
+    def revision(self) -> int:
+        """A number that grows with every segment: what was folded at the same one is still true."""
+        return self._segments.newest_number()
+
     def flush(self) -> None:
         self._segments.flush()
 

@@ -75,16 +75,16 @@ class Segments:
             return [self._folder / name for name in sorted(names)]
         return [*sorted(self._folder.glob("[0-9]*.jsonl"))]
 
-    def _newest_number(self) -> int:
+    def newest_number(self) -> int:
         segments = self.stored()
         return int(segments[-1].stem) if segments else 0
 
     def _write(self, data: bytes) -> None:
         """Write the next segment. In an object store it must be new: that stops a driver whose lease was taken over."""
         if not isinstance(self._folder, ObjectPath):
-            write_atomic(self._folder / f"{self._newest_number() + 1:08d}.jsonl", data)
+            write_atomic(self._folder / f"{self.newest_number() + 1:08d}.jsonl", data)
             return
-        number = (self._newest_number() if self._last_number is None else self._last_number) + 1
+        number = (self.newest_number() if self._last_number is None else self._last_number) + 1
         segment = self._folder / f"{number:08d}.jsonl"
         try:
             segment.put(data, only_new=True)

@@ -33,34 +33,42 @@ class Readable(Protocol):
         ...
 
 
-def block_mean(source: Readable, level: int, factor: int, *, threads: int = 2) -> NDArray[np.float32]:
+def block_mean(
+    source: Readable, level: int, factor: int, *, part: Box | None = None, threads: int = 2
+) -> NDArray[np.float32]:
     """Mean of every `factor` x `factor` square of a level: `(ceil(y / factor), ceil(x / factor), band)`.
+
+    With `part`, a box of the level whose corner is a multiple of the factor, of the squares in that part alone.
 
     Starts from the coarsest pyramid level that a whole number of its pixels fits, so that a slide with a
     pyramid is never decoded in full. Squares at the right and bottom average the pixels that they have.
     NaN counts as no pixel; a square of nothing else is NaN. So is what doesn't decode: a coarse view shows what
     can be seen, and the tiles that need the rest fail by themselves.
     """
+    wanted = source.levels[level].box if part is None else part
     start, inner = _coarsest_fitting(source, level, factor)
-    height, width = source.levels[start].height, source.levels[start].width
+    top, left = wanted.y0 // factor, wanted.x0 // factor
+    shape = (-(-wanted.height // factor), -(-wanted.width // factor), len(source.bands))
+    read = source.levels[start].box
+    if part is not None:
+        read = read.intersect(Box(top, left, top + shape[0], left + shape[1]).scaled(inner))
     side = ceil_to(READ_PX, inner)
     boxes = [
-        Box(y, x, min(y + side, height), min(x + side, width))
-        for y in range(0, height, side)
-        for x in range(0, width, side)
+        Box(y, x, min(y + side, read.y1), min(x + side, read.x1))
+        for y in range(read.y0, read.y1, side)
+        for x in range(read.x0, read.x1, side)
     ]
-    wanted = source.levels[level]
-    shape = (-(-wanted.height // factor), -(-wanted.width // factor), len(source.bands))
-    coarse = np.full((max(shape[0], -(-height // inner)), max(shape[1], -(-width // inner)), shape[2]), np.nan, "f4")
+    held = -(-read.height // inner), -(-read.width // inner)
+    coarse = np.full((max(shape[0], held[0]), max(shape[1], held[1]), shape[2]), np.nan, "f4")
 
     def fill(box: Box) -> None:
         try:
             means = _means(source.read(start, box), inner)
         except SourceError:
-            for part in _quarters(box, ceil_to(SMALLEST_PX, inner)):
-                fill(part)
+            for quarter in _quarters(box, ceil_to(SMALLEST_PX, inner)):
+                fill(quarter)
             return
-        y, x = box.y0 // inner, box.x0 // inner
+        y, x = box.y0 // inner - top, box.x0 // inner - left
         coarse[y : y + means.shape[0], x : x + means.shape[1]] = means
 
     dask.compute(*(dask.delayed(fill)(box) for box in boxes), scheduler="threads", num_workers=threads)
@@ -72,20 +80,31 @@ def screen_factor(height: int, width: int) -> int:
     return max(1, -(-max(height, width) // SCREEN_PX))
 
 
-def to_display(means: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture `(y, x, 3)` uint8 of block means: the first three bands, or one band in gray.
-
-    Eight-bit images are shown as they are; others are stretched between their 1st and 99th percentile.
-    """
-    bands = means[..., :3] if means.shape[-1] >= 3 else np.repeat(means[..., :1], 3, axis=-1)
+def display_range(means: NDArray[np.float32]) -> tuple[float, float]:
+    """The values that are shown as black and white: 0 and 255, or the 1st and 99th percentile where those don't fit."""
+    bands = _shown_bands(means)
     finite = bands[np.isfinite(bands)]
     low, high = (0.0, 255.0) if finite.size == 0 else (float(finite.min()), float(finite.max()))
     if low < 0 or high > 255 or high <= 1:
         low, high = (float(v) for v in np.percentile(finite, (1, 99)))
-    else:
-        low, high = 0.0, 255.0
+        return low, high
+    return 0.0, 255.0
+
+
+def to_display(means: NDArray[np.float32], limits: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """A picture `(y, x, 3)` uint8 of block means: the first three bands, or one band in gray.
+
+    Eight-bit images are shown as they are; others are stretched between their 1st and 99th percentile, or between
+    the limits that a view of the whole image has given.
+    """
+    bands = _shown_bands(means)
+    low, high = display_range(means) if limits is None else limits
     stretched = (np.nan_to_num(bands, nan=low) - low) / max(high - low, 1e-12)
     return (np.clip(stretched, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _shown_bands(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    return means[..., :3] if means.shape[-1] >= 3 else np.repeat(means[..., :1], 3, axis=-1)
 
 
 def _quarters(box: Box, grain: int) -> list[Box]:

@@ -1,0 +1,114 @@
+"""What a run's mask holds, class by class, as the report tells it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+
+from flows.palette import safe_color
+from tiling.counts import count_labels
+from tiling.errors import TilingError
+from tiling.geometry import PixelSize
+from tiling.ledger import LedgerState, TileState
+from tiling.run import Run
+from tiling.stitching import BACKGROUND, NOT_PREDICTED
+
+_APART = "#808080"
+_MOST_STATISTICS_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """One line: a class, or what is listed apart (then without a share)."""
+
+    label: int
+    name: str
+    color: str
+    pixels: int
+    text: str
+    share: float | None
+    objects: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """All lines, and the level of the pyramid that was counted: 0 but for masks of very many pixels."""
+
+    rows: tuple[Area, ...]
+    level: int
+
+    @property
+    def has_objects(self) -> bool:
+        return any(row.objects is not None for row in self.rows)
+
+    @classmethod
+    def of(cls, run: Run, state: LedgerState) -> Areas:
+        """Count the mask. Shares are of what was computed; tiles skipped as empty and failed ones are apart."""
+        counts, level = count_labels(run.open_mask(read_only=True))
+        skipped = sum(run.plan.tile(int(index)).valid.area for index in state.indices(TileState.SKIPPED))
+        pixels = {label: int(counts[label]) for label in range(len(run.classes))}
+        pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - skipped)
+        computed = sum(pixels.values())
+        unit = _Unit.of(run.pixel_size.on(run.plan.grid) if run.pixel_size else None, run.plan.mask.area)
+        objects = _objects(run, pixels) if level == 0 else {}
+        rows = [
+            Area(
+                label=label,
+                name=item.name,
+                color=safe_color(item.color),
+                pixels=pixels[label],
+                text=unit.text(pixels[label]),
+                share=pixels[label] / computed if computed else 0.0,
+                objects=objects.get(label),
+            )
+            for label, item in enumerate(run.classes)
+        ]
+        apart = (BACKGROUND, "skipped as empty", skipped), (NOT_PREDICTED, "not predicted", int(counts[NOT_PREDICTED]))
+        rows += [Area(label, name, _APART, n, unit.text(n), None, None) for label, name, n in apart if n]
+        return cls(tuple(rows), level)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """One unit and one number of decimals for all areas of a run, so that they stand in a column."""
+
+    name: str
+    per_pixel: float
+    decimals: int
+
+    @classmethod
+    def of(cls, pixel_size: PixelSize | None, pixels: int) -> _Unit:
+        """Square millimetres or micrometres, kilometres or metres; pixels where no length is known."""
+        if pixel_size is None or pixel_size.unit == "degree":
+            return cls("MPix", 1e-6, 3)
+        large, small = ("mm²", "µm²") if pixel_size.unit == "um" else ("km²", "m²")
+        each = pixel_size.y * pixel_size.x
+        name, each = (large, each * 1e-6) if pixels * each * 1e-6 >= 0.01 else (small, each)
+        return cls(name, each, min(6, max(0, 3 - math.floor(math.log10(max(pixels * each, 1e-9))))))
+
+    def text(self, pixels: int) -> str:
+        return f"{pixels * self.per_pixel:,.{self.decimals}f} {self.name}"
+
+
+def _objects(run: Run, pixels: Mapping[int, int]) -> dict[int, int]:
+    """How many objects each class has, where the exported statistics are of this very mask; else nothing."""
+    try:
+        data = (run.exports / "statistics.csv").read_bytes()
+        if len(data) > _MOST_STATISTICS_BYTES:
+            return {}
+        rows = [*_classes_in(data.decode())]
+    except (OSError, ValueError, KeyError, TilingError):
+        return {}
+    if any(pixels.get(label) != counted for label, counted, _ in rows):
+        return {}  # a tile was computed again since
+    return {label: count for label, _, count in rows}
+
+
+def _classes_in(text: str) -> Iterator[tuple[int, int, int]]:
+    """Label, pixels and objects of the lines that count objects."""
+    for row in csv.DictReader(StringIO(text)):
+        if row["objects"]:
+            yield int(row["label"]), int(row["pixels"]), int(row["objects"])

@@ -1,0 +1,33 @@
+"""`overtile view`: a run, or an archive of runs, as a page in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.plain import PlainConsole
+
+PlaceArgument = Annotated[
+    str, typer.Argument(metavar="RUN|ARCHIVE", help="A run folder, or a folder of run folders; a path or URL.")
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; a free one by default.")]
+BrowserOption = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser on it.")]
+
+
+def view_command(place: PlaceArgument, port: PortOption = 0, browser: BrowserOption = True) -> None:
+    """Look at a run, or at an archive of runs, in the browser; failed tiles can be rerun there."""
+    from flows.viewer.library import Library
+    from flows.viewer.serving import serve
+    from tiling.storage import place_of
+
+    out = PlainConsole()
+    library = Library(place_of(place))
+
+    def announce(address: str) -> None:
+        out.print(f"showing {library.place} at {address} for this machine only; Ctrl-C ends it", soft_wrap=True)
+
+    try:
+        serve(library, port, announce, browse=browser)
+    except KeyboardInterrupt:
+        out.print("ended; the runs are as they were")

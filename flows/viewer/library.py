@@ -1,0 +1,85 @@
+"""Which runs are shown: one, or all of an archive."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.viewer.shown_run import ShownRun
+from tiling.errors import RunError
+from tiling.storage import Place
+
+RUNS_OPEN = 16
+DEEPEST = 8
+"""How many folders deep runs are looked for."""
+
+
+class Library:
+    """The runs below a place, by name. Safe to use from several threads.
+
+    Args:
+        place: a run folder, or a folder in which run folders lie, at any depth down to `DEEPEST`.
+
+    Raises:
+        RunError: there is neither a run nor an archive.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place.resolve()
+        self.is_archive = not _is_run(self.place)
+        self._lock = threading.Lock()
+        self._places: dict[str, Place] = {}
+        self._opened: OrderedDict[str, ShownRun] = OrderedDict()
+        if not self.names():
+            raise RunError(
+                f"{place} holds no run (no run.json) and no runs: there is nothing to look at; give a folder that "
+                f"--out named, or the folder in which such folders lie"
+            )
+
+    def names(self) -> list[str]:
+        """The names of all runs that are there now, the archive's in alphabetical order."""
+        found = {self.place.name or str(self.place): self.place}
+        if self.is_archive:
+            found = dict(sorted(_runs_below(self.place)))
+        with self._lock:
+            self._places = found
+        return [*found]
+
+    def run(self, name: str) -> ShownRun:
+        """The run of that name, opened.
+
+        Raises:
+            RunError: there is no such run, or its card is damaged.
+        """
+        if name not in self._places and name not in self.names():
+            raise RunError(f"there is no run called {name!r} in {self.place}; look at the list again")
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = ShownRun(self._places[name], name)
+            self._opened.move_to_end(name)
+            while len(self._opened) > RUNS_OPEN:
+                self._opened.popitem(last=False)[1].close()
+            return self._opened[name]
+
+
+def _is_run(place: Place) -> bool:
+    return (place / "run.json").is_file()
+
+
+def _runs_below(place: Place, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Place]]:
+    """Every run below, by its name from the archive on; nothing is looked for inside a run."""
+    for entry in _folders(place):
+        name = f"{prefix}{entry.name}"
+        if _is_run(entry):
+            yield name, entry
+        elif depth < DEEPEST:
+            yield from _runs_below(entry, f"{name}/", depth + 1)
+
+
+def _folders(place: Place) -> list[Place]:
+    """What lies directly below and may be a run; in an object store every name may be one."""
+    if isinstance(place, Path):
+        return [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return [*place.iterdir()]

@@ -1,0 +1,190 @@
+"""The pages and what they ask for, as a Starlette application."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from flows.viewer.guard import HOSTS, Guard
+from flows.viewer.library import Library
+from flows.viewer.reruns import BusyError, Reruns, Wanted
+from flows.viewer.shown_run import ShownRun, paint_of
+from tiling.errors import TilingError
+
+STATIC = Path(__file__).parent / "static"
+PAGES = Path(__file__).parent / "pages"
+ROWS_AT_ONCE = 100
+MOST_TILES_NAMED = 10_000
+
+_REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class RerunRequest(BaseModel):
+    """What a button asks for: tiles by place, or all of a kind."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tiles: list[tuple[int, int]] = Field(default_factory=list[tuple[int, int]], max_length=MOST_TILES_NAMED)
+    failed: bool = False
+    damaged: bool = False
+
+    @property
+    def wanted(self) -> Wanted:
+        kinds = (("failed", self.failed), ("damaged", self.damaged))
+        return Wanted(tuple(self.tiles), tuple(name for name, is_asked in kinds if is_asked))
+
+
+class Site:
+    """All answers; one method per address. Those that read files run in threads."""
+
+    def __init__(self, library: Library, token: str) -> None:
+        self._library, self._token = library, token
+        self.reruns = Reruns()
+
+    def home(self, _: Request) -> Response:
+        if self._library.is_archive:
+            return self._page("archive.html")
+        return RedirectResponse("/run")
+
+    def view(self, _: Request) -> Response:
+        return self._page("view.html")
+
+    def report(self, request: Request) -> Response:
+        """The report as the run is now: made here, so that nothing of a run folder is ever shown as a page."""
+        from flows.report import render_report
+
+        return HTMLResponse(render_report(self._run(request).run), headers={"content-security-policy": _REPORT_POLICY})
+
+    def runs(self, request: Request) -> Response:
+        """Lines of the archive's table, some at a time."""
+        names = self._library.names()
+        start = _whole(request, "start")
+        rows = [self._row(name) for name in names[start : start + ROWS_AT_ONCE]]
+        return JSONResponse({"place": str(self._library.place), "runs": len(names), "rows": rows})
+
+    def run(self, request: Request) -> Response:
+        return JSONResponse({**self._run(request).facts(), "in_archive": self._library.is_archive})
+
+    def state(self, request: Request) -> Response:
+        shown = self._run(request)
+        job = self.reruns.of(shown.place)
+        # The job first: what the ledger then says is at least as new as a job that has ended.
+        facts = job.facts() if job else None
+        return JSONResponse({**shown.state(), "job": facts})
+
+    def tiles(self, request: Request) -> Response:
+        return Response(self._run(request).tile_states(), media_type="application/octet-stream")
+
+    def label(self, request: Request) -> Response:
+        found = self._run(request).label_at(_whole(request, "y"), _whole(request, "x"))
+        return JSONResponse({"label": found})
+
+    def slide(self, request: Request) -> Response:
+        return Response(self._run(request).slide(*_square(request)), media_type="image/jpeg")
+
+    def mask(self, request: Request) -> Response:
+        shown, asked = self._run(request), request.query_params
+        labels = (int(text) for text in asked.get("labels", "").split(",") if text.isdecimal() and int(text) < 256)
+        how = paint_of(shown, labels, safe=asked.get("palette") == "safe", outline=asked.get("style") == "outline")
+        return Response(shown.mask(*_square(request), how), media_type="image/png")
+
+    def thumbnail(self, request: Request) -> Response:
+        return Response(self._run(request).thumbnail(), media_type="image/jpeg")
+
+    async def rerun(self, request: Request) -> Response:
+        try:
+            asked = RerunRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            return JSONResponse({"error": f"no such rerun: {error.errors()[0]['msg']}"}, 422)
+        if not asked.wanted.arguments:
+            return JSONResponse({"error": "no tile was named; name one"}, 422)
+        job = self.reruns.start(self._run(request).place, asked.wanted)
+        return JSONResponse({"job": job.facts()}, 202)
+
+    def _row(self, name: str) -> dict[str, Any]:
+        """A run that can't be read is a line of its own: the others are shown all the same."""
+        try:
+            return self._library.run(name).row()
+        except (TilingError, OSError) as error:
+            return {"name": name, "error": str(error)}
+
+    def _run(self, request: Request) -> ShownRun:
+        return self._library.run(request.query_params.get("run") or self._library.names()[0])
+
+    def _page(self, name: str) -> Response:
+        return HTMLResponse((PAGES / name).read_text(encoding="utf-8").replace("{{token}}", self._token))
+
+
+def make_site(library: Library) -> Starlette:
+    """The application, with a secret of its own for this start."""
+    token = secrets.token_urlsafe(32)
+    site = Site(library, token)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        yield
+        site.reruns.stop()
+
+    answers: dict[str, Callable[[Request], Response]] = {
+        "/": site.home,
+        "/run": site.view,
+        "/report": site.report,
+        "/api/runs": site.runs,
+        "/api/run": site.run,
+        "/api/state": site.state,
+        "/api/tiles": site.tiles,
+        "/api/label": site.label,
+        "/api/slide/{zoom}/{row}/{col}": site.slide,
+        "/api/mask/{zoom}/{row}/{col}": site.mask,
+        "/api/thumbnail": site.thumbnail,
+    }
+    return Starlette(
+        routes=[
+            *(Route(path, answer) for path, answer in answers.items()),
+            Route("/api/rerun", site.rerun, methods=["POST"]),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS], www_redirect=False),
+            Middleware(Guard, token=token),
+        ],
+        exception_handlers={TilingError: _not_found, BusyError: _busy, OSError: _unreadable},
+        lifespan=lifespan,
+    )
+
+
+def _not_found(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 404)
+
+
+def _busy(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 409)
+
+
+def _unreadable(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 500)
+
+
+def _whole(request: Request, name: str) -> int:
+    text = request.query_params.get(name, "0")
+    return int(text) if text.isdecimal() else 0
+
+
+def _square(request: Request) -> tuple[int, int, int]:
+    try:
+        zoom, row, col = (int(request.path_params[name]) for name in ("zoom", "row", "col"))
+    except ValueError as error:
+        raise TilingError("a square is named by three whole numbers: zoom, row and column") from error
+    return zoom, row, col

@@ -1,0 +1,243 @@
+"""The page in a real browser, without any network but the viewer's: look, zoom, switch, rerun, by hand and by key."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import OVERTILE, Cli
+from drawn import draw_run
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+from tiling.ledger import TileState
+from tiling.run import Run
+
+FAILED = {(1, 1): "SourceError: segment 5 doesn't decode", (2, 3): "its worker died 3 times <b>"}
+expect.set_options(timeout=20_000)
+ANYTHING = re.compile(".")
+STILL = "window.stillThere = true"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    draw_run(folder / "sound", height=600, width=900)
+    draw_run(folder / "broken", failed=FAILED, skipped=((0, 0),))
+    return folder
+
+
+@contextmanager
+def shown(place: Path, environment: dict[str, str]) -> Generator[str]:
+    """The address of the command line's own server."""
+    command = [str(OVERTILE), "view", str(place), "--no-browser"]
+    viewer = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert viewer.stdout is not None
+    found = re.search(r"http://127\.0\.0\.1:\d+/", viewer.stdout.readline())
+    assert found
+    yield found[0]
+    viewer.terminate()
+    viewer.wait(60)
+
+
+@pytest.fixture(scope="module")
+def address(archive: Path) -> Iterator[str]:
+    with shown(archive, dict(os.environ)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Browser, address: str) -> Generator[Page]:
+    """A page that reaches the viewer alone, and at whose end nothing has gone wrong in it."""
+    context = browser.new_context(viewport={"width": 1200, "height": 760}, base_url=address)
+    wrong: list[str] = []
+
+    def only_ours(route: Route) -> None:
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asked for {route.request.url}")
+            route.abort()
+
+    context.route("**/*", only_ours)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def look_at(page: Page, run: str) -> None:
+    page.goto(f"/run?run={run}")
+    expect(page.locator("body")).to_have_attribute("data-mask", ANYTHING)
+    settle(page)
+
+
+def settle(page: Page) -> None:
+    """Wait until what is on the screen stays the same."""
+    seen: list[bytes] = []
+    for _ in range(80):
+        page.wait_for_timeout(150)
+        seen.append(page.locator("#stage").screenshot())
+        if len(seen) > 3 and len(set(seen[-4:])) == 1:
+            return
+    pytest.fail("the page never came to rest")
+
+
+def stage(page: Page, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    settle(page)
+    page.locator("#stage").screenshot(path=path)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def at_tile(page: Page, row: int, col: int) -> tuple[float, float]:
+    """Where a tile's middle is on the screen, when everything is shown: 512 x 384 px, fitted."""
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    scale = min(box["width"] / 512, box["height"] / 384)
+    left, top = box["x"] + (box["width"] - 512 * scale) / 2, box["y"] + (box["height"] - 384 * scale) / 2
+    return left + (col + 0.5) * 128 * scale, top + (row + 0.5) * 128 * scale
+
+
+def test_it_opens_zooms_and_switches_a_class(page: Page, tmp_path: Path) -> None:
+    look_at(page, "broken")
+    expect(page).to_have_title("broken · overtile")
+    expect(page.locator("#summary")).to_have_text("2 failed · 10 of 12 tiles")
+    with_class = stage(page, tmp_path / "with.png")
+    page.get_by_label("nucleus").uncheck()
+    expect(page.locator("body")).to_have_attribute("data-mask", re.compile('"labels":"255"'))
+    without_class = stage(page, tmp_path / "without.png")
+    share = (np.abs(with_class.astype(int) - without_class).max(axis=2) > 20).mean()
+    assert 0.1 < share < 0.6, "half of ten tiles was painted"
+    page.get_by_label("nucleus").check()
+    expect(page.locator("body")).to_have_attribute("data-mask", re.compile('"labels":"1,255"'))
+    np.testing.assert_array_equal(stage(page, tmp_path / "again.png"), with_class)
+    wide = page.locator("#ruler-text").inner_text()
+    for _ in range(4):
+        page.get_by_role("button", name="Zoom in").click()
+    expect(page.locator("#ruler-text")).not_to_have_text(wide)
+    settle(page)
+    page.mouse.move(*at_tile(page, 1, 2))
+    expect(page.locator("#pointer")).to_have_text(re.compile(r"x \d+ {2}y \d+ px .* mm .* (nucleus|background)$"))
+
+
+def test_a_failed_tile_shows_its_reason_and_is_mended_without_reloading(
+    browser: Browser, archive: Path, cli: Cli, tmp_path: Path
+) -> None:
+    with shown(archive / "broken", cli.environment) as address, opened(browser, address) as page:
+        mend(page, archive, tmp_path)
+
+
+def mend(page: Page, archive: Path, tmp_path: Path) -> None:
+    run = Run.open(archive / "broken")
+    others = {tile.index: run.open_mask().read(tile.valid) for tile in run.plan.tiles() if tile.name != "1,1"}
+    look_at(page, "broken")
+    page.evaluate(STILL)
+    hatched = stage(page, tmp_path / "hatched.png")
+    page.mouse.click(*at_tile(page, 1, 1))
+    expect(page.locator("#selected-name")).to_have_text("Tile 1,1")
+    expect(page.locator("#selected-reason")).to_have_text(FAILED[1, 1])
+    page.get_by_role("button", name="Rerun this tile").click()
+    expect(page.locator("#job")).to_contain_text("Tile 1,1 is being computed again")
+    expect(page.get_by_role("button", name="Rerun all failed tiles")).to_be_disabled()
+    # One more tile stays failed, so the command line ends with the code of a run with failed tiles.
+    expect(page.locator("#summary")).to_have_text("1 failed · 11 of 12 tiles", timeout=240_000)
+    expect(page.locator("#job")).to_contain_text("computed again in", timeout=240_000)
+    expect(page.locator("#selected-state")).to_have_text("done")
+    page.get_by_role("button", name="Close").first.click()
+    mended = stage(page, tmp_path / "mended.png")
+    assert page.evaluate("window.stillThere") is True
+    x, y = (round(value) for value in at_tile(page, 1, 1))
+    assert not np.array_equal(mended[y - 60 : y + 60, x - 60 : x + 60], hatched[y - 60 : y + 60, x - 60 : x + 60])
+    state = Run.open(archive / "broken").ledger.fold()
+    assert state.states[run.plan.at(1, 1).index] == TileState.DONE
+    mask = Run.open(archive / "broken").open_mask(read_only=True)
+    assert 255 not in mask.read(run.plan.at(1, 1).valid)
+    for index, labels in others.items():
+        np.testing.assert_array_equal(mask.read(run.plan.tile(index).valid), labels)
+
+
+def test_every_part_is_reached_by_keys(page: Page) -> None:
+    look_at(page, "broken")
+    page.keyboard.press("Tab")
+    reached: list[str] = []
+    while page.evaluate("document.activeElement !== document.body"):
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", f"{reached[-1]} doesn't show that it has the focus"
+        page.keyboard.press("Tab")
+    for wanted in ("viewer", "zoom-in", "slide-on", "mask-on", "opacity", "grid-on", "report", "help-open"):
+        assert wanted in reached, reached
+    page.keyboard.press("n")
+    expect(page.locator("#selected")).to_be_visible()
+    expect(page.locator("#selected-reason")).not_to_be_empty()
+    page.keyboard.press("Escape")
+    expect(page.locator("#selected")).to_be_hidden()
+    page.keyboard.press("m")
+    expect(page.get_by_label("Mask", exact=True)).not_to_be_checked()
+    page.keyboard.press("1")
+    expect(page.get_by_label("nucleus")).not_to_be_checked()
+    page.keyboard.press("]")
+    expect(page.locator("#opacity-text")).to_have_text("60 %")
+    before = page.locator("#ruler-text").inner_text()
+    for _ in range(3):
+        page.keyboard.press("+")
+    expect(page.locator("#ruler-text")).not_to_have_text(before)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.locator("#keys tr")).to_have_count(17)
+
+
+def test_an_archive_is_a_table_that_leads_to_its_runs(page: Page) -> None:
+    page.goto("/")
+    rows = page.locator("#runs tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("broken")
+    expect(rows.nth(1)).to_contain_text("complete")
+    expect(page.locator("#runs img")).to_have_count(2)
+    for picture in page.locator("#runs img").all():
+        expect(picture).to_have_js_property("naturalWidth", 320)
+    page.get_by_role("button", name="State").click()
+    page.get_by_role("button", name="State").click()
+    expect(rows.nth(0)).to_contain_text("sound")
+    page.get_by_role("searchbox").fill("brok")
+    expect(rows).to_have_count(1)
+    page.get_by_role("link", name="broken", exact=True).click()
+    expect(page.locator("body")).to_have_attribute("data-mask", ANYTHING)
+    expect(page.get_by_role("link", name="All runs")).to_be_visible()
+
+
+@pytest.mark.parametrize("place", ["/", "/run?run=broken", "/report?run=broken"])
+def test_a_phone_shows_it_without_scrolling_sideways(page: Page, place: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(place)
+    page.wait_for_load_state("networkidle")
+    wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide[0] <= wide[1]
