@@ -21,7 +21,6 @@ from PIL import Image
 
 from flows.areas import Areas
 from flows.bottleneck import StageTimes
-from flows.own_model import local_bundle, model_of
 from flows.plain import plain
 from flows.progress import format_seconds
 from flows.tile_grid import TileGrid
@@ -160,7 +159,13 @@ def _foreground(state: LedgerState) -> str:
 
 def _model_card(run: Run) -> ModelCard | None:
     """The bundle's own card, where it still lies where the run found it."""
+    reference = run.card.model.reference
     try:
+        if not reference.startswith(".") and "://" not in reference:
+            return read_card(reference)
+        # It lies in the run folder or in an object store. This loads torch, which all else here does without.
+        from flows.own_model import local_bundle, model_of
+
         with local_bundle(model_of(run)) as folder:
             return read_card(folder)
     except (UnetCoreError, TilingError, OSError):
