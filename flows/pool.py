@@ -382,7 +382,7 @@ class Pool:
     def _start_safely(self) -> None:
         try:
             self._start()
-        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
             self._failure = PoolError(
                 f"no Ray cluster answers at {self._address or 'localhost'} ({first_line(error)}); check the address "
                 f"and the token, or leave --ray-address out for an embedded one"
