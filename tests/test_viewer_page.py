@@ -50,12 +50,14 @@ def shown(place: Path, environment: dict[str, str]) -> Generator[str]:
     """The address of the command line's own server."""
     command = [str(OVERTILE), "view", str(place), "--no-browser"]
     viewer = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert viewer.stdout is not None
-    found = re.search(r"http://127\.0\.0\.1:\d+/", viewer.stdout.readline())
-    assert found
-    yield found[0]
-    viewer.terminate()
-    viewer.wait(60)
+    try:
+        assert viewer.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", viewer.stdout.readline())
+        assert found
+        yield found[0]
+    finally:
+        viewer.terminate()
+        viewer.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,10 @@ def opened(browser: Browser, address: str) -> Generator[Page]:
     page.set_default_timeout(20_000)
     page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert wrong == []
 
 
