@@ -21,6 +21,7 @@ from flows.tuning import tune
 from tiling.card import RunCard
 from tiling.errors import PlanError, RunError
 from tiling.ledger import TileState
+from tiling.placement import placement_of
 from tiling.run import Run
 from tiling.view import View
 from unet_core.bundle import Bundle, load_bundle, save_bundle
@@ -67,6 +68,8 @@ def test_a_slide_is_resampled_to_the_models_pixels(slide: Path, sized: tuple[str
     assert "resampled from level 0" in run.card.notes["pixels"]
     expected = whole_image_labels(bundle, viewed(run))
     assert expected.any()
+    with run.open_source() as source:
+        assert placement_of(run, source).to_image == image.view.affine
     np.testing.assert_array_equal(labels_of(run), expected)
 
 
