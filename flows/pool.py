@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,6 +102,9 @@ class Pool:
 
     def begin(self) -> Pool:
         """Start in the background, while the caller still has other things to load; `with` waits for it."""
+        # Ray imports it in that thread and Prefect in this one, and its modules import each other in a circle: two
+        # threads at once would find it half made.
+        import_module("pydantic.v1.fields")
         self._starting = threading.Thread(target=self._start_and_stay, name="pool", daemon=True)
         self._starting.start()
         return self

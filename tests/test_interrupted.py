@@ -41,11 +41,11 @@ def undisturbed(interrupter: Interrupter, tmp_path_factory: pytest.TempPathFacto
 
 
 def contents(run: Path) -> dict[str, object]:
-    """Every file of a run but what names its moment: the card's date, the ledger's segments and times."""
+    """Every file of a run but what names its moment: the card's date, the ledger's segments and times, the report."""
     files: dict[str, object] = {
         str(file.relative_to(run)): file.read_bytes()
         for file in sorted(run.rglob("*"))
-        if file.is_file() and file.parent.name != "ledger"
+        if file.is_file() and file.parent.name != "ledger" and file.name != "report.html"
     }
     card = json.loads((run / "run.json").read_text())
     files["run.json"] = {key: value for key, value in card.items() if key != "created"}

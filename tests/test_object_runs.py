@@ -118,6 +118,7 @@ def test_a_run_in_a_bucket_is_the_run_on_disk(image: ObjectPath, local: tuple[Pa
         "ledger",
         "mask.ome.zarr",
         "overlay.png",
+        "report.html",
         "run.json",
     ]
     assert not run.staged_path.exists()

@@ -140,6 +140,7 @@ def served(cli: Cli, archive: Path, prefect_url: str) -> Iterator[Api]:
         log.close()
 
 
+@pytest.mark.soak
 def test_a_served_night_does_what_is_new_and_a_cancelled_one_goes_on(served: Api, archive: Path) -> None:
     night = served.deployment("segment-archive", archive.name)
     write_noise(archive.parent / "in/1.tif", 1600, 1600, seed=1)

@@ -6,6 +6,7 @@ from the machine's own role; a URL that carries some is refused, because it woul
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 
-from tiling.connection import again, connect, store_errors
-from tiling.errors import PlaceError
+from tiling.connection import FIRST_BACKOFF_SECONDS, TRIES, again, connect, store_errors
+from tiling.errors import CutError, PlaceError
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ListResult, ObjectMeta, PutMode
@@ -210,15 +211,27 @@ class ObjectPath:
             yield ObjectPath(self.root, str(key))
 
     def descendants(self) -> Iterator[ObjectPath]:
-        """Every object below, at any depth."""
+        """Every object below, at any depth, in the order of names."""
         return (path for path, _ in self.listed())
 
     def listed(self) -> Iterator[tuple[ObjectPath, ObjectFacts]]:
-        """The same, with what the listing says of each: no request of its own per object."""
-        with store_errors(self):
-            for batch in obstore.list(self.store, self.key or None, chunk_size=1000):
-                for meta in batch:
-                    yield ObjectPath(self.root, meta["path"]), ObjectFacts.of(meta)
+        """The same, with what the listing says of each: no request of its own per object.
+
+        A listing that is cut goes on where it was.
+        """
+        last: str | None = None
+        for left in reversed(range(TRIES)):
+            try:
+                with store_errors(self):
+                    for batch in obstore.list(self.store, self.key or None, offset=last, chunk_size=1000):
+                        for meta in batch:
+                            last = meta["path"]
+                            yield ObjectPath(self.root, last), ObjectFacts.of(meta)
+                return
+            except CutError:
+                if not left:
+                    raise
+                time.sleep(FIRST_BACKOFF_SECONDS)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Delete the object; stores don't tell whether there was one."""
