@@ -54,6 +54,7 @@ def new_shift(asked: ArchiveConfig, pool: Pool, night: str) -> Shift:
     return Shift(Archive.create_or_resume(asked.out, card), asked, loaded, bundle, pool, 2**40, night)
 
 
+@pytest.mark.soak
 def test_two_nights_in_a_bucket(asked: ArchiveConfig, tmp_path: Path) -> None:
     with lock_run(asked.out), Pool(2) as pool:
         shift = new_shift(asked, pool, "first")

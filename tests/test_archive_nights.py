@@ -150,6 +150,7 @@ def test_failed_slides_are_tried_again_when_asked(cli: Cli, first_night: tuple[P
     assert [name for name, record in records(out).items() if record.night == latest(out)["name"]] == ["corrupt.tif"]
 
 
+@pytest.mark.soak
 def test_a_night_that_is_killed_goes_on_where_it_was(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -183,6 +184,7 @@ def wait_for_lines(out: Path, count: int) -> None:
     pytest.fail(f"{out} never came to {count} tiles")
 
 
+@pytest.mark.soak
 def test_a_night_ends_by_its_budget_and_the_next_goes_on(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

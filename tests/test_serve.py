@@ -170,6 +170,7 @@ def wait_for_tiles(run: Path, count: int) -> None:
     pytest.fail(f"{run} never came to {count} tiles")
 
 
+@pytest.mark.soak
 def test_a_tile_is_rerun_from_the_form(served: Api, archive: Path) -> None:
     run = archive / "slides/0.tif"
     before = mask_files(run)
@@ -179,6 +180,7 @@ def test_a_tile_is_rerun_from_the_form(served: Api, archive: Path) -> None:
     assert mask_files(run) == before
 
 
+@pytest.mark.soak
 def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, archive: Path) -> None:
     (archive.parent / "in/bad.tif").write_bytes(b"II*\0 and nothing else")
     flow_run = served.start(served.deployment("segment-archive", archive.name))
