@@ -52,7 +52,7 @@ fuzz: $(STAMP)
 # What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
 soak: $(STAMP)
 	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
-		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py \
+		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py tests/test_killed_stages.py \
 		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
 		tests/test_stages.py $(ARGS)
 

@@ -87,6 +87,7 @@ def pyramid_is_done(run: Path, segments: int, *_: int) -> bool:
         pytest.param("export", signal.SIGTERM, marks=pytest.mark.soak),
     ],
 )
+@pytest.mark.soak
 def test_killed_in_the_last_stages_it_ends_identical(
     cli: Cli, job: Job, tmp_path: Path, stage: str, sent: signal.Signals
 ) -> None:
@@ -103,6 +104,7 @@ def test_killed_in_the_last_stages_it_ends_identical(
     assert not list(folder.rglob("*.partial"))
 
 
+@pytest.mark.soak
 def test_stopped_before_it_has_begun_it_says_so(cli: Cli, job: Job, tmp_path: Path) -> None:
     command = job.command(tmp_path / "run")
     assert stop_when(has_children, cli, command, signal.SIGTERM) == (143, STOPPED)
