@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import contest, growth, machine, table
-from benchmarks.exports import FORMATS_MEASURED
+from benchmarks import contest, exports, growth, machine, table
 from benchmarks.peers.environments import PEERS, PLOT, PeerError
 from benchmarks.process import MeasurementError, run
 from benchmarks.slide import REAL_SLIDE, tissue
@@ -22,7 +21,7 @@ from benchmarks.slide import REAL_SLIDE, tissue
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("contest", "growth", "driver", "startup", "archive", "exports", "report")
+PARTS = ("contest", "growth", "driver", "startup", "archive", "exports", "polygons", "report")
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -69,15 +68,11 @@ def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 
 
 def hold_exports(asked: argparse.Namespace) -> Iterator[contest.Figures]:
-    command = [sys.executable, "-m", "benchmarks.exports", "--out", str(SCRATCH / "work" / f"exports-{asked.labels}")]
-    command += ["--side", str(asked.labels)]
-    run(command)
-    for number in range(asked.rounds):
-        for formats in [*([name] for name in FORMATS_MEASURED), [*FORMATS_MEASURED]]:
-            row = run([*command, "--formats", *formats], sample_seconds=0.1)
-            tell(f"exports: {' '.join(formats)} {row['seconds']:.1f} s, {row['memory']['largest'] / 1e6:.0f} MB")
-            yield {"kind": "export", "round": number, **row}
-    yield {"kind": "check", "round": 0, **run([*command, "--check"])}
+    yield from exports.hold(SCRATCH / "work", asked.subjects, asked.labels, asked.rounds, tell)
+
+
+def hold_polygons(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    yield from exports.hold_polygons(SCRATCH / "work", asked.polygons, tell)
 
 
 def save(part: str, asked: argparse.Namespace, rows: Callable[[argparse.Namespace], Iterator[contest.Figures]]) -> None:
@@ -127,7 +122,9 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="*", default=[*SIDES_PX], help="sides of the growth's slides")
     parser.add_argument("--tiles", type=int, default=100_000, help="tiles of the driver's benchmark")
     parser.add_argument("--slides", type=int, default=24, help="slides of the archive's benchmark")
-    parser.add_argument("--labels", type=int, default=16_384, help="side of the mask that is exported in px")
+    parser.add_argument("--labels", type=int, default=16_384, help="side of the scene that is exported in px")
+    parser.add_argument("--subjects", nargs="*", default=[*exports.SUBJECTS], help="what is exported")
+    parser.add_argument("--polygons", type=int, default=1_000_000, help="objects of the mask of discs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     (SCRATCH / "work").mkdir(parents=True, exist_ok=True)
@@ -140,6 +137,7 @@ def main() -> None:
         "startup": hold_startup,
         "archive": hold_archive,
         "exports": hold_exports,
+        "polygons": hold_polygons,
     }
     for part in asked.parts or PARTS:
         if part in holders:

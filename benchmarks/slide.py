@@ -38,13 +38,16 @@ def mirrored(length: int, side_px: int) -> NDArray[np.intp]:
     return np.where(places < length, places, 2 * length - 1 - places)
 
 
-def write_slide(path: Path, side_px: int, pixels_YXC: NDArray[np.uint8] | None = None) -> Path:
+def write_slide(
+    path: Path, side_px: int, pixels_YXC: NDArray[np.uint8] | None = None, *, described: bool = True
+) -> Path:
     """Write a square slide of `side_px`, one tile in memory at a time; a slide that is there already stays.
 
     Args:
         path: the file; `.svs` makes readers of vendor slides take it as what it says it is, an Aperio file.
         side_px: a multiple of 256.
         pixels_YXC: what to mirror out, instead of the tissue.
+        described: as Aperio's scanners do; without that it is a plain TIFF.
     """
     if path.is_file():
         return path
@@ -65,7 +68,7 @@ def write_slide(path: Path, side_px: int, pixels_YXC: NDArray[np.uint8] | None =
         compressionargs={"level": JPEG_QUALITY},
         resolution=(per_centimetre, per_centimetre),
         resolutionunit="CENTIMETER",
-        description=_description(side_px),
+        description=_description(side_px) if described else None,
         metadata=None,
     )
     return partial.rename(path)

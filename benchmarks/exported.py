@@ -1,0 +1,147 @@
+"""What a run was exported to, read back: the objects of each file rasterised again by GDAL, beside the mask.
+
+python -m benchmarks.exported RUN --formats qupath geopackage
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from pyarrow import parquet
+from rasterio import features
+from rasterio.warp import transform
+
+from tiling.export.formats import FORMATS
+from tiling.placement import Placement, placement_of
+from tiling.run import Run
+from tiling.stitching import NOT_PREDICTED
+
+Labels = NDArray[np.uint8]
+Batch = tuple[NDArray[Any], NDArray[np.uint8]]
+"""Polygons, and the label of each."""
+
+AT_ONCE = 20_000
+TALL_PX = 2048
+"""Objects taller than this are rasterised one by one, the others some thousands at once."""
+VECTORS = ("qupath", "geojson", "geopackage", "geoparquet")
+
+
+def batches_of(run: Run, name: str, placement: Placement) -> Iterator[Batch]:
+    """The objects of a file, in the coordinates of `affine_of`."""
+    path = Path(str(run.exports / FORMATS[name].files[0]))
+    if name == "geopackage":
+        with pyogrio.open_arrow(path, batch_size=AT_ONCE, use_pyarrow=True) as (meta, reader):
+            yield from (_of_table(batch, meta["geometry_name"] or "wkb_geometry") for batch in reader)
+    elif name == "geoparquet":
+        yield from (_of_table(batch, "geometry") for batch in parquet.ParquetFile(path).iter_batches(AT_ONCE))
+    else:
+        numbers = {item.name: label for label, item in enumerate(run.classes)} | {"not predicted": NOT_PREDICTED}
+        yield from _of_json(path, numbers, _crs_of(placement) if name == "geojson" else None)
+
+
+def _of_table(batch: Any, column: str) -> Batch:
+    return shapely.from_wkb(batch.column(column).to_pylist()), np.array(batch.column("label"), np.uint8)
+
+
+def _of_json(path: Path, numbers: dict[str, int], crs: Any) -> Iterator[Batch]:
+    """Features of a collection with one on each line; from longitude and latitude to a CRS where one is given."""
+    with path.open(encoding="utf-8") as file:
+        lines = (line.strip().rstrip(",") for line in file)
+        found = (json.loads(line) for line in lines if line.startswith('{"type":"Feature",'))
+        while some := list(islice(found, AT_ONCE)):
+            polygons = np.array([shapely.geometry.shape(each["geometry"]) for each in some])
+            described = (each["properties"] for each in some)
+            names = [each["class"] if "class" in each else each["classification"]["name"] for each in described]
+            labels = np.array([numbers[name] for name in names], np.uint8)
+            yield polygons if crs is None else shapely.transform(polygons, _to(crs)), labels
+
+
+def _to(crs: Any) -> Any:
+    return lambda points: np.column_stack(transform("EPSG:4326", crs, points[:, 0], points[:, 1]))
+
+
+def _crs_of(placement: Placement) -> Any:
+    from tiling.export.crs import crs_of
+
+    assert placement.georeference is not None
+    return crs_of(placement.georeference)
+
+
+def affine_of(name: str, placement: Placement) -> rasterio.Affine:
+    """From pixels of the mask to the coordinates of a format."""
+    on_map = name in {"geojson", "geopackage"} or (name == "geoparquet" and placement.to_map is not None)
+    affine = placement.to_map if on_map else placement.to_image
+    assert affine is not None
+    return rasterio.Affine(*affine)
+
+
+def rasterised(batches: Iterable[Batch], shape: tuple[int, int], affine: rasterio.Affine) -> tuple[Labels, int]:
+    """All objects as labels again, and how many they are."""
+    labels, count = np.zeros(shape, np.uint8), 0
+    for polygons, values in batches:
+        count += len(polygons)
+        rows = _rows_of(polygons, affine)
+        tall = rows[:, 1] - rows[:, 0] > TALL_PX
+        _burn(labels, polygons[~tall], values[~tall], rows[~tall], affine)
+        for index in np.flatnonzero(tall):
+            _burn(labels, polygons[[index]], values[[index]], rows[[index]], affine)
+    return labels, count
+
+
+def _rows_of(polygons: NDArray[Any], affine: rasterio.Affine) -> NDArray[np.int64]:
+    """First row and the one after the last, generously, of each polygon."""
+    x0, y0, x1, y1 = shapely.bounds(polygons).T
+    rows = np.stack([(~affine * corner)[1] for corner in ((x0, y0), (x0, y1), (x1, y0), (x1, y1))])
+    return np.stack([np.floor(rows.min(0)) - 1, np.ceil(rows.max(0)) + 1], axis=1).astype(np.int64)
+
+
+def _burn(
+    labels: Labels, polygons: NDArray[Any], values: Labels, rows: NDArray[np.int64], affine: rasterio.Affine
+) -> None:
+    if not len(polygons):
+        return
+    first, last = max(0, int(rows[:, 0].min())), min(labels.shape[0], int(rows[:, 1].max()))
+    found = features.rasterize(
+        zip(polygons, values.tolist(), strict=True),
+        (last - first, labels.shape[1]),
+        transform=affine * rasterio.Affine.translation(0, first),
+        dtype="uint8",
+    )
+    np.copyto(labels[first:last], found, where=found > 0)
+
+
+def compare(run: Run, name: str) -> dict[str, int]:
+    """How many objects a file holds, and how many pixels they give back otherwise than the mask has them."""
+    with run.open_source() as source:
+        placement = placement_of(run, source)
+    shape = run.plan.mask.shape
+    labels, count = rasterised(batches_of(run, name, placement), shape, affine_of(name, placement))
+    mask = run.open_mask(read_only=True).levels[0]
+    differing = 0
+    for y in range(0, shape[0], TALL_PX):
+        differing += int(np.count_nonzero(np.asarray(mask[y : y + TALL_PX]) != labels[y : y + TALL_PX]))
+    return {"objects": count, "differing": differing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Read exports back.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--formats", nargs="+", required=True, choices=VECTORS)
+    given = parser.parse_args()
+    run = Run.open(given.run)
+    found = {name: compare(run, name) for name in given.formats}
+    print(json.dumps({"pixels": run.plan.mask.area, "formats": found}))
+
+
+if __name__ == "__main__":
+    main()
