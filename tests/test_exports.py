@@ -16,19 +16,24 @@ import tifffile
 from finished import CLASSES, blobs, finished_run, labels_of, write_labels
 from numpy.typing import NDArray
 from ome_types import from_tiff
+from PIL import Image
 from pyarrow import csv, parquet
 from rasterio import features
 from rasterio.warp import transform, transform_bounds
 from rio_cogeo import cog_validate
 from skimage.measure import label as connected
 
+from benchmarks.exported import VECTORS, compare
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
+from flows.segment import export as export_stage
+from flows.segment import stitch
 from tiling.errors import ExportError
 from tiling.export.exporting import export_run
 from tiling.export.formats import FORMATS
 from tiling.geojson import read_geojson
 from tiling.geometry import OutputGrid
+from tiling.ledger import TileRecord, TileState
 from tiling.placement import placement_of
 from tiling.pyramid import level_shapes
 from tiling.run import Run
@@ -254,6 +259,28 @@ def test_geojson_is_in_degrees_and_right_handed(on_map: Run, scene: Path) -> Non
     np.testing.assert_array_equal(burnt(back, values, scene), labels_of(on_map))
 
 
+def test_long_edges_are_straight_in_longitude_and_latitude(data_dir: Path, tmp_path: Path) -> None:
+    """A pixel of 300 m: the edge of a whole image is a curve there, far from the line between its ends."""
+    image = data_dir / "geo" / "rasterio" / "RGB.byte.tif"
+    with rasterio.open(image) as source:
+        shape, crs, affine = source.shape, source.crs, source.transform
+    labels = np.ones(shape, np.uint8)
+    labels[300:400, 200:600] = 2
+    run = finished_run(image, tmp_path / "run", labels)
+    export(run, "geojson")
+    document = json.loads(exported(run, "objects.geojson").read_text())
+    strayed: list[float] = []
+    for feature in document["features"]:
+        for ring in feature["geometry"]["coordinates"]:
+            ends = np.array(ring)
+            middles = (ends[:-1] + ends[1:]) / 2
+            x, y = (np.array(values) for values in transform("EPSG:4326", crs, *middles.T))
+            cols, rows = ~affine * (x, y)
+            strayed += np.minimum(np.abs(cols - np.rint(cols)), np.abs(rows - np.rint(rows))).tolist()
+    assert len(strayed) > 50
+    assert max(strayed) < 0.02
+
+
 def test_a_rotated_source_keeps_its_rotation(data_dir: Path, tmp_path: Path) -> None:
     image = data_dir / "geo" / "rasterio" / "rotated.tif"
     run = finished_run(image, tmp_path / "run", core=64)
@@ -308,6 +335,15 @@ def test_a_coarser_level_is_placed_on_level_0(data_dir: Path, tmp_path: Path) ->
     assert placement.pixel_size == seen.pixel_size
 
 
+def test_the_thumbnail_is_the_image_at_the_overlays_size(on_slide: Run, slide: Path) -> None:
+    export(on_slide, "thumbnail")
+    found = np.asarray(Image.open(exported(on_slide, "thumbnail.png"))).astype(float)
+    pixels = tifffile.imread(slide, key=0)
+    factor = -(-pixels.shape[0] // 1600)
+    assert found.shape == (-(-pixels.shape[0] // factor), -(-pixels.shape[1] // factor), 3)
+    assert np.abs(found[3, 5] - pixels[3 * factor :, 5 * factor :][:factor, :factor].mean(axis=(0, 1))).max() <= 0.5
+
+
 def test_what_a_format_cannot_say_is_refused_before_anything_is_written(small: Path, tmp_path: Path) -> None:
     run = finished_run(small, tmp_path / "run")
     hints = {"cog": "ome-tiff", "geojson": "qupath", "geopackage": "qupath", "probabilities-cog": "--probabilities"}
@@ -349,6 +385,30 @@ def test_only_what_no_longer_shows_the_mask_is_written_again(small: Path, tmp_pa
     assert export(run, "none") == ["statistics"]
 
 
+def test_after_a_rerun_no_export_is_stale_and_no_other_shard_is_touched(scene: Path, tmp_path: Path) -> None:
+    labels = np.kron(blobs((90, 90), 5), np.ones((10, 10), np.uint8))
+    run = finished_run(scene, tmp_path / "run", labels, core=256, failed=[(0, 1)])
+    names = ["statistics", "ome-tiff", "cog", *VECTORS]
+    assert export(run, ",".join(names)) == names
+    before = times(tmp_path / "run" / "mask.ome.zarr")
+    tile = run.plan.at(0, 1)
+    digest = run.open_mask().write(tile, np.ascontiguousarray(labels[tile.valid.slices]))
+    run.ledger.append(TileRecord(tile.index, TileState.DONE, 2, digest))
+    run.ledger.flush()
+    stitch.fn(run)
+    export_stage.fn(run)  # as a rerun calls it: no format is asked for
+    after = times(tmp_path / "run" / "mask.ome.zarr")
+    assert {file for file in after if before.get(file) != after[file]} == {"0/c/0/1", "1/c/0/0"}
+    np.testing.assert_array_equal(labels_of(run), labels)
+    np.testing.assert_array_equal(tifffile.imread(exported(run, "mask.ome.tif")), labels)
+    with rasterio.open(exported(run, "mask.tif")) as cog:
+        np.testing.assert_array_equal(cog.read(1), labels)
+    for name in VECTORS:
+        assert compare(run, name)["differing"] == 0, name
+    rows = csv.read_csv(exported(run, "statistics.csv"))
+    assert rows.column("pixels").to_pylist()[-1] == 0, "nothing is left unpredicted"
+
+
 def test_a_killed_export_leaves_the_earlier_file_and_nothing_else(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +425,16 @@ def test_a_killed_export_leaves_the_earlier_file_and_nothing_else(
         export(run, "none")
     assert exported(run, "qupath.geojson").read_bytes() == before
     assert [*times(tmp_path / "run" / "exports")] == ["qupath.geojson"]
+
+
+def test_a_full_disk_is_told_with_what_helps_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
+    image = tmp_path / "checks.tif"
+    tifffile.imwrite(image, np.zeros((512, 512, 3), np.uint8), photometric="rgb")
+    labels = (np.indices((512, 512)).sum(0) % 2 + 1).astype(np.uint8)  # every pixel is an object
+    run = finished_run(image, small_disk / "run", labels, core=256)
+    with pytest.raises(ExportError, match=r"list of objects .* make space in .*run/exports"):
+        export(run, "qupath")
+    assert [*times(small_disk / "run" / "exports")] == []
 
 
 def test_an_unfinished_run_is_not_exported(small: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from skimage.measure import label as connected
 
 from tiling.geometry import Box
 from tiling.polygons import Polygon, Polygons
-from tiling.shapes import Shapes, polygonize
+from tiling.shapes import Shapes, polygonize, subdivided
 from tiling.shapes.spool import Spool
 
 Labels = NDArray[np.uint8]
@@ -171,3 +171,21 @@ def test_shapes_are_kept_for_several_readers(tmp_path: Any) -> None:
         again = list(spool)
         assert [shapes.points.tolist() for shapes in again] == [shapes.points.tolist() for shapes in first]
         np.testing.assert_array_equal(rasterised(again, labels.shape), labels)
+
+
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 2)),
+    st.integers(1, 5),
+)
+def test_subdivided_edges_are_short_and_meet_at_the_same_points(labels: Labels, every: int) -> None:
+    for shapes in polygonize([labels]):
+        finer = subdivided(shapes, every)
+        polygons = finer.polygons()
+        assert shapely.equals(polygons, shapes.polygons()).all()
+        for (_, rings), (_, coarse) in zip(finer, shapes, strict=True):
+            for ring, before in zip(rings, coarse, strict=True):
+                assert np.abs(np.diff(ring, axis=0)).max() <= every
+                corners = {tuple(point) for point in before.tolist()}
+                added = [point for point in ring.tolist() if tuple(point) not in corners]
+                assert all(x % every == 0 or y % every == 0 for x, y in added)
+                assert (ring[0] == ring[-1]).all()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXPORTED = "exported"
 """The event after which a format's files show the mask of that digest."""
-VERSION = 1
+VERSION = 2
 """Of what the files hold: files of another version are written anew."""
 
 
@@ -109,8 +109,9 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         writing = [pool.submit(_write, finished, each) for each in formats if not each.of_objects]
         if of_objects:
             spool, tally = Spool(room), Tally()
-            for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
-                tally.add(shapes)
+            with _errors(finished, "the list of objects"):
+                for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
+                    tally.add(shapes)
             known = replace(finished, shapes=spool, tally=tally)
             writing += [pool.submit(_write, known, each) for each in of_objects]
         for each in writing:
@@ -124,15 +125,24 @@ def _write(finished: Finished, form: Format) -> None:
     """One format's files, all of which appear at its end."""
     with ExitStack() as stack:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
-        try:
+        with _errors(finished, form.name):
             form.write(finished, paths)
-        except TilingError:
-            raise
-        except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
-            raise ExportError(
-                f"{form.name} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier "
-                f"exports are kept; make space or choose another --format, then export again"
-            ) from error
+
+
+@contextmanager
+def _errors(finished: Finished, what: str) -> Generator[None]:
+    """Say of a library's or the disk's failure what it means for the exports and what helps."""
+    try:
+        yield
+    except TilingError:
+        raise
+    except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        exports = finished.run.exports
+        folder = exports if isinstance(exports, Path) else f"{gettempdir()} (or set TMPDIR to another folder)"
+        raise ExportError(
+            f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "
+            f"are kept; make space in {folder} or choose another --format, then export again"
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,43 +15,69 @@ from numpy.typing import NDArray
 from tiling.export.numerals import positions
 from tiling.shapes import Shapes
 
-Places = Callable[[Shapes], tuple[NDArray[Any], int]]
-
 _HEAD = b'{"type":"FeatureCollection","features":[\n'
-_FEATURE = b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":['
+_ONE = b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":%b}'
+_SEVERAL = b'{"type":"Feature","geometry":{"type":"MultiPolygon","coordinates":[%b]}'
 _COMPACT = (",", ":")
 
 
-def write_features(
-    path: Path, batches: Iterable[Shapes], places: Places, properties: Callable[[int, int], Mapping[str, Any]]
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """Objects where a file says that they lie.
+
+    Attributes:
+        labels: of each object.
+        pixels: that each object covers.
+        polygons: where each object's polygons begin, and where the last one's end: `(n + 1,)`.
+        rings: the same of each polygon's rings.
+        offsets: the same of each ring's points.
+        points: `(m, 2)` of x and y.
+        decimals: of each number.
+    """
+
+    labels: NDArray[np.uint8]
+    pixels: NDArray[np.int64]
+    polygons: NDArray[np.integer]
+    rings: NDArray[np.integer]
+    offsets: NDArray[np.integer]
+    points: NDArray[Any]
+    decimals: int
+
+    @classmethod
+    def of(cls, shapes: Shapes, points: NDArray[Any], decimals: int) -> Placed:
+        """Of objects of one polygon each."""
+        polygons = np.arange(len(shapes) + 1)
+        return cls(shapes.labels, shapes.pixels, polygons, shapes.rings, shapes.offsets, points, decimals)
+
+
+def write_features(path: Path, batches: Iterable[Placed], properties: Callable[[int, int], Mapping[str, Any]]) -> None:
     """Write a collection with one feature per object, one on each line.
 
     Args:
         path: the file.
         batches: of objects.
-        places: where the points of a batch lie, as `(n, 2)` of numbers, and how many decimals these have.
         properties: of an object, by its label and its pixels.
     """
     separator = _HEAD
     with path.open("wb") as file:
-        for shapes in batches:
-            for polygon, label, pixels in zip(_polygons(shapes, places), shapes.labels, shapes.pixels, strict=True):
+        for placed in batches:
+            for feature, label, pixels in zip(_features(placed), placed.labels, placed.pixels, strict=True):
                 described = properties(int(label), int(pixels))
                 end = json.dumps(described, separators=_COMPACT, ensure_ascii=False).encode()
-                file.write(b'%b%b%b]},"properties":%b}' % (separator, _FEATURE, polygon, end))
+                file.write(b'%b%b,"properties":%b}' % (separator, feature, end))
                 separator = b",\n"
         file.write(b"%b\n]}\n" % (_HEAD if separator == _HEAD else b""))
 
 
-def _polygons(shapes: Shapes, places: Places) -> Iterable[bytes]:
-    """The rings of each polygon as text."""
-    text, starts = positions(*places(shapes))
+def _features(placed: Placed) -> Iterable[bytes]:
+    """The geometry of each object as text."""
+    text, starts = positions(placed.points, placed.decimals)
     # A ring is what its positions are, without the last one's comma.
-    ends = starts[shapes.offsets].tolist()
+    ends = starts[placed.offsets].tolist()
     rings = [b"[%b]" % text[start : end - 1] for start, end in pairwise(ends)]
-    firsts = shapes.rings.tolist()
-    return (b",".join(rings[first:last]) for first, last in pairwise(firsts))
+    polygons = [b"[%b]" % b",".join(rings[first:last]) for first, last in pairwise(placed.rings.tolist())]
+    for first, last in pairwise(placed.polygons.tolist()):
+        yield (_ONE if last - first == 1 else _SEVERAL) % b",".join(polygons[first:last])
 
 
 def turned(shapes: Shapes, points: NDArray[np.float64]) -> NDArray[np.float64]:

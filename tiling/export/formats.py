@@ -96,6 +96,7 @@ FORMATS = {
             "write_geoparquet",
             of_objects=True,
         ),
+        Format("thumbnail", ("thumbnail.png",), "the image itself at screen size", "thumbnail", "write_thumbnail"),
         Format(
             "probabilities-ome-tiff",
             ("probabilities.ome.tif",),

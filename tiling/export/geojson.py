@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from tiling.errors import ExportError
+from tiling.export.antimeridian import cut, unrolled
 from tiling.export.crs import crs_of
-from tiling.export.features import turned, write_features
+from tiling.export.features import Placed, turned, write_features
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 from tiling.placement import Affine, Placement, flips, moved
-from tiling.shapes import Shapes
+from tiling.shapes import Shapes, subdivided
 
 WGS84 = CRS.from_epsg(4326)
 SHARE_OF_PIXEL = 0.01
@@ -27,34 +29,38 @@ SHARE_OF_PIXEL = 0.01
 FEWEST_DECIMALS = 7
 """RFC 7946, section 11.2, recommends six, or about 10 cm."""
 
+SAMPLES = 5
+MAX_STRAIGHT_PX = 2**30
+
 
 def expect_geojson(subject: Subject) -> None:
-    """Raise ExportError for an image without a place on the earth, or one that crosses the 180th meridian."""
+    """Raise ExportError for an image without a place on the earth, or one around a pole."""
     subject.expect_map("geojson", "qupath, which holds pixels")
-    longitudes = _corners(subject)[:, 0]
-    if not np.isfinite(longitudes).all():
+    if not np.isfinite(_corners(subject)).all():
         raise ExportError(
             f"geojson holds longitude and latitude, and the corners of {subject.image} have none in its CRS: correct "
             f"the image's georeference, or use geopackage, which keeps the CRS"
         )
-    if np.ptp(longitudes) > 180:
+    if _holds_a_pole(subject):
         raise ExportError(
-            f"geojson is cut at the 180th meridian (RFC 7946, section 3.1.9), which {subject.image} crosses: its "
-            f"objects would reach round the earth; use geopackage, which keeps the image's CRS"
+            f"geojson holds longitude and latitude, and {subject.image} lies around a pole, where all meridians meet: "
+            f"its objects would reach round the earth; use geopackage, which keeps the image's CRS"
         )
 
 
 def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     """Every object with its label, class, pixels and, where it is known, area."""
-    crs, affine = _crs(finished.subject), _affine(finished.placement)
-    pixel = _pixel_degrees(finished.subject)
+    subject, affine = finished.subject, _affine(finished.placement)
+    pixel = _pixel_degrees(subject)
     decimals = max(FEWEST_DECIMALS, math.ceil(-math.log10(pixel * SHARE_OF_PIXEL)))
     area, classes = finished.placement.pixel_area, finished.classes
+    unroll, straight_px = _unroller(subject), _straight_px(subject, pixel * SHARE_OF_PIXEL)
 
-    def places(shapes: Shapes) -> tuple[NDArray[Any], int]:
-        points = to_wgs84(crs, moved(affine, shapes.points))
+    def placed(shapes: Shapes) -> Iterator[Placed]:
+        shapes = subdivided(shapes, straight_px)
+        points = unroll(moved(affine, shapes.points))
         # Clockwise on the screen is clockwise on a map whose north is up.
-        return turned(shapes, points) if flips(affine) else points, decimals
+        return cut(shapes, turned(shapes, points) if flips(affine) else points, decimals)
 
     @cache
     def name_of(label: int) -> str:
@@ -64,7 +70,7 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
         measured = {} if area is None else {"area_m2": pixels * area}
         return {"label": label, "class": name_of(label), "pixels": pixels, **measured}
 
-    write_features(paths[0], finished.shapes, places, properties)
+    write_features(paths[0], chain.from_iterable(map(placed, finished.shapes)), properties)
 
 
 def to_wgs84(crs: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,10 +97,58 @@ def _affine(placement: Placement) -> Affine:
     return affine
 
 
+def _unroller(subject: Subject) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """From map coordinates to longitudes without a jump in the image, and latitudes."""
+    crs = _crs(subject)
+    height, width = subject.shape
+    middle = to_wgs84(crs, moved(_affine(subject.placement), np.array([[width / 2, height / 2]])))[0, 0]
+
+    def unroll(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = to_wgs84(crs, points)
+        # Degrees of the image's own CRS have no jump, also where they go past 180.
+        around = points[:, 0] if crs.is_geographic else middle
+        return np.column_stack([unrolled(found[:, 0], around), found[:, 1]])
+
+    return unroll
+
+
 def _corners(subject: Subject) -> NDArray[np.float64]:
     height, width = subject.shape
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    return to_wgs84(_crs(subject), moved(_affine(subject.placement), corners))
+    return _unroller(subject)(moved(_affine(subject.placement), corners))
+
+
+def _holds_a_pole(subject: Subject) -> bool:
+    """Whether a pole is a point of the image; in degrees it is a line."""
+    crs, (height, width) = _crs(subject), subject.shape
+    if crs.is_geographic:
+        return False
+    a, b, c, d, e, f = _affine(subject.placement)
+    for latitude in (-90.0, 90.0):
+        x, y = (
+            float(value[0]) - at for value, at in zip(transform(WGS84, crs, [0.0], [latitude]), (c, f), strict=True)
+        )
+        col, row = (e * x - b * y) / (a * e - b * d), (a * y - d * x) / (a * e - b * d)
+        if 0 <= col <= width and 0 <= row <= height:
+            return True
+    return False
+
+
+def _straight_px(subject: Subject, tolerance: float) -> int:
+    """How long an edge may be to lie within the tolerance of a straight line between its ends, in degrees.
+
+    RFC 7946, section 3.1.1: a line between two positions is straight in longitude and latitude.
+    """
+    affine, unroll, shape = _affine(subject.placement), _unroller(subject), subject.shape
+    length = max(1, min(shape) // SAMPLES)
+    rows, cols = np.meshgrid(*(np.linspace(0, side - length, SAMPLES) for side in shape), indexing="ij")
+    starts = np.column_stack([cols.ravel(), rows.ravel()])
+    worst = 0.0
+    for step in ((length, 0), (0, length)):
+        first, middle, last = (unroll(moved(affine, starts + np.multiply(step, part))) for part in (0, 0.5, 1))
+        worst = max(worst, float(np.abs(middle - (first + last) / 2).max()))
+    # How far the middle of an edge strays grows with the square of its length.
+    return max(1, int(min(length * math.sqrt(tolerance / max(worst, 1e-300)), MAX_STRAIGHT_PX)))
 
 
 def _pixel_degrees(subject: Subject) -> float:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tiling.export.features import write_features
+from tiling.export.features import Placed, write_features
 from tiling.export.finished import Finished
 from tiling.placement import moved
 from tiling.shapes import Shapes
@@ -25,11 +24,11 @@ def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
     """Every object is a detection of its class; an area that was not predicted is an annotation."""
     placement, classes = finished.placement, finished.classes
 
-    def places(shapes: Shapes) -> tuple[NDArray[Any], int]:
+    def placed(shapes: Shapes) -> Placed:
         if placement.is_image:
-            return shapes.points, 0
+            return Placed.of(shapes, shapes.points, 0)
         points = moved(placement.to_image, shapes.points)
-        return points, 0 if np.array_equal(points, points.round()) else DECIMALS
+        return Placed.of(shapes, points, 0 if np.array_equal(points, points.round()) else DECIMALS)
 
     @cache
     def of_class(label: int) -> dict[str, Any]:
@@ -41,4 +40,4 @@ def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
             "classification": {"name": item.name, "color": color},
         }
 
-    write_features(paths[0], finished.shapes, places, lambda label, pixels: of_class(label))
+    write_features(paths[0], map(placed, finished.shapes), lambda label, pixels: of_class(label))

@@ -5,7 +5,8 @@ edges: rasterised again, by pixel centres, all polygons give the label image bac
 than a band, and the outlines of the objects that reach its last row.
 """
 
+from tiling.shapes.edges import subdivided
 from tiling.shapes.polygonize import polygonize
 from tiling.shapes.shapes import Shapes
 
-__all__ = ["Shapes", "polygonize"]
+__all__ = ["Shapes", "polygonize", "subdivided"]

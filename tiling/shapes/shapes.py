@@ -68,6 +68,19 @@ class Shapes:
                 ],
             )
 
+    def where(self, wanted: NDArray[np.bool_]) -> Shapes:
+        """Some of the objects."""
+        of_object = np.diff(self.rings)
+        rings = np.repeat(wanted, of_object)
+        lengths = np.diff(self.offsets)
+        return Shapes(
+            self.labels[wanted],
+            self.pixels[wanted],
+            np.concatenate([[0], of_object[wanted].cumsum()]),
+            np.concatenate([[0], lengths[rings].cumsum()]),
+            self.points[np.repeat(rings, lengths)],
+        )
+
     def polygons(self, points: NDArray[np.float64] | None = None) -> NDArray[Any]:
         """As shapely polygons, of the points at other places where those are given."""
         import shapely

@@ -1,0 +1,21 @@
+"""`thumbnail.png`: the image at screen size as it was segmented, without the mask, for a look beside `overlay.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from tiling.export.finished import Finished
+from tiling.picture import write_png
+from tiling.thumbnail import block_mean, screen_factor, to_display
+
+
+def write_thumbnail(finished: Finished, paths: Sequence[Path]) -> None:
+    """As many pixels as the overlay has, each the mean of those under it."""
+    run = finished.run
+    factor = screen_factor(*run.plan.extent)
+    with run.open_source() as source:
+        picture = to_display(block_mean(source, run.card.image.level, factor, threads=finished.threads))
+    write_png(paths[0], Image.fromarray(picture))
