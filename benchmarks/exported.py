@@ -117,7 +117,7 @@ def _burn(
         transform=affine * rasterio.Affine.translation(0, first),
         dtype="uint8",
     )
-    np.copyto(labels[first:last], found, where=found > 0)
+    np.copyto(labels[first:last], found, where=np.not_equal(found, 0))
 
 
 def compare(run: Run, name: str) -> dict[str, int]:

@@ -31,7 +31,7 @@ from tiling.run import Run
 Figures = dict[str, Any]
 Tell = Callable[[str], None]
 
-ON_MAP = tuple(name for name in FORMATS if not name.startswith("probabilities"))
+ON_MAP = ("statistics", "ome-tiff", "cog", *VECTORS)
 ON_SLIDE = ("statistics", "ome-tiff", "qupath", "geoparquet")
 OF_MILLIONS = ("qupath", "geopackage", "geoparquet")
 WARM_UP_PX = 2048
@@ -46,14 +46,12 @@ class Subject:
     Attributes:
         name: of the subject.
         run: its folder.
-        formats: that it can be exported to.
-        apart: whether each format is measured by itself too.
+        groups: formats that are written at once, one group after another.
     """
 
     name: str
     run: Path
-    formats: tuple[str, ...]
-    apart: bool
+    groups: tuple[tuple[str, ...], ...]
 
 
 def hold(folder: Path, subjects: Sequence[str], side_px: int, rounds: int, tell: Tell) -> Iterator[Figures]:
@@ -63,34 +61,38 @@ def hold(folder: Path, subjects: Sequence[str], side_px: int, rounds: int, tell:
             tell(f"the slide is left out: {REAL_SLIDE.name} is absent")
         elif name == "drawn":
             held = drawn(folder / f"exports-drawn-{side_px}", "drawn", ["--side", side_px])
-            yield from measured(Subject(name, held, ON_MAP, apart=False), rounds, tell)
+            yield from measured(Subject(name, held, (ON_MAP,)), rounds, tell)
         else:
             image = REAL_SLIDE if name == "slide" else write_scene(folder / f"scene-{side_px}.tif", side_px)
             out = folder / f"exports-{image.stem}"
             yield {"kind": "inference", "subject": name, **segmented(folder, image, out, tell)}
-            formats = ON_SLIDE if name == "slide" else ON_MAP
-            yield from measured(Subject(name, out / "run", formats, apart=name == "tissue"), rounds, tell)
+            groups = (ON_SLIDE,) if name == "slide" else (*one_by_one(ON_MAP), ON_MAP)
+            yield from measured(Subject(name, out / "run", groups), rounds, tell)
 
 
 def hold_polygons(folder: Path, polygons: int, tell: Tell) -> Iterator[Figures]:
     """Measure the formats of objects on a mask of as many discs."""
     out = drawn(folder / f"exports-discs-{polygons}", "discs", ["--polygons", polygons])
-    yield from measured(Subject("discs", out, OF_MILLIONS, apart=True), 1, tell)
+    yield from measured(Subject("discs", out, one_by_one(OF_MILLIONS)), 1, tell)
 
 
 def measured(subject: Subject, rounds: int, tell: Tell) -> Iterator[Figures]:
-    """Each format by itself, then all at once, each in a process of its own; then what the files give back."""
+    """Each group of formats in a process of its own; then what the files give back."""
     command = [sys.executable, "-m", "benchmarks.exports", str(subject.run), "--formats"]
-    single = [(name,) for name in subject.formats] if subject.apart else []
     for number in range(rounds):
-        for formats in (*single, subject.formats):
+        for formats in subject.groups:
             row = run([*command, *formats], sample_seconds=0.2)
             tell(f"{subject.name}: {' '.join(formats)} {row['seconds']:.1f} s, {row['memory']['largest'] / 1e6:.0f} MB")
             yield {"kind": "export", "subject": subject.name, "round": number, **row}
-    for name in (name for name in subject.formats if name in VECTORS):
+    for name in dict.fromkeys(name for group in subject.groups for name in group if name in VECTORS):
         row = run([sys.executable, "-m", "benchmarks.exported", str(subject.run), "--formats", name])
         tell(f"{subject.name}: {name} {row['formats'][name]}")
         yield {"kind": "check", "subject": subject.name, **row}
+
+
+def one_by_one(formats: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Each format by itself."""
+    return tuple((name,) for name in formats)
 
 
 def write_scene(path: Path, side_px: int) -> Path:

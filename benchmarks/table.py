@@ -191,7 +191,7 @@ _SUBJECTS = {
 
 def _exported(rows: list[Row]) -> list[str]:
     """What was measured on one subject."""
-    written = [{**row, "key": " ".join(row["formats"])} for row in rows if row["kind"] == "export"]
+    written: list[Row] = [{**row, "key": " ".join(row["formats"])} for row in rows if row["kind"] == "export"]
     back = {name: found for row in rows if row["kind"] == "check" for name, found in row["formats"].items()}
     inference = next((row["seconds"] for row in rows if row["kind"] == "inference"), None)
     pixels, seconds = written[0]["pixels"], medians(written, lambda row: row["seconds"])

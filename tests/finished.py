@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ CLASSES = (("background", "#000000"), ("nucleus", "#e69f00"), ("gland & <duct>",
 
 
 def finished_run(
-    image: Path,
+    image: Place,
     out: Place,
     labels: NDArray[np.uint8] | None = None,
     *,

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import table
+from benchmarks.export_runs import disc_labels, make
+from benchmarks.exported import compare
+from benchmarks.exports import export
 from benchmarks.limit import shared_rate
 from benchmarks.memory import Sampler
 from benchmarks.peers.inputs import labels_of
@@ -62,6 +65,23 @@ def test_differing_labels_are_counted_row_by_row(tmp_path: Path) -> None:
 def test_peers_get_the_labels_of_the_card() -> None:
     logits_CHW = np.array([[[-1.0, 0.0, 1.0]]], np.float32)
     assert labels_of(logits_CHW, read_card(locate("nuclei"))).tolist() == [[0, 0, 1]]
+
+
+def test_drawn_discs_are_as_many_and_come_back_from_what_they_are_exported_to(tmp_path: Path) -> None:
+    side_px, rows = disc_labels(530)
+    whole = rows(0, side_px)
+    assert (side_px, whole.shape) == (1200, (1200, 1200))
+    np.testing.assert_array_equal(rows(90, 310), whole[90:310])
+    run = make(tmp_path, side_px, rows)
+    np.testing.assert_array_equal(run.open_mask(read_only=True).levels[0][:], whole)
+    assert export(run, ["qupath", "geopackage"])["bytes"] > 100_000
+    for name in ("qupath", "geopackage"):
+        assert compare(run, name) == {"objects": 530, "differing": 0}
+    mask, tile = run.open_mask(), run.plan.at(0, 0)
+    wrong = whole[tile.valid.slices].copy()
+    wrong[:1, :7] = 2
+    mask.write(tile, wrong)
+    assert compare(run, "qupath")["differing"] == 7
 
 
 def test_sampler_sees_this_process(tmp_path: Path) -> None:

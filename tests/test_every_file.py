@@ -1,0 +1,74 @@
+"""Every file of the open imagery through segmentation and all exports; two of them through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+import tifffile
+from cli import Cli
+from rasterio import features
+from rio_cogeo import cog_validate
+
+from benchmarks.exported import compare
+from benchmarks.files import files_of, try_all
+from benchmarks.pipeline import KeptPool
+from tiling.run import Run
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+
+def test_every_file_goes_through_and_its_exports_hold_its_mask(data_dir: Path, tmp_path: Path) -> None:
+    with KeptPool(None) as pool:
+        rows = {row.file.rpartition("/")[2]: row for row in try_all(data_dir, files_of(data_dir), tmp_path, pool)}
+        pool.close()
+    assert len(rows) > 40
+    assert {name for name, row in rows.items() if not row.held} == {
+        "unopenable.tiff",
+        "east_coast_phase3_2023_AY31_1000_3335.tif.gz",
+    }
+    assert {name: row.faults for name, row in rows.items() if row.faults} == {}
+    assert {name for name, row in rows.items() if row.failed} == {"corrupt.tif", "unreadable.svs"}
+    assert all({"statistics", "ome-tiff", "qupath", "geoparquet"} <= {*row.held} for row in rows.values() if row.held)
+
+
+def test_the_command_line_brings_a_slide_to_what_suits_it(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+    image, out = data_dir / "slides" / "CMU-1-Small-Region.svs", tmp_path / "run"
+    ended = cli.run("segment", image, "--out", out)
+    assert ended.code == 0, ended.err
+    exports = sorted(path.name for path in (out / "exports").iterdir())
+    assert exports == ["foreground.png", "mask.ome.tif", "qupath.geojson", "statistics.csv", "statistics.parquet"]
+    run = Run.open(out)
+    labels = run.open_mask(read_only=True).levels[0][:]
+    np.testing.assert_array_equal(tifffile.imread(out / "exports" / "mask.ome.tif"), labels)
+    assert compare(run, "qupath")["differing"] == 0
+    assert cli.run("export", out, "--format", "geoparquet").out.split() == [str(out / "exports" / "objects.parquet")]
+    assert compare(run, "geoparquet")["differing"] == 0
+    refused = cli.run("export", out, "--format", "geopackage")
+    assert refused.code != 0
+    assert "use qupath or geoparquet" in " ".join((refused.out + refused.err).split())
+
+
+def test_the_command_line_brings_a_scene_to_a_cog_and_a_geopackage(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+    image, out = data_dir / "geo" / "solaris" / "sample_geotiff.tif", tmp_path / "run"
+    ended = cli.run("segment", image, "--bands", "1,1,1", "--normalise", "percentiles:1,99", "--out", out)
+    assert ended.code == 0, ended.err
+    exports = sorted(path.name for path in (out / "exports").iterdir())
+    assert exports == ["foreground.png", "mask.tif", "objects.gpkg", "statistics.csv", "statistics.parquet"]
+    assert cog_validate(str(out / "exports" / "mask.tif"), strict=True)[0]
+    with rasterio.open(out / "exports" / "mask.tif") as cog, rasterio.open(image) as source:
+        assert (cog.transform, cog.crs, cog.shape) == (source.transform, source.crs, source.shape)
+        meta, table = pyogrio.read_arrow(out / "exports" / "objects.gpkg")
+        assert rasterio.CRS.from_user_input(meta["crs"]) == source.crs
+        polygons = shapely.from_wkb(table.column(meta["geometry_name"] or "geometry").to_pylist())
+        pairs = list(zip(polygons, table.column("label").to_pylist(), strict=True))
+        burnt = features.rasterize(pairs, source.shape, transform=source.transform, dtype="uint8")
+        np.testing.assert_array_equal(burnt, cog.read(1))
+    ended = cli.run("export", out, "--format", "geojson,geoparquet,qupath,ome-tiff")
+    assert ended.code == 0, ended.err
+    assert json.loads((out / "exports" / "objects.geojson").read_bytes())["features"]
