@@ -68,11 +68,18 @@ def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 
 
 def hold_exports(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    yield from (row for row in measured_before(asked, "exports") if row["subject"] not in asked.subjects)
     yield from exports.hold(SCRATCH / "work", asked.subjects, asked.labels, asked.rounds, tell)
 
 
 def hold_polygons(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     yield from exports.hold_polygons(SCRATCH / "work", asked.polygons, tell)
+
+
+def measured_before(asked: argparse.Namespace, part: str) -> list[contest.Figures]:
+    """The rows of a part that are there already."""
+    path = asked.results / f"{part}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
 
 
 def save(part: str, asked: argparse.Namespace, rows: Callable[[argparse.Namespace], Iterator[contest.Figures]]) -> None:

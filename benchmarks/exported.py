@@ -90,34 +90,34 @@ def rasterised(batches: Iterable[Batch], shape: tuple[int, int], affine: rasteri
     labels, count = np.zeros(shape, np.uint8), 0
     for polygons, values in batches:
         count += len(polygons)
-        rows = _rows_of(polygons, affine)
-        tall = rows[:, 1] - rows[:, 0] > TALL_PX
-        _burn(labels, polygons[~tall], values[~tall], rows[~tall], affine)
-        for index in np.flatnonzero(tall):
-            _burn(labels, polygons[[index]], values[[index]], rows[[index]], affine)
+        boxes = _boxes_of(polygons, shape, affine)
+        tall = boxes[:, 2] - boxes[:, 0] > TALL_PX
+        for some in (np.flatnonzero(~tall), *np.flatnonzero(tall)[:, np.newaxis]):
+            if some.size:
+                _burn(labels, polygons[some], values[some], boxes[some], affine)
     return labels, count
 
 
-def _rows_of(polygons: NDArray[Any], affine: rasterio.Affine) -> NDArray[np.int64]:
-    """First row and the one after the last, generously, of each polygon."""
+def _boxes_of(polygons: NDArray[Any], shape: tuple[int, int], affine: rasterio.Affine) -> NDArray[np.int64]:
+    """First row and column, and those after the last, generously, of each polygon."""
     x0, y0, x1, y1 = shapely.bounds(polygons).T
-    rows = np.stack([(~affine * corner)[1] for corner in ((x0, y0), (x0, y1), (x1, y0), (x1, y1))])
-    return np.stack([np.floor(rows.min(0)) - 1, np.ceil(rows.max(0)) + 1], axis=1).astype(np.int64)
+    corners = np.array([~affine * corner for corner in ((x0, y0), (x0, y1), (x1, y0), (x1, y1))])[:, ::-1]
+    low, high = np.floor(corners.min(0)) - 1, np.ceil(corners.max(0)) + 1
+    limits = np.array(shape)[:, np.newaxis]
+    return np.concatenate([np.clip(low, 0, limits), np.clip(high, 0, limits)]).astype(np.int64).T
 
 
 def _burn(
-    labels: Labels, polygons: NDArray[Any], values: Labels, rows: NDArray[np.int64], affine: rasterio.Affine
+    labels: Labels, polygons: NDArray[Any], values: Labels, boxes: NDArray[np.int64], affine: rasterio.Affine
 ) -> None:
-    if not len(polygons):
-        return
-    first, last = max(0, int(rows[:, 0].min())), min(labels.shape[0], int(rows[:, 1].max()))
+    (top, left), (bottom, right) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
     found = features.rasterize(
         zip(polygons, values.tolist(), strict=True),
-        (last - first, labels.shape[1]),
-        transform=affine * rasterio.Affine.translation(0, first),
+        (bottom - top, right - left),
+        transform=affine * rasterio.Affine.translation(left, top),
         dtype="uint8",
     )
-    np.copyto(labels[first:last], found, where=np.not_equal(found, 0))
+    np.copyto(labels[top:bottom, left:right], found, where=np.not_equal(found, 0))
 
 
 def compare(run: Run, name: str) -> dict[str, int]:
