@@ -25,6 +25,15 @@ from flows.environment import quiet_environment
 from flows.errors import FlowError, StoppedError
 from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
+from flows.run_options import (
+    CompileOption,
+    HaloOption,
+    ModelCardOption,
+    ProbabilitiesOption,
+    RayOption,
+    StagingOption,
+    WorkersOption,
+)
 from flows.stopping import told_of_sigterm
 from flows.view_options import (
     AsIsOption,
@@ -83,25 +92,14 @@ OutOption = Annotated[
 ModelOption = Annotated[
     str, typer.Option(help="A shipped model's name, a bundle's folder, a .pt2, or package.module:factory.")
 ]
-ModelCardOption = Annotated[
-    Path | None, typer.Option(help="Bands, classes and normalisation of a model that is no bundle: TOML or JSON.")
-]
 CoreOption = Annotated[int | None, typer.Option(min=1, help="Side of a tile's core in px.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the network.")]
 TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average over flips or the square's symmetries.")]
-CompileOption = Annotated[
-    bool | None, typer.Option("--compile/--no-compile", help="Compile the network; by default where it pays, on a GPU.")
-]
-ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also write probabilities, in 8 bits.")]
-HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
-StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
 KeepOption = Annotated[bool, typer.Option(help="Keep the staged tiles when the mask is complete.")]
 ExportOption = Annotated[
     str, typer.Option("--export", help="Formats to write at the end: auto (what suits), none, or names with commas.")
 ]
-RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
 TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
 DamagedOption = Annotated[bool, typer.Option("--damaged", help="Every tile that verification found damaged.")]

@@ -10,8 +10,9 @@ import hashlib
 import os
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from tiling.card import read_card
 from tiling.errors import RunError
 from tiling.slide_record import SlideLedger, SlideRecord, SlideState
 from tiling.storage import Place, delete_tree, move_tree, write_atomic
@@ -93,15 +94,7 @@ class Archive:
         Raises:
             RunError: no archive there, or its card is damaged.
         """
-        file = path / CARD_NAME
-        try:
-            return cls(path, ArchiveCard.model_validate_json(file.read_bytes()))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"{path} holds no archive (no {CARD_NAME}); give the folder that --out named") from error
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise RunError(f"{file} is no archive's card ({where}: {problem['msg']}); restore it") from error
+        return cls(path, read_card(path, CARD_NAME, ArchiveCard, "archive"))
 
     @property
     def nights(self) -> Place:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tiling.errors import RunError
 from tiling.geometry import Halo, OutputGrid
 from tiling.plan import TilePlan
+from tiling.storage import Place
 from tiling.view import View
 
 FORMAT_VERSION = 1
@@ -141,3 +143,23 @@ class RunCard(_Card):
         """One line per point in which the other card describes a different run."""
         mine, others = self.identity(), other.identity()
         return [f"{key}: {mine[key]} here, {others[key]} asked for" for key in mine if mine[key] != others[key]]
+
+
+_Read = TypeVar("_Read", bound=BaseModel)
+
+
+def read_card(folder: Place, name: str, kind: type[_Read], of: str) -> _Read:
+    """The card in a folder that must hold one, of a run or of an archive.
+
+    Raises:
+        RunError: it isn't there, or is damaged.
+    """
+    file = folder / name
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{folder} holds no {of} (no {name}); give the folder that --out named") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise RunError(f"{file} is no {of} card ({where}: {problem['msg']}); restore it from a backup") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from tiling.card import RunCard
+from tiling.card import RunCard, read_card
 from tiling.errors import RunError
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
@@ -75,15 +73,7 @@ class Run:
         Raises:
             RunError: no run there, or its card is damaged.
         """
-        file = path / "run.json"
-        try:
-            return cls(path, RunCard.model_validate_json(file.read_bytes()))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"{path} holds no run (no run.json); give the folder that --out named") from error
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise RunError(f"{file} is no run card ({where}: {problem['msg']}); restore it from a backup") from error
+        return cls(path, read_card(path, "run.json", RunCard, "run"))
 
     def sweep(self) -> None:
         """Remove what a killed driver has left beside the card and the ledger; only for the run's one driver."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,17 @@ from flows.environment import quiet_environment
 from flows.importing import TrustOption, WeightsOption
 from flows.plain import PlainConsole
 from flows.progress import format_seconds
+from flows.run_options import (
+    BudgetOption,
+    CompileOption,
+    HaloOption,
+    ModelCardOption,
+    ProbabilitiesOption,
+    RayOption,
+    StagingOption,
+    UntilOption,
+    WorkersOption,
+)
 from flows.view_options import (
     AsIsOption,
     BandsOption,
@@ -41,22 +51,13 @@ SourceArgument = Annotated[
 ]
 OutOption = Annotated[str, typer.Option("--out", help="The archive's folder; the same one again does what is new.")]
 ModelOption = Annotated[str, typer.Option(help="As in segment; the same for all slides.")]
-ModelCardOption = Annotated[Path | None, typer.Option(help="Facts of a model that is no bundle: TOML or JSON.")]
 CoreOption = Annotated[
     int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 TtaOption = Annotated[str, typer.Option(help="none, flips or d4.")]
-CompileOption = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the network, once.")]
-ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also write probabilities, in 8 bits.")]
-HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto or none: which tiles to compute.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
-StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the images in the actors.")]
 KeepStagedOption = Annotated[bool, typer.Option(help="Keep the staged tiles of slides that are done.")]
-RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
-UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
-BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
 FirstOption = Annotated[
     list[str] | None, typer.Option("--first", metavar="GLOB", help="These slides first; repeatable.")
 ]

@@ -11,6 +11,7 @@ import typer
 from flows.commands.archive import last_asked
 from flows.environment import quiet_environment
 from flows.plain import PlainConsole
+from flows.run_options import BudgetOption, UntilOption
 from flows.server import EmbeddedServer
 
 UI_PORT = 4200
@@ -20,8 +21,6 @@ CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is
 ZoneOption = Annotated[
     str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")
 ]
-UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
-BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
 
 
