@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from flows.result import Checked, TileResult
 from tiling.storage import place_of
@@ -76,6 +76,11 @@ def died_with_its_node(error: RayError) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the remote traceback below it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """What an error says, without the remote traceback below it; of a dead actor, why it is dead.
+
+    Of an actor Ray says first that it died, then in indented lines which it was, and then why.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ActorDiedError) and not error.actor_init_failed:
+        lines = [line for line in lines[1:] if not line[0].isspace()] or lines
+    return lines[0].strip() if lines else type(error).__name__

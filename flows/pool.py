@@ -22,7 +22,7 @@ from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.embedded import start_ray
 from flows.errors import PoolError
 from flows.result import Checked, Ready, TileResult
-from flows.stopping import Stop
+from flows.stopping import Stop, keep_sigterm
 from tiling.storage import Place
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
@@ -110,10 +110,11 @@ class Pool:
         return self
 
     def __enter__(self) -> Pool:
-        if self._starting is None:
-            self._start_safely()
-        else:
-            self._started.wait()
+        with keep_sigterm():
+            if self._starting is None:
+                self._start_safely()
+            else:
+                self._started.wait()
         if self._failure is not None:
             raise self._failure
         return self
@@ -363,7 +364,8 @@ class Pool:
                     results: list[TileResult] = ray.get(reference)
                 except RayTaskError:
                     raise
-                except RayError:
+                except RayError as error:
+                    logger.warning("a stager died on attempt %d: %s", batch.number, first_line(error))
                     if batch.number >= STAGING_ATTEMPTS:
                         raise
                     results = []

@@ -70,6 +70,21 @@ def told_of_sigterm() -> Generator[None]:
 
 
 @contextmanager
+def keep_sigterm() -> Generator[None]:
+    """While Ray starts inside, here or in another thread: whoever heard SIGTERM before hears it afterwards.
+
+    Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
+    stack trace and aborts the process three seconds later, whatever is still being ended in order.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
 def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
     """While inside, the first SIGTERM or SIGINT asks for a calm end, as `ends_at` does; a second SIGINT ends at once.
 

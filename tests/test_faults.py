@@ -101,7 +101,7 @@ def test_a_tile_that_kills_three_workers_is_named_and_the_others_are_done(
     failed, attempts = ended.pop(4)
     assert failed.digest is None
     assert failed.reason is not None
-    assert failed.reason.startswith("its worker died 3 times")
+    assert failed.reason.startswith("its worker died 3 times: The actor is dead because its worker process has died")
     assert attempts == 3
     assert all(result.reason is None for result, _ in ended.values())
     assert mask_files(on_disk(run.path)) == {

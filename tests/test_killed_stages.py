@@ -87,7 +87,6 @@ def pyramid_is_done(run: Path, segments: int, *_: int) -> bool:
         pytest.param("export", signal.SIGTERM, marks=pytest.mark.soak),
     ],
 )
-@pytest.mark.soak
 def test_killed_in_the_last_stages_it_ends_identical(
     cli: Cli, job: Job, tmp_path: Path, stage: str, sent: signal.Signals
 ) -> None:

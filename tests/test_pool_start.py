@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -21,3 +23,25 @@ def test_a_node_that_does_not_come_up_in_time_is_told(monkeypatch: pytest.Monkey
     pool = Pool(1)
     with pytest.raises(PoolError, match="timed out during startup"), pool.begin() if begun else pool:
         pass
+
+
+STOPPED_BESIDE_RAY = """
+import os, signal
+from flows.errors import StoppedError
+from flows.pool import Pool
+from flows.stopping import told_of_sigterm
+try:
+    with told_of_sigterm(), Pool(1):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+except StoppedError as error:
+    print(error.signal_number, "alarm in", signal.alarm(0))
+"""
+
+
+def test_ray_does_not_abort_what_sigterm_ends_in_order() -> None:
+    """Its own handler would leave three seconds, by an alarm."""
+    command = [sys.executable, "-c", STOPPED_BESIDE_RAY]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert (ended.returncode, ended.stdout.split("\n")[0]) == (0, "15 alarm in 0"), ended.stderr
+    assert "SIGTERM received" not in ended.stderr

@@ -111,6 +111,11 @@ def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], cou
     except KeyboardInterrupt:
         sys.exit(_EXIT_TOLD)  # the process that launched this one is interrupted too, and tells
     distributed.destroy_process_group()
+    # All is written. What is left is torch's own end after the interpreter's, which now and then aborts on a thread of
+    # Gloo's ("terminate called without an active exception"): a training that succeeded would be told as lost.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _backend() -> str:
