@@ -78,9 +78,9 @@ def died_with_its_node(error: RayError) -> bool:
 def first_line(error: Exception) -> str:
     """What an error says, without the remote traceback below it; of a dead actor, why it is dead.
 
-    Of an actor Ray says first that it died, then in indented lines which it was, and then why.
+    Of an actor Ray says first that it died, then in indented lines which it was, and then why, with common causes.
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     if isinstance(error, ActorDiedError) and not error.actor_init_failed:
         lines = [line for line in lines[1:] if not line[0].isspace()] or lines
-    return lines[0].strip() if lines else type(error).__name__
+    return lines[0].partition(" Some common causes")[0].strip() if lines else type(error).__name__

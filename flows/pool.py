@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -21,7 +20,8 @@ from flows.backlog import Backlog
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.embedded import start_ray
 from flows.errors import PoolError
-from flows.result import Checked, Ready, TileResult
+from flows.result import Checked, TileResult
+from flows.stagers import Stagers
 from flows.stopping import Stop, keep_sigterm
 from tiling.storage import Place
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
@@ -33,11 +33,7 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT_PER_ACTOR = Limits().in_flight
 FAILED_STARTS = 3
-STAGED_AT_ONCE = 2
-STAGING_ATTEMPTS = 3
 TUNING_ATTEMPTS = 3
-WORKERS_PER_STAGER = 4
-STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
 AHEAD_PER_WORKER = 8
 GROWTH_SECONDS = 5.0
 ALONE_SECONDS = 60.0
@@ -51,21 +47,6 @@ class _Slot:
     starting: Any
 
 
-@dataclass(slots=True)
-class _Stager:
-    actor: Any
-    busy: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Tiles that a stager is staging."""
-
-    stager: _Stager
-    indices: list[int]
-    number: int
-
-
 class Pool:
     """Workers of one Ray cluster: attached to, or embedded in this process and gone with it.
 
@@ -75,6 +56,7 @@ class Pool:
         address: a running cluster's address; None starts an embedded one that listens on localhost only.
         actor: the Ray actor class that labels tiles.
         limits: how often and how long a tile is tried.
+        stager: the Ray actor class that stages tiles.
     """
 
     def __init__(
@@ -83,6 +65,7 @@ class Pool:
         address: str | None = None,
         actor: Any = TileActor,
         limits: Limits | None = None,
+        stager: Any = StagingActor,
     ) -> None:
         self._workers, self._address = workers, address
         self._actor = actor
@@ -94,7 +77,7 @@ class Pool:
         self._failed_starts = 0
         self._looked_at = 0.0
         self._last_worker_at = 0.0
-        self._stagers: list[_Stager] = []
+        self._stagers = Stagers(stager, lambda: self.size)
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -120,9 +103,10 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for actor in (*(slot.actor for slot in self._slots.values()), *(stager.actor for stager in self._stagers)):
-            ray.kill(actor)
-        self._slots, self._stagers = {}, []
+        for slot in self._slots.values():
+            ray.kill(slot.actor)
+        self._slots = {}
+        self._stagers.clear()
         if self._embedded:
             ray.shutdown()
             self._embedded = False
@@ -184,31 +168,12 @@ class Pool:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
 
         Raises:
-            PoolError: staging workers keep dying. Else what ended a worker's staging, such as a full disk.
+            PoolError: the cluster is lost. Else what ended a worker's staging, such as a full disk.
         """
-        pending: dict[Any, _Batch] = {}
-        todo = iter(indices)
         try:
-            while batch := list(islice(todo, STAGED_AT_ONCE)):
-                if not backlog.has_room(len(batch), tile_bytes):
-                    # What is staged already must be handed over, or nobody would ever make room.
-                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
-                if not backlog.reserve(len(batch), tile_bytes):
-                    break
-                if len(pending) >= 2 * len(self._stagers):
-                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending) - 1)
-                self._stage(run_path, pending, batch, 1)
-                self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending))
-            self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
-        except RayTaskError as error:
-            raise cause_of(error) from error
+            self._stagers.stage(run_path, indices, backlog, tile_bytes)
         except RayError as error:
             raise PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on") from error
-        finally:
-            # After a failure nobody waits for what these are still staging; other runs need the places.
-            for batch in pending.values():
-                batch.stager.busy -= 1
-                backlog.release(len(batch.indices), tile_bytes)
 
     def infer(self, backlog: Backlog, stop: Stop | None = None) -> Iterator[Ended]:
         """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
@@ -343,42 +308,6 @@ class Pool:
     def _is_starting(self) -> bool:
         return any(slot.starting is not None for slot in self._slots.values())
 
-    def _stage(self, run_path: Place, pending: dict[Any, _Batch], indices: list[int], number: int) -> None:
-        while len(self._stagers) * WORKERS_PER_STAGER < self.size:  # the cluster has grown
-            self._stagers.append(_staging_actor())
-        stager = min(self._stagers, key=lambda each: each.busy)
-        stager.busy += 1
-        pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, number)
-
-    def _hand_over(
-        self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, tile_bytes: int, *, down_to: int
-    ) -> None:
-        """Move finished batches' tiles into the backlog until no more than `down_to` are pending; a dead stager is
-        replaced and its batch staged again. Nobody waits any more once the backlog is closed."""
-        while pending and not backlog.is_closed:
-            waits = len(pending) > down_to
-            done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0 if waits else 0)
-            for reference in done:
-                batch = pending[reference]
-                try:
-                    results: list[TileResult] = ray.get(reference)
-                except RayTaskError:
-                    raise
-                except RayError as error:
-                    logger.warning("a stager died on attempt %d: %s", batch.number, first_line(error))
-                    if batch.number >= STAGING_ATTEMPTS:
-                        raise
-                    results = []
-                    if batch.stager in self._stagers:
-                        self._stagers[self._stagers.index(batch.stager)] = _staging_actor()
-                    self._stage(run_path, pending, batch.indices, batch.number + 1)
-                del pending[reference]
-                batch.stager.busy -= 1
-                for result in results:
-                    backlog.offer(Ready(run_path, result, staged=True, staged_bytes=tile_bytes))
-            if not done and not waits:
-                return
-
     def _start_and_stay(self) -> None:
         """Start, then keep this thread: Linux kills Ray's processes when the thread that made them ends."""
         self._start_safely()
@@ -403,7 +332,7 @@ class Pool:
                 self._embedded = True
         self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
         self._grow()
-        self._stagers = [_staging_actor() for _ in range(-(-self.size // WORKERS_PER_STAGER))]
+        self._stagers.grow()
 
     def _grow(self) -> None:
         """As many actors as were asked for, or as the cluster has devices for by now."""
@@ -427,10 +356,3 @@ class Pool:
 
     def _discard(self, number: int) -> None:
         ray.kill(self._slots.pop(number).actor)
-
-
-def _staging_actor() -> _Stager:
-    """A stager on a node that declares the resource for it; where none does, anywhere."""
-    declared = ray.cluster_resources().get(STAGING_RESOURCE, 0) > 0
-    share = {STAGING_RESOURCE: 0.001} if declared else None
-    return _Stager(StagingActor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())

@@ -10,8 +10,8 @@ from pathlib import Path
 import ray
 
 from flows.result import TileResult
-from flows.worker import TileWorker
-from tiling.storage import Place
+from flows.worker import StagingWorker, TileWorker
+from tiling.storage import Place, place_of
 
 FAULTS = "OVERTILE_TEST_FAULTS"
 """Names a folder; a file `MOMENT-TILE` in it holds how often that moment of that tile is still to fail."""
@@ -75,3 +75,16 @@ class FaultyActor:
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return self._worker.process(Path(run_path), index, staged=staged)
+
+
+@ray.remote
+class FaultyStager:
+    """The real staging, in a process that is killed when it comes to chosen tiles."""
+
+    def __init__(self) -> None:
+        self._worker = StagingWorker()
+
+    def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
+        for index in indices:
+            die_if_due("stage", index)
+        return self._worker.stage(place_of(run_path), indices)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from cli import mask_files, on_disk, write_tissue
-from faulty_actors import FAULTS, FaultyActor, plan_fault
+from faulty_actors import FAULTS, FaultyActor, FaultyStager, plan_fault
 
 from flows.backlog import Backlog
 from flows.config import SegmentConfig
@@ -107,6 +107,23 @@ def test_a_tile_that_kills_three_workers_is_named_and_the_others_are_done(
     assert mask_files(on_disk(run.path)) == {
         n: d for n, d in undisturbed.items() if n != "0/c/1/1" and not n.startswith("1/c")
     }
+
+
+def test_tiles_that_kill_their_stagers_are_read_from_the_image(
+    faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    plan_fault(faults, "stage", 4, times=3)
+    run = planned(image, tmp_path / "run")
+    run.create_staged()
+    with Pool(2, actor=FaultyActor, stager=FaultyStager) as pool, Backlog(limit=run.plan.count) as backlog:
+        pool.stage(run.path, range(run.plan.count), backlog)
+        backlog.close()
+        ended = list(pool.infer(backlog))
+    unstaged = {each.ready.tile for each in ended if not each.ready.staged}
+    assert {4, 5} <= unstaged
+    assert len(unstaged) <= 4, "the batch that kills, and perhaps one that died with it each time"
+    assert [each.result.reason for each in ended] == [None] * run.plan.count
+    assert stitched_files(run) == undisturbed
 
 
 def test_a_tile_that_never_ends_is_given_to_another_worker(

@@ -75,7 +75,7 @@ def test_cpu_nodes_stage_and_gpu_nodes_infer(nodes: dict[str, str], tmp_path: Pa
     with Pool(actor=Labeller) as pool, Backlog(limit=run.plan.count) as backlog:
         assert pool.size == 2, "one actor per GPU"
         pool.stage(run.path, range(run.plan.count), backlog)
-        stagers = {node_of(stager.actor) for stager in pool._stagers}  # pyright: ignore[reportPrivateUsage]
+        stagers = {node_of(actor) for actor in pool._stagers.actors}  # pyright: ignore[reportPrivateUsage]
         assert stagers == {nodes["staging"]}
         backlog.close()
         told = {ended.result.reason for ended in pool.infer(backlog)}

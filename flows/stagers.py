@@ -1,0 +1,151 @@
+"""The Ray actors that stage tiles ahead of inference, and what becomes of a batch whose stager dies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.actors import cause_of, first_line
+from flows.backlog import Backlog
+from flows.result import Ready, TileResult
+from tiling.storage import Place
+
+logger = logging.getLogger(__name__)
+
+STAGED_AT_ONCE = 2
+STAGING_ATTEMPTS = 3
+WORKERS_PER_STAGER = 4
+STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
+
+
+@dataclass(slots=True, eq=False)
+class _Stager:
+    actor: Any
+    busy: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Tiles that a stager is staging."""
+
+    stager: _Stager
+    indices: list[int]
+    attempt: int
+
+
+class Stagers:
+    """As many staging actors as the tile actors need.
+
+    Args:
+        actor: the Ray actor class that stages.
+        workers: tells how many tile actors there are; more on a cluster that grows.
+    """
+
+    def __init__(self, actor: Any, workers: Callable[[], int]) -> None:
+        self._actor, self._workers = actor, workers
+        self._stagers: list[_Stager] = []
+
+    def __len__(self) -> int:
+        return len(self._stagers)
+
+    @property
+    def actors(self) -> list[Any]:
+        """Handles of those that are there."""
+        return [stager.actor for stager in self._stagers]
+
+    def grow(self) -> None:
+        """Have enough for the tile actors that there are."""
+        while len(self._stagers) * WORKERS_PER_STAGER < self._workers():
+            self._stagers.append(self._begun())
+
+    def clear(self) -> None:
+        """End all of them."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self._stagers = []
+
+    def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+
+        Tiles whose stagers die, three times, are handed over unstaged: their actors read them from the image, and
+        one that kills those too is named, while the run goes on.
+
+        Raises:
+            What ended a worker's staging, such as a full disk.
+        """
+        pending: dict[Any, _Batch] = {}
+        todo = iter(indices)
+        try:
+            while batch := list(islice(todo, STAGED_AT_ONCE)):
+                if not backlog.has_room(len(batch), tile_bytes):
+                    # What is staged already must be handed over, or nobody would ever make room.
+                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
+                if not backlog.reserve(len(batch), tile_bytes):
+                    break
+                self.grow()
+                if len(pending) >= 2 * len(self._stagers):
+                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending) - 1)
+                self._begin(run_path, pending, batch, 1)
+                self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending))
+            self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        finally:
+            # After a failure nobody waits for what these are still staging; other runs need the places.
+            for batch in pending.values():
+                batch.stager.busy -= 1
+                backlog.release(len(batch.indices), tile_bytes)
+
+    def _begin(self, run_path: Place, pending: dict[Any, _Batch], indices: list[int], attempt: int) -> None:
+        stager = min(self._stagers, key=lambda each: each.busy)
+        stager.busy += 1
+        pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, attempt)
+
+    def _hand_over(
+        self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, tile_bytes: int, *, down_to: int
+    ) -> None:
+        """Move finished batches' tiles into the backlog until no more than `down_to` are pending.
+
+        Nobody waits any more once the backlog is closed.
+        """
+        while pending and not backlog.is_closed:
+            waits = len(pending) > down_to
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0 if waits else 0)
+            for reference in done:
+                batch = pending[reference]
+                ready = self._collect(reference, batch, run_path, tile_bytes)
+                if not ready:
+                    self._begin(run_path, pending, batch.indices, batch.attempt + 1)
+                del pending[reference]
+                batch.stager.busy -= 1
+                for tile in ready:
+                    backlog.offer(tile)
+            if not done and not waits:
+                return
+
+    def _collect(self, reference: Any, batch: _Batch, run_path: Place, tile_bytes: int) -> list[Ready]:
+        """A batch's tiles; none where its stager has died and another, put in its place, is to try."""
+        try:
+            results: list[TileResult] = ray.get(reference)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            logger.warning("a stager died on attempt %d: %s", batch.attempt, first_line(error))
+            if batch.stager in self._stagers:
+                self._stagers[self._stagers.index(batch.stager)] = self._begun()
+            if batch.attempt < STAGING_ATTEMPTS:
+                return []
+            return [Ready(run_path, TileResult(index, None, 0), staged_bytes=tile_bytes) for index in batch.indices]
+        return [Ready(run_path, result, staged=True, staged_bytes=tile_bytes) for result in results]
+
+    def _begun(self) -> _Stager:
+        """A stager on a node that declares the resource for it; where none does, anywhere."""
+        declared = ray.cluster_resources().get(STAGING_RESOURCE, 0) > 0
+        share = {STAGING_RESOURCE: 0.001} if declared else None
+        return _Stager(self._actor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())
