@@ -33,6 +33,7 @@ Batch = tuple[NDArray[Any], NDArray[np.uint8]]
 AT_ONCE = 20_000
 TALL_PX = 2048
 """Objects taller than this are rasterised one by one, the others some thousands at once."""
+_FEATURE = b'{"type":"Feature",'
 VECTORS = ("qupath", "geojson", "geopackage", "geoparquet")
 
 
@@ -57,7 +58,7 @@ def _of_json(path: Path, numbers: dict[str, int], crs: Any) -> Iterator[Batch]:
     """Features of a collection with one on each line; from longitude and latitude to a CRS where one is given."""
     with path.open(encoding="utf-8") as file:
         lines = (line.strip().rstrip(",") for line in file)
-        found = (json.loads(line) for line in lines if line.startswith('{"type":"Feature",'))
+        found = (json.loads(line) for line in lines if line.startswith(_FEATURE.decode()))
         while some := list(islice(found, AT_ONCE)):
             polygons = np.array([shapely.geometry.shape(each["geometry"]) for each in some])
             described = (each["properties"] for each in some)
@@ -87,15 +88,15 @@ def affine_of(name: str, placement: Placement) -> rasterio.Affine:
 
 def rasterised(batches: Iterable[Batch], shape: tuple[int, int], affine: rasterio.Affine) -> tuple[Labels, int]:
     """All objects as labels again, and how many they are."""
-    labels, count = np.zeros(shape, np.uint8), 0
+    labels, objects = np.zeros(shape, np.uint8), 0
     for polygons, values in batches:
-        count += len(polygons)
+        objects += len(polygons)
         boxes = _boxes_of(polygons, shape, affine)
         tall = boxes[:, 2] - boxes[:, 0] > TALL_PX
         for some in (np.flatnonzero(~tall), *np.flatnonzero(tall)[:, np.newaxis]):
             if some.size:
                 _burn(labels, polygons[some], values[some], boxes[some], affine)
-    return labels, count
+    return labels, objects
 
 
 def _boxes_of(polygons: NDArray[Any], shape: tuple[int, int], affine: rasterio.Affine) -> NDArray[np.int64]:
@@ -120,26 +121,38 @@ def _burn(
     np.copyto(labels[top:bottom, left:right], found, where=np.not_equal(found, 0))
 
 
+def count(run: Run, name: str) -> dict[str, int]:
+    """How many objects a file holds, without a look at them."""
+    path = Path(str(run.exports / FORMATS[name].files[0]))
+    if name == "geopackage":
+        return {"objects": pyogrio.read_info(path, force_feature_count=True)["features"]}
+    if name == "geoparquet":
+        return {"objects": parquet.ParquetFile(path).metadata.num_rows}
+    with path.open("rb") as file:
+        return {"objects": sum(line.startswith(_FEATURE) for line in file)}
+
+
 def compare(run: Run, name: str) -> dict[str, int]:
     """How many objects a file holds, and how many pixels they give back otherwise than the mask has them."""
     with run.open_source() as source:
         placement = placement_of(run, source)
     shape = run.plan.mask.shape
-    labels, count = rasterised(batches_of(run, name, placement), shape, affine_of(name, placement))
+    labels, objects = rasterised(batches_of(run, name, placement), shape, affine_of(name, placement))
     mask = run.open_mask(read_only=True).levels[0]
     differing = 0
     for y in range(0, shape[0], TALL_PX):
         differing += int(np.count_nonzero(np.asarray(mask[y : y + TALL_PX]) != labels[y : y + TALL_PX]))
-    return {"objects": count, "differing": differing}
+    return {"objects": objects, "differing": differing}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Read exports back.")
     parser.add_argument("run", type=Path)
     parser.add_argument("--formats", nargs="+", required=True, choices=VECTORS)
+    parser.add_argument("--count", action="store_true", help="only count the objects")
     given = parser.parse_args()
     run = Run.open(given.run)
-    found = {name: compare(run, name) for name in given.formats}
+    found = {name: count(run, name) if given.count else compare(run, name) for name in given.formats}
     print(json.dumps({"pixels": run.plan.mask.area, "formats": found}))
 
 

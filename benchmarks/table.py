@@ -216,7 +216,8 @@ def _exported(rows: list[Row]) -> list[str]:
 
 
 def _back(found: dict[str, int]) -> str:
-    return f"{found['objects']} objects, {found['differing']} pixels differ"
+    differing = f", {found['differing']} pixels differ" if "differing" in found else ""
+    return f"{found['objects']} objects{differing}"
 
 
 def _startup(page: Row) -> str:
