@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio import features
 from rasterio.warp import transform
 
+from benchmarks.exported import compare
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
 from tiling.errors import ExportError
@@ -109,3 +110,17 @@ def test_a_scene_around_a_pole_is_refused(tmp_path: Path) -> None:
     run = finished_run(image, tmp_path / "run", core=64)
     with pytest.raises(ExportError, match=r"lies around a pole, .* use geopackage"):
         export_here(ExportConfig(run=run.path, formats="geojson"))
+
+
+def test_what_lies_on_another_planet_is_refused_in_degrees_of_the_earth(tmp_path: Path) -> None:
+    mars = (
+        'GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894447223612]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]]'
+    )
+    run = finished_run(scene(tmp_path / "mars.tif", mars, (0.05, 10.0, 10.0)), tmp_path / "run", core=64)
+    with pytest.raises(ExportError, match=r"nothing leads there from the CRS of .*mars.tif, .* use geopackage"):
+        export_here(ExportConfig(run=run.path, formats="geojson"))
+    export_here(ExportConfig(run=run.path, formats="auto"))
+    with rasterio.open(tmp_path / "mars.tif") as image, rasterio.open(tmp_path / "run/exports/mask.tif") as cog:
+        assert cog.crs == image.crs
+    assert compare(run, "geopackage")["differing"] == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
@@ -88,6 +89,13 @@ def _crs(subject: Subject) -> Any:
             f"geojson holds longitude and latitude, and {subject.image} names no CRS: nothing leads there; give the "
             f"image its CRS, or use geopackage, which keeps the image's own coordinates"
         )
+    try:
+        to_wgs84(crs, np.zeros((1, 2)))
+    except CPLE_BaseError as error:
+        raise ExportError(
+            f"geojson holds longitude and latitude on the earth, and nothing leads there from the CRS "
+            f"of {subject.image}, that of a building site, say, or of another planet; use geopackage, which keeps it"
+        ) from error
     return crs
 
 
