@@ -8,12 +8,13 @@ Writes `docs/files.md`.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -23,9 +24,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from benchmarks.exported import VECTORS, compare
-from benchmarks.pipeline import KeptPool
-from flows import segment as flow
 from flows.config import SegmentConfig
+from flows.environment import quiet_environment
 from flows.errors import FlowError, IncompleteError
 from flows.exporting import threads_of
 from tiling.errors import TilingError
@@ -33,6 +33,9 @@ from tiling.export.exporting import export_run
 from tiling.placement import placement_of
 from tiling.run import Run
 from tiling.source import open_source
+
+if TYPE_CHECKING:
+    from benchmarks.pipeline import KeptPool
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -88,7 +91,9 @@ def files_of(data: Path) -> list[Path]:
 
 def try_all(data: Path, paths: Iterable[Path], out: Path, pool: KeptPool) -> Iterator[Tried]:
     """Segment, export and read back each file, with a pool that is up."""
-    flow.begun_pool.set(pool)
+    from flows.segment import begun_pool
+
+    begun_pool.set(pool)
     for number, path in enumerate(paths):
         name, folder = str(path.relative_to(data)), out / f"{number:02}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +104,8 @@ def try_all(data: Path, paths: Iterable[Path], out: Path, pool: KeptPool) -> Ite
 
 
 def _tried(path: Path, name: str, out: Path) -> Tried:
+    from flows.segment import segment
+
     with open_source(path) as source:
         bands, kind, read_as = len(source.bands), str(source.dtype), source.format
         shape = source.levels[0].height, source.levels[0].width
@@ -108,7 +115,7 @@ def _tried(path: Path, name: str, out: Path) -> Tried:
     if kind != "uint8":
         options["normalise"] = "percentiles:1,99"
     try:
-        failed = len(flow.segment(SegmentConfig(image=path, out=out, model=MODEL, export="none", **options)).failed)
+        failed = len(segment(SegmentConfig(image=path, out=out, model=MODEL, export="none", **options)).failed)
     except IncompleteError as error:
         failed = len(getattr(error.outcome, "failed", ()))
     run = Run.open(out)
@@ -201,18 +208,22 @@ def page_of(rows: Sequence[Tried]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Try every file of the open imagery.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
     parser.add_argument("--only", nargs="*", default=[], help="names of files")
     given = parser.parse_args()
+    quiet_environment()  # before Prefect and Ray are imported, which read it then
+    from benchmarks.pipeline import KeptPool
+
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     paths = [path for path in files_of(DATA) if not given.only or path.name in given.only]
     rows: list[Tried] = []
     with KeptPool(None) as pool:
         for row in try_all(DATA, paths, given.out, pool):
             rows.append(row)
-            print(row, flush=True)
+            print(json.dumps(asdict(row)), flush=True)
         pool.close()
     if not given.only:
-        PAGE.write_text(page_of(rows), encoding="utf-8")
+        given.page.write_text(page_of(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
