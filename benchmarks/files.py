@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -28,7 +28,7 @@ from flows.config import SegmentConfig
 from flows.environment import quiet_environment
 from flows.errors import FlowError, IncompleteError
 from flows.exporting import threads_of
-from tiling.errors import TilingError
+from tiling.errors import PlanError, TilingError
 from tiling.export.exporting import export_run
 from tiling.placement import placement_of
 from tiling.run import Run
@@ -104,24 +104,36 @@ def try_all(data: Path, paths: Iterable[Path], out: Path, pool: KeptPool) -> Ite
 
 
 def _tried(path: Path, name: str, out: Path) -> Tried:
-    from flows.segment import segment
-
     with open_source(path) as source:
         bands, kind, read_as = len(source.bands), str(source.dtype), source.format
         shape = source.levels[0].height, source.levels[0].width
-    options: dict[str, Any] = {}
+    options: dict[str, str] = {}
     if bands != BANDS:
         options["bands"] = "1,2,3" if bands > BANDS else "1,1,1"
     if kind != "uint8":
         options["normalise"] = "percentiles:1,99"
     try:
-        failed = len(segment(SegmentConfig(image=path, out=out, model=MODEL, export="none", **options)).failed)
-    except IncompleteError as error:
-        failed = len(getattr(error.outcome, "failed", ()))
+        failed = _segmented(path, out, options)
+    except PlanError:  # one value is both percentiles: there is hardly anything else in the image
+        if "normalise" not in options or kind.startswith("float"):
+            raise
+        options["normalise"] = f"0,{np.iinfo(kind).max}"
+        failed = _segmented(path, out, options)
     run = Run.open(out)
     held, faults, refused = _exported(run, path)
     given = " ".join(f"`--{option} {value}`" for option, value in options.items())
     return Tried(name, read_as, shape, given, failed, held, faults, refused)
+
+
+def _segmented(path: Path, out: Path, options: dict[str, str]) -> int:
+    """Segment a file; how many tiles failed."""
+    from flows.segment import segment
+
+    config = SegmentConfig.model_validate({"image": path, "out": out, "model": MODEL, "export": "none", **options})
+    try:
+        return len(segment(config).failed)
+    except IncompleteError as error:
+        return len(getattr(error.outcome, "failed", ()))
 
 
 def _exported(run: Run, image: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
