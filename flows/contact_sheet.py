@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from flows.drawing import INK, PAPER, font
+from flows.palette import GREEN, SKY, VERMILION
 
 _SIDE_PX, _GAP_PX, _CAPTION_PX, _HEADING_PX = 260, 12, 24, 44
-# Okabe and Ito's colours, which stay apart in every kind of colour vision.
-_FOUND, _INVENTED, _MISSED = (0, 158, 115), (230, 80, 0), (86, 180, 233)
+_FOUND, _INVENTED, _MISSED = (ImageColor.getrgb(color)[:3] for color in (GREEN, VERMILION, SKY))
 _OPACITY = 0.55
 
 

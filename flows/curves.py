@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from flows.drawing import PAPER, Line, draw_panel
+from flows.palette import BLUE, GREEN, VERMILION
 from unet_core.recipe import TrainingConfig
 
 if TYPE_CHECKING:
     from unet_core.training import Progress
 
 _WIDTH_PX, _HEIGHTS_PX = 1000, (320, 180, 340)
-# Okabe and Ito's colours, which stay apart in every kind of colour vision.
-_BLUE, _ORANGE, _GREEN, _PALE = "#0072b2", "#d55e00", "#009e73", "#c3d9ea"
+_PALE = "#c3d9ea"
 
 
 def write_curves(path: Path, progress: Progress, config: TrainingConfig) -> None:
@@ -31,7 +31,7 @@ def write_curves(path: Path, progress: Progress, config: TrainingConfig) -> None
             [
                 Line("each step", _PALE, steps[thinned].tolist(), losses[thinned].tolist(), 1),
                 Line(
-                    "mean of the last 50", _BLUE, steps[thinned].tolist(), _trailing_mean(losses, 50)[thinned].tolist()
+                    "mean of the last 50", BLUE, steps[thinned].tolist(), _trailing_mean(losses, 50)[thinned].tolist()
                 ),
             ],
             end,
@@ -40,16 +40,16 @@ def write_curves(path: Path, progress: Progress, config: TrainingConfig) -> None
         ),
         draw_panel(
             f"learning rate ({config.optimizer}, {config.schedule})",
-            [Line("", _BLUE, steps[thinned].tolist(), [config.rate_at(int(step) - 1) for step in steps[thinned]])],
+            [Line("", BLUE, steps[thinned].tolist(), [config.rate_at(int(step) - 1) for step in steps[thinned]])],
             end,
             (_WIDTH_PX, _HEIGHTS_PX[1]),
         ),
         draw_panel(
             f"validation, best mean IoU {progress.best_iou:.4f} at step {progress.best_step:,}",
             [
-                _score_line("mean IoU", "mean_iou", _BLUE, progress.history),
-                _score_line("mean Dice", "mean_dice", _GREEN, progress.history),
-                _score_line("objects' AP", "average_precision", _ORANGE, progress.history),
+                _score_line("mean IoU", "mean_iou", BLUE, progress.history),
+                _score_line("mean Dice", "mean_dice", GREEN, progress.history),
+                _score_line("objects' AP", "average_precision", VERMILION, progress.history),
             ],
             end,
             (_WIDTH_PX, _HEIGHTS_PX[2]),

@@ -11,14 +11,22 @@ from collections.abc import Iterator, Sequence
 from tiling.ledger import TileState
 from tiling.ome_metadata import LabelClass
 
-OKABE_ITO = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
+SKY, ORANGE, GREEN, PURPLE, YELLOW, BLUE, VERMILION = OKABE_ITO = (
+    "#56b4e9",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+)
 
 STATE_COLORS = {
-    TileState.DONE: "#009e73",
+    TileState.DONE: GREEN,
     TileState.SKIPPED: "#9aa3ad",
-    TileState.FAILED: "#d55e00",
-    TileState.DAMAGED: "#cc79a7",
-    TileState.PENDING: "#0072b2",
+    TileState.FAILED: VERMILION,
+    TileState.DAMAGED: PURPLE,
+    TileState.PENDING: BLUE,
 }
 
 STATE_NAMES = {

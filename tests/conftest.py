@@ -67,6 +67,41 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A real S3 server with one bucket for all tests of a file, to which this process is connected."""
+    from object_store import s3_server
+
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Object stores that fail are given up on soon."""
+    from tiling import connection
+
+    monkeypatch.setattr(connection, "MAX_RETRIES", 4)
+    monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LONGEST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.5)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Ray for all tests of a file; the folder tells its actors when to fail."""
+    import ray
+    from faulty_actors import FAULTS
+
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FAULTS, str(folder))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield folder
+        ray.shutdown()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 4 MB."""

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from cli import mask_files
-from faulty_actors import FAULTS, FaultyActor, plan_fault
+from faulty_actors import FaultyActor, plan_fault
 from oracle import segment_here
 from tiny import save_tiny, write_noise
 
@@ -30,17 +29,6 @@ from tiling.slide_record import SlideRecord, SlideState
 from tiling.slides import Slide, find_slides
 
 Hook = Callable[[str, str], None]
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FAULTS, str(folder))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield folder
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

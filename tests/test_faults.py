@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-import ray
 from cli import mask_files, on_disk, write_tissue
-from faulty_actors import FAULTS, FaultyActor, FaultyStager, plan_fault
+from faulty_actors import FaultyActor, FaultyStager, plan_fault
 
 from flows.backlog import Backlog
 from flows.config import SegmentConfig
@@ -22,18 +20,6 @@ from flows.worker import StagingWorker, TileWorker
 from tiling.run import Run
 
 Ended = dict[int, tuple[TileResult, int]]
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One Ray for all tests of this file; the folder tells its actors when to fail."""
-    folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FAULTS, str(folder))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield folder
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,6 @@ from object_store import (
     faulty_proxy,
     objects_below,
     place,
-    s3_server,
 )
 from third_party import Net
 from torch import zeros
@@ -32,7 +30,6 @@ from flows.segment import export as export_pictures
 from flows.segment import stitch
 from flows.tuning import tune
 from flows.worker import StagingWorker, TileWorker
-from tiling import connection
 from tiling.errors import PlaceError, RunError, SourceError, StorageError
 from tiling.ledger import TileRecord, TileState
 from tiling.objects import ObjectPath
@@ -46,20 +43,6 @@ classes = ["background", "cell", "wall"]
 mean = [150.0, 120.0, 160.0]
 std = [60.0, 50.0, 50.0]
 """
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MAX_RETRIES", 4)
-    monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(connection, "LONGEST_BACKOFF_SECONDS", 0.05)
-    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import ome_zarr.writer
 import pytest
 import zarr
 from numcodecs import GZip as Gzip2
-from object_store import BUCKET, boto_client, place, s3_server
+from object_store import BUCKET, boto_client, place
 from source_oracle import assert_reads_like, assert_refused, picture
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
@@ -159,12 +158,6 @@ def test_a_zip_file_reads_like_the_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
     assert_refused(tmp_path / "photos.zip", "compressed with zip; unpack it first")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 def test_a_bucket_and_the_web_read_like_the_folder(s3: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 from cli import tissue
-from object_store import BUCKET, boto_client, faulty_proxy, place, s3_server
+from object_store import BUCKET, boto_client, faulty_proxy, place
 from PIL import Image
 
-from tiling import connection
 from tiling.errors import SourceError, StorageError
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
@@ -22,20 +20,6 @@ from tiling.sources.remote import FETCHED_BYTES, GAP_BYTES, SPAN_BYTES, spans_of
 
 TILED: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128)}
 BOXES = (Box(0, 0, 300, 260), Box(250, 100, 500, 399), Box(499, 398, 500, 399))
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MAX_RETRIES", 3)
-    monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(connection, "LONGEST_BACKOFF_SECONDS", 0.05)
-    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.4)
 
 
 def write(path: Path, **options: Any) -> Path:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.palette import VERMILION
 from tiling.stitching import NOT_PREDICTED
 
 JPEG_QUALITY = 88
 HATCH_PERIOD_PX = 16  # divides a square's side, so that the hatching goes on across squares
 HATCH_LINE_PX = 5
-NOT_PREDICTED_COLOR = "#d55e00"
 THUMBNAIL_PX = 320
 
 Style = Literal["fill", "outline"]
@@ -93,6 +93,6 @@ def _hatching(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _palette(colors: Sequence[str]) -> bytes:
     palette = np.full((256, 3), 128, np.uint8)
-    for label, color in [*enumerate(colors), (NOT_PREDICTED, NOT_PREDICTED_COLOR)]:
+    for label, color in [*enumerate(colors), (NOT_PREDICTED, VERMILION)]:
         palette[label] = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
     return palette.tobytes()
