@@ -25,7 +25,7 @@ STATE_COLORS = {
     TileState.DONE: GREEN,
     TileState.SKIPPED: "#9aa3ad",
     TileState.FAILED: VERMILION,
-    TileState.DAMAGED: PURPLE,
+    TileState.DAMAGED: ORANGE,
     TileState.PENDING: BLUE,
 }
 

@@ -55,7 +55,7 @@ export const STATES = [
   { key: "done", name: "done", color: "#009e73", rank: 1 },
   { key: "failed", name: "failed", color: "#d55e00", rank: 4 },
   { key: "skipped", name: "skipped", color: "#9aa3ad", rank: 0 },
-  { key: "damaged", name: "damaged", color: "#cc79a7", rank: 3 },
+  { key: "damaged", name: "damaged", color: "#e69f00", rank: 3 },
 ];
 
 /** What became of a run, in a word or two, and the class that colours it. */

@@ -122,7 +122,7 @@ function cross(context, { x, y }, color) {
   const side = BADGE_PX;
   context.fillStyle = color;
   context.fillRect(x, y, side, side);
-  context.strokeStyle = "#fff";
+  context.strokeStyle = "#14171a";
   context.lineWidth = 2;
   context.lineCap = "round";
   context.beginPath();
