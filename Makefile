@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark browser fuzz soak setup viewer clean
+.PHONY: demo test lint benchmark browser fuzz pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -49,12 +49,16 @@ benchmark: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz.py $(ARGS)
 
+# The documentation's pictures, taken of real runs below WORK: `make pictures WORK=/data`.
+pictures: $(STAMP) browser
+	$(BIN)/python tests/pictures.py --work $(or $(WORK),build/pictures) --docs
+
 # What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
 soak: $(STAMP)
 	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
 		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py tests/test_killed_stages.py \
 		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
-		tests/test_stages.py tests/test_every_file.py $(ARGS)
+		tests/test_stages.py tests/test_every_file.py tests/test_python.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,19 @@
+"""WHEN and WHERE things run. For Python callers: `from flows import segment_image, open_run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.python import open_run, segment_image
+
+__all__ = ["open_run", "segment_image"]
+
+
+def __getattr__(name: str) -> Any:
+    """What callers ask for is loaded when they do; the package's own modules need none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flows import python
+
+    return getattr(python, name)

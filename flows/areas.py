@@ -11,6 +11,8 @@ from io import StringIO
 from flows.palette import safe_color
 from tiling.counts import count_labels
 from tiling.errors import TilingError
+from tiling.export.exporting import is_shown
+from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
 from tiling.ledger import LedgerState, TileState
 from tiling.run import Run
@@ -69,6 +71,27 @@ class Areas:
         apart = (BACKGROUND, "skipped as empty", skipped), (NOT_PREDICTED, "not predicted", int(counts[NOT_PREDICTED]))
         rows += [Area(label, name, _APART, n, unit.text(n), None, None) for label, name, n in apart if n]
         return cls(tuple(rows), level)
+
+
+def known_areas(run: Run, state: LedgerState) -> tuple[Area, ...]:
+    """The same lines without counting, from the run's exported statistics; none where those aren't of this mask."""
+    if not is_shown(run, state, "statistics"):
+        return ()
+    unit = _Unit.of(run.pixel_size.on(run.plan.grid) if run.pixel_size else None, run.plan.mask.area)
+    names = [item.name for item in run.classes]
+    return tuple(
+        Area(
+            label=row["label"],
+            name=row["class"],
+            color=safe_color(run.classes[row["label"]].color) if row["class"] in names else _APART,
+            pixels=row["pixels"],
+            text=unit.text(row["pixels"]),
+            share=row["share_of_computed"],
+            objects=row["objects"],
+        )
+        for row in read_statistics(run.exports / "statistics.parquet")
+        if row["pixels"] or row["class"] in names
+    )
 
 
 @dataclass(frozen=True, slots=True)

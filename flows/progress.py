@@ -50,9 +50,8 @@ class Progress:
     def __str__(self) -> str:
         eta = f", {format_seconds(self.eta_seconds)} left" if self.eta_seconds is not None else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return (
-            f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}, {self.megapixels_per_second:.2f} MPix/s{eta}"
-        )
+        rate = f", {self.megapixels_per_second:.2f} MPix/s" if self.pixels else ""
+        return f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}{rate}{eta}"
 
 
 Listener = Callable[[Progress], None]

@@ -10,19 +10,14 @@ import base64
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
 from flows.areas import Areas
 from flows.bottleneck import StageTimes
-from flows.plain import plain
-from flows.progress import format_seconds
+from flows.page import render
 from flows.tile_grid import TileGrid
 from tiling.errors import TilingError
 from tiling.ledger import LedgerState, TileState
@@ -65,16 +60,7 @@ def write_report(run: Run) -> None:
 
 def render_report(run: Run) -> str:
     """The page of the run as it is now."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(value),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"moment": _moment, "duration": format_seconds, "grouped": "{:,}".format}
-    return environment.get_template(REPORT_NAME).render(_facts(run))
+    return render(REPORT_NAME, _facts(run))
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -174,7 +160,3 @@ def _model_card(run: Run) -> ModelCard | None:
 
 def _note(value: object) -> str:
     return f"{value:.3%} of labels" if isinstance(value, float) else str(value)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

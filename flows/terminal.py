@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,13 +11,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from flows.archive_config import ArchiveConfig
 from flows.check import check
-from flows.config import Asked, RerunConfig, SegmentConfig, VerifyConfig
-from flows.errors import FlowError, IncompleteError
+from flows.config import Asked, SegmentConfig
+from flows.errors import FlowError
 from flows.plain import plain
-from flows.progress import Progress, format_seconds, listener
-from flows.server import EmbeddedServer
+from flows.progress import Progress, format_seconds
+from flows.starting import run_flow
 from tiling.errors import AnnotationError, ExportError, PlaceError, PlanError, RunError, SourceError, TilingError
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
@@ -56,15 +53,12 @@ STATE_STYLE = {
 
 
 def run_with_progress(console: Console, name: str, config: Asked) -> Any:
-    """Run the flow of that name under a live bar, and return what it returns.
-
-    Prefect's server, Ray and torch take seconds each to load: they load side by side.
-    """
+    """Run the flow of that name under a live bar, and return what it returns."""
     if isinstance(config, SegmentConfig):
         for fact, text in check(config).items():
             console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    with ExitStack() as stack, Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="Prefect and Ray")
 
         def show(progress: Progress) -> None:
@@ -76,37 +70,7 @@ def run_with_progress(console: Console, name: str, config: Asked) -> Any:
             text = f"{progress.done}/{progress.total} {progress.unit} · {rate:.2f} MPix/s · {eta} left{failed}"
             bar.update(task, description=progress.stage, total=progress.total, completed=progress.done, text=text)
 
-        listener.set(show)
-        server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
-        flows = _load_flows(config)
-        if server is not None:
-            stack.enter_context(server)
-        try:
-            return getattr(flows, name)(config)
-        except IncompleteError as error:
-            return error.outcome
-
-
-def _load_flows(config: Asked) -> ModuleType:
-    """Begin to start Ray, then load the flows and torch meanwhile."""
-    from flows.pool import Pool
-
-    assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
-    pool = Pool(config.workers, config.ray_address).begin()
-    from flows import segment as flows
-    from unet_core.warmup import warm_up
-
-    flows.begun_pool.set(pool)
-    warm_up()
-    if isinstance(config, VerifyConfig):
-        from flows import verify
-
-        return verify
-    if isinstance(config, ArchiveConfig):
-        from flows import archive
-
-        return archive
-    return flows
+        return run_flow(name, config, show)
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:

@@ -37,10 +37,9 @@ def read_run(path: str | Sequence[str]) -> list[Layer]:
     probabilities = run.open_probabilities(read_only=True)
     layers = [_image(run, run.open_source()), _mask(run)]
     if probabilities is not None:
-        arrays = [_lazy(array) for array in probabilities.pyramid.levels]
         names = [item.name for item in run.card.probabilities]
         more = {"name": names, "channel_axis": 0, "visible": False, "contrast_limits": [0, 255]}
-        layers.append((arrays, {**_place(run, on_mask=True), **more}, "image"))
+        layers.append((probabilities.pyramid.lazy(), {**_place(run, on_mask=True), **more}, "image"))
     return layers
 
 
@@ -58,15 +57,9 @@ def _mask(run: Run) -> Layer:
     colors: dict[int | None, str] = {label: item.color for label, item in enumerate(run.classes)}
     colors |= {0: "transparent", 255: "#808080", None: "transparent"}
     named = {"index": [*range(len(run.classes)), 255], "class": [*(item.name for item in run.classes), "not predicted"]}
-    levels = [_lazy(array) for array in run.open_mask(read_only=True).levels]
+    levels = run.open_mask(read_only=True).pyramid.lazy()
     looks = {"name": f"mask of {run.card.model.name}", "colormap": colors, "features": named, "opacity": 0.5}
     return levels, {**looks, "multiscale": True, **_place(run, on_mask=True)}, "labels"
-
-
-def _lazy(array: Any) -> Any:
-    import dask.array as da
-
-    return da.from_array(array, chunks=array.chunks)
 
 
 def _place(run: Run, *, on_mask: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tiling.geometry import OutputGrid, PixelSize
+from tiling.geometry import IMAGE_GRID, OutputGrid, PixelSize
 
 _OME_UNITS = {"um": "micrometer", "m": "meter"}
 
@@ -56,6 +56,11 @@ def probability_metadata(
             ]
         },
     }
+
+
+def array_metadata() -> dict[str, Any]:
+    """Of an image with one level, of which nothing says what a pixel measures."""
+    return {"version": "0.5", "multiscales": [_multiscale("image", "cyx", 1, None, IMAGE_GRID, "as it was given")]}
 
 
 def _multiscale(

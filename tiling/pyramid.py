@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import dask
+import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -47,6 +48,13 @@ class Pyramid:
         count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
         self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
         self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
+
+    def lazy(self) -> list[da.Array]:
+        """The levels as dask arrays: nothing is read before it is computed.
+
+        Each time under new names, since a tile that is computed again changes what lies there.
+        """
+        return [da.from_array(array, chunks=cast("Any", array.chunks), name=False) for array in self.levels]
 
     def read(self, box: Box, level: int = 0) -> Pixels:
         return cast("Pixels", self.levels[level][(..., *box.slices)])

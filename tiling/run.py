@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tiling.array_image import ARRAY_NAME
 from tiling.card import RunCard, read_card
 from tiling.errors import RunError
 from tiling.geometry import PixelSize
@@ -13,8 +14,8 @@ from tiling.staging import StagedTiles
 from tiling.stitching import Mask
 from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
 
-BEFORE_THE_CARD = ("driver.lock", "model", "model.new")
-"""What a run folder may hold before its card is written: the driver's lock, and a model of the user's own."""
+BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME)
+"""What a run folder may hold before its card is written: the driver's lock, a model and an image of the user's own."""
 
 
 def _comes_before_the_card(name: str) -> bool:
@@ -100,6 +101,10 @@ class Run:
     @property
     def overlay_path(self) -> Place:
         return self.path / "overlay.png"
+
+    @property
+    def thumbnail_path(self) -> Place:
+        return self.path / "thumbnail.jpg"
 
     @property
     def mask_path(self) -> Place:

@@ -90,6 +90,11 @@ def mask_digest(run: Run) -> str:
     return hashlib.blake2b(held.tobytes(), digest_size=16).hexdigest()
 
 
+def is_shown(run: Run, state: LedgerState, name: str) -> bool:
+    """Whether a format's files are there and show the mask as it is."""
+    return _shown(run, state, mask_digest(run)).get(name, False)
+
+
 def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
     """Formats that were exported before, and whether their files still are there and show the mask."""
     shown: dict[str, bool] = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
 from tiling.ledger import TileState
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
+from tiling.storage import Place
 
 Row = dict[str, Any]
 
@@ -30,6 +32,13 @@ def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
     from pyarrow import parquet
 
     parquet.write_table(pa.Table.from_pylist(rows), columnar)
+
+
+def read_statistics(path: Place) -> list[Row]:
+    """The rows of `statistics.parquet`; None where a value doesn't apply."""
+    from pyarrow import parquet
+
+    return cast("list[Row]", parquet.read_table(BytesIO(path.read_bytes())).to_pylist())
 
 
 def statistics(finished: Finished) -> list[Row]:
