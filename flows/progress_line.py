@@ -38,9 +38,11 @@ class ProgressLine:
         text = str(progress) if progress.total else progress.stage
         if self._is_live:
             self._write(f"\r{text:{CLEARED_COLUMNS}}")
-        elif progress.stage != self._stage or self._in_log.due():
+            return
+        if progress.stage != self._stage:
+            self._stage, self._in_log = progress.stage, Every(LOG_SECONDS)
+        if self._in_log.due():
             self._write(f"{text}\n")
-        self._stage = progress.stage
 
     def say(self, text: str) -> None:
         """A line that stays."""
