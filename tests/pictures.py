@@ -28,8 +28,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from flows import open_run
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
-from unet_core.bounds import footprint
-from unet_core.bundle import load_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -72,9 +70,9 @@ class Shot:
 
 
 def choose_failed(page: Page) -> None:
-    """The last failed tile, as a person gets there by key, and closer."""
+    """The first failed tile, as a person gets there by key."""
     page.locator("#viewer").focus()
-    page.keyboard.press("p")
+    page.keyboard.press("n")
     settle(page)
 
 
@@ -174,6 +172,9 @@ def is_there(run: Path) -> bool:
 
 def lone_segments() -> list[int]:
     """Three segments of the slide's finest level, in tissue, each of which one tile alone reads."""
+    from unet_core.bounds import footprint
+    from unet_core.bundle import load_bundle
+
     with tifffile.TiffFile(SLIDE) as file:
         page = file.pages.first
         extent, side = (page.imagelength, page.imagewidth), page.tilewidth

@@ -189,7 +189,7 @@ function showFailed({ failed, failed_in_all: inAll, counts }) {
       const button = element("button");
       button.type = "button";
       button.dataset.tile = nameOf(tile);
-      button.append(element("span", "place", nameOf(tile)), element("span", "why", tile.reason));
+      button.append(element("span", "place", nameOf(tile)), element("span", "why", briefly(tile.reason)));
       button.addEventListener("click", () => flyTo(tile));
       row.append(button);
       return row;
@@ -201,6 +201,9 @@ function showFailed({ failed, failed_in_all: inAll, counts }) {
 }
 
 const nameOf = ({ row, col }) => `${row},${col}`;
+
+/** A reason without what the page shows anyway: which image, and where the tile lies in it. */
+const briefly = (reason) => reason?.replace(`${page.facts.image.path}: `, "").replace(/level \d+, box \[[\d:, ]+\]: /, "");
 
 function choose(tile, isAnnounced = true) {
   page.chosen = tile;
