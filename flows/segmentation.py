@@ -18,8 +18,9 @@ from tiling.run import Run
 from tiling.storage import Place, place_of
 
 if TYPE_CHECKING:
-    import dask.array as da
     import xarray
+
+    from tiling.pyramid import Lazy
 
 PICTURE_PX = 480
 FAILED_SHOWN = 5
@@ -40,22 +41,22 @@ class Segmentation:
         return self.run.path
 
     @property
-    def image(self) -> da.Array:
+    def image(self) -> Lazy:
         """The pixels that were segmented, `(y, x, band)`, lazy."""
         return self.run.open_source().lazy(self.run.card.image.level)
 
     @property
-    def labels(self) -> da.Array:
+    def labels(self) -> Lazy:
         """The mask, `(y, x)` uint8, lazy."""
         return self.pyramid[0]
 
     @property
-    def pyramid(self) -> list[da.Array]:
+    def pyramid(self) -> list[Lazy]:
         """The mask at every scale, each half as large as the one before, lazy."""
         return self.run.open_mask(read_only=True).pyramid.lazy()
 
     @property
-    def probabilities(self) -> da.Array | None:
+    def probabilities(self) -> Lazy | None:
         """One 8-bit channel per class, `(class, y, x)`, lazy; None where they weren't kept."""
         kept = self.run.open_probabilities(read_only=True)
         return None if kept is None else kept.pyramid.lazy()[0]

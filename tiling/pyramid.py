@@ -30,6 +30,7 @@ SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
 
 Pixels = NDArray[np.uint8]
+Lazy = da.Array
 
 
 class Pyramid:
@@ -49,7 +50,7 @@ class Pyramid:
         self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
         self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
 
-    def lazy(self) -> list[da.Array]:
+    def lazy(self) -> list[Lazy]:
         """The levels as dask arrays: nothing is read before it is computed.
 
         Each time under new names, since a tile that is computed again changes what lies there.
