@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import re
 import shutil
 import signal
@@ -223,12 +222,6 @@ def test_a_run_without_a_picture_has_a_page_all_the_same(tmp_path: Path) -> None
 def test_help_names_every_option() -> None:
     assert "image_mpp: What a pixel of level 0 measures" in (segment_image.__doc__ or "")
     assert inspect.signature(segment_image).parameters["core"].default is None
-
-
-def test_nothing_heavy_is_loaded_by_the_import() -> None:
-    code = "import sys; from flows import segment_image; print({'ray', 'torch', 'prefect'} & {*sys.modules})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert ended.stdout.strip() == "set()"
 
 
 @pytest.fixture
