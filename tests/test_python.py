@@ -32,7 +32,7 @@ from flows.config import RerunConfig
 from flows.errors import ConfigError, FlowError
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
-from tiling.array_image import ARRAY_NAME
+from tiling.array_image import ARRAY_NAME, write_array
 from tiling.errors import DiskError, ExportError, PlanError, RunError, SourceError
 from tiling.ledger import TileState
 from tiling.run import Run
@@ -71,6 +71,7 @@ def run_statement(statement: str, names: dict[str, Any]) -> None:
     assert repr(eval(code, names)) == said.strip()
 
 
+@pytest.mark.soak
 def test_the_documented_example_runs_inside_an_event_loop(example: dict[str, Any]) -> None:
     result, pixels = example["result"], example["pixels"]
     np.testing.assert_array_equal(result.image.compute(), pixels)
@@ -80,13 +81,16 @@ def test_the_documented_example_runs_inside_an_event_loop(example: dict[str, Any
     assert Run.open(Path("runs/colon")).card.model.name == "nuclei"
 
 
-def test_the_same_array_is_taken_and_another_is_refused(example: dict[str, Any]) -> None:
-    other = example["pixels"].copy()
-    other[400, 300] += 1
+def test_another_array_than_the_runs_own_is_refused(tmp_path: Path) -> None:
+    pixels = waves((300, 200, 3), "uint8")
+    write_array(pixels, tmp_path / "run" / ARRAY_NAME, lambda done, total: None)
+    finished_run(tmp_path / "run" / ARRAY_NAME, tmp_path / "run")
+    other = pixels.copy()
+    other[250, 120, 1] ^= 1
     with pytest.raises(RunError, match=r"holds another array \(pixels differ in"):
-        segment_image(other, out="runs/colon", image_mpp=0.5, progress=False)
+        segment_image(other, out=tmp_path / "run", progress=False)
     with pytest.raises(RunError, match=r"there, .* given"):
-        segment_image(other[:500], out="runs/colon", image_mpp=0.5, progress=False)
+        segment_image(pixels[:299], out=tmp_path / "run", progress=False)
 
 
 def waves(shape: tuple[int, ...], dtype: str = "uint16") -> NDArray[Any]:
