@@ -103,10 +103,6 @@ class Run:
         return self.path / "overlay.png"
 
     @property
-    def thumbnail_path(self) -> Place:
-        return self.path / "thumbnail.jpg"
-
-    @property
     def mask_path(self) -> Place:
         return self.path / "mask.ome.zarr"
 
