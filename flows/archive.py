@@ -18,7 +18,8 @@ from prefect.futures import PrefectConcurrentFuture
 from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
 from flows.conveyor import Conveyor
-from flows.ending import finished, stopped
+from flows.ending import finished, stoppable
+from flows.errors import StoppedError
 from flows.forecast import Forecast, forecast
 from flows.logs import configure_logs
 from flows.look import Found, left_out, look
@@ -39,6 +40,7 @@ from unet_core.predictor import MATHS_VERSION
 
 
 @flow(name="segment-archive")
+@stoppable
 def segment_archive(config: ArchiveConfig) -> Night:
     """Segment what is new or changed in an archive; the same call again goes on where it was."""
     configure_logs()
@@ -57,7 +59,7 @@ def segment_archive(config: ArchiveConfig) -> Night:
         night = segment_slides(shift, found, stop)
         report(archive, night)
     if stop.by is not None:
-        raise stopped(stop.by)
+        raise StoppedError.by(stop.by)
     return finished(night, str(night))
 
 

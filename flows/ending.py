@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import signal
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Protocol, TypeVar, cast
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled
 
 from flows.errors import IncompleteError, StoppedError
 
@@ -18,10 +23,12 @@ class Ending(Protocol):
     def complete(self) -> bool: ...
 
 
-Any_ = TypeVar("Any_", bound=Ending)
+Ending_ = TypeVar("Ending_", bound=Ending)
+Asked_ = TypeVar("Asked_")
+Outcome_ = TypeVar("Outcome_")
 
 
-def finished(outcome: Any_, told: str) -> Any_:
+def finished(outcome: Ending_, told: str) -> Ending_:
     """The outcome, where all is done.
 
     Raises:
@@ -32,12 +39,37 @@ def finished(outcome: Any_, told: str) -> Any_:
     return outcome
 
 
-def stopped(by: signal.Signals) -> BaseException:
-    """What to raise when somebody asked to stop and all is in order.
+def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_]:
+    """A flow's function that ends truly when it was asked to stop and all is in order.
 
-    Under Prefect's runner it is what its own handler of the signal would have raised: from it the flow run becomes
-    cancelled where that was asked for, and crashed where its machine was taken away.
+    Under Prefect's runner the flow run is `Cancelled` where that was asked for. Prefect would know it from its own
+    handler of SIGTERM, but that raises wherever the flow is, and leaves no tile in flight its end. Where a machine
+    was taken away, the flow run is `Crashed`, from which Prefect's automations and retries start.
+
+    Raises:
+        StoppedError: to whoever called the flow himself.
+        TerminationSignal: to Prefect's runner, where nobody asked for a cancellation.
     """
-    if "PREFECT__FLOW_RUN_ID" in os.environ:
-        return TerminationSignal(signal=by)
-    return StoppedError.by(by)
+
+    @wraps(work)
+    def until_stopped(config: Asked_) -> Outcome_:
+        try:
+            return work(config)
+        except StoppedError as error:
+            if "PREFECT__FLOW_RUN_ID" not in os.environ:
+                raise
+            if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
+                # A state that a flow returns is the state that it ends in; nobody else sees it.
+                return cast("Outcome_", Cancelled(message=str(error)))
+            raise TerminationSignal(signal=error.signal_number) from error
+
+    # Prefect would look names of types up where this function is, not where the flow's is.
+    until_stopped.__dict__["__signature__"] = inspect.signature(work, eval_str=True)
+    return until_stopped
+
+
+def is_being_cancelled(flow_run: UUID) -> bool:
+    """Whether somebody asked Prefect to cancel a flow run."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

@@ -16,7 +16,8 @@ from flows.archive_config import ArchiveConfig
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
-from flows.ending import finished, stopped
+from flows.ending import finished, stoppable
+from flows.errors import StoppedError
 from flows.exporting import export_all
 from flows.logs import about, configure_logs
 from flows.plain import markdown
@@ -70,6 +71,7 @@ class Outcome:
 
 
 @flow(name="segment-image", validate_parameters=False)
+@stoppable
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     configure_logs()
@@ -86,6 +88,7 @@ def segment(config: SegmentConfig) -> Outcome:
 
 
 @flow(name="rerun-tiles", validate_parameters=False)
+@stoppable
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     configure_logs()
@@ -153,7 +156,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     watch.end()
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
     if stop.by is not None:
-        raise stopped(stop.by)
+        raise StoppedError.by(stop.by)
 
 
 def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
