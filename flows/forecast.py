@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from flows.archive_config import ArchiveConfig
+from flows.check import check_fit, needs_of
+from flows.errors import FlowError
 from flows.look import Found
+from flows.own_model import local_bundle
 from flows.slide_work import reason_of
 from tiling.archive import Archive
-from tiling.errors import PlanError, TilingError
+from tiling.errors import TilingError
 from tiling.slide_record import SlideState
 from tiling.slides import Slide
 from tiling.source import open_source
+from tiling.viewing import ModelNeeds, choose_view
+from unet_core.card import ModelCard, read_card
+
+UNKNOWN_MODEL = ModelNeeds("the user's network", None, "uint8")
+"""Of a network that is no bundle yet: its pixels are taken as they are."""
 
 WORST_BYTES_PER_PIXEL = 4 / 3
 """A mask that doesn't compress, with its pyramid."""
@@ -26,7 +36,7 @@ class Forecast:
     Attributes:
         slides: that would be segmented, in order, with the pixels of each.
         unreadable: slides that would fail, with the reason.
-        seconds: at the rate of earlier nights; None where there was none. night_seconds: until the night's end.
+        seconds: at the rate of earlier nights; None where there was none.
         mask_bytes: as masks of earlier nights took; None where there was none. mask_bytes_at_most: if none compressed.
         free_bytes: on the disk of the archive; None in a bucket.
     """
@@ -45,10 +55,11 @@ def forecast(config: ArchiveConfig, archive: Archive, found: Found) -> Forecast:
     """Open every slide that would be segmented, as far as its pyramid, and reckon."""
     slides: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
+    card = _card_of(config)
     for slide in found.todo:
         try:
-            slides.append((slide.name, _pixels(config, slide)))
-        except (TilingError, OSError) as error:
+            slides.append((slide.name, _pixels(config, card, slide)))
+        except (TilingError, FlowError, ValidationError, OSError) as error:
             unreadable.append((slide.name, reason_of(error)))
     pixels = sum(count for _, count in slides)
     rate, density = _rate(archive), _mask_bytes_per_pixel(archive)
@@ -64,12 +75,22 @@ def forecast(config: ArchiveConfig, archive: Archive, found: Found) -> Forecast:
     )
 
 
-def _pixels(config: ArchiveConfig, slide: Slide) -> int:
-    with open_source(slide.place) as source:
-        number = int(slide.overrides.get("level") or config.level or 0)
-        if number >= len(source.levels):
-            raise PlanError(f"level {number} is not in the image; it has levels 0 to {len(source.levels) - 1}")
-        level = source.levels[number]
+def _card_of(config: ArchiveConfig) -> ModelCard | None:
+    if config.origin().kind != "bundle":
+        return None
+    with local_bundle(config.model) as folder:
+        return read_card(folder)
+
+
+def _pixels(config: ArchiveConfig, card: ModelCard | None, slide: Slide) -> int:
+    """Of what would be segmented: at the pixel size that the model or the manifest asks for."""
+    asked = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
+    wanted = replace(asked.wanted(), normalise=None)  # of no account here, and its percentiles take long
+    viewing = choose_view(slide.place, wanted, needs_of(card) if card else UNKNOWN_MODEL)
+    with open_source(slide.place, viewing.view) as seen:
+        if card is not None:
+            check_fit(seen, card)
+        level = seen.levels[viewing.level]
         return level.height * level.width
 
 

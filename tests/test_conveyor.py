@@ -19,6 +19,8 @@ from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
 from flows.conveyor import Conveyor
 from flows.dispatch import Ended
+from flows.forecast import forecast
+from flows.look import look
 from flows.pool import Pool
 from flows.slide_work import Shift, SlideWork
 from flows.stopping import Stop
@@ -146,6 +148,27 @@ def test_a_run_that_workers_can_not_open_fails_alone(source: Path, model: Path, 
     assert failed.state is SlideState.FAILED
     assert "mask" in (failed.reason or "")
     assert_done(known)
+
+
+def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: Path, pool: Pool) -> None:
+    manifest = source / "list.csv"
+
+    def night(second_um: float) -> tuple[dict[str, SlideRecord], dict[str, tuple[int, int]]]:
+        manifest.write_text(f"slide,image_mpp,mpp\n0.tif,,\n1.tif,{second_um},0.5\n")
+        _, known = carry(shift_of(manifest, model, pool, out=source.parent / "out"))
+        assert_done(known)
+        return known, {run.path.name: run.card.image.extent for run in runs(source)}
+
+    before, sizes = night(0.25)
+    asked = shift_of(manifest, model, pool, out=source.parent / "elsewhere")
+    foreseen = forecast(asked.config, asked.archive, look(asked.config, asked.archive))
+    assert dict(foreseen.slides) == {"0.tif": 192 * 192, "1.tif": 96 * 96}
+    assert sizes == {"0.tif": (192, 192), "1.tif": (96, 96)}
+    after, sizes = night(0.5)
+    assert sizes == {"0.tif": (192, 192), "1.tif": (192, 192)}
+    assert (before["1.tif"].pixels, after["1.tif"].pixels) == (96 * 96, 192 * 192)
+    (aside,) = Archive.open(source.parent / "out").earlier(after["1.tif"].folder)
+    assert Run.open(aside).card.image.extent == (96, 96)
 
 
 def test_a_full_disk_ends_the_night_and_the_next_goes_on(source: Path, model: Path, pool: Pool) -> None:

@@ -167,11 +167,12 @@ def test_a_manifest_asks_for_single_slides(tmp_path: Path) -> None:
     make(tmp_path / "far", "c.svs", "d.svs")
     (tmp_path / "in/far.svs").symlink_to(tmp_path / "far/d.svs")
     manifest = tmp_path / "in" / "list.csv"
-    rows = ["slide,name,level,core", "a.svs,,1,", "sub/b.svs,,,256", f"{tmp_path}/far/c.svs,third,,", "absent.svs,,,"]
+    rows = ["slide,name,image_mpp,core", "a.svs,,0.25,", "sub/b.svs,,,256"]
+    rows += [f"{tmp_path}/far/c.svs,third,,", "absent.svs,,,"]
     manifest.write_text("\ufeff" + "\n".join([*rows, "../far/d.svs,,,", "far.svs,,,", "a.svs,,,"]) + "\n")
     slides = list(find_slides(str(manifest), tmp_path))
     good = {slide.name: dict(slide.overrides) for slide in slides if slide.refused is None}
-    assert good == {"a.svs": {"level": "1"}, "sub/b.svs": {"core": "256"}, "third": {}, "d.svs": {}}
+    assert good == {"a.svs": {"image_mpp": "0.25"}, "sub/b.svs": {"core": "256"}, "third": {}, "d.svs": {}}
     refused = {slide.name: slide.refused or "" for slide in slides if slide.refused is not None}
     assert "no such file" in refused["absent.svs"]
     assert "symbolic link" in refused["far.svs"]

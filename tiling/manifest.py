@@ -13,7 +13,10 @@ from tiling.slides import Slide, look_at
 from tiling.storage import Place, place_of
 
 SLIDE, NAME = "slide", "name"
-OVERRIDES = ("level", "core", "precision", "foreground")
+PIXELS = ("level", "mpp", "gsd", "image_mpp", "as_is", "bands", "normalise", "z", "t")
+OVERRIDES = (*PIXELS, "core", "precision", "foreground")
+"""What may be asked for one slide: which pixels, by the names of the options, and how they are segmented."""
+
 LONGEST_BYTES = 256 * 2**20
 
 
@@ -21,8 +24,7 @@ def read_manifest(place: Place) -> Iterator[Slide]:
     """The slides that a manifest names, in its order.
 
     Its columns: `slide`, a path (relative to the manifest's folder) or URL; `name`, by default that path where it is
-    relative and climbs nowhere, else the file's own name; and any of level, core, precision and foreground. An empty
-    cell asks for nothing.
+    relative and climbs nowhere, else the file's own name; and any of `OVERRIDES`. An empty cell asks for nothing.
 
     Raises:
         SourceError: no such file, no CSV, or a column that there isn't.
