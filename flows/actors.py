@@ -16,6 +16,8 @@ from tiling.storage import place_of
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest
 
+DEVICE_VARIABLE = "OVERTILE_DEVICE"
+
 
 @ray.remote
 class TileActor:
@@ -26,9 +28,10 @@ class TileActor:
         from flows.worker import TileWorker
         from unet_core.warmup import warm_up
 
-        self._device = device
+        # A node's own word wins: a recipe for GPU nodes is tried where there is none, with declared resources.
+        self._device = os.environ.get(DEVICE_VARIABLE, device)
         self._name = name_of_this_process()
-        self._worker = TileWorker(device)
+        self._worker = TileWorker(self._device)
         warm_up()
 
     def is_ready(self) -> bool:
@@ -52,7 +55,7 @@ class StagingActor:
     """Stages tiles where processors are free."""
 
     def __init__(self) -> None:
-        from flows.worker import StagingWorker
+        from flows.stager import StagingWorker
 
         self._worker = StagingWorker()
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
+from flows.stager import RUNS_OPEN
 from tiling.errors import DiskError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities
@@ -29,9 +30,6 @@ from unet_core.predictor import Precision, Predictor, Region
 from unet_core.tta import Tta
 
 logger = logging.getLogger(__name__)
-
-RUNS_OPEN = 4
-"""Tiles of several runs may come in turn."""
 
 TILE_ERRORS = (TilingError, UnetCoreError, OSError)
 """What fails one tile and leaves the others alone. Anything else is a bug and stops the run."""
@@ -181,40 +179,3 @@ def _load_predictor(run: Run, device: str) -> Predictor:
         compiled=card.compiled,
         approximate=card.approximate,
     )
-
-
-class StagingWorker:
-    """Stages tiles of any runs."""
-
-    def __init__(self) -> None:
-        self._runs: OrderedDict[Place, tuple[Run, ImageSource, StagedTiles]] = OrderedDict()
-
-    def stage(self, run_path: Place, indices: list[int]) -> list[TileResult]:
-        """Stage tiles in order; one that can't be read is reported and the others go on.
-
-        Raises:
-            StagingError: the disk is full or not writable, which stops the run: no further tile would fare better.
-        """
-        run, source, staged = self._open(run_path)
-        return [_stage_one(run, source, staged, index) for index in indices]
-
-    def _open(self, run_path: Place) -> tuple[Run, ImageSource, StagedTiles]:
-        if run_path not in self._runs:
-            run = Run.open(run_path)
-            self._runs[run_path] = run, run.open_source(), run.open_staged()
-        self._runs.move_to_end(run_path)
-        while len(self._runs) > RUNS_OPEN:
-            self._runs.popitem(last=False)[1][1].close()
-        return self._runs[run_path]
-
-
-def _stage_one(run: Run, source: ImageSource, staged: StagedTiles, index: int) -> TileResult:
-    start = time.perf_counter()
-    try:
-        if not staged.holds(index):
-            staged.write(index, load_tile(source, run.card.image.level, run.plan, run.plan.tile(index)))
-    except StagingError:
-        raise
-    except (TilingError, OSError) as error:
-        return TileResult(index, None, 0, {}, f"{type(error).__name__}: {error}")
-    return TileResult(index, None, 0, {"stage": time.perf_counter() - start})

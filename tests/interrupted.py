@@ -105,8 +105,9 @@ def walk(image: Path, folder: Path, model: Path, foreground: str) -> None:
     from flows.config import SegmentConfig
     from flows.prepare import prepare
     from flows.segment import export, finish, remaining, stitch, write_down
+    from flows.stager import StagingWorker
     from flows.tuning import tune
-    from flows.worker import StagingWorker, TileWorker
+    from flows.worker import TileWorker
     from tiling.storage import RunLock
 
     config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -28,8 +29,9 @@ from flows.prepare import prepare
 from flows.result import TileResult
 from flows.segment import export as export_pictures
 from flows.segment import stitch
+from flows.stager import StagingWorker
 from flows.tuning import tune
-from flows.worker import StagingWorker, TileWorker
+from flows.worker import TileWorker
 from tiling.errors import PlaceError, RunError, SourceError, StorageError
 from tiling.ledger import TileRecord, TileState
 from tiling.objects import ObjectPath
@@ -253,3 +255,30 @@ def test_the_command_line_runs_in_a_bucket(cli: Cli, s3: str, image: ObjectPath,
     for name, data in objects_below(place("runs/cli")).items():
         assert SECRET.encode() not in data, name
         assert TOKEN.encode() not in data, name
+
+
+@pytest.mark.soak
+def test_a_tile_costs_few_requests(s3: str, image: ObjectPath) -> None:
+    """What a bucket is asked for per tile decides what many accelerators can do with one; docs/scale.md reckons."""
+    with faulty_proxy(s3, lambda *_: None) as script:
+        run = opened(image, place("runs/requests"))
+        run.create_staged()
+        stager, worker = StagingWorker(), TileWorker()
+        first, *others = run.plan.tiles()
+        (staged,) = stager.stage(run.path, [first.index])  # opens the image, the run and its arrays
+        assert staged.reason is None
+        assert worker.process(run.path, first.index, staged=True).reason is None
+        before = len(script.seen)
+        for tile in others:
+            stager.stage(run.path, [tile.index])
+        staging = Counter(method for method, _, _ in script.seen[before:])
+        before = len(script.seen)
+        for tile in others:
+            worker.process(run.path, tile.index, staged=True)
+        inference = Counter(method for method, _, _ in script.seen[before:])
+    tiles = len(others)
+    # A chunk is read, looked at and given back, and a shard written.
+    assert inference == dict.fromkeys(("GET", "HEAD", "POST", "PUT"), tiles)
+    assert (staging["HEAD"], staging["PUT"]) == (tiles, tiles), "a look whether it is there, and the chunk"
+    assert staging["GET"] <= 4 * tiles, "of the image"
+    assert set(staging) <= {"GET", "HEAD", "PUT"}

@@ -18,9 +18,10 @@ from tiny import save_tiny, write_noise
 from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.segment import remaining, stitch, write_down
+from flows.stager import StagingWorker
 from flows.terminal import print_status
 from flows.tuning import tune
-from flows.worker import StagingWorker, TileWorker
+from flows.worker import TileWorker
 from tiling.errors import RunError
 from tiling.ledger import INFERRING
 from tiling.run import Run
