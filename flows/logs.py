@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 VARIABLE = "OVERTILE_LOG"
 PACKAGES = ("flows", "tiling", "unet_core")
-EXTRAS = ("run", "slide", "tile", "tiles", "failed", "reason", "seconds", "megapixels_per_second")
+EXTRAS = ("run", "slide", "tile", "tiles", "failed", "state", "reason", "seconds", "megapixels_per_second")
 """What a log call may say in `extra` beside its message."""
 
 _subject: ContextVar[dict[str, str] | None] = ContextVar("subject", default=None)

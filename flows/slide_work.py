@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from tiling.source import open_source
 from tiling.stitching import Mask
 from tiling.storage import lock_run, size_of_tree
 from unet_core.errors import FootprintError
+
+logger = logging.getLogger(__name__)
 
 EVERYBODYS = (DiskError, StagingError, PoolError)
 """What no slide would survive: it ends the night, and the next goes on."""
@@ -194,6 +197,12 @@ class SlideWork:
                     archive.set_aside(self._folder, dt.datetime.now(dt.UTC), card.image.fingerprint)
         return False
 
+    def _about(self, record: SlideRecord) -> dict[str, object]:
+        """What the log says of a slide that ended."""
+        facts = {"state": record.state.value, "tiles": record.tiles, "failed": record.failed_tiles}
+        where = {"run": str(self._shift.archive.run_path(record.folder)), "slide": str(self.slide.place)}
+        return {**where, **facts, "reason": record.reason, "seconds": record.seconds}
+
     def _expect_budget(self, run: Run) -> None:
         config = self._shift.config
         takes, budget = tile_bytes(run), config.staging_budget
@@ -236,6 +245,7 @@ class SlideWork:
             )
             self.record = record
         self._shift.archive.ledger.append(record)
+        logger.info("slide ended", extra=self._about(record))
 
 
 def tile_bytes(run: Run) -> int:

@@ -17,12 +17,13 @@ from cli import clean_environment, free_port
 from manifests import DEPLOY
 from tiny import save_tiny, write_noise
 
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.archive import Archive
+from tiling.slide_record import SlideState
 
 SCRIPT = DEPLOY / "slurm" / "overtile.sbatch"
 STAND_INS = Path(__file__).parent / "slurm"
 DEADLINE_SECONDS = 200
+SLIDES, CORE = {"0.tif": 1024, "1.tif": 768, "2.tif": 512}, 64
 
 
 @pytest.fixture
@@ -37,7 +38,6 @@ def slurm(tmp_path: Path, prefect_url: str) -> dict[str, str]:
         "FAKE_SLURM": str(state),
         "FAKE_LIMIT_FILE": str(tmp_path / "limit"),
         "OVERTILE_BIN": str(Path(sys.executable).parent),
-        "OVERTILE_COMMAND": "segment",
         "OVERTILE_LOG": "json",
         "OVERTILE_RAY_PORT": str(free_port()),
         "OVERTILE_RAY_TEMP": str(temporary),
@@ -46,13 +46,17 @@ def slurm(tmp_path: Path, prefect_url: str) -> dict[str, str]:
 
 
 def test_a_job_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp_path: Path, slurm: dict[str, str]) -> None:
-    image, run = write_noise(tmp_path / "image.tif", 1536, 1536), tmp_path / "run"
+    source, archive = tmp_path / "slides", tmp_path / "runs"
+    source.mkdir()
+    for name, side in SLIDES.items():
+        write_noise(source / name, side, side, seed=side)
     model = save_tiny(tmp_path / "tiny")
-    arguments = [str(image), "--model", str(model), "--core", "64", "--foreground", "none", "--out", str(run)]
+    options = ["--model", str(model), "--core", str(CORE), "--foreground", "none", "--settle", "0s"]
     log = (tmp_path / "log").open("w")
-    job = subprocess.Popen(["sbatch", str(SCRIPT), *arguments], env=slurm, cwd=tmp_path, stdout=log, stderr=log)
+    command = ["sbatch", str(SCRIPT), str(source), *options, "--out", str(archive)]
+    job = subprocess.Popen(command, env=slurm, cwd=tmp_path, stdout=log, stderr=log)
     try:
-        wait_until(job, lambda: run.exists() and done(run) >= 8, tmp_path / "log")
+        wait_until(job, lambda: len(computed(archive)) >= 8, tmp_path / "log")
         (tmp_path / "limit").touch()
         assert job.wait(DEADLINE_SECONDS) == 0, (tmp_path / "log").read_text()[-3000:]
     finally:
@@ -62,15 +66,13 @@ def test_a_job_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp_path: P
     # Stopped calmly the first time, complete the second.
     assert (tmp_path / "slurm" / "ended").read_text().split("\n")[:2] == ["0 143", "1 0"], text[-3000:]
     assert "queued again" in text
-    state = Run.open(run).ledger.fold()
-    assert state.count(TileState.DONE) == 24 * 24
-    drivers = [event.facts for event in state.events if event.name == "inferred"]
-    assert len(drivers) == 2
-    assert computed(run) == list(range(24 * 24)), "the second driver computes nothing again"
-    told = [line for line in logged(text) if line["message"] == "inference ended"]
-    assert [line["run"] for line in told] == [str(run)] * 2
-    assert [line["slide"] for line in told] == [str(image)] * 2
-    assert sum(line["tiles"] for line in told) == 24 * 24
+    expected = [(name, tile) for name, side in SLIDES.items() for tile in range((side // CORE) ** 2)]
+    assert computed(archive) == expected, "the second driver computes nothing again"
+    ledger = Archive.open(archive).ledger
+    assert {record.slide: record.state for record in ledger} == dict.fromkeys(SLIDES, SlideState.DONE)
+    assert len([event for event in ledger.events if event["event"] == "night"]) == 2
+    ended = {line["slide"]: line["run"] for line in logged(text) if line.get("state") == "done"}
+    assert ended == {str(source / name): str(archive / "slides" / name) for name in SLIDES}
     # Both nodes were there each time, and nothing of Ray is left behind.
     steps = (tmp_path / "slurm" / "steps").read_text().splitlines()
     assert [("--head" in step) for step in steps] == [True, False, True, False]
@@ -86,14 +88,11 @@ def test_a_job_without_arguments_says_what_it_needs(slurm: dict[str, str], tmp_p
     assert "nothing to segment" in ended.stderr
 
 
-def done(run: Path) -> int:
-    return Run.open(run).ledger.fold().count(TileState.DONE) if (run / "run.json").is_file() else 0
-
-
-def computed(run: Path) -> list[int]:
-    """Every tile that the ledger calls done, as often as it does."""
-    lines = [json.loads(line) for path in (run / "ledger").glob("*.jsonl") for line in path.read_text().splitlines()]
-    return sorted(line["tile"] for line in lines if line.get("state") == "done")
+def computed(archive: Path) -> list[tuple[str, int]]:
+    """Every tile that a slide's ledger calls done, as often as it does."""
+    files = sorted(archive.glob("slides/*/ledger/*.jsonl"))
+    lines = [(path.parents[1].name, json.loads(line)) for path in files for line in path.read_text().splitlines()]
+    return sorted((slide, line["tile"]) for slide, line in lines if line.get("state") == "done")
 
 
 def logged(text: str) -> list[dict[str, Any]]:
