@@ -94,10 +94,10 @@ class Cluster:
     def cli(self) -> Cli:
         return Cli(self.environment)
 
-    def join(self, cpus: int = 1, ip: str = "127.0.0.1", within: Sequence[str] = ()) -> Node:
-        """Start a node; `within` is a command before its command."""
+    def join(self, *more: str, cpus: int = 1, ip: str = "127.0.0.1", within: Sequence[str] = ()) -> Node:
+        """Start a node, with more options of `ray start`; `within` is a command before its command."""
         options = (f"--address={self.address}", f"--num-cpus={cpus}", f"--node-ip-address={ip}")
-        return self.start(*options, within=within)
+        return self.start(*options, *more, within=within)
 
     def start(self, *options: str, within: Sequence[str] = ()) -> Node:
         memory = "--object-store-memory=80000000"
@@ -128,3 +128,44 @@ def cluster(folder: Path, ip: str = "127.0.0.1", **settings: str) -> Generator[C
     finally:
         for node in reversed(started.nodes):
             node.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network namespace as another machine would be: an address of its own, at the other end of a cable."""
+
+    name: str
+    here: str
+    there: str
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What comes before a command that runs there."""
+        return ("ip", "netns", "exec", self.name)
+
+    def cut(self) -> None:
+        _ip("link", "set", f"{self.name}a", "down")
+
+
+@contextmanager
+def linked_namespace() -> Generator[Link]:
+    octet = 1 + secrets.randbelow(250)
+    link = Link(f"ov{secrets.token_hex(3)}", f"10.213.{octet}.1", f"10.213.{octet}.2")
+    name = link.name
+    if not _ip("netns", "add", name):
+        pytest.skip("a network namespace needs root")
+    try:
+        assert _ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
+        assert _ip("address", "add", f"{link.here}/24", "dev", f"{name}a")
+        assert _ip("link", "set", f"{name}a", "up")
+        assert _ip("-n", name, "address", "add", f"{link.there}/24", "dev", f"{name}b")
+        assert _ip("-n", name, "link", "set", f"{name}b", "up")
+        assert _ip("-n", name, "link", "set", "lo", "up")
+        yield link
+    finally:
+        _ip("link", "delete", f"{name}a")
+        _ip("netns", "delete", name)
+
+
+def _ip(*arguments: str) -> bool:
+    return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0

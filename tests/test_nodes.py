@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray_nodes import QUICK_TO_NOTICE, Cluster, Node, cluster
+from ray_nodes import QUICK_TO_NOTICE, Cluster, Link, Node, cluster, linked_namespace
 from small_bundles import noise, whole_labels
 from tiny import save_tiny, write_noise
 
@@ -94,40 +92,19 @@ def test_a_killed_node_loses_no_tile_and_a_node_that_joins_is_used(job: tuple[Pa
 
 
 @pytest.fixture
-def link() -> Iterator[tuple[str, str, str, str]]:
-    """A network namespace, the two addresses of a link to it, and the link's name on this side."""
-    name, octet = f"ov{secrets.token_hex(3)}", 1 + secrets.randbelow(250)
-    here, there = f"10.213.{octet}.1", f"10.213.{octet}.2"
-    if not _ip("netns", "add", name):
-        pytest.skip("a network namespace needs root")
-    try:
-        assert _ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
-        assert _ip("address", "add", f"{here}/24", "dev", f"{name}a")
-        assert _ip("link", "set", f"{name}a", "up")
-        assert _ip("-n", name, "address", "add", f"{there}/24", "dev", f"{name}b")
-        assert _ip("-n", name, "link", "set", f"{name}b", "up")
-        assert _ip("-n", name, "link", "set", "lo", "up")
-        yield name, here, there, f"{name}a"
-    finally:
-        _ip("link", "delete", f"{name}a")
-        _ip("netns", "delete", name)
+def link() -> Iterator[Link]:
+    with linked_namespace() as made:
+        yield made
 
 
-def _ip(*arguments: str) -> bool:
-    return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
-
-
-def test_a_node_whose_link_is_cut_loses_no_tile(
-    job: tuple[Path, Path], link: tuple[str, str, str, str], tmp_path: Path
-) -> None:
+def test_a_node_whose_link_is_cut_loses_no_tile(job: tuple[Path, Path], link: Link, tmp_path: Path) -> None:
     """Nobody closes a connection: packets just don't arrive any more, and the node's worker still writes."""
-    namespace, here, there, device = link
-    with cluster(tmp_path / "ray", here, **QUICK_TO_NOTICE) as nodes:
-        near = nodes.join(ip=here)
-        far = nodes.join(ip=there, within=("ip", "netns", "exec", namespace))
+    with cluster(tmp_path / "ray", link.here, **QUICK_TO_NOTICE) as nodes:
+        near = nodes.join(ip=link.here)
+        far = nodes.join(ip=link.there, within=link.inside)
         with Driver(nodes, job, tmp_path / "run") as driver:
             driver.wait_until(lambda: min(driver.tiles_of(near), driver.tiles_of(far)) > 0, "both nodes work")
-            _ip("link", "set", device, "down")
+            link.cut()
             known = driver.tiles_of(near)
             driver.wait_until(lambda: driver.tiles_of(near) > known + 20, "the near node goes on")
             driver.expect_whole()
