@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import contest, exports, growth, machine, table
+from benchmarks import contest, exports, growth, machine, scale, table
 from benchmarks.peers.environments import PEERS, PLOT, PeerError
 from benchmarks.process import MeasurementError, run
 from benchmarks.slide import REAL_SLIDE, tissue
@@ -21,7 +21,7 @@ from benchmarks.slide import REAL_SLIDE, tissue
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("contest", "growth", "driver", "startup", "archive", "exports", "polygons", "report")
+PARTS = ("contest", "growth", "driver", "startup", "archive", "scale", "steps", "exports", "polygons", "report")
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -42,9 +42,12 @@ def hold_growth(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 def hold_driver(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.driver", "--out", str(SCRATCH / "work" / "driver")]
     for number in range(asked.rounds):
-        row = run([*command, "--tiles", str(asked.tiles)], sample_seconds=1.0)
-        tell(f"driver: {row['milliseconds_per_tile']:.3f} ms per tile")
-        yield {"kind": "driver", "round": number, **row}
+        for actors in asked.actors:
+            # A point of the curve needs fewer tiles than the one that says what a large slide takes.
+            tiles = asked.tiles if actors == max(asked.actors) else asked.tiles // 5
+            row = run([*command, "--tiles", str(tiles), "--workers", str(actors)], sample_seconds=1.0)
+            tell(f"driver: {actors} actors, {row['milliseconds_per_tile']:.3f} ms per tile")
+            yield {"kind": "driver", "round": number, **row}
 
 
 def hold_startup(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -65,6 +68,23 @@ def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
         row = run([*command, "--slides", str(asked.slides)], sample_seconds=1.0)
         tell(f"archive: actors busy {row['busy_share']:.1%}, computing {row['computing_share']:.1%}")
         yield {"kind": "archive", "round": number, **row}
+
+
+def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    command = [sys.executable, "-m", "benchmarks.scale", "--out", str(SCRATCH / "work" / "scale")]
+    for part, counts in asked.counts.items():
+        for count in counts:
+            row = run([*command, part, "--count", str(count)], sample_seconds=0.2)
+            tell(f"scale: {part} {count}, {row['seconds']}, driver {row['memory']['largest'] / 1e6:.0f} MB")
+            yield {"kind": part, **row}
+
+
+def hold_steps(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    command = [sys.executable, "-m", "benchmarks.steps", "--out", str(SCRATCH / "work" / "steps")]
+    for number in range(asked.rounds):
+        row = run([*command, "--side", str(2 * asked.side)])
+        tell(f"steps: {row['cpu_seconds_per_gigapixel']}")
+        yield {"kind": "steps", "round": number, **row}
 
 
 def hold_exports(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -128,12 +148,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", type=int, nargs="*", default=[*SIDES_PX], help="sides of the growth's slides")
     parser.add_argument("--tiles", type=int, default=100_000, help="tiles of the driver's benchmark")
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64], help="of the driver's curve")
     parser.add_argument("--slides", type=int, default=24, help="slides of the archive's benchmark")
     parser.add_argument("--labels", type=int, default=16_384, help="side of the scene that is exported in px")
     parser.add_argument("--subjects", nargs="*", default=[*exports.SUBJECTS], help="what is exported")
     parser.add_argument("--polygons", type=int, default=1_000_000, help="objects of the mask of discs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    asked.counts = scale.COUNTS
     (SCRATCH / "work").mkdir(parents=True, exist_ok=True)
     if machine.load() > 0.5:
         tell(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
@@ -143,6 +165,8 @@ def main() -> None:
         "driver": hold_driver,
         "startup": hold_startup,
         "archive": hold_archive,
+        "scale": hold_scale,
+        "steps": hold_steps,
         "exports": hold_exports,
         "polygons": hold_polygons,
     }

@@ -1,6 +1,9 @@
 """The driver's cost per tile: the real pool, backlog, ledger and flow tasks, with actors that do nothing.
 
-python -m benchmarks.driver --tiles 100000 --out runs/driver
+python -m benchmarks.driver --tiles 100000 --workers 64 --out runs/driver
+
+What is measured begins when all actors have started: sixty-four of them share this machine's cores with the driver, and
+would for a minute.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
     """Walk all tiles of the slide's plan and return what each cost."""
     shutil.rmtree(out, ignore_errors=True)
     with Pool(workers, actor=IdleActor) as pool:
+        wait_for_all(pool)
         config = SegmentConfig(image=slide, out=out, core=CORE_PX, foreground="none")
         run, found = walk(config, pool)
         actors = pool.size
@@ -75,6 +79,12 @@ def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
         "milliseconds_per_tile": 1e3 * found["seconds"] / tiles,
         "driver_cpu_milliseconds_per_tile": 1e3 * found["driver_cpu_seconds"] / tiles,
     }
+
+
+def wait_for_all(pool: Pool) -> None:
+    """Until every actor has answered once, the stagers too, which have nothing to do here."""
+    ray.get([slot.actor.is_ready.remote() for slot in pool._slots.values()])  # pyright: ignore[reportPrivateUsage]
+    ray.get([each.actor.__ray_ready__.remote() for each in pool._stagers])  # pyright: ignore[reportPrivateUsage]
 
 
 def write_blank(path: Path, tiles: int) -> Path:

@@ -153,15 +153,22 @@ def _growth(page: Row) -> str:
 
 
 def _driver(page: Row) -> str:
-    rows: list[Row] = page["rows"]
-    wall = median(row["milliseconds_per_tile"] for row in rows)
-    cpu = median(row["driver_cpu_milliseconds_per_tile"] for row in rows)
-    peak = max(row["memory"]["by_kind"].get("driver", 0) for row in rows)
-    return (
-        f"## The driver's cost\n{_machine(page)}\n{rows[0]['tiles']} tiles, {rows[0]['actors']} actors that do "
-        f"nothing, the real pool, backlog, ledger and Prefect tasks: **{wall:.2f} ms per tile** ({cpu:.2f} ms of the "
-        f"driver's processor time), driver's peak memory {peak / 1e6:.0f} MB. Median of {len(rows)}.\n"
-    )
+    rows: list[Row] = [{**row, "key": str(row["actors"])} for row in page["rows"]]
+    wall = medians(rows, lambda row: row["milliseconds_per_tile"])
+    cpu = medians(rows, lambda row: row["driver_cpu_milliseconds_per_tile"])
+    shown = ["## The driver's cost", _machine(page)]
+    shown += [
+        "Actors that do nothing, the real pool, backlog, ledger and Prefect tasks, all on the same cores.",
+        "",
+        "| actors | tiles | ms per tile | of the driver's processor | tiles per second | driver's peak memory |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for key, value in wall.items():
+        held = [row for row in rows if row["key"] == key]
+        peak = max(row["memory"]["by_kind"].get("driver", 0) for row in held)
+        cells = f"{held[0]['tiles']} | {value:.2f} | {cpu[key]:.2f} | {1e3 / value:.0f} | {peak / 1e6:.0f} MB"
+        shown.append(f"| {key} | {cells} |")
+    return "\n".join([*shown, ""])
 
 
 def _exports(page: Row) -> str:

@@ -229,12 +229,18 @@ class Pool:
             pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
 
     def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
-        """Wait for the next finished tile; a hungry pool looks back at the backlog soon."""
+        """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
+
+        A hungry pool looks back at the backlog soon.
+        """
         awaited = [*pending, *(slot.starting for slot in self._slots.values() if slot.starting is not None)]
         if not awaited:
             return
         soon = dispatch.is_hungry and not backlog.exhausted
-        done, _ = ray.wait(awaited, num_returns=1, timeout=0.02 if soon else 1.0)
+        done, others = ray.wait(awaited, num_returns=1, timeout=0.02 if soon else 1.0)
+        if done and others:
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        lost: dict[int, str] = {}
         for reference in done:
             attempt = pending.get(reference)
             if attempt is None:
@@ -247,12 +253,14 @@ class Pool:
                 result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
             except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
                 logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
-                yield from self._lose(attempt.worker, first_line(error), pending, dispatch)
+                lost[attempt.worker] = first_line(error)
                 continue
             del pending[reference]
             ended = dispatch.end(attempt, result, time.monotonic())
             if ended is not None:
                 yield replace(ended, error=cause)
+        for number, why in lost.items():  # after what they have finished
+            yield from self._lose(number, why, pending, dispatch)
 
     def _give_up_on_overdue(self, pending: dict[Any, Attempt], dispatch: Dispatch) -> Iterator[Ended]:
         for number in dispatch.overdue(time.monotonic()):

@@ -1,0 +1,113 @@
+"""What each step around the network takes, one after another on an idle machine: seconds per gigapixel, and bytes.
+
+    python -m benchmarks.steps --side 8192 --core 1024 --out runs/steps
+
+Everything is the real step, but for the labels, which are the dark part of the tissue. Processor seconds count all
+threads of a step. The slide has one level, as the smallest vendor slides do: what is drawn of it is drawn from all of
+it, which a slide with a pyramid spares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.slide import write_slide
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.report import write_report
+from flows.segment import stitch
+from flows.stager import StagingWorker
+from flows.tuning import Tuning
+from tiling.export.overlay import write_overlay
+from tiling.ledger import TileRecord, TileState
+from tiling.run import Run
+from tiling.sources.fingerprint import fingerprint_of
+from tiling.storage import size_of_tree
+
+DARK = 170
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds and processor seconds of each step."""
+
+    wall: dict[str, float] = field(default_factory=dict[str, float])
+    cpu: dict[str, float] = field(default_factory=dict[str, float])
+
+    def time(self, step: str, work: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        outcome = work()
+        self.wall[step] = self.wall.get(step, 0.0) + time.perf_counter() - wall
+        self.cpu[step] = self.cpu.get(step, 0.0) + time.process_time() - cpu
+        return outcome
+
+
+def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
+    """All steps of a run of one slide but the network."""
+    clock = Clock()
+    clock.time("fingerprint", lambda: fingerprint_of(image, "tiff"))
+    config = SegmentConfig(image=image, out=out, core=core_px, foreground="none", as_is=True)
+    run = clock.time("plan", lambda: prepare(config, 1, lambda request: Tuning("float32", core_px, {})))
+    staged_bytes = walk(run, clock)
+    clock.time("pyramid", lambda: stitch.fn(run))
+    with run.open_source() as source:
+        clock.time("overlay", lambda: write_overlay(run, source, []))
+    clock.time("report", lambda: write_report(run))
+    pixels = run.plan.image.area
+    mask = size_of_tree(run.mask_path)
+    sizes = {"image": image.stat().st_size, "staged": staged_bytes, "mask": mask}
+    run.remove_staged()
+    return {
+        "pixels": pixels,
+        "tiles": run.plan.count,
+        "core_px": core_px,
+        "seconds_per_gigapixel": {step: seconds / pixels * 1e9 for step, seconds in clock.wall.items()},
+        "cpu_seconds_per_gigapixel": {step: seconds / pixels * 1e9 for step, seconds in clock.cpu.items()},
+        "bytes_per_pixel": {name: size / pixels for name, size in sizes.items()},
+    }
+
+
+def walk(run: Run, clock: Clock) -> int:
+    """Every tile's way but the network; returns what the staged tiles take."""
+    run.create_staged()
+    stager, staged, mask = StagingWorker(), run.open_staged(), run.open_mask()
+    for tile in run.plan.tiles():
+        (result,) = clock.time("stage", lambda index=tile.index: stager.stage(run.path, [index]))
+        assert result.reason is None, result.reason
+        pixels = clock.time("read", lambda index=tile.index: staged.read(index))
+        inside = tile.valid.relative_to(tile.read)
+        labels = dark(pixels[inside.slices])
+        digest = clock.time("write", lambda tile=tile, labels=labels: mask.write(tile, labels))
+        run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, digest, pixels=tile.valid.area, time=time.time()))
+    run.ledger.flush()
+    return size_of_tree(run.staged_path)
+
+
+def dark(pixels_YXC: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return (pixels_YXC[..., 1] < DARK).astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the steps around the network.")
+    parser.add_argument("--side", type=int, default=8192)
+    parser.add_argument("--core", type=int, default=1024)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    image = write_slide(given.out.parent / f"steps-{given.side}.svs", given.side)
+    shutil.rmtree(given.out, ignore_errors=True)
+    print(json.dumps(measure(image, given.out, given.core)))
+    shutil.rmtree(given.out)
+
+
+if __name__ == "__main__":
+    main()
