@@ -26,7 +26,7 @@ from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.report import write_report
 from flows.segment import stitch
-from flows.stager import StagingWorker
+from flows.staging_worker import StagingWorker
 from flows.tuning import Tuning
 from tiling.export.overlay import write_overlay
 from tiling.ledger import TileRecord, TileState
@@ -94,7 +94,7 @@ def walk(run: Run, clock: Clock) -> int:
 
 
 def dark(pixels_YXC: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return (pixels_YXC[..., 1] < DARK).astype(np.uint8)
+    return np.less(pixels_YXC[..., 1], DARK).astype(np.uint8)
 
 
 def main() -> None:

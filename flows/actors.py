@@ -55,7 +55,7 @@ class StagingActor:
     """Stages tiles where processors are free."""
 
     def __init__(self) -> None:
-        from flows.stager import StagingWorker
+        from flows.staging_worker import StagingWorker
 
         self._worker = StagingWorker()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
-from flows.stager import RUNS_OPEN
+from flows.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities

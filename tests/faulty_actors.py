@@ -10,7 +10,8 @@ from pathlib import Path
 import ray
 
 from flows.result import TileResult
-from flows.worker import StagingWorker, TileWorker
+from flows.staging_worker import StagingWorker
+from flows.worker import TileWorker
 from tiling.storage import Place, place_of
 
 FAULTS = "OVERTILE_TEST_FAULTS"

@@ -105,7 +105,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str) -> None:
     from flows.config import SegmentConfig
     from flows.prepare import prepare
     from flows.segment import export, finish, remaining, stitch, write_down
-    from flows.stager import StagingWorker
+    from flows.staging_worker import StagingWorker
     from flows.tuning import tune
     from flows.worker import TileWorker
     from tiling.storage import RunLock

@@ -247,7 +247,7 @@ def test_a_killed_night_is_gone_on_with_by_the_clock(site: Site, first_night: tu
     tiles = site.tiles()
     assert len(tiles) == len(set(tiles)), "no tile is in a ledger twice"
     for run in site.runs():
-        if run.path.relative_to(site.out / "slides").as_posix() in done:
+        if str(run.path).removeprefix(f"{site.out / 'slides'}/") in done:
             assert run.ledger.fold().count(TileState.DONE) == run.plan.count
     workers = {record.worker for run in site.runs() for record in run.ledger.records() if record.worker}
     assert {worker.split()[-1] for worker in workers} == {site.gpu.node_id}

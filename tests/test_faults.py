@@ -15,7 +15,7 @@ from flows.dispatch import Limits
 from flows.pool import Pool
 from flows.prepare import prepare
 from flows.result import Ready, TileResult
-from flows.stager import StagingWorker
+from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.run import Run

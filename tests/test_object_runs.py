@@ -29,7 +29,7 @@ from flows.prepare import prepare
 from flows.result import TileResult
 from flows.segment import export as export_pictures
 from flows.segment import stitch
-from flows.stager import StagingWorker
+from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.errors import PlaceError, RunError, SourceError, StorageError

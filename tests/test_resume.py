@@ -18,7 +18,7 @@ from tiny import save_tiny, write_noise
 from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.segment import remaining, stitch, write_down
-from flows.stager import StagingWorker
+from flows.staging_worker import StagingWorker
 from flows.terminal import print_status
 from flows.tuning import tune
 from flows.worker import TileWorker
