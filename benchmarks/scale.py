@@ -80,8 +80,8 @@ def listing(count: int, out: Path) -> dict[str, Any]:
         stamp = look_at(source / name)
         assert stamp is not None
         folder = f"slides/{name}"
-        (config.out / folder).mkdir(parents=True)
-        (config.out / folder / "run.json").write_bytes(b"")
+        (out / "archive" / folder).mkdir(parents=True)
+        (out / "archive" / folder / "run.json").write_bytes(b"")
         archive.ledger.append(
             SlideRecord(name, SlideState.DONE, folder, stamp.size_bytes, stamp.version, f"{number:064x}", night="first")
         )

@@ -97,7 +97,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FAULTS, str(folder))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
         yield folder
         ray.shutdown()
 

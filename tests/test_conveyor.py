@@ -150,17 +150,18 @@ def test_a_run_that_workers_can_not_open_fails_alone(source: Path, model: Path, 
     assert_done(known)
 
 
-def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: Path, pool: Pool) -> None:
+def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: Path, faults: Path) -> None:
     manifest = source / "list.csv"
 
     def night(second_um: float) -> tuple[dict[str, SlideRecord], dict[str, tuple[int, int]]]:
         manifest.write_text(f"slide,image_mpp,mpp\n0.tif,,\n1.tif,{second_um},0.5\n")
-        _, known = carry(shift_of(manifest, model, pool, out=source.parent / "out"))
+        with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
+            _, known = carry(shift_of(manifest, model, own, out=source.parent / "out"))
         assert_done(known)
         return known, {run.path.name: run.card.image.extent for run in runs(source)}
 
     before, sizes = night(0.25)
-    asked = shift_of(manifest, model, pool, out=source.parent / "elsewhere")
+    asked = shift_of(manifest, model, Pool(2), out=source.parent / "elsewhere")
     foreseen = forecast(asked.config, asked.archive, look(asked.config, asked.archive))
     assert dict(foreseen.slides) == {"0.tif": 192 * 192, "1.tif": 96 * 96}
     assert sizes == {"0.tif": (192, 192), "1.tif": (96, 96)}
