@@ -117,7 +117,7 @@ def test_sheet_shows_found_invented_and_missed_pixels_in_their_colours(tmp_path:
     with Image.open(tmp_path / "sheet.png") as page:
         colors = {color: count for count, color in page.convert("RGB").getcolors(1 << 24) or []}
     # A quarter of the picture each, besides the legend's small squares.
-    found, invented, missed = ((0, 158, 115), (230, 80, 0), (86, 180, 233))
+    found, invented, missed = ((0, 158, 115), (213, 94, 0), (86, 180, 233))
     for solid in (found, invented, missed):
         mixed = tuple(round(0.45 * 255 + 0.55 * channel) for channel in solid)
         assert colors[mixed] == 130 * 130, solid  # pyright: ignore[reportArgumentType]
