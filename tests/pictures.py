@@ -12,7 +12,6 @@ import html
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import tifffile
 from cli import OVERTILE
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from shown import shown
 
 from flows import open_run
 from tiling.geometry import Box, Halo
@@ -122,7 +122,7 @@ def main() -> None:
     make_runs(work)
     pictures = work / "pictures"
     pictures.mkdir(exist_ok=True)
-    with chromium() as browser, viewer(work / "runs") as address:
+    with chromium() as browser, shown(work / "runs") as address:
         for shot in SHOTS:
             if asked.only in shot.name:
                 shot.take(browser, address, pictures)
@@ -213,21 +213,6 @@ def chromium() -> Generator[Browser]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
-
-
-@contextmanager
-def viewer(place: Path) -> Generator[str]:
-    """The address of the command line's own server."""
-    command = [str(OVERTILE), "view", str(place), "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-        assert found
-        yield found[0]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
 
 
 def settle(page: Page) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import yaml
 from cli import write_tissue
+from growing import growing
 from prefect_api import Api
 from ray_nodes import QUICK_TO_NOTICE, Cluster, Node, cluster, linked_namespace
 from small_bundles import whole_labels
@@ -167,25 +168,6 @@ def wait_until(reached: Callable[[], bool], what: str, seconds: float = 500) -> 
         time.sleep(0.3)
 
 
-@contextmanager
-def growing(path: Path) -> Generator[None]:
-    """Somebody copies a slide into the archive all the while."""
-    over = threading.Event()
-
-    def grow() -> None:
-        with path.open("ab", buffering=0) as file:
-            while not over.wait(0.02):
-                file.write(bytes(50))
-
-    thread = threading.Thread(target=grow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def change_while_it_is_read(site: Site) -> threading.Thread:
     """As soon as its tiles are planned, somebody writes on a slide."""
 
@@ -211,7 +193,7 @@ def driver_of(archive: Path) -> int:
 def first_night(site: Site) -> tuple[str, str]:
     """The killed flow run and the one that the clock started after it."""
     (site.source / "growing.tif").write_bytes((site.source / "made/tissue0.tif").read_bytes())
-    with growing(site.source / "growing.tif"):
+    with growing(site.source / "growing.tif", piece_bytes=50, every_seconds=0.02):
         site.schedule(active=True)
         wait_until(lambda: len(site.tiles()) > 400, "the first night comes to 400 tiles")
         (killed,) = site.in_state("RUNNING")

@@ -6,15 +6,13 @@ import csv
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli import Cli, mask_files
+from growing import growing
 from tiny import save_tiny, write_noise
 
 from tiling.archive import Archive
@@ -36,25 +34,6 @@ def records(archive: Path) -> dict[str, SlideRecord]:
 def latest(archive: Path) -> dict[str, object]:
     pages = sorted(archive.glob("nights/2*.json"))
     return json.loads(pages[-1].read_text())
-
-
-@contextmanager
-def growing(path: Path) -> Generator[None]:
-    """Somebody copies a slide into the archive all the while."""
-    over = threading.Event()
-
-    def grow() -> None:
-        with path.open("ab", buffering=0) as file:
-            while not over.wait(0.05):
-                file.write(bytes(100))
-
-    thread = threading.Thread(target=grow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

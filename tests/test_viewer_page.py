@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import OVERTILE, Cli
+from cli import Cli
 from drawn import draw_run
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from shown import shown
 
 from tiling.ledger import TileState
 from tiling.run import Run
@@ -45,24 +44,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def shown(place: Path, environment: dict[str, str]) -> Generator[str]:
-    """The address of the command line's own server."""
-    command = [str(OVERTILE), "view", str(place), "--no-browser"]
-    viewer = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert viewer.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", viewer.stdout.readline())
-        assert found
-        yield found[0]
-    finally:
-        viewer.terminate()
-        viewer.wait(60)
-
-
 @pytest.fixture(scope="module")
 def address(archive: Path) -> Iterator[str]:
-    with shown(archive, dict(os.environ)) as address:
+    with shown(archive) as address:
         yield address
 
 
