@@ -58,8 +58,8 @@ soak: $(STAMP)
 	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
 		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py tests/test_killed_stages.py \
 		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
-		tests/test_stages.py tests/test_every_file.py tests/test_python.py tests/test_archive_cluster.py \
-		tests/test_object_runs.py $(ARGS)
+		tests/test_stages.py tests/test_every_file.py tests/test_python.py tests/test_notebook.py \
+		tests/test_archive_cluster.py tests/test_object_runs.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
