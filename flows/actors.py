@@ -78,7 +78,7 @@ def died_with_its_node(error: RayError) -> bool:
     return "its node has died" in str(error)
 
 
-def first_line(error: Exception) -> str:
+def told_by(error: Exception) -> str:
     """What an error says, without the remote traceback below it; of a dead actor, why it is dead.
 
     Of an actor Ray says first that it died, then in indented lines which it was, and then why, with common causes.

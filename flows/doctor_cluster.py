@@ -26,7 +26,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flows.actors import first_line
+from flows.actors import told_by
 from flows.doctor import Check
 from flows.server import EmbeddedServer
 from tiling.storage import Place, place_of
@@ -206,7 +206,7 @@ def _judge_node(name: str, answer: Any, asked: float, deadline: float) -> Check:
         return Check.missing(name, f"no answer within {NODE_SECONDS:g} s", remedy)
     except RayError as error:
         remedy = "install overtile there from the same requirements.lock"
-        return Check.missing(name, first_line(error), remedy)
+        return Check.missing(name, told_by(error), remedy)
     own = {"python": platform.python_version()} | {each: version(each) for each in SAME_ON_ALL}
     other = [f"{each} {facts.versions[each]}, here {own[each]}" for each in own if facts.versions[each] != own[each]]
     if other:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from flows.actors import StagingActor, TileActor, cause_of, died_with_its_node, first_line
+from flows.actors import StagingActor, TileActor, cause_of, died_with_its_node, told_by
 from flows.backlog import Backlog
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.embedded import start_ray
@@ -138,7 +138,7 @@ class Pool:
                 raise cause_of(error) from error
             except RayError as error:
                 if number == TUNING_ATTEMPTS:
-                    raise PoolError(f"workers died while they measured ({first_line(error)}); give --core") from error
+                    raise PoolError(f"workers died while they measured ({told_by(error)}); give --core") from error
         raise AssertionError
 
     def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
@@ -162,7 +162,7 @@ class Pool:
         except RayTaskError as error:
             raise cause_of(error) from error
         except RayError as error:
-            raise PoolError(f"a worker died while checking ({first_line(error)}); verify again") from error
+            raise PoolError(f"a worker died while checking ({told_by(error)}); verify again") from error
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
@@ -173,7 +173,7 @@ class Pool:
         try:
             self._stagers.stage(run_path, indices, backlog, tile_bytes)
         except RayError as error:
-            raise PoolError(f"staging workers were lost ({first_line(error)}); the same command goes on") from error
+            raise PoolError(f"staging workers were lost ({told_by(error)}); the same command goes on") from error
 
     def infer(self, backlog: Backlog, stop: Stop | None = None) -> Iterator[Ended]:
         """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
@@ -253,7 +253,7 @@ class Pool:
                 result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
             except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
                 logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
-                lost[attempt.worker] = first_line(error)
+                lost[attempt.worker] = told_by(error)
                 continue
             del pending[reference]
             ended = dispatch.end(attempt, result, time.monotonic())
@@ -304,7 +304,7 @@ class Pool:
                 self._add()
             elif not self._slots:
                 raise PoolError(
-                    f"no worker can be started: {self._failed_starts} died while loading ({first_line(error)}); look "
+                    f"no worker can be started: {self._failed_starts} died while loading ({told_by(error)}); look "
                     f"into Ray's logs, and check that overtile is installed with its packages where the workers run"
                 ) from error
         else:
@@ -327,7 +327,7 @@ class Pool:
             self._start()
         except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
             self._failure = PoolError(
-                f"no Ray cluster answers at {self._address or 'localhost'} ({first_line(error)}); check the address "
+                f"no Ray cluster answers at {self._address or 'localhost'} ({told_by(error)}); check the address "
                 f"and the token, or leave --ray-address out for an embedded one"
             )
 

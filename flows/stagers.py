@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from flows.actors import cause_of, first_line
+from flows.actors import cause_of, told_by
 from flows.backlog import Backlog
 from flows.result import Ready, TileResult
 from tiling.storage import Place
@@ -136,7 +136,7 @@ class Stagers:
         except RayTaskError:
             raise
         except RayError as error:
-            logger.warning("a stager died on attempt %d: %s", batch.attempt, first_line(error))
+            logger.warning("a stager died on attempt %d: %s", batch.attempt, told_by(error))
             if batch.stager in self._stagers:
                 self._stagers[self._stagers.index(batch.stager)] = self._begun()
             if batch.attempt < STAGING_ATTEMPTS:
