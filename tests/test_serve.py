@@ -100,12 +100,22 @@ def test_a_served_night_does_what_is_new_and_a_cancelled_one_goes_on(served: Api
     assert known == {"0.tif": SlideState.DONE, "1.tif": SlideState.BEGUN}
     tiles = len(list(Run.open(archive / "slides/1.tif").ledger.records()))
     assert 40 <= tiles < 2500
+    # The flow has said that it is cancelled; the process that serves says so too, once its child has ended, and would
+    # take back a retry that came before.
+    wait_until_told(served, first)
     # What the button "Retry" of Prefect's page does: the same flow run is begun again.
     served.post(f"flow_runs/{first}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
     assert served.wait(first, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
     done = [record.tile for record in Run.open(archive / "slides/1.tif").ledger.records()]
     assert sorted(done) == list(range(2500)), "no tile was lost with the cancelled night, none computed twice"
     assert {record.state for record in Archive.open(archive).ledger} == {SlideState.DONE}
+
+
+def wait_until_told(served: Api, flow_run: str) -> None:
+    deadline = time.monotonic() + 60
+    while "cancelled successfully" not in (served.wait(flow_run, "CANCELLED")["message"] or ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def wait_for_tiles(run: Path, count: int) -> None:
