@@ -59,6 +59,20 @@ def test_the_recipe_for_a_work_pool_names_flows_that_there_are() -> None:
     assert f"prefect=={recipe['prefect-version']}" in (ROOT / "requirements.lock").read_text().splitlines()
 
 
+def test_a_schedule_makes_nights(prefect_url: str) -> None:
+    """Prefect's scheduler works with the versions that are locked beside it."""
+    api = Api(prefect_url)
+    flow = api.post("flows/", {"name": "a-flow-of-nobody"})["id"]
+    clock = {"active": True, "schedule": {"cron": "0 1 * * *", "timezone": "UTC"}}
+    deployment = api.post("deployments/", {"name": "nightly", "flow_id": flow, "schedules": [clock]})["id"]
+    deadline = time.monotonic() + 120
+    while not (nights := api.post("flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})):
+        assert time.monotonic() < deadline, "the clock strikes, and no night is planned"
+        time.sleep(0.3)
+    assert {night["state"]["type"] for night in nights} == {"SCHEDULED"}
+    assert all(night["expected_start_time"][11:19] == "01:00:00" for night in nights)
+
+
 @pytest.fixture(scope="module")
 def archive(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive after a first night over one slide."""
