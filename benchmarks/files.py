@@ -204,17 +204,22 @@ assert not set(_READERS) & set(VECTORS)
 def page_of(rows: Sequence[Tried]) -> str:
     """The table, and what was refused with the reasons."""
     table = ["| file | read as | pixels | options | read back, and equal | |", "|---|---|---|---|---|---|"]
-    reasons: list[str] = []
     for row in rows:
-        notes = [*row.faults, *([f"{row.failed} tile failed"] if row.failed else [])]
+        notes = [*row.faults, *([f"failed tiles: {row.failed}"] if row.failed else [])]
         if row.format:
             held = "all" if len(row.held) == len(FORMATS_TRIED) else ", ".join(row.held)
             shape = f"{row.shape[0]} x {row.shape[1]}"
             table.append(f"| {row.file} | {row.format} | {shape} | {row.options} | {held} | {'; '.join(notes)} |")
         else:
             table.append(f"| {row.file} | refused | | | | {row.refused[0]} |")
-    reasons = sorted({reason.partition(",")[0] for row in rows if row.format for reason in row.refused})
-    return HEAD + "\n".join(table) + "\n" + "".join(f"- {reason}\n" for reason in reasons)
+    reasons = sorted({reason for row in rows if row.format for reason in _refusals(row)})
+    return HEAD + "\n".join(table) + "\n\nWhere a format is missing:\n" + "".join(f"- {each}\n" for each in reasons)
+
+
+def _refusals(row: Tried) -> Iterator[str]:
+    """Why formats can't say the file's mask, in words that other files share."""
+    for reason in row.refused:
+        yield reason.replace(Path(row.file).name, "the file").partition(":")[0]
 
 
 def main() -> None:
