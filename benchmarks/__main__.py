@@ -82,9 +82,10 @@ def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 def hold_steps(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.steps", "--out", str(SCRATCH / "work" / "steps")]
     for number in range(asked.rounds):
-        row = run([*command, "--side", str(2 * asked.side)])
-        tell(f"steps: {row['cpu_seconds_per_gigapixel']}")
-        yield {"kind": "steps", "round": number, **row}
+        for reduced in ([], ["--reduced", "4", "16"]):
+            row = run([*command, "--side", str(2 * asked.side), *reduced])
+            tell(f"steps: {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
+            yield {"kind": "steps", "round": number, **row}
 
 
 def hold_exports(asked: argparse.Namespace) -> Iterator[contest.Figures]:

@@ -9,6 +9,7 @@ would for a minute.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shutil
@@ -24,11 +25,11 @@ from flows.backlog import Backlog
 from flows.config import SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.worker import TileResult
-from tiling.geometry import Box
 from tiling.ledger import TileState
 from tiling.run import Run
 
 CORE_PX = 16  # the smallest that the stride allows: many tiles of few pixels
+BLANK_TILE_PX = 256
 DIGEST = "0" * 32
 
 
@@ -88,15 +89,24 @@ def wait_for_all(pool: Pool) -> None:
 
 
 def write_blank(path: Path, tiles: int) -> Path:
-    """An image with at least so many cores: black PNG, whose pixels are never read."""
+    """An image with at least so many cores: a black tiled TIFF, whose pixels are never read."""
     import numpy as np
-    from PIL import Image
+    import tifffile
 
     side_px = math.ceil(math.sqrt(tiles)) * CORE_PX
     height = math.ceil(tiles / (side_px // CORE_PX)) * CORE_PX
-    box = Box(0, 0, height, side_px)
+    tile = (BLANK_TILE_PX, BLANK_TILE_PX)
+    count = math.ceil(height / BLANK_TILE_PX) * math.ceil(side_px / BLANK_TILE_PX)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((*box.shape, 3), np.uint8)).save(path)
+    tifffile.imwrite(
+        path,
+        itertools.repeat(np.zeros((*tile, 3), np.uint8), count),
+        shape=(height, side_px, 3),
+        dtype=np.uint8,
+        tile=tile,
+        photometric="rgb",
+        compression="zlib",
+    )
     return path
 
 
@@ -106,7 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=None)
     given = parser.parse_args()
-    slide = write_blank(given.out.parent / f"blank-{given.tiles}.png", given.tiles)
+    slide = write_blank(given.out.parent / f"blank-{given.tiles}.tif", given.tiles)
     print(json.dumps(measure(slide, given.out, given.workers)))
 
 

@@ -48,7 +48,7 @@ SETTLED = {"precision": "float32", "core": CORE_PX, "foreground": "none", "settl
 
 def tiles(count: int, out: Path) -> dict[str, Any]:
     """One slide of many tiles."""
-    image = write_blank(out / f"blank-{count}.png", count)
+    image = write_blank(out / f"blank-{count}.tif", count)
     config = SegmentConfig(image=image, out=out / "run", core=CORE_PX, foreground="none")
     before, began = resident(), time.perf_counter()
     run = prepare(config, 2, lambda request: Tuning("float32", CORE_PX, {}))

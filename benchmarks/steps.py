@@ -3,8 +3,8 @@
     python -m benchmarks.steps --side 8192 --core 1024 --out runs/steps
 
 Everything is the real step, but for the labels, which are the dark part of the tissue. Processor seconds count all
-threads of a step. The slide has one level, as the smallest vendor slides do: what is drawn of it is drawn from all of
-it, which a slide with a pyramid spares.
+threads of a step. With `--reduced 4 16` the slide has a pyramid, as scanners write one; without, it has one level, and
+what is drawn of it is drawn from all of it.
 """
 
 from __future__ import annotations
@@ -102,10 +102,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--core", type=int, default=1024)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--reduced", type=int, nargs="*", default=[], help="the pyramid's further levels")
     given = parser.parse_args()
-    image = write_slide(given.out.parent / f"steps-{given.side}.svs", given.side)
+    levels = len(given.reduced) + 1
+    name = f"steps-{given.side}-{levels}.svs"
+    image = write_slide(given.out.parent / name, given.side, reduced=tuple(given.reduced))
     shutil.rmtree(given.out, ignore_errors=True)
-    print(json.dumps(measure(image, given.out, given.core)))
+    print(json.dumps({"levels": levels, **measure(image, given.out, given.core)}))
     shutil.rmtree(given.out)
 
 
