@@ -82,9 +82,10 @@ def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 def hold_steps(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.steps", "--out", str(SCRATCH / "work" / "steps")]
     for number in range(asked.rounds):
-        for reduced in ([], ["--reduced", "4", "16"]):
-            row = run([*command, "--side", str(2 * asked.side), *reduced])
-            tell(f"steps: {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
+        pyramid = ["--reduced", "4", "16"]
+        for side, reduced in ((2 * asked.side, []), (2 * asked.side, pyramid), (4 * asked.side, pyramid)):
+            row = run([*command, "--side", str(side), *reduced])
+            tell(f"steps: {side} px, {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
             yield {"kind": "steps", "round": number, **row}
 
 

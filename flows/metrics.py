@@ -78,6 +78,8 @@ class RunMetrics:
         if self._labelled:
             self._pixels.inc(self._labelled, {"run": self._run})
         for stage, seconds in self._worked.items():
+            if not seconds:
+                continue  # a stage too short for the clock, which Ray's counters take for an error
             self._work.inc(seconds, {"run": self._run, "stage": stage})
         self._ended.clear()
         self._worked.clear()

@@ -75,7 +75,7 @@ def test_a_run_is_exported_as_the_dashboard_asks_for_it(exporter: str) -> None:
     figures = RunMetrics("slide-7")
     queue = Queue(to_do=5, ready=3, workers=2)
     for index in range(4):
-        figures.add(TileResult(index, "digest", 1000, {"read": 0.02, "compute": 0.5}), queue)
+        figures.add(TileResult(index, "digest", 1000, {"read": 0.02, "compute": 0.5, "write": 0.0}), queue)
     figures.add(TileResult(4, None, 0, {}, "broken"), queue)
     figures.flush(queue)
     page = scrape(exporter, 'state="failed"')
