@@ -24,6 +24,7 @@ from flows import segment as stages
 from flows.backlog import Backlog
 from flows.config import SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
+from flows.prepare import prepare
 from flows.worker import TileResult
 from tiling.ledger import TileState
 from tiling.run import Run
@@ -51,7 +52,8 @@ class IdleActor:
 @flow(name="idle-tiles", validate_parameters=False)
 def walk(config: SegmentConfig, workers: Pool) -> tuple[Run, dict[str, float]]:
     """A segmentation up to the pyramid; what is measured begins after the plan."""
-    run = stages.plan(config, workers)
+    # Planned for two: that so many real workers would not fit this machine's memory is no matter of the driver's.
+    run = prepare(config, min(workers.size, 2), workers.tune)
     todo = stages.remaining(run)
     backlog = Backlog(limit=AHEAD_PER_WORKER * workers.size)
     wall, cpu = time.perf_counter(), time.process_time()
