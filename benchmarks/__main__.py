@@ -42,9 +42,8 @@ def hold_growth(asked: argparse.Namespace) -> Iterator[contest.Figures]:
 def hold_driver(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.driver", "--out", str(SCRATCH / "work" / "driver")]
     for number in range(asked.rounds):
-        for actors in asked.actors:
-            # A point of the curve needs fewer tiles than the one that says what a large slide takes.
-            tiles = asked.tiles if actors == max(asked.actors) else asked.tiles // 5
+        # The curve, then what each tile of a large slide takes.
+        for actors, tiles in (*((actors, asked.tiles // 5) for actors in asked.actors), (2, asked.tiles)):
             row = run([*command, "--tiles", str(tiles), "--workers", str(actors)], sample_seconds=1.0)
             tell(f"driver: {actors} actors, {row['milliseconds_per_tile']:.3f} ms per tile")
             yield {"kind": "driver", "round": number, **row}

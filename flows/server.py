@@ -62,6 +62,7 @@ class EmbeddedServer:
             # Prefect asks for nothing by default: other users of the machine, and any web page, could call it.
             secret = f"overtile:{secrets.token_hex(32)}"
             environment["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = secret
+        environment["PREFECT_SERVER_UI_API_URL"] = self._url  # else its pages ask Prefect's default port
         self._process = subprocess.Popen(
             [*command, "--log-level", "critical", "--lifespan", "on"],
             env=environment,

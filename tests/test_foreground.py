@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import tifffile
 from cli import tissue
+from numpy.typing import NDArray
 from PIL import Image
 
 from tiling.errors import SourceError
 from tiling.foreground import find_foreground
-from tiling.geometry import Halo
+from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.source import open_source
-from tiling.thumbnail import block_mean
+from tiling.sources.facts import Level
+from tiling.thumbnail import block_mean, screen_factor
 
 MICROSCOPE = (20000.0, 20000.0)  # pixels per centimetre: 0.5 micrometres
 
@@ -96,6 +98,33 @@ def test_nodata_tiles_of_a_scene_are_skipped(data_dir: Path) -> None:
         pixels = source.read(0, level.box)
     assert skipped
     assert all((pixels[t.valid.slices] == source.nodata).all() for t in skipped)
+
+
+@pytest.mark.parametrize(
+    ("side", "factor"), [(1024, 1), (3072, 2), (6400, 4), (8192, 8), (12288, 8), (24576, 16), (30720, 32)]
+)
+def test_a_picture_of_a_pyramid_is_drawn_from_its_coarse_levels(side: int, factor: int) -> None:
+    slide = Pyramid(side)
+    assert screen_factor(slide, 0, (side, side // 2)) == factor
+    picture = block_mean(slide, 0, factor)
+    assert picture.shape == (side // factor, side // 2 // factor, 1)
+    assert 800 <= side // factor <= 1600 or side <= 1600
+    assert slide.read_levels == {max(level.index for level in slide.levels if factor % level.downsample == 0)}
+
+
+class Pyramid:
+    """A slide whose levels are 4 and 16 times smaller, as scanners write them, and which of them were read."""
+
+    bands = ("grey",)
+
+    def __init__(self, side: int) -> None:
+        sizes = ((1, side), (4, side // 4), (16, side // 16))
+        self.levels = tuple(Level(i, size, size // 2, float(by), None) for i, (by, size) in enumerate(sizes))
+        self.read_levels: set[int] = set()
+
+    def read(self, level: int, box: Box) -> NDArray[np.generic]:
+        self.read_levels.add(level)
+        return np.zeros((*box.shape, 1), np.uint8)
 
 
 def test_block_means_equal_plain_means_and_leave_out_what_does_not_decode(tmp_path: Path) -> None:

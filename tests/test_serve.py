@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from cli import OVERTILE, Cli, mask_files
+from cli import OVERTILE, Cli, free_port, mask_files
+from conftest import wait_for_server
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect_api import Api
@@ -162,3 +164,20 @@ def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, arch
     failed = next(each for each in artifacts if each["key"] == "failed-slides")
     assert "bad.tif" in failed["data"]
     (archive.parent / "in/bad.tif").unlink()
+
+
+@pytest.mark.soak
+def test_pages_at_another_port_ask_the_server_there(cli: Cli, archive: Path) -> None:
+    port = free_port()
+    environment = {name: value for name, value in cli.environment.items() if name != "PREFECT_API_URL"}
+    command = [str(OVERTILE), "serve", str(archive), "--cron", "0 1 29 2 *", "--port", str(port)]
+    log = archive.parent / "pages.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    try:
+        wait_for_server(process, f"http://127.0.0.1:{port}/api", log)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings", timeout=30) as answer:
+            assert json.loads(answer.read())["api_url"] == f"http://127.0.0.1:{port}/api"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)

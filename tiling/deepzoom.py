@@ -103,7 +103,8 @@ class DeepImage:
     def _shown_between(self) -> tuple[float, float]:
         """One range for all squares, from the image at screen size."""
         if self._limits is None:
-            self._limits = display_range(block_mean(self._source, self._level, screen_factor(*self._grid.extent)))
+            factor = screen_factor(self._source, self._level, self._grid.extent)
+            self._limits = display_range(block_mean(self._source, self._level, factor))
         return self._limits
 
 

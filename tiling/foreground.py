@@ -85,7 +85,7 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
 
 def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
     """Write a picture of the image at screen size with the skipped tiles greyed and crossed."""
-    factor = screen_factor(*plan.extent)
+    factor = screen_factor(source, level, plan.extent)
     picture = Image.fromarray(to_display(block_mean(source, level, factor)))
     draw = ImageDraw.Draw(picture, "RGBA")
     for tile in skipped:

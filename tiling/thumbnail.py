@@ -75,9 +75,16 @@ def block_mean(
     return coarse[: shape[0], : shape[1]]
 
 
-def screen_factor(height: int, width: int) -> int:
-    """The whole-number factor that brings a level to screen size."""
-    return max(1, -(-max(height, width) // SCREEN_PX))
+def screen_factor(source: Readable, level: int, extent: tuple[int, int]) -> int:
+    """The whole-number factor that brings an extent of a level to at most screen size.
+
+    It is rounded up to a multiple of the coarsest pyramid level that is fine enough, since by any other `block_mean`
+    would decode the level itself: of a slide of 100,000 px, all of it for one picture.
+    """
+    needed = max(1, -(-max(extent) // SCREEN_PX))
+    base = source.levels[level].downsample
+    ratios = (_whole(each.downsample / base) for each in source.levels[level + 1 :])
+    return ceil_to(needed, max((ratio for ratio in ratios if ratio is not None and ratio <= needed), default=1))
 
 
 def display_range(means: NDArray[np.float32]) -> tuple[float, float]:
@@ -121,11 +128,16 @@ def _coarsest_fitting(source: Readable, level: int, factor: int) -> tuple[int, i
     base = source.levels[level].downsample
     best = (level, factor)
     for candidate in source.levels[level + 1 :]:
-        ratio = candidate.downsample / base
-        whole = round(ratio)
-        if whole <= factor and factor % whole == 0 and abs(ratio - whole) < 0.01 * whole:
+        whole = _whole(candidate.downsample / base)
+        if whole is not None and factor % whole == 0:
             best = (candidate.index, factor // whole)
     return best
+
+
+def _whole(ratio: float) -> int | None:
+    """A ratio of two levels' pixels as a whole number; scanners round the sides of theirs."""
+    whole = round(ratio)
+    return whole if abs(ratio - whole) < 0.01 * whole else None
 
 
 def _means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32]:

@@ -32,8 +32,9 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile]) -> None
     Every class but the background is tinted in its colour and outlined; failed tiles are hatched in red. Where the
     mask is finer than the image and the screen has room for it, the image's pixels are repeated.
     """
-    factor, scale, path = screen_factor(*run.plan.extent), run.plan.grid.scale, run.overlay_path
-    picture = to_display(block_mean(source, run.card.image.level, factor))
+    level, scale, path = run.card.image.level, run.plan.grid.scale, run.overlay_path
+    factor = screen_factor(source, level, run.plan.extent)
+    picture = to_display(block_mean(source, level, factor))
     repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
     picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)

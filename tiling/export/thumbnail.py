@@ -15,7 +15,8 @@ from tiling.thumbnail import block_mean, screen_factor, to_display
 def write_thumbnail(finished: Finished, paths: Sequence[Path]) -> None:
     """As many pixels as the overlay has, each the mean of those under it."""
     run = finished.run
-    factor = screen_factor(*run.plan.extent)
+    level = run.card.image.level
     with run.open_source() as source:
-        picture = to_display(block_mean(source, run.card.image.level, factor, threads=finished.threads))
+        factor = screen_factor(source, level, run.plan.extent)
+        picture = to_display(block_mean(source, level, factor, threads=finished.threads))
     write_png(paths[0], Image.fromarray(picture))
