@@ -67,6 +67,13 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
+@pytest.fixture
+def reporting(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, and what it starts, reports to the session's Prefect server."""
+    for name, value in clean_environment(tmp_path / "prefect-client", PREFECT_API_URL=prefect_url).items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """A real S3 server with one bucket for all tests of a file, to which this process is connected."""

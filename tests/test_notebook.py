@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from cli import clean_environment, write_tissue
+from cli import write_tissue
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -27,13 +27,6 @@ from tiling.run import Run
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
-
-
-@pytest.fixture
-def reporting(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's environment, which it has from this process."""
-    for name, value in clean_environment(tmp_path / "client", PREFECT_API_URL=prefect_url).items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

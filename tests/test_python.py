@@ -228,12 +228,6 @@ def test_help_names_every_option() -> None:
     assert inspect.signature(segment_image).parameters["core"].default is None
 
 
-@pytest.fixture
-def reporting(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in clean_environment(tmp_path / "prefect-client", PREFECT_API_URL=prefect_url).items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.soak
 def test_failed_tiles_are_computed_again(reporting: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = draw_run(tmp_path / "run", failed={(1, 1): "it broke", (2, 3): "so did this"})
