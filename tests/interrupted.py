@@ -1,8 +1,9 @@
-"""The whole path of a run in one process that something happens to just before its n-th change of a file, for any n.
+"""The whole path of a run in one process that something happens to just before any one of its changes to files.
 
 Python tells an audit hook of every file that is opened for writing, renamed or removed, and of every folder that is
-made or removed: so no write of any stage can be forgotten, whoever makes it. As a script it forks one process per
-attempt, from a parent that has loaded everything and run nothing.
+removed: so no write of any stage can be forgotten, whoever makes it. That a folder is made is no change here: before
+it nothing is otherwise than after the change before, and two threads that need one folder try once or twice, as it
+happens. As a script it forks one process per attempt, from a parent that has loaded everything and run nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +25,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
+Change = tuple[str, str]
+"""An audit event and the path that it is about, relative to the folder."""
+
+Moment = tuple[str, int]
+"""Before the n-th change of a kind, from 0. Threads change the order of changes, never how many of a kind there are."""
+
 Deed = Literal["kill", "tear", "fill"]
 BALLAST = "ballast"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-FOLDER_CHANGES = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}  # where the folder's descriptor stands in the arguments
+REMOVALS = {"os.remove", "os.rmdir"}
 
 
 @dataclass(slots=True)
@@ -34,20 +43,27 @@ class Saboteur:
 
     Args:
         folder: changes elsewhere don't count.
-        at: the change before which to act; None only counts.
+        at: when to act; None only counts.
         deed: kill the process; leave what would be written torn, and kill; or fill the disk and let it try.
     """
 
     folder: Path
-    at: int | None = None
+    at: Moment | None = None
     deed: Deed = "kill"
-    changes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    changes: list[Change] = field(default_factory=list[Change])
+    _counts: Counter[str] = field(default_factory=Counter[str])
+    _turn: threading.RLock = field(default_factory=threading.RLock)  # tearing opens a file, in the same thread
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         path = _changed(event, arguments)
-        if path is None or not path.is_relative_to(self.folder) or (event == "os.mkdir" and path.is_dir()):
-            return
-        if self.at == len(self.changes):
+        if path is not None and path.is_relative_to(self.folder):
+            with self._turn:
+                self._count(event, path)
+
+    def _count(self, event: str, path: Path) -> None:
+        change = event, str(path.relative_to(self.folder))
+        kind = kind_of(change)
+        if self.at == (kind, self._counts[kind]):
             self.at = None  # what is torn is no further change
             if self.deed == "fill":
                 fill_disk(self.folder.parent / BALLAST)
@@ -55,7 +71,8 @@ class Saboteur:
                 if self.deed == "tear" and event == "open":
                     _tear(path)
                 os.kill(os.getpid(), signal.SIGKILL)
-        self.changes.append((event, str(path.relative_to(self.folder))))
+        self.changes.append(change)
+        self._counts[kind] += 1
 
 
 def _changed(event: str, arguments: tuple[Any, ...]) -> Path | None:
@@ -65,7 +82,7 @@ def _changed(event: str, arguments: tuple[Any, ...]) -> Path | None:
         return _absolute(path) if isinstance(path, str | os.PathLike) and flags & WRITING else None
     if event == "os.rename":
         return _absolute(arguments[1], arguments[3])
-    return _absolute(arguments[0], arguments[FOLDER_CHANGES[event]]) if event in FOLDER_CHANGES else None
+    return _absolute(arguments[0], arguments[1]) if event in REMOVALS else None
 
 
 def _absolute(path: str | os.PathLike[str], descriptor: int = -1) -> Path:
@@ -94,7 +111,7 @@ def _wrote(file: BinaryIO, size: int) -> bool:
         return False
 
 
-def kind_of(change: tuple[str, str]) -> str:
+def kind_of(change: Change) -> str:
     """A change without its tile, its random name and its number."""
     event, path = change
     return f"{event} {re.sub('[0-9]+', '#', re.sub('[0-9a-f]{32}', '*', path))}"
@@ -145,7 +162,7 @@ class Interrupter:
         self._parent.kill()
         self._parent.wait()
 
-    def run(self, folder: Path, at: int | None = None, deed: Deed = "kill") -> list[tuple[str, str]]:
+    def run(self, folder: Path, at: Moment | None = None, deed: Deed = "kill") -> list[Change]:
         """Go through with it; with `at`, up to the deed. Returns the changes, or the error's kind and message."""
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
@@ -173,13 +190,13 @@ def _serve() -> None:
     ledger.FLUSH_SECONDS = 0.0  # every tile in a segment of its own: as many changes in every run
     for line in sys.stdin:
         image, folder, model, foreground, at, deed = json.loads(line)
-        saboteur = Saboteur(Path(folder), at, deed)
+        saboteur = Saboteur(Path(folder), at and (at[0], at[1]), deed)
         status, changes = _forked(partial(_walk_watched, saboteur, Path(image), Path(folder), Path(model), foreground))
         sys.stdout.write(json.dumps([status, changes]) + "\n")
         sys.stdout.flush()
 
 
-def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, foreground: str) -> list[tuple[str, str]]:
+def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, foreground: str) -> list[Change]:
     from tiling.errors import TilingError
 
     sys.addaudithook(saboteur)
@@ -192,7 +209,7 @@ def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, fo
     return saboteur.changes
 
 
-def _forked(work: Callable[[], list[tuple[str, str]]]) -> tuple[int, list[tuple[str, str]]]:
+def _forked(work: Callable[[], list[Change]]) -> tuple[int, list[Change]]:
     """What a forked process returned, and how it ended."""
     reading, writing = os.pipe()
     child = os.fork()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import BALLAST, Interrupter, kind_of
+from interrupted import BALLAST, Change, Interrupter, Moment, kind_of
 from tiny import save_tiny, write_foreground, write_noise
 
 from flows.terminal import ERRORS, USAGE_ERRORS
@@ -17,7 +18,6 @@ from tiling.errors import DiskError
 from tiling.ledger import TileState
 from tiling.run import Run
 
-Change = tuple[str, str]
 HEIGHT, WIDTH = 128, 640  # five tiles, and a pyramid of two levels
 
 
@@ -53,18 +53,12 @@ def contents(run: Path) -> dict[str, object]:
     return {**files, "ledger": last, "strangers": [f.name for f in (run / "ledger").iterdir() if f.suffix != ".jsonl"]}
 
 
-def moments(changes: list[Change]) -> list[int]:
-    """Of every kind of change the middle one; all of them where `OVERTILE_ALL_MOMENTS` is set.
-
-    Before a folder is made nothing is otherwise than after the change before.
-    """
-    kinds: dict[str, list[int]] = {}
-    for at, change in enumerate(changes):
-        if change[0] != "os.mkdir":
-            kinds.setdefault(kind_of(change), []).append(at)
+def moments(changes: list[Change]) -> list[Moment]:
+    """Of every kind of change the middle one; all of them where `OVERTILE_ALL_MOMENTS` is set."""
+    kinds = Counter(kind_of(change) for change in changes)
     if os.environ.get("OVERTILE_ALL_MOMENTS"):
-        return sorted(at for places in kinds.values() for at in places)
-    return sorted(places[len(places) // 2] for places in kinds.values())
+        return [(kind, nth) for kind, count in kinds.items() for nth in range(count)]
+    return [(kind, count // 2) for kind, count in kinds.items()]
 
 
 def test_every_stage_changes_files(undisturbed: tuple[Path, list[Change]]) -> None:
@@ -93,11 +87,12 @@ def test_killed_at_any_change_the_run_resumes_and_ends_identical(
 ) -> None:
     whole, changes = undisturbed
     expected = contents(whole)
-    for at in moments(changes):
+    for number, at in enumerate(moments(changes)):
+        run = tmp_path / f"{number}"
         # A file that is being written is left torn: no later kill finds it so.
-        interrupter.run(tmp_path / f"{at}", at, "tear" if changes[at][0] == "open" else "kill")
-        interrupter.run(tmp_path / f"{at}")
-        assert contents(tmp_path / f"{at}") == expected, changes[at]
+        interrupter.run(run, at, "tear" if at[0].startswith("open ") else "kill")
+        interrupter.run(run)
+        assert contents(run) == expected, at
 
 
 @pytest.mark.parametrize(
@@ -116,9 +111,9 @@ def test_a_disk_that_fills_in_any_stage_is_told_and_the_run_resumes_with_room(
     kind: str, interrupter: Interrupter, undisturbed: tuple[Path, list[Change]], small_disk: Path
 ) -> None:
     whole, changes = undisturbed
-    places = [at for at, change in enumerate(changes) if kind_of(change) == kind]
+    count = [kind_of(change) for change in changes].count(kind)
     run = small_disk / "run"
-    ((error, message),) = interrupter.run(run, places[len(places) // 2], "fill")
+    ((error, message),) = interrupter.run(run, (kind, count // 2), "fill")
     assert error in {"DiskError", "StagingError"}
     assert "No space left on device): make space or choose another --out" in message
     assert "\n" not in message
