@@ -33,6 +33,7 @@ Moment = tuple[str, int]
 
 Deed = Literal["kill", "tear", "fill"]
 BALLAST = "ballast"
+EXPORTS = ("statistics", "ome-tiff", "cog", "qupath", "geojson", "geopackage", "geoparquet", "thumbnail")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 REMOVALS = {"os.remove", "os.rmdir"}
 
@@ -117,7 +118,7 @@ def kind_of(change: Change) -> str:
     return f"{event} {re.sub('[0-9]+', '#', re.sub('[0-9a-f]{32}', '*', path))}"
 
 
-def walk(image: Path, folder: Path, model: Path, foreground: str) -> None:
+def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) -> None:
     """What the flow does, stage by stage and tile by tile, without Ray and Prefect around it."""
     from flows.config import SegmentConfig
     from flows.prepare import prepare
@@ -140,17 +141,17 @@ def walk(image: Path, folder: Path, model: Path, foreground: str) -> None:
                 write_down(run, mask, worker.process(run.path, index, staged=True), 1)
             run.ledger.announce("inferred", {"workers": 1, "stagers": 1, "seconds": 1.0})
         stitch.fn(run)
-        export.fn(run)
+        export.fn(run, formats)
         finish.fn(run, keep_staged=False)
 
 
 class Interrupter:
     """Runs `walk` in forked processes, each killed where it is asked."""
 
-    def __init__(self, image: Path, model: Path, foreground: str) -> None:
-        self._job = [str(image), str(model), foreground]
+    def __init__(self, image: Path, model: Path, foreground: str, formats: str = "none") -> None:
+        self._job = [str(image), str(model), foreground, formats]
         self._parent = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_one_thread()
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_quiet()
         )
 
     def __enter__(self) -> Interrupter:
@@ -166,42 +167,44 @@ class Interrupter:
         """Go through with it; with `at`, up to the deed. Returns the changes, or the error's kind and message."""
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
-        image, model, foreground = self._job
-        self._parent.stdin.write(json.dumps([image, str(folder), model, foreground, at, deed]) + "\n")
+        self._parent.stdin.write(json.dumps([*self._job, str(folder), at, deed]) + "\n")
         self._parent.stdin.flush()
         status, changes = json.loads(self._parent.stdout.readline())
         assert status == (0 if at is None or deed == "fill" else -signal.SIGKILL), f"ended with {status} at {at}"
         return [(event, path) for event, path in changes]
 
 
-def _one_thread() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def _quiet() -> dict[str, str]:
+    """One thread, and no clock in a GeoPackage, whose bytes are compared."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OGR_CURRENT_DATE": "2026-01-01T00:00:00.000Z"}
 
 
 def _serve() -> None:
     """Load everything once; what tracing a network loads too."""
     from tiling import ledger
+    from tiling.export.formats import FORMATS
     from unet_core.bounds import footprint
     from unet_core.bundle import load_bundle
 
-    for module in ("flows.segment", "flows.worker"):
+    for module in ("flows.segment", "flows.worker", *(f"tiling.export.{FORMATS[name].module}" for name in EXPORTS)):
         import_module(module)
     footprint(load_bundle("nuclei").module, 3)
     ledger.FLUSH_SECONDS = 0.0  # every tile in a segment of its own: as many changes in every run
     for line in sys.stdin:
-        image, folder, model, foreground, at, deed = json.loads(line)
+        image, model, foreground, formats, folder, at, deed = json.loads(line)
         saboteur = Saboteur(Path(folder), at and (at[0], at[1]), deed)
-        status, changes = _forked(partial(_walk_watched, saboteur, Path(image), Path(folder), Path(model), foreground))
+        job = partial(walk, Path(image), Path(folder), Path(model), foreground, formats)
+        status, changes = _forked(partial(_watched, saboteur, job))
         sys.stdout.write(json.dumps([status, changes]) + "\n")
         sys.stdout.flush()
 
 
-def _walk_watched(saboteur: Saboteur, image: Path, folder: Path, model: Path, foreground: str) -> list[Change]:
+def _watched(saboteur: Saboteur, job: Callable[[], None]) -> list[Change]:
     from tiling.errors import TilingError
 
     sys.addaudithook(saboteur)
     try:
-        walk(image, folder, model, foreground)
+        job()
     except (TilingError, OSError) as error:
         if saboteur.deed != "fill":
             raise

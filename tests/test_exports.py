@@ -409,34 +409,6 @@ def test_after_a_rerun_no_export_is_stale_and_no_other_shard_is_touched(scene: P
     assert rows.column("pixels").to_pylist()[-1] == 0, "nothing is left unpredicted"
 
 
-def test_a_killed_export_leaves_the_earlier_file_and_nothing_else(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = finished_run(small, tmp_path / "run")
-    export(run, "qupath")
-    before = exported(run, "qupath.geojson").read_bytes()
-    write_labels(run, blobs(run.plan.mask.shape, 8))
-
-    def broken(*_: object) -> None:
-        raise ValueError("the disk\nis gone")
-
-    monkeypatch.setattr("tiling.export.qupath.write_features", broken)
-    with pytest.raises(ExportError, match=r"qupath of .* can't be written \(the disk is gone\)"):
-        export(run, "none")
-    assert exported(run, "qupath.geojson").read_bytes() == before
-    assert [*times(tmp_path / "run" / "exports")] == ["qupath.geojson"]
-
-
-def test_a_full_disk_is_told_with_what_helps_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
-    image = tmp_path / "checks.tif"
-    tifffile.imwrite(image, np.zeros((512, 512, 3), np.uint8), photometric="rgb")
-    labels = (np.indices((512, 512)).sum(0) % 2 + 1).astype(np.uint8)  # every pixel is an object
-    run = finished_run(image, small_disk / "run", labels, core=256)
-    with pytest.raises(ExportError, match=r"list of objects .* make space in .*run/exports"):
-        export(run, "qupath")
-    assert [*times(small_disk / "run" / "exports")] == []
-
-
 def test_an_unfinished_run_is_not_exported(small: Path, tmp_path: Path) -> None:
     run = finished_run(small, tmp_path / "run")
     for segment in sorted((tmp_path / "run" / "ledger").glob("*.jsonl"))[-1:]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import BALLAST, Change, Interrupter, Moment, kind_of
-from tiny import save_tiny, write_foreground, write_noise
+from interrupted import BALLAST, EXPORTS, Change, Interrupter, Moment, kind_of
+from tiny import save_tiny, write_foreground, write_noise, write_noise_map
 
 from flows.terminal import ERRORS, USAGE_ERRORS
 from tiling.errors import DiskError
+from tiling.export.formats import FORMATS
 from tiling.ledger import TileState
 from tiling.run import Run
 
@@ -86,9 +87,26 @@ def test_killed_at_any_change_the_run_resumes_and_ends_identical(
     interrupter: Interrupter, undisturbed: tuple[Path, list[Change]], tmp_path: Path
 ) -> None:
     whole, changes = undisturbed
+    expect_identical(interrupter, whole, moments(changes), tmp_path)
+
+
+def test_killed_at_any_change_of_an_export_the_run_resumes_and_ends_identical(tmp_path: Path) -> None:
+    """Of every file that is exported before it gets its name; before every other change where all moments are tried."""
+    image, model = write_noise_map(tmp_path / "map.tif", 128, 256), save_tiny(tmp_path / "tiny")
+    with Interrupter(image, model, "none", ",".join(EXPORTS)) as exporting:
+        changes = exporting.run(tmp_path / "whole")
+        named = [f"os.rename exports/{file}" for name in EXPORTS for file in FORMATS[name].files]
+        assert {*named} <= {kind_of(change) for change in changes}
+        within = [at for at in moments(changes) if " exports/" in at[0]]
+        tried = within if os.environ.get("OVERTILE_ALL_MOMENTS") else [(kind, 0) for kind in named]
+        expect_identical(exporting, tmp_path / "whole", tried, tmp_path)
+
+
+def expect_identical(interrupter: Interrupter, whole: Path, moments: list[Moment], folder: Path) -> None:
+    """Kill a run at each moment, resume it, and compare it with the undisturbed one."""
     expected = contents(whole)
-    for number, at in enumerate(moments(changes)):
-        run = tmp_path / f"{number}"
+    for number, at in enumerate(moments):
+        run = folder / f"{number}"
         # A file that is being written is left torn: no later kill finds it so.
         interrupter.run(run, at, "tear" if at[0].startswith("open ") else "kill")
         interrupter.run(run)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
 import tifffile
 from PIL import Image
+from rasterio.transform import Affine
 from small_bundles import bundle_of, noise
 
 from unet_core.bundle import save_bundle
@@ -25,6 +28,15 @@ def save_tiny(folder: Path) -> Path:
 
 def write_noise(path: Path, height: int, width: int, seed: int = 0) -> Path:
     tifffile.imwrite(path, noise(height, width, seed), photometric="rgb", tile=(128, 128))
+    return path
+
+
+def write_noise_map(path: Path, height: int, width: int, seed: int = 0) -> Path:
+    """The same with a place on the earth, a metre per pixel, so that it can be exported to every format."""
+    facts: dict[str, Any] = {"crs": "EPSG:32632", "transform": Affine(1, 0, 500_000, 0, -1, 5_500_000)}
+    shape: dict[str, Any] = {"height": height, "width": width, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", tiled=True, blockxsize=128, blockysize=128, **shape, **facts) as file:
+        file.write(np.moveaxis(noise(height, width, seed), 2, 0))
     return path
 
 

@@ -1,11 +1,14 @@
 """`mask.tif`: a Cloud-optimised GeoTIFF that lies exactly on the source (OGC 21-026).
 
-GDAL's own driver orders the file; the overviews are the mask's levels, so that they hold the majority of labels.
+GDAL's own driver orders the file; the overviews are the mask's levels, so that they hold the majority of labels. What
+a full disk refuses while GDAL closes a file it tells nobody but the terminal: so every file is read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -14,7 +17,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 import tifffile
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
 
 from tiling.errors import ExportError
 from tiling.export.crs import crs_of
@@ -22,6 +27,7 @@ from tiling.export.destination import scratch
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
+from tiling.geometry import Box
 from tiling.ome_metadata import LabelClass
 from tiling.placement import Placement
 from tiling.pyramid import Pyramid
@@ -29,6 +35,8 @@ from tiling.stitching import NOT_PREDICTED
 
 _TRANSFORMATION, _GDAL_METADATA, _GDAL_NODATA = 34264, 42112, 42113
 CACHE_MB = 64
+PIECE_PX = 2048
+"""The side of what is read back at once."""
 
 
 def expect_cog(subject: Subject) -> None:
@@ -74,9 +82,10 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
         looks["extratags"].append((_TRANSFORMATION, "d", len(matrix), matrix, True))
     try:
         _write_levels(pyramid, plain, looks, finished.threads)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
+        with _gdal_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
             with rasterio.open(plain, "r+") as dataset:
                 _place(dataset, finished.placement)
+                where = _where(dataset)
             rasterio.shutil.copy(
                 plain,
                 path,
@@ -87,9 +96,21 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
                 num_threads=finished.threads,
                 bigtiff="YES" if is_big(pyramid) else "NO",
             )
+            _expect_placed(path, where)
+            for level in range(len(pyramid.levels)):
+                _expect_level(path, pyramid, level, finished.threads)
     finally:
         for left in plain.parent.glob(f"{plain.name}*"):
             left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _gdal_errors() -> Generator[None]:
+    """Raise OSError for what rasterio has no class of its own for: its copying lets GDAL's bare errors through."""
+    try:
+        yield
+    except (CPLE_BaseError, RasterioError) as error:
+        raise OSError(str(error)) from error
 
 
 def _write_levels(pyramid: Pyramid, path: Path, looks: dict[str, Any], threads: int) -> None:
@@ -129,6 +150,33 @@ def _place(dataset: Any, placement: Placement) -> None:
         for col, row, _, x, y, z in georeference.tiepoints
     ]
     dataset.gcps = (points, crs)
+
+
+def _where(dataset: Any) -> tuple[Any, Any, int]:
+    """What says where a file lies on the earth."""
+    return dataset.crs, dataset.transform, len(dataset.gcps[0])
+
+
+def _expect_placed(path: Path, where: tuple[Any, Any, int]) -> None:
+    """Raise OSError where the file doesn't say that it lies there."""
+    with rasterio.open(path) as dataset:
+        if _where(dataset) != where:
+            raise OSError("its place on the earth is not in the file: the disk may not have taken it whole")
+
+
+def _expect_level(path: Path, pyramid: Pyramid, level: int, threads: int) -> None:
+    """Raise OSError where a level, read again piece by piece, isn't the pyramid's."""
+    overview: dict[str, Any] = {"overview_level": level - 1} if level else {}
+    height, width = pyramid.levels[level].shape[-2:]
+    with rasterio.open(path, num_threads=threads, **overview) as dataset:
+        for top, left in product(range(0, height, PIECE_PX), range(0, width, PIECE_PX)):
+            box = Box(top, left, min(top + PIECE_PX, height), min(left + PIECE_PX, width))
+            expected = pyramid.read(box, level)
+            read = dataset.read(window=((box.y0, box.y1), (box.x0, box.x1)))
+            if not np.array_equal(read, expected.reshape(-1, *box.shape)):
+                raise OSError(
+                    f"level {level} isn't in the file as it was written: the disk may not have taken it whole"
+                )
 
 
 def _class_names(names: dict[int, LabelClass]) -> str:

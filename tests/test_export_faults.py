@@ -1,0 +1,103 @@
+"""A disk that fills and a writer that dies: an export is whole or not there, and earlier ones are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from finished import blobs, finished_run, write_labels
+from interrupted import BALLAST, fill_disk
+from tiny import write_noise_map
+
+from tiling.errors import DiskError, ExportError
+from tiling.export.exporting import export_run
+from tiling.export.formats import FORMATS
+from tiling.run import Run
+
+SIDE = 384
+ROOMS = tuple(4096 * pages for pages in (*range(12), 16, 20, 24, 32, 64))
+"""Bytes that are left: none, and so many that a file's begin, its middle or only its end finds none."""
+
+
+def export(run: Run, formats: str) -> list[str]:
+    with run.open_source() as source:
+        return [each.name for each in export_run(run, source, formats)]
+
+
+def files_of(run: Run) -> dict[str, bytes]:
+    assert isinstance(run.exports, Path)
+    return {path.name: path.read_bytes() for path in sorted(run.exports.glob("*"))}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise_map(tmp_path_factory.mktemp("scene") / "scene.tif", SIDE, SIDE)
+
+
+@pytest.fixture(autouse=True)
+def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OGR_CURRENT_DATE", "2026-01-01T00:00:00.000Z")  # GDAL writes it into a GeoPackage
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_on_a_disk_that_fills_an_export_is_whole_or_not_there(
+    name: str, scene: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    roomy = finished_run(scene, tmp_path / "roomy", core=128, probabilities=True)
+    export(roomy, name)
+    whole = files_of(roomy)
+    run = finished_run(scene, small_disk / "run", core=128, probabilities=True)
+    refusals = [refused for room in ROOMS if (refused := refusal(run, name, room, small_disk / BALLAST, whole))]
+    assert refusals, "the disk never was too small"
+    assert all("make space" in told and "\n" not in told for told in refusals), refusals
+    export(run, name)
+    assert files_of(run) == whole
+
+
+def refusal(run: Run, name: str, room: int, ballast: Path, whole: dict[str, bytes]) -> str | None:
+    """What an export says with so much room, None where it is written; what is there afterwards is removed again."""
+    fill_disk(ballast)
+    os.truncate(ballast, ballast.stat().st_size - room)
+    try:
+        export(run, name)
+    except (ExportError, DiskError) as error:
+        told = str(error)
+    else:
+        told = None
+    there = files_of(run)
+    # Beside a refusal a whole file may be there, of which the ledger for want of room could not say so.
+    assert (there == whole) if told is None else (there.items() <= whole.items()), room
+    for file in there:
+        (run.exports / file).unlink()
+    ballast.unlink()
+    return told
+
+
+def test_every_pixel_an_object_fills_the_disk_with_their_list(small_disk: Path, tmp_path: Path) -> None:
+    image = tmp_path / "checks.tif"
+    tifffile.imwrite(image, np.zeros((512, 512, 3), np.uint8), photometric="rgb")
+    labels = (np.indices((512, 512)).sum(0) % 2 + 1).astype(np.uint8)
+    run = finished_run(image, small_disk / "run", labels, core=256)
+    with pytest.raises(ExportError, match=r"list of objects .* make space in .*run/exports"):
+        export(run, "qupath")
+    assert files_of(run) == {}
+
+
+def test_an_export_that_fails_leaves_the_earlier_file_and_nothing_else(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(scene, tmp_path / "run")
+    export(run, "qupath")
+    before = files_of(run)
+    write_labels(run, blobs(run.plan.mask.shape, 8))
+
+    def broken(*_: object) -> None:
+        raise ValueError("the disk\nis gone")
+
+    monkeypatch.setattr("tiling.export.qupath.write_features", broken)
+    with pytest.raises(ExportError, match=r"qupath of .* can't be written \(the disk is gone\)"):
+        export(run, "none")
+    assert files_of(run) == before
