@@ -51,7 +51,8 @@ class Stamp:
     @classmethod
     def of_object(cls, facts: ObjectFacts) -> Stamp:
         tag = facts.tag.e_tag or facts.tag.version or facts.modified.isoformat()
-        return cls(facts.size_bytes, tag, None)
+        # Some stores put a tag in quotes when asked for the object, and list it without.
+        return cls(facts.size_bytes, tag.strip('"'), None)
 
     def is_settled(self, seconds: float) -> bool:
         """Whether the file was left alone for so long; a time in the future says nothing."""
