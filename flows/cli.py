@@ -340,7 +340,7 @@ def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
 @contextmanager
 def _told_in_one_line() -> Generator[None]:
     """Turn errors that are the user's or the world's doing into one line and an exit code."""
-    from flows.terminal import ERRORS, USAGE_ERRORS
+    from flows.terminal import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
 
     try:
         with told_of_sigterm():
@@ -350,7 +350,8 @@ def _told_in_one_line() -> Generator[None]:
     except StoppedError as error:
         _fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:
-        _fail(str(error), EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_UNEXPECTED)
+        is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, WORLDS_ERRORS)
+        _fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         err.print("stopped; the same command again goes on where it was")
         sys.exit(EXIT_SIGNALLED + signal.SIGINT)

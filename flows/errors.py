@@ -35,3 +35,7 @@ class IncompleteError(FlowError):
 
 class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""
+
+
+class LostError(PoolError):
+    """A cluster that was there and is gone."""

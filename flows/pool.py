@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +20,7 @@ from flows.backlog import Backlog
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.embedded import start_ray
 from flows.errors import PoolError
+from flows.head import Head
 from flows.result import Checked, TileResult
 from flows.stagers import Stagers
 from flows.stopping import Stop, keep_sigterm
@@ -71,13 +72,14 @@ class Pool:
         self._actor = actor
         self._limits = limits or Limits()
         self._embedded = False
+        self._head: Head | None = None
         self._slots: dict[int, _Slot] = {}
         self._wanted = 0
         self._numbered = 0
         self._failed_starts = 0
         self._looked_at = 0.0
         self._last_worker_at = 0.0
-        self._stagers = Stagers(stager, lambda: self.size)
+        self._stagers = Stagers(stager, lambda: self.size, self._resources)
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -103,10 +105,11 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for slot in self._slots.values():
-            ray.kill(slot.actor)
+        if not self._head_is_lost:
+            for slot in self._slots.values():
+                ray.kill(slot.actor)
+            self._stagers.clear()
         self._slots = {}
-        self._stagers.clear()
         if self._embedded:
             ray.shutdown()
             self._embedded = False
@@ -184,7 +187,7 @@ class Pool:
         tile that it came from: the caller knows whether it ends only that tile's run.
 
         Raises:
-            PoolError: no actor can be started.
+            PoolError: no actor can be started, or the cluster's head is gone.
         """
         self._grow()
         self._last_worker_at = time.monotonic()
@@ -284,7 +287,7 @@ class Pool:
                 self._take_in(starting[reference], dispatch)
         patience = GROWTH_SECONDS if self._failed_starts < FAILED_STARTS else ALONE_SECONDS
         if time.monotonic() - self._looked_at > patience:
-            self._grow()
+            self._look_for_more()
         if dispatch.has_workers:
             self._last_worker_at = time.monotonic()
         elif time.monotonic() - self._last_worker_at > ALONE_SECONDS:
@@ -335,26 +338,45 @@ class Pool:
         if not ray.is_initialized():
             if self._address is not None:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+                self._head = Head(ray.get_runtime_context().gcs_address)
             else:
                 start_ray(self._workers)
                 self._embedded = True
-        self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+        self._device = "cuda" if self._resources().get("GPU", 0) >= 1 else "cpu"
         self._grow()
         self._stagers.grow()
 
     def _grow(self) -> None:
         """As many actors as were asked for, or as the cluster has devices for by now."""
         self._looked_at = time.monotonic()
-        resources = ray.cluster_resources()
-        devices = int(resources.get("GPU" if self._device == "cuda" else "CPU", 0))
+        devices = int(self._resources().get("GPU" if self._device == "cuda" else "CPU", 0))
         self._wanted = max(1, self._workers or devices)
         for _ in range(self._wanted - len(self._slots)):
             self._add()
+
+    def _look_for_more(self) -> None:
+        """Grow with the cluster; while its head is silent, what is in flight goes on without it."""
+        self._looked_at = time.monotonic()
+        if self._head is None or self._head.answers():
+            self._grow()
+
+    def _resources(self) -> Mapping[str, float]:
+        """What the cluster has; asked only of a head that is there."""
+        if self._head is not None:
+            self._head.wait()
+        return ray.cluster_resources()
+
+    @property
+    def _head_is_lost(self) -> bool:
+        """Whether nobody is there any more to ask for anything, which would wait for ever."""
+        return self._head is not None and self._head.is_lost
 
     def _add(self) -> None:
         # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
         gpus = 1 if self._device == "cuda" else 0
         environment = None if self._embedded else {"env_vars": MEMORY_ENVIRONMENT}
+        if self._head is not None:
+            self._head.wait()
         options = self._actor.options(
             num_cpus=1, num_gpus=gpus, max_concurrency=self._limits.in_flight + 1, runtime_env=environment
         )
@@ -363,4 +385,6 @@ class Pool:
         self._slots[self._numbered] = _Slot(actor, actor.is_ready.remote())
 
     def _discard(self, number: int) -> None:
-        ray.kill(self._slots.pop(number).actor)
+        actor = self._slots.pop(number).actor
+        if not self._head_is_lost:
+            ray.kill(actor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -45,10 +45,11 @@ class Stagers:
     Args:
         actor: the Ray actor class that stages.
         workers: tells how many tile actors there are; more on a cluster that grows.
+        resources: tells what the cluster has, and raises where it is gone.
     """
 
-    def __init__(self, actor: Any, workers: Callable[[], int]) -> None:
-        self._actor, self._workers = actor, workers
+    def __init__(self, actor: Any, workers: Callable[[], int], resources: Callable[[], Mapping[str, float]]) -> None:
+        self._actor, self._workers, self._resources = actor, workers, resources
         self._stagers: list[_Stager] = []
 
     def __len__(self) -> int:
@@ -146,6 +147,6 @@ class Stagers:
 
     def _begun(self) -> _Stager:
         """A stager on a node that declares the resource for it; where none does, anywhere."""
-        declared = ray.cluster_resources().get(STAGING_RESOURCE, 0) > 0
+        declared = self._resources().get(STAGING_RESOURCE, 0) > 0
         share = {STAGING_RESOURCE: 0.001} if declared else None
         return _Stager(self._actor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())

@@ -13,11 +13,20 @@ from rich.text import Text
 
 from flows.check import check
 from flows.config import Asked, SegmentConfig
-from flows.errors import FlowError
+from flows.errors import FlowError, LostError
 from flows.plain import plain
 from flows.progress import Progress, format_seconds
 from flows.starting import run_flow
-from tiling.errors import AnnotationError, ExportError, PlaceError, PlanError, RunError, SourceError, TilingError
+from tiling.errors import (
+    AnnotationError,
+    ExportError,
+    PlaceError,
+    PlanError,
+    RunError,
+    SourceError,
+    TilingError,
+    WritingError,
+)
 from tiling.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
@@ -41,7 +50,10 @@ USAGE_ERRORS = (
     TrainingError,
     FlowError,
 )
-"""What another command would avoid; the rest (a full disk, a lost cluster) is the world's doing."""
+"""What another command would avoid; the rest is the world's doing."""
+
+WORLDS_ERRORS = (WritingError, LostError)
+"""Of those kinds what no other command would avoid either: a full disk, a lost cluster."""
 
 STATE_STYLE = {
     TileState.PENDING: ("·", "bright_black"),

@@ -44,10 +44,11 @@ class Cli:
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, log: Path = Path(os.devnull)) -> subprocess.Popen[bytes]:
+        """Begin a command, which writes what it says into a file."""
         command = [str(OVERTILE), *map(str, arguments)]
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, env=self.environment, stdout=quiet, stderr=quiet)
+        with log.open("wb") as file:
+            return subprocess.Popen(command, env=self.environment, stdout=file, stderr=file)
 
 
 def clean_environment(prefect_home: Path, **more: str) -> dict[str, str]:

@@ -94,6 +94,10 @@ class Cluster:
     def cli(self) -> Cli:
         return Cli(self.environment)
 
+    @property
+    def head(self) -> Node:
+        return self.nodes[0]
+
     def join(self, *more: str, cpus: int = 1, ip: str = "127.0.0.1", within: Sequence[str] = ()) -> Node:
         """Start a node, with more options of `ray start`; `within` is a command before its command."""
         options = (f"--address={self.address}", f"--num-cpus={cpus}", f"--node-ip-address={ip}")

@@ -13,8 +13,6 @@ import pytest
 from interrupted import BALLAST, EXPORTS, Change, Interrupter, Moment, kind_of
 from tiny import save_tiny, write_foreground, write_noise, write_noise_map
 
-from flows.terminal import ERRORS, USAGE_ERRORS
-from tiling.errors import DiskError
 from tiling.export.formats import FORMATS
 from tiling.ledger import TileState
 from tiling.run import Run
@@ -138,8 +136,3 @@ def test_a_disk_that_fills_in_any_stage_is_told_and_the_run_resumes_with_room(
     (small_disk / BALLAST).unlink()
     interrupter.run(run)
     assert contents(run) == contents(whole)
-
-
-def test_a_full_disk_is_no_wrong_usage() -> None:
-    assert issubclass(DiskError, ERRORS)
-    assert not issubclass(DiskError, USAGE_ERRORS)

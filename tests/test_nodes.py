@@ -37,7 +37,8 @@ class Driver:
         self.image, self.model = job
         self.folder = folder
         options = ("--model", self.model, "--core", CORE, "--foreground", "none", "--ray-address", cluster.address)
-        self.process = cluster.cli.start("segment", self.image, "--out", folder, *options)
+        self.log = folder.with_suffix(".log")
+        self.process = cluster.cli.start("segment", self.image, "--out", folder, *options, log=self.log)
 
     def __enter__(self) -> Driver:
         return self
@@ -88,6 +89,27 @@ def test_a_killed_node_loses_no_tile_and_a_node_that_joins_is_used(job: tuple[Pa
             third = nodes.join()
             driver.wait_until(lambda: driver.tiles_of(third) > 0, "the newcomer works")
             worker.resume()
+            driver.expect_whole()
+
+
+def test_a_driver_whose_head_is_killed_says_so_and_another_cluster_goes_on(
+    job: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Ray itself would end the driver without a word, a minute later."""
+    with cluster(tmp_path / "ray", **QUICK_TO_NOTICE) as nodes:
+        node = nodes.join()
+        with Driver(nodes, job, tmp_path / "run") as driver:
+            driver.wait_until(lambda: driver.tiles_of(node) > 20, "the node works")
+            nodes.head.kill()
+            assert driver.process.wait(55) == 1
+            (told,) = [line for line in driver.log.read_text().splitlines() if line.startswith("error: ")]
+            assert "the head of the Ray cluster at" in told
+            assert "the same command goes on" in told
+            known = sum(driver.tiles_by_node().values())
+            assert 20 < known < TILES
+    with cluster(tmp_path / "other", **QUICK_TO_NOTICE) as nodes:
+        nodes.join()
+        with Driver(nodes, job, tmp_path / "run") as driver:
             driver.expect_whole()
 
 

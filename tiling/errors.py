@@ -28,7 +28,11 @@ class AnnotationError(TilingError):
 
 
 class ExportError(TilingError):
-    """A format that can't say what a run's mask is, or a file of it that can't be written."""
+    """A format that can't say what a run's mask is."""
+
+
+class WritingError(ExportError):
+    """A file of an export that can't be written, mostly because the disk is full."""
 
 
 class StorageError(TilingError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiling.errors import ExportError, TilingError
+from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
@@ -47,7 +47,8 @@ def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = Fals
         The formats that were written.
 
     Raises:
-        ExportError: a format can't say what this run is, or its file can't be written; earlier files are kept.
+        ExportError: a format can't say what this run is.
+        WritingError, DiskError: a file can't be written; earlier ones are kept.
     """
     state = run.ledger.fold()
     expect_finished(run, state)
@@ -144,7 +145,7 @@ def _errors(finished: Finished, what: str) -> Generator[None]:
     except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
         exports = finished.run.exports
         folder = exports if isinstance(exports, Path) else f"{gettempdir()} (or set TMPDIR to another folder)"
-        raise ExportError(
+        raise WritingError(
             f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "
             f"are kept; make space in {folder} or choose another --format, then export again"
         ) from error

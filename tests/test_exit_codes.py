@@ -1,0 +1,31 @@
+"""Which errors end a command as wrong usage, and which as the world's doing."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import cli
+from flows.errors import LostError, PoolError
+from tiling.errors import DiskError, ExportError, SourceError, StagingError, WritingError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SourceError("no image"), 2),
+        (PoolError("no cluster"), 2),
+        (ExportError("no map"), 2),
+        (DiskError("full"), 1),
+        (StagingError("full"), 1),
+        (WritingError("full"), 1),
+        (LostError("gone"), 1),
+        (OSError("broken"), 1),
+    ],
+)
+def test_a_full_disk_and_a_lost_cluster_are_no_wrong_usage(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, cli._told_in_one_line():  # pyright: ignore[reportPrivateUsage]
+        raise error
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
