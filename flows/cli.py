@@ -27,6 +27,7 @@ from flows.importing import TrustOption, WeightsOption, import_command
 from flows.plain import PlainConsole, plain
 from flows.run_options import (
     CompileOption,
+    DeviceOption,
     HaloOption,
     ModelCardOption,
     ProbabilitiesOption,
@@ -134,6 +135,7 @@ def segment(
     halo: HaloOption = "exact",
     foreground: ForegroundOption = "auto",
     workers: WorkersOption = None,
+    device: DeviceOption = "auto",
     staging: StagingOption = True,
     keep_staged: KeepOption = False,
     export_formats: ExportOption = "auto",
@@ -166,6 +168,7 @@ def segment(
             halo=halo,
             foreground=foreground,
             workers=workers,
+            device=device,
             staging=staging,
             keep_staged=keep_staged,
             export=export_formats,
@@ -182,6 +185,7 @@ def rerun(
     failed: FailedOption = False,
     damaged: DamagedOption = False,
     workers: WorkersOption = None,
+    device: DeviceOption = "auto",
     ray_address: RayOption = None,
 ) -> None:
     """Compute single tiles of a run again, or all failed slides of an archive; no other byte of a mask changes."""
@@ -192,11 +196,19 @@ def rerun(
         if archive is not None:
             if not failed or damaged or tiles:
                 raise FlowError("--archive reruns what failed in all its runs; give --failed, and --tile with one run")
-            rerun_archive(archive, workers=workers, ray_address=ray_address)
+            rerun_archive(
+                archive, workers=workers, device=None if device == "auto" else device, ray_address=ray_address
+            )
             return
         assert run is not None
         config = RerunConfig(
-            run=place_of(run), tiles=tiles, failed=failed, damaged=damaged, workers=workers, ray_address=ray_address
+            run=place_of(run),
+            tiles=tiles,
+            failed=failed,
+            damaged=damaged,
+            workers=workers,
+            device=device,
+            ray_address=ray_address,
         )
         _run_flow("rerun", config)
 
@@ -208,12 +220,19 @@ def verify(
     seams: SeamsOption = 4,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
+    device: DeviceOption = "auto",
     ray_address: RayOption = None,
 ) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
     with _told_in_one_line():
         config = VerifyConfig(
-            run=place_of(run), tiles=tiles, seams=seams, seed=seed, workers=workers, ray_address=ray_address
+            run=place_of(run),
+            tiles=tiles,
+            seams=seams,
+            seed=seed,
+            workers=workers,
+            device=device,
+            ray_address=ray_address,
         )
         quiet_environment()
         from flows.terminal import print_verdict, run_with_progress

@@ -52,6 +52,11 @@ Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
 
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+Device = Literal["auto", "cpu", "cuda"]
+"""On what actors compute; `auto` takes GPUs where the cluster has one at the start."""
+
+DEVICE_HELP = "auto, cpu, or cuda: wait for GPUs that a cluster doesn't have yet, and never fall back to processors."
+
 UM_PER_METRE = 1e6
 
 
@@ -138,6 +143,7 @@ class Options(Asked):
     )
     foreground: str = Field(default="auto", description="auto, none, or a mask image: which tiles to compute.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    device: Device = Field(default="auto", description=DEVICE_HELP)
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
@@ -189,6 +195,7 @@ class RerunConfig(Asked):
     failed: bool = Field(default=False, description="Also every tile that failed.")
     damaged: bool = Field(default=False, description="Also every tile that verification found damaged.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    device: Device = Field(default="auto", description=DEVICE_HELP)
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
@@ -200,6 +207,7 @@ class VerifyConfig(Asked):
     seams: NonNegativeInt = Field(default=4, description="Places across tiles' borders to compute with wider context.")
     seed: int = Field(default=0, description="Draws the sample; another seed looks elsewhere.")
     workers: PositiveInt | None = Field(default=None, description="Actors; one per GPU or core when not given.")
+    device: Device = Field(default="auto", description=DEVICE_HELP)
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 

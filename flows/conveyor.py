@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from flows.backlog import Backlog
 from flows.dispatch import Ended
-from flows.errors import FlowError
+from flows.errors import FlowError, OverError
 from flows.metrics import Queue
 from flows.plain import plain
 from flows.pool import AHEAD_PER_WORKER
@@ -165,6 +165,8 @@ class Conveyor:
                 work.leave()
 
     def _fail(self, work: SlideWork, error: BaseException) -> None:
+        if isinstance(error, OverError):
+            return  # the next night begins the slide
         if isinstance(error, EVERYBODYS):
             self._backlog.close(error)
             return

@@ -21,6 +21,10 @@ class StoppedError(FlowError):
         return cls(f"stopped by {sent.name}; the same command again goes on where it was", sent)
 
 
+class OverError(FlowError):
+    """Nothing more is begun: somebody asked to stop, or the night is over. It says nothing of what was to be begun."""
+
+
 class ConfigError(FlowError):
     """A parameter that there isn't, or with a value that can't be."""
 

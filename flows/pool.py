@@ -17,9 +17,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from flows.actors import StagingActor, TileActor, cause_of, died_with_its_node, told_by
 from flows.backlog import Backlog
+from flows.config import Device
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
 from flows.embedded import start_ray
-from flows.errors import PoolError
+from flows.errors import OverError, PoolError
 from flows.head import Head
 from flows.result import Checked, TileResult
 from flows.stagers import Stagers
@@ -36,6 +37,8 @@ IN_FLIGHT_PER_ACTOR = Limits().in_flight
 FAILED_STARTS = 3
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
+WORKERS_PER_STAGER = 4
+STAGERS_PER_GPU = 2  # a processor stages some 80 MPix/s of JPEG (docs/scale.md)
 GROWTH_SECONDS = 5.0
 ALONE_SECONDS = 60.0
 
@@ -58,6 +61,8 @@ class Pool:
         actor: the Ray actor class that labels tiles.
         limits: how often and how long a tile is tried.
         stager: the Ray actor class that stages tiles.
+        device: `cuda` for actors that wait for GPUs, `cpu` for such that need none; `auto` takes GPUs where the
+            cluster has one at the start.
     """
 
     def __init__(
@@ -67,8 +72,9 @@ class Pool:
         actor: Any = TileActor,
         limits: Limits | None = None,
         stager: Any = StagingActor,
+        device: Device = "auto",
     ) -> None:
-        self._workers, self._address = workers, address
+        self._workers, self._address, self._asked_device = workers, address, device
         self._actor = actor
         self._limits = limits or Limits()
         self._embedded = False
@@ -79,7 +85,8 @@ class Pool:
         self._failed_starts = 0
         self._looked_at = 0.0
         self._last_worker_at = 0.0
-        self._stagers = Stagers(stager, lambda: self.size, self._resources)
+        self._stagers = Stagers(stager, self._stagers_wanted, self._resources)
+        self._stop = Stop()
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -136,13 +143,37 @@ class Pool:
                 return known
         for number in range(1, TUNING_ATTEMPTS + 1):
             try:
-                return ray.get(next(iter([*self._slots.values()])).actor.tune.remote(request))
+                return self._wait(self._any_actor().tune.remote(request))
             except RayTaskError as error:
                 raise cause_of(error) from error
             except RayError as error:
                 if number == TUNING_ATTEMPTS:
                     raise PoolError(f"workers died while they measured ({told_by(error)}); give --core") from error
         raise AssertionError
+
+    def _any_actor(self) -> Any:
+        """One that has started; the first that starts, where none has yet."""
+        while True:
+            slots = [*self._slots.values()]
+            started = [slot.actor for slot in slots if slot.starting is None]
+            if started:
+                return started[0]
+            actors = {slot.starting: slot.actor for slot in slots}
+            done, _ = ray.wait([*actors], num_returns=1, timeout=1.0)
+            if done:
+                return actors[done[0]]
+            self._expect_going_on()
+            self._wonder(time.monotonic())
+
+    def _wait(self, reference: Any) -> Any:
+        """What a call to an actor returns, unless the work is over before it does."""
+        while not ray.wait([reference], timeout=1.0)[0]:
+            self._expect_going_on()
+        return ray.get(reference)
+
+    def _expect_going_on(self) -> None:
+        if self._stop.is_asked:
+            raise OverError("nothing more is begun")
 
     def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
         """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
@@ -196,7 +227,7 @@ class Pool:
             if slot.starting is None:
                 dispatch.join(number)
         pending: dict[Any, Attempt] = {}
-        stop = stop or Stop()
+        stop = self._stop = stop or Stop()
         try:
             while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
                 self._welcome(dispatch)
@@ -290,9 +321,14 @@ class Pool:
             self._look_for_more()
         if dispatch.has_workers:
             self._last_worker_at = time.monotonic()
-        elif time.monotonic() - self._last_worker_at > ALONE_SECONDS:
+        else:
+            self._wonder(time.monotonic())
+
+    def _wonder(self, now: float) -> None:
+        """Say now and then that nobody is there to work."""
+        if now - self._last_worker_at > ALONE_SECONDS:
             logger.warning("no worker finds a place in the Ray cluster for %g s; waiting for a node", ALONE_SECONDS)
-            self._last_worker_at = time.monotonic()
+            self._last_worker_at = now
 
     def _take_in(self, number: int, dispatch: Dispatch) -> None:
         slot = self._slots[number]
@@ -342,7 +378,9 @@ class Pool:
             else:
                 start_ray(self._workers)
                 self._embedded = True
-        self._device = "cuda" if self._resources().get("GPU", 0) >= 1 else "cpu"
+        seen = "cuda" if self._resources().get("GPU", 0) >= 1 else "cpu"
+        self._device = seen if self._asked_device == "auto" else self._asked_device
+        self._last_worker_at = time.monotonic()
         self._grow()
         self._stagers.grow()
 
@@ -359,6 +397,10 @@ class Pool:
         self._looked_at = time.monotonic()
         if self._head is None or self._head.answers():
             self._grow()
+
+    def _stagers_wanted(self) -> int:
+        """A GPU computes faster than a processor decodes."""
+        return STAGERS_PER_GPU * self.size if self._device == "cuda" else -(-self.size // WORKERS_PER_STAGER)
 
     def _resources(self) -> Mapping[str, float]:
         """What the cluster has; asked only of a head that is there."""

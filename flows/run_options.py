@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.config import DEVICE_HELP, Device
+
 ModelCardOption = Annotated[
     Path | None, typer.Option(help="Bands, classes and normalisation of a model that is no bundle: TOML or JSON.")
 ]
@@ -17,6 +19,7 @@ ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also
 HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
 StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
+DeviceOption = Annotated[Device, typer.Option(help=DEVICE_HELP)]
 RayOption = Annotated[str | None, typer.Option(help="A running Ray cluster; an embedded one by default.")]
 UntilOption = Annotated[str | None, typer.Option(metavar="HH:MM", help="Begin no tile after this time of day.")]
 BudgetOption = Annotated[str | None, typer.Option(metavar="TIME", help="Begin no tile after so long: 5h, 90m.")]

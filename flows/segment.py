@@ -216,7 +216,7 @@ def show(run: Run) -> None:
 
 def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig) -> Pool:
     """The pool that the command line began to start, or a new one."""
-    return begun_pool.get() or Pool(config.workers, config.ray_address)
+    return begun_pool.get() or Pool(config.workers, config.ray_address, device=config.device)
 
 
 def remaining(run: Run) -> list[int]:

@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 STAGED_AT_ONCE = 2
 STAGING_ATTEMPTS = 3
-WORKERS_PER_STAGER = 4
 STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
 
 
@@ -44,12 +43,12 @@ class Stagers:
 
     Args:
         actor: the Ray actor class that stages.
-        workers: tells how many tile actors there are; more on a cluster that grows.
+        wanted: tells how many there should be; more on a cluster that grows.
         resources: tells what the cluster has, and raises where it is gone.
     """
 
-    def __init__(self, actor: Any, workers: Callable[[], int], resources: Callable[[], Mapping[str, float]]) -> None:
-        self._actor, self._workers, self._resources = actor, workers, resources
+    def __init__(self, actor: Any, wanted: Callable[[], int], resources: Callable[[], Mapping[str, float]]) -> None:
+        self._actor, self._wanted, self._resources = actor, wanted, resources
         self._stagers: list[_Stager] = []
 
     def __len__(self) -> int:
@@ -62,7 +61,7 @@ class Stagers:
 
     def grow(self) -> None:
         """Have enough for the tile actors that there are."""
-        while len(self._stagers) * WORKERS_PER_STAGER < self._workers():
+        while len(self._stagers) < self._wanted():
             self._stagers.append(self._begun())
 
     def clear(self) -> None:

@@ -33,7 +33,7 @@ def _load_flows(config: Asked) -> ModuleType:
     from flows.pool import Pool
 
     assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
-    pool = Pool(config.workers, config.ray_address).begin()
+    pool = Pool(config.workers, config.ray_address, device=config.device).begin()
     from flows import segment as flows
     from unet_core.warmup import warm_up
 

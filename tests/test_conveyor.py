@@ -98,6 +98,15 @@ def told(work: SlideWork, ended: Ended) -> tuple[str, int]:
     return work.slide.name, ended.result.tile
 
 
+def test_a_night_ends_in_time_though_no_worker_is_there_to_measure(source: Path, model: Path, pool: Pool) -> None:
+    """On a cluster whose GPUs are all taken, or not there yet; the next night begins the slides."""
+    with Pool(1, actor=FaultyActor, device="cuda") as nobody:
+        tiles, known = carry(shift_of(source, model, nobody, core=None), Stop(ends_at=time.monotonic() + 2))
+    assert (tiles, known) == ([], {})
+    _, known = carry(shift_of(source, model, pool))
+    assert_done(known)
+
+
 @pytest.mark.parametrize("staging", [True, False])
 def test_tiles_of_several_slides_share_the_pool_oldest_first(
     source: Path, model: Path, pool: Pool, tmp_path: Path, staging: bool

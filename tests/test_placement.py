@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cli import clean_environment
 from tiny import save_tiny, write_noise
 
@@ -26,11 +27,12 @@ def planned(folder: Path) -> Run:
     return run
 
 
-def test_cpu_nodes_stage_and_gpu_nodes_infer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_cpu_nodes_stage_and_gpu_nodes_infer(when: str, tmp_path: Path) -> None:
     run = planned(tmp_path)
     paths = f"{PROGRAM.parent}:{PROGRAM.parents[1]}"
     ended = subprocess.run(
-        [sys.executable, str(PROGRAM), str(run.path)],
+        [sys.executable, str(PROGRAM), str(run.path), when],
         env=clean_environment(tmp_path / "home", PYTHONPATH=paths),
         capture_output=True,
         text=True,

@@ -17,6 +17,7 @@ from flows.progress import format_seconds
 from flows.run_options import (
     BudgetOption,
     CompileOption,
+    DeviceOption,
     HaloOption,
     ModelCardOption,
     ProbabilitiesOption,
@@ -96,6 +97,7 @@ def archive_command(
     halo: HaloOption = "exact",
     foreground: ForegroundOption = "auto",
     workers: WorkersOption = None,
+    device: DeviceOption = "auto",
     staging: StagingOption = True,
     keep_staged: KeepStagedOption = False,
     ray_address: RayOption = None,
