@@ -120,6 +120,11 @@ def test_a_core_off_the_stride_grid_is_refused_with_the_nearest_one() -> None:
         TilePlan((1000, 1000), 500, (16, 16), Halo(94, 94, 94, 94))
 
 
+def test_more_tiles_than_a_driver_holds_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"are 1000000000000 tiles, and a driver holds 20000000 at most; use a larger"):
+        TilePlan((64_000_000, 64_000_000), 64, (8, 8), Halo(8, 8, 8, 8))
+
+
 def test_an_empty_extent_is_refused() -> None:
     with pytest.raises(PlanError, match="0 px holds nothing"):
         TilePlan((0, 10), 16, (1, 1), Halo(0, 0, 0, 0))

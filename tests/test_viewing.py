@@ -142,6 +142,39 @@ def test_the_overrides_override(mpp: float | None, asked: Wanted, step: float | 
         assert source.levels[0].pixel_size.y == pytest.approx(0.5, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mpp", "asked"),
+    [(6.0, Wanted()), (6.0, Wanted(level=0)), (0.04, Wanted()), (0.5, Wanted(image_um=500_000.0))],
+)
+def test_a_model_of_no_one_pixel_size_refuses_another_kind_of_image(mpp: float, asked: Wanted, tmp_path: Path) -> None:
+    path, cells = slide(tmp_path / "slide.tif", mpp), ModelNeeds("cells", None, "uint8", (0.05, 5.0))
+    with pytest.raises(PlanError, match=r"model cells was made for 0.05 to 5 µm/px.*--image-mpp.*--as-is"):
+        choose_view(path, asked, cells)
+    assert choose_view(path, Wanted(as_is=True), cells).view is None
+    assert choose_view(path, Wanted(image_um=0.5), cells).view is not None
+
+
+def test_a_metre_of_web_mercator_is_shorter_on_the_ground(tmp_path: Path) -> None:
+    place: Any = transform(CRS.from_epsg(4326), CRS.from_epsg(3857), [10.0], [60.0])
+    path = scene(tmp_path / "mercator.tif", "EPSG:3857", place[0][0], place[1][0], px=2.0)
+    assert choose_view(path, Wanted(), model(1e6)).view is None, "2 m are 1 m at 60 degrees north"
+
+
+def test_a_geotiff_names_its_bands_by_gdals_descriptions(tmp_path: Path) -> None:
+    path = scene(tmp_path / "scene.tif")
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("B02", "B03 <&>", "B04")
+    with open_source(path) as source:
+        assert source.bands == ("B02", "B03 <&>", "B04")
+    viewing = choose_view(path, Wanted(bands="b04,B02,1"), ANY)
+    assert viewing.view is not None
+    assert viewing.view.bands == (2, 0, 0)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("same", "same", None)
+    with open_source(path) as source:
+        assert source.bands == ("red", "green", "blue"), "two bands of one name could not be told apart"
+
+
 def test_maps_are_measured_in_metres_and_degrees(tmp_path: Path) -> None:
     metres = choose_view(scene(tmp_path / "metres.tif"), Wanted(pixel_um=1e6), ANY)
     assert metres.view is not None

@@ -25,6 +25,9 @@ from tiling.geometry import IMAGE_GRID, Box, Halo, OutputGrid, ceil_to
 
 MASK_CHUNK_PX = 256
 
+MAX_TILES = 20_000_000
+"""A million take 0.6 GB in the driver (docs/scale.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -135,7 +138,8 @@ class TilePlan:
         grid: how the mask's pixels lie on the level's.
 
     Raises:
-        PlanError: a core off the stride grid, an empty extent, or a grid that cores can't share out.
+        PlanError: a core off the stride grid, an empty extent, more tiles than a driver can hold, or a grid that
+            cores can't share out.
     """
 
     extent: tuple[int, int]
@@ -155,6 +159,11 @@ class TilePlan:
                 self.extent[axis], self.core_px, self.stride[axis], *sides[axis], scale[axis], margins[axis]
             )
             object.__setattr__(self, name, plan)
+        if self.count > MAX_TILES:
+            raise PlanError(
+                f"{self.extent[0]} x {self.extent[1]} px in cores of {self.core_px} px are {self.count} tiles, and a "
+                f"driver holds {MAX_TILES} at most; use a larger --core, coarser pixels (--mpp, --level) or a --region"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:

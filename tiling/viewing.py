@@ -16,6 +16,7 @@ from tiling.normalisation import Normalisation
 from tiling.outline import Outline
 from tiling.region import Region
 from tiling.source import ImageSource, Level, open_source
+from tiling.sources.facts import Georeference
 from tiling.storage import Place
 from tiling.view import View
 
@@ -26,6 +27,8 @@ IMPLAUSIBLE = 10.0
 """From this factor on a pixel size is taken for a mistake."""
 
 _METRES_PER_DEGREE = 111_320.0
+_WEB_MERCATOR = {"EPSG:3857", "EPSG:3785", "EPSG:900913"}
+_MERCATOR_RADIUS = 6_378_137.0
 _UM = 1e6
 
 Um = tuple[float, float]
@@ -61,11 +64,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ModelNeeds:
-    """What the model was made for."""
+    """What the model was made for: one pixel size, or between which ones it can be right."""
 
     name: str
     pixel_um: float | None
     dtype: str
+    plausible_um: Um | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,14 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
 
 
 def ground_um(source: ImageSource) -> Um | None:
-    """What a pixel of level 0 measures along y and x, in µm; of degrees, at the middle of the image."""
+    """What a pixel of level 0 measures along y and x, in µm; in degrees or Web Mercator, at the image's middle."""
     size = source.levels[0].pixel_size
     if size is None or size.unit == "um":
         return None if size is None else (size.y, size.x)
-    if size.unit == "m":
-        return size.y * _UM, size.x * _UM
     reference, whole = source.georeference, source.levels[0]
+    if size.unit == "m":
+        wider = 1.0 if reference is None else _mercator_scale(reference, whole)
+        return size.y * _UM / wider, size.x * _UM / wider
     if reference is None or reference.affine is None:
         return None
     _, _, _, d, e, f = reference.affine
@@ -119,6 +124,15 @@ def ground_um(source: ImageSource) -> Um | None:
     metres = _METRES_PER_DEGREE * _UM
     narrowed = math.cos(math.radians(latitude))
     return (size.y * metres, size.x * metres * narrowed) if abs(latitude) < 90 and narrowed > 0 else None
+
+
+def _mercator_scale(reference: Georeference, whole: Level) -> float:
+    """How many metres of Web Mercator a metre on the ground is at the middle of the image; 1 in any other CRS."""
+    if reference.crs not in _WEB_MERCATOR or reference.affine is None:
+        return 1.0
+    _, _, _, d, e, f = reference.affine
+    north = (d * whole.width / 2 + e * whole.height / 2 + f) / _MERCATOR_RADIUS
+    return math.cosh(north) if abs(north) <= math.pi else 1.0  # the projection ends there
 
 
 def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tuple[View, dict[str, str]]:
@@ -129,6 +143,8 @@ def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tup
     if wanted.level is not None or wanted.as_is or (wanted.pixel_um is None and model.pixel_um is None):
         level = _level(source, wanted.level or 0)
         notes = {} if model.pixel_um is None else _compared(source, base, level, model, as_is=wanted.as_is)
+        if base is not None and not wanted.as_is:
+            _expect_plausible(source, _side(base, level, source), model)
         return _view(source, level, stated), notes
     target = wanted.pixel_um or model.pixel_um
     assert target is not None
@@ -161,6 +177,19 @@ def _expect_one_meaning(wanted: Wanted) -> None:
     for name, value in (("--mpp or --gsd", wanted.pixel_um), ("--image-mpp", wanted.image_um)):
         if value is not None and not 0 < value < math.inf:
             raise PlanError(f"{name} {value} is no pixel size; give a number above 0")
+
+
+def _expect_plausible(source: ImageSource, side: Um, model: ModelNeeds) -> None:
+    """Refuse pixels of a size at which the model can't be right, whichever it was made for."""
+    if model.plausible_um is None:
+        return
+    low, high = model.plausible_um
+    if not (low <= min(side) and max(side) <= high):
+        raise PlanError(
+            f"the pixels of {source.path} measure {_um(side)}, and model {model.name} was made for {low:g} to {high:g} "
+            f"µm/px: that is mostly a wrong unit or another kind of image; give --image-mpp if the image's pixel size "
+            f"is wrong, --level or --mpp for other pixels of it, or --as-is to take them as they are"
+        )
 
 
 def _compared(source: ImageSource, base: Um | None, level: Level, model: ModelNeeds, *, as_is: bool) -> dict[str, str]:

@@ -80,6 +80,8 @@ class ModelCard(BaseModel):
     decision: Decision
     normalization: Normalization
     pixel_size_um: PositiveFloat | None = None
+    plausible_um: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Between which pixel sizes the model can be right, where it was trained on images of several or unknown ones."""
     license: str
     training: dict[str, Any] = Field(default_factory=dict)
 

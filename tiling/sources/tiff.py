@@ -16,6 +16,7 @@ from tifffile import TiffFile, TiffPage
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
+from tiling.sources.descriptions import described
 from tiling.sources.dialect import Dialect, read_nodata, tell_dialect
 from tiling.sources.directory import Chain, Directory, TiffLayout
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
@@ -102,7 +103,7 @@ def _parse(
     memory_bytes = file.memory_bytes + cache_bytes + 2 * largest
     has_mask = any(mask is not None for mask in masks)
     in_bands = None if planes[0][0].interpretation.photometric == "palette" else nodata
-    facts = replace(_facts(dialect, planes), nodata=in_bands, memory_bytes=memory_bytes, has_mask=has_mask)
+    facts = replace(_facts(dialect, planes, first), nodata=in_bands, memory_bytes=memory_bytes, has_mask=has_mask)
     return planes, masks, facts
 
 
@@ -144,9 +145,9 @@ def _masks(
     return found
 
 
-def _facts(dialect: Dialect, planes: list[list[Plane]]) -> ImageFacts:
+def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) -> ImageFacts:
     first = planes[0][0].interpretation
-    bands = dialect.band_names or first.bands
+    bands = dialect.band_names or described(first.bands, directory)
     for level in planes:
         if sum(plane.band_count for plane in level) != len(bands):
             raise SourceError(f"pages do not hold the {len(bands)} bands that the metadata names")
