@@ -94,5 +94,10 @@ def _says_the_same(record: SlideRecord, slide: Slide) -> bool:
 
 
 def _is_still_there(archive: Archive, record: SlideRecord) -> bool:
-    """Whether the mask is where it was; in a bucket this would be a request per slide and night."""
-    return not isinstance(archive.path, Path) or archive.is_there(record)
+    """Whether the mask is where it was; in a bucket this would be a request per slide and night.
+
+    The mask of another slide may have made room for that of another content, which the ledger tells of.
+    """
+    if record.state is SlideState.SAME and not archive.ledger.vouches_for(record):
+        return archive.is_there(record)
+    return not isinstance(archive.path, Path) or (archive.run_path(record.folder) / "run.json").is_file()

@@ -185,17 +185,23 @@ class SlideWork:
         """
         assert self._fingerprint is not None
         archive = self._shift.archive
-        twin = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
-        if twin is not None and archive.is_there(twin):
-            own = twin.slide == self.slide.name
-            self._end(SlideState.DONE if own else SlideState.SAME, None if own else twin.slide, twin=twin)
-            return True
-        if (asked.out / "run.json").is_file():
-            card = Run.open(asked.out).card
-            if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
-                with lock_run(asked.out):
-                    archive.set_aside(self._folder, dt.datetime.now(dt.UTC), card.image.fingerprint)
+        with archive.moving:
+            twin = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
+            if twin is not None and archive.is_there(twin):
+                own = twin.slide == self.slide.name
+                self._end(twin.state if own else SlideState.SAME, twin.reason if own else twin.slide, twin=twin)
+                return True
+            self._make_room(asked)
         return False
+
+    def _make_room(self, asked: SegmentConfig) -> None:
+        if not (asked.out / "run.json").is_file():
+            return
+        card = Run.open(asked.out).card
+        if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
+            with lock_run(asked.out):
+                now = dt.datetime.now(dt.UTC)
+                self._shift.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
 
     def _about(self, record: SlideRecord) -> dict[str, object]:
         """What the log says of a slide that ended."""

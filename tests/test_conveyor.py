@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,9 @@ from flows.stopping import Stop
 from tiling.archive import Archive, ArchiveCard
 from tiling.errors import DiskError
 from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
+from tiling.slide_record import SlideLedger, SlideRecord, SlideState
 from tiling.slides import Slide, find_slides
+from tiling.source import open_source
 
 Hook = Callable[[str, str], None]
 
@@ -179,6 +181,81 @@ def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: P
     assert (before["1.tif"].pixels, after["1.tif"].pixels) == (96 * 96, 192 * 192)
     (aside,) = Archive.open(source.parent / "out").earlier(after["1.tif"].folder)
     assert Run.open(aside).card.image.extent == (96, 96)
+
+
+def hold(source: Path, model: Path, pool: Pool, **asked: object) -> dict[str, SlideRecord]:
+    """A night: what has to be looked at, through the pool; the archive's records afterwards."""
+    shift = shift_of(source, model, pool, **asked)
+    return carry(shift, slides=look(shift.config, shift.archive).todo)[1]
+
+
+def expect_own_masks(source: Path, known: dict[str, SlideRecord]) -> None:
+    """Every slide's record leads to the mask of what the slide holds now."""
+    for path in source.iterdir():
+        record = known[path.name]
+        assert record.is_settled, record
+        with open_source(path) as image:
+            assert Run.open(source.parent / "out" / record.folder).card.image.fingerprint == image.fingerprint()
+
+
+@pytest.mark.parametrize("keep_earlier", [None, 0])
+def test_a_renamed_slide_keeps_its_mask_when_its_former_name_gets_another_image(
+    tmp_path: Path, model: Path, pool: Pool, keep_earlier: int | None
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    write_noise(source / "scan.tif", 96, 96, seed=0)
+    first = hold(source, model, pool)
+    mask = mask_files(source.parent / "out/slides/scan.tif")
+    (source / "scan.tif").rename(source / "patient1.tif")
+    second = hold(source, model, pool)["patient1.tif"]
+    assert (second.state, second.folder) == (SlideState.SAME, "slides/scan.tif")
+    write_noise(source / "scan.tif", 96, 96, seed=1)
+    third = hold(source, model, pool, keep_earlier=keep_earlier)
+    expect_own_masks(source, third)
+    assert mask_files(source.parent / "out" / third["patient1.tif"].folder) == mask, "moved, not computed again"
+    write_noise(source / "scan.tif", 96, 96, seed=2)
+    (source / "copy.tif").write_bytes((source / "patient1.tif").read_bytes())
+    os.utime(source / "patient1.tif")
+    fourth = hold(source, model, pool, keep_earlier=keep_earlier)
+    expect_own_masks(source, fourth)
+    assert fourth["copy.tif"].state is fourth["patient1.tif"].state is SlideState.SAME
+    kept = Archive.open(source.parent / "out").earlier("slides/scan.tif")
+    assert len(kept) == (2 if keep_earlier is None else 1), "a run that another slide has is kept"
+    assert first["scan.tif"].fingerprint in {Run.open(run).card.image.fingerprint for run in kept}
+
+
+def test_slides_that_swap_their_names_keep_their_masks(tmp_path: Path, model: Path, pool: Pool) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, name in enumerate(("a.tif", "b.tif", "c.tif")):
+        write_noise(source / name, 96, 96, seed=number)
+    hold(source, model, pool)
+    (source / "a.tif").rename(source / "was_a.tif")
+    for old, new in (("b.tif", "a.tif"), ("c.tif", "b.tif"), ("was_a.tif", "c.tif")):
+        (source / old).rename(source / new)
+    expect_own_masks(source, hold(source, model, pool))
+
+
+def test_a_slide_whose_mask_made_room_before_a_kill_is_looked_at_again(
+    tmp_path: Path, model: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former run is moved, and the new one made, and no record says so yet."""
+    source = tmp_path / "in"
+    source.mkdir()
+    write_noise(source / "scan.tif", 96, 96, seed=0)
+    hold(source, model, pool)
+    (source / "scan.tif").rename(source / "patient1.tif")
+    hold(source, model, pool)
+    write_noise(source / "scan.tif", 96, 96, seed=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(SlideLedger, "relocate", lambda *_: None)
+        hold(source, model, pool)
+    shift = shift_of(source, model, pool)
+    assert [slide.name for slide in look(shift.config, shift.archive).todo] == ["patient1.tif"]
+    known = hold(source, model, pool)
+    expect_own_masks(source, known)
+    assert known["patient1.tif"].folder == "slides/patient1.tif"
 
 
 def test_a_full_disk_ends_the_night_and_the_next_goes_on(source: Path, model: Path, pool: Pool) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import threading
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tiling.card import read_card
+from tiling.card import RunCard, read_card
 from tiling.errors import RunError
 from tiling.slide_record import SlideLedger, SlideRecord, SlideState
 from tiling.storage import Place, delete_tree, move_tree, write_atomic
@@ -57,12 +58,16 @@ class ArchiveCard(BaseModel):
 
 
 class Archive:
-    """An opened archive folder."""
+    """An opened archive folder.
+
+    `moving` is held while a run moves or goes, and from a look at a run until the record that refers to it is written.
+    """
 
     def __init__(self, path: Place, card: ArchiveCard) -> None:
         self.path = path.resolve()
         self.card = card
         self.ledger = SlideLedger(self.path / "ledger")
+        self.moving = threading.Lock()
 
     @classmethod
     def create_or_resume(cls, path: Place, card: ArchiveCard) -> Archive:
@@ -111,10 +116,16 @@ class Archive:
         folder = folder_name(slide)
         return folder if self.ledger.claim(folder, slide) else _flat_name(slide)
 
-    def set_aside(self, folder: str, now: dt.datetime, fingerprint: str) -> str:
-        """Move a slide's run, of a content that it no longer has, to where earlier ones are; nothing is deleted."""
+    def set_aside(self, slide: str, folder: str, now: dt.datetime, fingerprint: str) -> str:
+        """Move a slide's run, of a content that it no longer has, to where earlier ones are; nothing is deleted.
+
+        Slides of that content, whose mask it is too, find it there. Only while `moving` is held.
+        """
         name = f"earlier/{folder.removeprefix('slides/')}/{now:%Y%m%dT%H%M%S}-{fingerprint.rsplit(maxsplit=1)[-1][:8]}"
+        # In this order a kill in between costs time alone: what no record promises is looked at again.
+        self.ledger.withdraw(slide)
         move_tree(self.run_path(folder), self.path / name, last="run.json")
+        self.ledger.relocate(folder, fingerprint, name)
         return name
 
     def earlier(self, folder: str) -> list[Place]:
@@ -126,16 +137,24 @@ class Archive:
         return sorted((run for run in found if (run / "run.json").is_file()), key=lambda run: run.name)
 
     def forget_earlier(self, folder: str, keep: int) -> int:
-        """Delete all but the newest runs of former contents; returns how many."""
-        old = self.earlier(folder)
-        doomed = old[: max(0, len(old) - keep)]
-        for run in doomed:
-            delete_tree(run)
+        """Delete all but the newest runs of former contents, and those that another slide has too; returns how many."""
+        with self.moving:
+            old = self.earlier(folder)
+            where = f"earlier/{folder.removeprefix('slides/')}"
+            doomed = [run for run in old[: max(0, len(old) - keep)] if not self.ledger.refers_to(f"{where}/{run.name}")]
+            for run in doomed:
+                delete_tree(run)
         return len(doomed)
 
     def is_there(self, record: SlideRecord) -> bool:
-        """Whether the run that a record speaks of still is where it was."""
-        return (self.run_path(record.folder) / "run.json").is_file()
+        """Whether the run that a record speaks of still is where it was, and of that content."""
+        place = self.run_path(record.folder)
+        if not (place / "run.json").is_file():
+            return False
+        try:
+            return read_card(place, "run.json", RunCard, "run").image.fingerprint == record.fingerprint
+        except RunError:  # a damaged card: opening the run tells of it
+            return False
 
 
 def folder_name(slide: str) -> str:

@@ -127,17 +127,43 @@ class SlideLedger:
             return True
 
     def done_with(self, fingerprint: str, asked: Mapping[str, str]) -> SlideRecord | None:
-        """A slide of that content, with the same asked for it, that is done."""
+        """A slide of that content, with the same asked for it, that has its mask."""
         with self._lock:
             name = self._by_content.get((fingerprint, _key(asked)))
             return self._records.get(name) if name is not None else None
 
-    def append(self, record: SlideRecord) -> None:
-        record = replace(record, time=time.time())
+    def vouches_for(self, record: SlideRecord) -> bool:
+        """Whether the slide whose folder a record names is done, with that record's content and wishes."""
+        owner = self._records.get(self._folders.get(record.folder.casefold(), ""))
+        if owner is None or owner.state is not SlideState.DONE:
+            return False
+        return owner.fingerprint == record.fingerprint and dict(owner.asked) == dict(record.asked)
+
+    def refers_to(self, folder: str) -> bool:
+        """Whether some slide's mask lies in a folder."""
         with self._lock:
-            self._fold(record)
+            return any(record.folder == folder for record in self._records.values())
+
+    def withdraw(self, slide: str) -> None:
+        """Store that a slide's run makes room for another: until that is done, none is where its record said."""
+        with self._lock:
+            before = self._records.get(slide)
+            if before is not None and before.state is SlideState.DONE:
+                self._store(replace(before, state=SlideState.BEGUN, reason="its former run makes room"))
+                self._segments.flush()
+
+    def relocate(self, folder: str, fingerprint: str, to: str) -> None:
+        """Store where the mask of a content lies by now, for all slides of that content that shared it."""
+        with self._lock:
+            for record in [*self._records.values()]:
+                if record.state is SlideState.SAME and (record.folder, record.fingerprint) == (folder, fingerprint):
+                    self._store(replace(record, folder=to))
+            self._segments.flush()
+
+    def append(self, record: SlideRecord) -> None:
+        with self._lock:
+            self._store(record)
             self.appended[record.state] += 1
-            self._segments.append(_dump({**asdict(record), "state": record.state.value}))
 
     def announce(self, name: str, facts: Mapping[str, Any]) -> None:
         """Add an event and store it at once."""
@@ -166,6 +192,11 @@ class SlideLedger:
         for segment in old:
             segment.unlink(missing_ok=True)
 
+    def _store(self, record: SlideRecord) -> None:
+        record = replace(record, time=time.time())
+        self._fold(record)
+        self._segments.append(_dump({**asdict(record), "state": record.state.value}))
+
     def _fold(self, record: SlideRecord) -> None:
         before = self._records.get(record.slide)
         if before is not None and before.fingerprint is not None:
@@ -177,8 +208,11 @@ class SlideLedger:
             parts = record.folder.casefold().split("/")
             self._folders["/".join(parts)] = record.slide
             self._above |= {"/".join(parts[:end]): record.slide for end in range(2, len(parts))}
-        if record.state is SlideState.DONE and record.fingerprint is not None:
-            self._by_content[record.fingerprint, _key(record.asked)] = record.slide
+        if record.is_settled and record.fingerprint is not None:
+            key = record.fingerprint, _key(record.asked)
+            # A mask that was shared outlives the slide that it was made for, once that has another content.
+            if record.state is SlideState.DONE or key not in self._by_content:
+                self._by_content[key] = record.slide
 
 
 def _key(asked: Mapping[str, str]) -> str:
