@@ -86,7 +86,7 @@ def measure(slide: Path, out: Path, workers: int | None) -> dict[str, Any]:
 
 def wait_for_all(pool: Pool) -> None:
     """Until every actor has answered once, the stagers too, which have nothing to do here."""
-    ray.get([slot.actor.is_ready.remote() for slot in pool._slots.values()])  # pyright: ignore[reportPrivateUsage]
+    ray.get([actor.is_ready.remote() for actor in pool._roster.actors])  # pyright: ignore[reportPrivateUsage]
     ray.get([each.__ray_ready__.remote() for each in pool._stagers.actors])  # pyright: ignore[reportPrivateUsage]
 
 

@@ -1,32 +1,28 @@
-"""Workers on a Ray cluster and the loop that keeps them busy: with `flows.actors` and
-`flows.embedded` the only place that knows Ray."""
+"""Workers on a Ray cluster and the loop that keeps them busy."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from flows.actors import StagingActor, TileActor, cause_of, died_with_its_node, told_by
+from flows.actors import StagingActor, TileActor, cause_of, told_by
 from flows.backlog import Backlog
+from flows.cluster import Cluster
 from flows.config import Device
 from flows.dispatch import Attempt, Busy, Dispatch, Ended, Limits
-from flows.embedded import start_ray
 from flows.errors import OverError, PoolError
-from flows.head import Head
 from flows.result import Checked, TileResult
+from flows.roster import Roster
 from flows.stagers import Stagers
-from flows.stopping import Stop, keep_sigterm
+from flows.stopping import Stop
 from tiling.storage import Place
-from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest
@@ -34,21 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_PER_ACTOR = Limits().in_flight
-FAILED_STARTS = 3
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
 WORKERS_PER_STAGER = 4
 STAGERS_PER_GPU = 2  # a processor stages some 80 MPix/s of JPEG (docs/scale.md)
-GROWTH_SECONDS = 5.0
-ALONE_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One tile actor; `starting` is its first answer, until it came."""
-
-    actor: Any
-    starting: Any
 
 
 class Pool:
@@ -74,58 +59,32 @@ class Pool:
         stager: Any = StagingActor,
         device: Device = "auto",
     ) -> None:
-        self._workers, self._address, self._asked_device = workers, address, device
-        self._actor = actor
         self._limits = limits or Limits()
-        self._embedded = False
-        self._head: Head | None = None
-        self._slots: dict[int, _Slot] = {}
-        self._wanted = 0
-        self._numbered = 0
-        self._failed_starts = 0
-        self._looked_at = 0.0
-        self._last_worker_at = 0.0
-        self._stagers = Stagers(stager, self._stagers_wanted, self._resources)
+        self._cluster = Cluster(workers, address, device, self._begin_actors)
+        self._roster = Roster(self._cluster, actor, workers, self._limits.in_flight)
+        self._stagers = Stagers(stager, self._stagers_wanted, self._cluster.resources)
         self._stop = Stop()
-        self._starting: threading.Thread | None = None
-        self._started, self._ended = threading.Event(), threading.Event()
-        self._failure: PoolError | None = None
         self.busy = Busy()
 
     def begin(self) -> Pool:
         """Start in the background, while the caller still has other things to load; `with` waits for it."""
-        # Ray imports it in that thread and Prefect in this one, and its modules import each other in a circle: two
-        # threads at once would find it half made.
-        import_module("pydantic.v1.fields")
-        self._starting = threading.Thread(target=self._start_and_stay, name="pool", daemon=True)
-        self._starting.start()
+        self._cluster.begin()
         return self
 
     def __enter__(self) -> Pool:
-        with keep_sigterm():
-            if self._starting is None:
-                self._start_safely()
-            else:
-                self._started.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._cluster.enter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._head_is_lost:
-            for slot in self._slots.values():
-                ray.kill(slot.actor)
+        self._roster.clear()
+        if not self._cluster.is_lost:
             self._stagers.clear()
-        self._slots = {}
-        if self._embedded:
-            ray.shutdown()
-            self._embedded = False
-        self._ended.set()
+        self._cluster.leave()
 
     @property
     def size(self) -> int:
         """How many tile actors there are, or will be as soon as they have started."""
-        return self._wanted
+        return self._roster.size
 
     @property
     def stagers(self) -> int:
@@ -134,36 +93,22 @@ class Pool:
 
     def tune(self, request: TuningRequest) -> Tuning:
         """Find out on a worker's device what a run leaves open."""
-        if self._embedded and self._device == "cpu":
+        if self._cluster.is_embedded and self._cluster.device == "cpu":
             # The workers' device is this machine: what is known of it needn't wait for them to load.
             from flows.tuning import recall
 
-            known = recall(request, self._device)
+            known = recall(request, self._cluster.device)
             if known is not None:
                 return known
         for number in range(1, TUNING_ATTEMPTS + 1):
             try:
-                return self._wait(self._any_actor().tune.remote(request))
+                return self._wait(self._roster.any_actor(self._expect_going_on).tune.remote(request))
             except RayTaskError as error:
                 raise cause_of(error) from error
             except RayError as error:
                 if number == TUNING_ATTEMPTS:
                     raise PoolError(f"workers died while they measured ({told_by(error)}); give --core") from error
         raise AssertionError
-
-    def _any_actor(self) -> Any:
-        """One that has started; the first that starts, where none has yet."""
-        while True:
-            slots = [*self._slots.values()]
-            started = [slot.actor for slot in slots if slot.starting is None]
-            if started:
-                return started[0]
-            actors = {slot.starting: slot.actor for slot in slots}
-            done, _ = ray.wait([*actors], num_returns=1, timeout=1.0)
-            if done:
-                return actors[done[0]]
-            self._expect_going_on()
-            self._wonder(time.monotonic())
 
     def _wait(self, reference: Any) -> Any:
         """What a call to an actor returns, unless the work is over before it does."""
@@ -181,8 +126,8 @@ class Pool:
         Raises:
             PoolError: an actor died.
         """
-        self._grow()
-        idle = [slot.actor for slot in self._slots.values()]
+        self._roster.grow()
+        idle = self._roster.actors
         pending: dict[Any, Any] = {}
         todo = deque(places)
         try:
@@ -220,17 +165,17 @@ class Pool:
         Raises:
             PoolError: no actor can be started, or the cluster's head is gone.
         """
-        self._grow()
-        self._last_worker_at = time.monotonic()
+        self._roster.grow()
+        self._roster.await_first()
         dispatch = Dispatch(self._limits)
-        for number, slot in self._slots.items():
-            if slot.starting is None:
-                dispatch.join(number)
+        for number in self._roster.started:
+            dispatch.join(number)
         pending: dict[Any, Attempt] = {}
         stop = self._stop = stop or Stop()
         try:
             while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
-                self._welcome(dispatch)
+                for number in self._roster.arrivals():
+                    dispatch.join(number)
                 for ended in (
                     *([] if stop.is_asked else self._fill(pending, dispatch, backlog)),
                     *self._collect(pending, dispatch, backlog),
@@ -243,7 +188,7 @@ class Pool:
             self.busy = dispatch.busy(time.monotonic())
             # Interrupted, or outrun by another: nobody waits for what these are still doing.
             for number in {attempt.worker for attempt in pending.values()}:
-                self._discard(number)
+                self._roster.discard(number)
 
     def _fill(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
@@ -252,14 +197,14 @@ class Pool:
             if attempt is None:
                 if not dispatch.is_hungry:
                     return
-                ready = backlog.take(timeout=0.0 if pending or self._is_starting else 0.2)
+                ready = backlog.take(timeout=0.0 if pending or self._roster.starting else 0.2)
                 if ready is None:
                     return
                 if ready.result.reason is not None:
                     yield Ended(ready, ready.result, 1)
                     continue
                 attempt = dispatch.start(ready, time.monotonic())
-            actor = self._slots[attempt.worker].actor
+            actor = self._roster.actor(attempt.worker)
             pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
 
     def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
@@ -267,7 +212,7 @@ class Pool:
 
         A hungry pool looks back at the backlog soon.
         """
-        awaited = [*pending, *(slot.starting for slot in self._slots.values() if slot.starting is not None)]
+        awaited = [*pending, *self._roster.starting]
         if not awaited:
             return
         soon = dispatch.is_hungry and not backlog.exhausted
@@ -305,128 +250,16 @@ class Pool:
         """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
         for reference in [reference for reference, attempt in pending.items() if attempt.worker == number]:
             del pending[reference]
-        self._discard(number)
-        self._add()
+        self._roster.discard(number)
+        self._roster.add()
         return dispatch.lose(number, why)
 
-    def _welcome(self, dispatch: Dispatch) -> None:
-        """Take in actors that have started, and look now and then whether the cluster has grown."""
-        starting = {slot.starting: number for number, slot in self._slots.items() if slot.starting is not None}
-        if starting:
-            done, _ = ray.wait(list(starting), num_returns=len(starting), timeout=0)
-            for reference in done:
-                self._take_in(starting[reference], dispatch)
-        patience = GROWTH_SECONDS if self._failed_starts < FAILED_STARTS else ALONE_SECONDS
-        if time.monotonic() - self._looked_at > patience:
-            self._look_for_more()
-        if dispatch.has_workers:
-            self._last_worker_at = time.monotonic()
-        else:
-            self._wonder(time.monotonic())
-
-    def _wonder(self, now: float) -> None:
-        """Say now and then that nobody is there to work."""
-        if now - self._last_worker_at > ALONE_SECONDS:
-            logger.warning("no worker finds a place in the Ray cluster for %g s; waiting for a node", ALONE_SECONDS)
-            self._last_worker_at = now
-
-    def _take_in(self, number: int, dispatch: Dispatch) -> None:
-        slot = self._slots[number]
-        try:
-            ray.get(slot.starting)
-        except RayTaskError as error:
-            raise cause_of(error) from error
-        except RayError as error:
-            self._failed_starts += not died_with_its_node(error)
-            self._discard(number)
-            if self._failed_starts < FAILED_STARTS:
-                self._add()
-            elif not self._slots:
-                raise PoolError(
-                    f"no worker can be started: {self._failed_starts} died while loading ({told_by(error)}); look "
-                    f"into Ray's logs, and check that overtile is installed with its packages where the workers run"
-                ) from error
-        else:
-            slot.starting = None
-            self._failed_starts = 0
-            dispatch.join(number)
-
-    @property
-    def _is_starting(self) -> bool:
-        return any(slot.starting is not None for slot in self._slots.values())
-
-    def _start_and_stay(self) -> None:
-        """Start, then keep this thread: Linux kills Ray's processes when the thread that made them ends."""
-        self._start_safely()
-        self._started.set()
-        self._ended.wait()
-
-    def _start_safely(self) -> None:
-        try:
-            self._start()
-        except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
-            self._failure = PoolError(
-                f"no Ray cluster answers at {self._address or 'localhost'} ({told_by(error)}); check the address "
-                f"and the token, or leave --ray-address out for an embedded one"
-            )
-
-    def _start(self) -> None:
-        if not ray.is_initialized():
-            if self._address is not None:
-                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
-                self._head = Head(ray.get_runtime_context().gcs_address)
-            else:
-                start_ray(self._workers)
-                self._embedded = True
-        seen = "cuda" if self._resources().get("GPU", 0) >= 1 else "cpu"
-        self._device = seen if self._asked_device == "auto" else self._asked_device
-        self._last_worker_at = time.monotonic()
-        self._grow()
+    def _begin_actors(self) -> None:
+        """They load while the caller still does."""
+        self._roster.await_first()
+        self._roster.grow()
         self._stagers.grow()
-
-    def _grow(self) -> None:
-        """As many actors as were asked for, or as the cluster has devices for by now."""
-        self._looked_at = time.monotonic()
-        devices = int(self._resources().get("GPU" if self._device == "cuda" else "CPU", 0))
-        self._wanted = max(1, self._workers or devices)
-        for _ in range(self._wanted - len(self._slots)):
-            self._add()
-
-    def _look_for_more(self) -> None:
-        """Grow with the cluster; while its head is silent, what is in flight goes on without it."""
-        self._looked_at = time.monotonic()
-        if self._head is None or self._head.answers():
-            self._grow()
 
     def _stagers_wanted(self) -> int:
         """A GPU computes faster than a processor decodes."""
-        return STAGERS_PER_GPU * self.size if self._device == "cuda" else -(-self.size // WORKERS_PER_STAGER)
-
-    def _resources(self) -> Mapping[str, float]:
-        """What the cluster has; asked only of a head that is there."""
-        if self._head is not None:
-            self._head.wait()
-        return ray.cluster_resources()
-
-    @property
-    def _head_is_lost(self) -> bool:
-        """Whether nobody is there any more to ask for anything, which would wait for ever."""
-        return self._head is not None and self._head.is_lost
-
-    def _add(self) -> None:
-        # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
-        gpus = 1 if self._device == "cuda" else 0
-        environment = None if self._embedded else {"env_vars": MEMORY_ENVIRONMENT}
-        if self._head is not None:
-            self._head.wait()
-        options = self._actor.options(
-            num_cpus=1, num_gpus=gpus, max_concurrency=self._limits.in_flight + 1, runtime_env=environment
-        )
-        actor = options.remote(self._device)
-        self._numbered += 1
-        self._slots[self._numbered] = _Slot(actor, actor.is_ready.remote())
-
-    def _discard(self, number: int) -> None:
-        actor = self._slots.pop(number).actor
-        if not self._head_is_lost:
-            ray.kill(actor)
+        return STAGERS_PER_GPU * self.size if self._cluster.device == "cuda" else -(-self.size // WORKERS_PER_STAGER)
