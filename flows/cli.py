@@ -28,6 +28,7 @@ from flows.plain import PlainConsole, plain
 from flows.run_options import (
     CompileOption,
     DeviceOption,
+    ExportOption,
     HaloOption,
     ModelCardOption,
     ProbabilitiesOption,
@@ -98,9 +99,6 @@ PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the netw
 TtaOption = Annotated[Tta, typer.Option(help="Test-time augmentation: average over flips or the square's symmetries.")]
 ForegroundOption = Annotated[str, typer.Option(help="auto, none, or a mask image: which tiles to compute.")]
 KeepOption = Annotated[bool, typer.Option(help="Keep the staged tiles when the mask is complete.")]
-ExportOption = Annotated[
-    str, typer.Option("--export", help="Formats to write at the end: auto (what suits), none, or names with commas.")
-]
 TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
 DamagedOption = Annotated[bool, typer.Option("--damaged", help="Every tile that verification found damaged.")]

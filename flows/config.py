@@ -147,6 +147,9 @@ class Options(Asked):
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: bool = Field(default=False, description="Keep the staged tiles when the mask is complete.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
+    export: Annotated[str, AfterValidator(parse_formats)] = Field(
+        default=AUTO, description="Formats to write at the end: auto, none, or names with commas in between."
+    )
 
     def origin(self) -> Origin:
         """Where the model comes from."""
@@ -181,10 +184,6 @@ class Options(Asked):
 
 class SegmentConfig(Options, OneImage):
     """Segment one image."""
-
-    export: Annotated[str, AfterValidator(parse_formats)] = Field(
-        default=AUTO, description="Formats to write at the end: auto, none, or names with commas in between."
-    )
 
 
 class RerunConfig(Asked):

@@ -17,6 +17,9 @@ CompileOption = Annotated[
 ]
 ProbabilitiesOption = Annotated[bool, typer.Option("--probabilities", help="Also write probabilities, in 8 bits.")]
 HaloOption = Annotated[str, typer.Option(help="exact, or approximate:PX for a network without finite bounds.")]
+ExportOption = Annotated[
+    str, typer.Option("--export", help="Formats to write at the end: auto (what suits), none, or names with commas.")
+]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Actors; one per GPU or core by default.")]
 StagingOption = Annotated[bool, typer.Option(help="Stage tiles to Zarr, or read the image in the actors.")]
 DeviceOption = Annotated[Device, typer.Option(help=DEVICE_HELP)]

@@ -138,7 +138,7 @@ class SlideWork:
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         stitch.fn(run)
-        export.fn(run)
+        export.fn(run, config.export)
         if not config.keep_staged:
             run.remove_staged()
         state = run.ledger.fold()

@@ -116,6 +116,9 @@ def test_tiles_of_several_slides_share_the_pool_oldest_first(
     tiles, known = carry(shift_of(source, model, pool, staging=staging))
     assert_done(known)
     assert sorted(tiles) == [(f"{slide}.tif", tile) for slide in range(4) for tile in range(9)]
+    for record in known.values():
+        exports = source.parent / "out" / record.folder / "exports"
+        assert {"statistics.csv", "mask.ome.tif", "qupath.geojson"} <= {file.name for file in exports.iterdir()}
     places = [int(name[0]) * 9 + tile for name, tile in tiles]
     passed_over = [max(places[:end]) + 1 - end for end in range(1, len(places) + 1)]
     assert max(passed_over) <= 4, "only tiles that are in flight are passed over"
