@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from cli import OVERTILE, Cli, free_port, mask_files
+from cli import OVERTILE, Cli, clean_environment, free_port, mask_files
 from conftest import wait_for_server
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
@@ -21,9 +25,12 @@ from prefect_api import Api
 from tiny import save_tiny, write_noise
 
 from flows.archive import segment_archive
+from flows.archive_config import ArchiveConfig
 from flows.config import RerunConfig
+from flows.errors import FlowError
 from flows.segment import rerun
-from tiling.archive import Archive
+from flows.server import EmbeddedServer
+from tiling.archive import Archive, ArchiveCard
 from tiling.run import Run
 from tiling.slide_record import SlideState
 
@@ -73,6 +80,108 @@ def test_a_schedule_makes_nights(prefect_url: str) -> None:
         time.sleep(0.3)
     assert {night["state"]["type"] for night in nights} == {"SCHEDULED"}
     assert all(night["expected_start_time"][11:19] == "01:00:00" for night in nights)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is configured for this process, and what one writes is the test's own."""
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@pytest.mark.usefixtures("own_server")
+def test_nobody_takes_the_embedded_servers_port_nor_reads_it_from_another_page() -> None:
+    server = EmbeddedServer().begin()
+    url = os.environ["PREFECT_API_URL"]
+    address = ("127.0.0.1", urlsplit(url).port or 0)
+    with pytest.raises(OSError, match="Address already in use"):
+        socket.create_server(address)
+    with server:
+        assert allowed_origin(f"{url}/health", "http://elsewhere.example") is None
+        for own in (url.removesuffix("/api"), f"http://localhost:{address[1]}"):
+            assert allowed_origin(f"{url}/health", own) == own
+
+
+def allowed_origin(url: str, page: str) -> str | None:
+    """Which pages a browser would let read the answer, when this one asks."""
+    asked = urllib.request.Request(url, headers={"Origin": page})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return answer.headers.get("Access-Control-Allow-Origin")
+
+
+ANSWERS_STRANGELY_FIRST = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+for answer in (b"\\0\\0\\x12\\4 not HTTP/1\\r\\n\\r\\n", b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n"):
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    connection.sendall(answer)
+    connection.close()
+"""
+
+
+def uses_as_server(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """The embedded server is this script, with the server's own arguments."""
+    program = folder / "server"
+    program.write_text(f"#!{sys.executable}\n{script}")
+    program.chmod(0o755)
+    monkeypatch.setattr("flows.server.sys.executable", str(program))
+
+
+@pytest.mark.usefixtures("own_server")
+def test_an_answer_that_is_not_http_is_no_answer_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uses_as_server(monkeypatch, tmp_path, ANSWERS_STRANGELY_FIRST)
+    with EmbeddedServer().begin():
+        pass
+
+
+@pytest.mark.usefixtures("own_server")
+def test_an_embedded_server_that_ends_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uses_as_server(monkeypatch, tmp_path, "raise SystemExit(7)")
+    with (
+        pytest.raises(FlowError, match=r"has ended with code 7.*prefect server start") as told,
+        EmbeddedServer().begin(),
+    ):
+        pass
+    assert "\n" not in str(told.value)
+
+
+@pytest.fixture
+def asked_once(tmp_path: Path) -> Path:
+    """An archive that has seen a night, as far as `overtile serve` looks."""
+    config = ArchiveConfig(source=str(tmp_path / "in"), out=tmp_path / "nightly")
+    card = ArchiveCard(created="2026", model="tiny", model_digest="", maths_version=1, asked={})
+    Archive.create_or_resume(config.out, card).ledger.announce("night", {"config": config.model_dump(mode="json")})
+    return tmp_path / "nightly"
+
+
+def test_a_port_that_is_taken_is_refused(asked_once: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        ended = Cli(clean_environment(tmp_path / "prefect")).run("serve", asked_once, "--port", port, timeout=60)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert f"127.0.0.1:{port} can't be had (Address already in use)" in line
+    assert "give another --port" in line
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cron", "61 25 * * *"), ("--cron", "0 1 31 2 *"), ("--cron", ""), ("--timezone", "Mars/Olympus")],
+)
+def test_a_clock_that_never_strikes_is_refused_before_a_server_starts(
+    option: str, value: str, asked_once: Path, tmp_path: Path
+) -> None:
+    cli = Cli(clean_environment(tmp_path / "prefect"))
+    ended = cli.run("serve", asked_once, "--port", free_port(), option, value, timeout=60)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"error: {option} ")
+    assert f"'{value}'" in line
+    assert ended.out == ""
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +287,8 @@ def test_pages_at_another_port_ask_the_server_there(cli: Cli, archive: Path) -> 
         wait_for_server(process, f"http://127.0.0.1:{port}/api", log)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings", timeout=30) as answer:
             assert json.loads(answer.read())["api_url"] == f"http://127.0.0.1:{port}/api"
+        local = f"http://localhost:{port}"
+        assert allowed_origin(f"http://127.0.0.1:{port}/api/health", local) == local
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

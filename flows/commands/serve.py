@@ -10,6 +10,7 @@ import typer
 
 from flows.commands.archive import last_asked
 from flows.environment import quiet_environment
+from flows.errors import ConfigError
 from flows.plain import PlainConsole
 from flows.run_options import BudgetOption, UntilOption
 from flows.server import EmbeddedServer
@@ -37,11 +38,12 @@ def serve_command(
     config = last_asked(out_folder, changed)
     quiet_environment("INFO")
     out = PlainConsole()
+    server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
+    _check_clock(cron, timezone)
     with ExitStack() as stack:
-        if EmbeddedServer.is_wanted():
-            server = EmbeddedServer(port).begin()
+        if server is not None:
             out.print("starting Prefect's server ...")
-            stack.enter_context(server)
+            stack.enter_context(server.begin())
         from prefect import serve
 
         from flows.deployments import deployments_of
@@ -49,3 +51,29 @@ def serve_command(
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
         out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
         serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)
+
+
+def _check_clock(cron: str, timezone: str | None) -> None:
+    """What Prefect itself would find, but only once its server runs, or never. The server must be named by now.
+
+    Raises:
+        ConfigError: a time that never comes, or no timezone.
+    """
+    from prefect._vendor.croniter import croniter  # pyright: ignore[reportPrivateUsage]
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron)
+        croniter(cron).get_next()
+    except ValueError as error:
+        raise ConfigError(
+            f"--cron names times that come, and '{cron}' names none: no night would begin; give minute, hour, day, "
+            f"month and weekday, as in '0 1 * * *'"
+        ) from error
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise ConfigError(
+            f"--timezone is a name of the IANA's list, and '{timezone}' is none: nights would begin at other times; "
+            f"give one such as Europe/Berlin"
+        ) from error
