@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -18,7 +19,8 @@ from pydantic import (
 )
 
 from flows.config import Asked, Options, Output, SegmentConfig
-from tiling.storage import Place
+from tiling.slides import split_glob
+from tiling.storage import Place, place_of
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?", re.IGNORECASE)
@@ -53,10 +55,22 @@ def _as_size(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _without_credentials(source: str) -> str:
+    """Refuse a URL with a user, a password or a signature here, before Prefect keeps it among a run's parameters.
+
+    Raises:
+        PlaceError: such a URL, which the message doesn't repeat.
+    """
+    if "://" in source:
+        # `?` is one character of a glob, but none of a signature's query.
+        place_of(source if "=" in source.partition("?")[2] else split_glob(source)[0])
+    return source
+
+
 class WhichSlides(Asked):
     """Where the slides are, and where their runs lie."""
 
-    source: str = Field(
+    source: Annotated[str, AfterValidator(_without_credentials)] = Field(
         min_length=1,
         description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
     )

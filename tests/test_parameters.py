@@ -13,8 +13,10 @@ import pytest
 from cli import Cli
 from pydantic import BaseModel
 
+from flows.archive_config import ArchiveConfig
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.errors import ConfigError
+from tiling.errors import PlaceError
 
 IMAGE = {"image": "a.tif", "out": "run"}
 
@@ -116,3 +118,19 @@ def test_prefect_s_runs_and_deployments_refuse_it_too(cli: Cli, tmp_path: Path) 
     assert state == "FAILED"
     assert "nope" in asked
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "s3://me:canary@bucket/slides",
+        "s3://me:canary@bucket/slides/**/*.svs",
+        "https://host/slides?sig=canary",
+        "https://host/slides/*.svs?sig=canary",
+    ],
+)
+def test_an_archive_in_a_url_with_credentials_is_refused_before_anybody_keeps_it(source: str) -> None:
+    with pytest.raises(PlaceError) as refused:
+        ArchiveConfig.model_validate({"source": source, "out": "out"})
+    assert "canary" not in str(refused.value)
+    assert ArchiveConfig.model_validate({"source": "s3://bucket/a?.svs", "out": "out"}).source == "s3://bucket/a?.svs"
