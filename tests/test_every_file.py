@@ -63,7 +63,8 @@ def test_the_command_line_brings_a_slide_to_what_suits_it(cli: Cli, data_dir: Pa
 
 def test_the_command_line_brings_a_scene_to_a_cog_and_a_geopackage(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
     image, out = data_dir / "geo" / "solaris" / "sample_geotiff.tif", tmp_path / "run"
-    ended = cli.run("segment", image, "--bands", "1,1,1", "--normalise", "percentiles:1,99", "--out", out)
+    asked = ("--as-is", "--bands", "1,1,1", "--normalise", "percentiles:1,99")
+    ended = cli.run("segment", image, *asked, "--out", out)
     assert ended.code == 0, ended.err
     exports = sorted(path.name for path in (out / "exports").iterdir())
     assert exports == ["foreground.png", "mask.tif", "objects.gpkg", "statistics.csv", "statistics.parquet"]
