@@ -34,7 +34,7 @@ from flows.stopping import Stop, stop_on_signals
 from flows.watch import NightWatch
 from tiling.archive import Archive, ArchiveCard
 from tiling.slide_record import SlideState
-from tiling.slides import expect_apart
+from tiling.slides import Slide, expect_apart, find_slides
 from tiling.storage import lock_run
 from unet_core.predictor import MATHS_VERSION
 
@@ -47,10 +47,11 @@ def segment_archive(config: ArchiveConfig) -> Night:
     expect_apart(config.source, config.out)
     now = dt.datetime.now().astimezone()
     ends_at = time.monotonic() + config.seconds_left(now)
+    slides = list_source(config)
     with ExitStack() as stack:
         stack.enter_context(lock_run(config.out))
         archive, model, bundle = reopen_archive(config)
-        found = look_around(config, archive)
+        found = look(config, archive, slides)
         archive.ledger.announce("night", {"config": config.model_dump(mode="json")})
         free_bytes = psutil.virtual_memory().available
         pool = stack.enter_context(open_pool(config))
@@ -90,10 +91,10 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
 
 
 @task(name="look", cache_policy=NO_CACHE)
-def look_around(config: ArchiveConfig, archive: Archive) -> Found:
-    """Find what is to be done."""
+def list_source(config: ArchiveConfig) -> list[Slide]:
+    """What the source holds. One that is wrong must leave no archive behind, whose options would then be fixed."""
     enter("look")
-    return look(config, archive)
+    return list(find_slides(config.source, config.out))
 
 
 def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:

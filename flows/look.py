@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,16 +31,16 @@ class Found:
         return sum(slide.stamp.size_bytes for slide in self.todo if slide.stamp)
 
 
-def look(config: ArchiveConfig, archive: Archive) -> Found:
-    """List the source and hold it against the ledger. A slide whose size and times are those of its record is not
-    opened; any other is, and then its content decides.
+def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> Found:
+    """Hold the source, or what it was found to hold, against the ledger. A slide whose size and times are those of its
+    record is not opened; any other is, and then its content decides.
     """
     todo: list[Slide] = []
     settling: list[Slide] = []
     refused: list[Slide] = []
     known: list[SlideRecord] = []
     unchanged = 0
-    for slide in find_slides(config.source, config.out):
+    for slide in find_slides(config.source, config.out) if slides is None else slides:
         record = archive.ledger.get(slide.name)
         if config.failed_only and (record is None or record.state is not SlideState.FAILED):
             continue

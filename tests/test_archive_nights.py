@@ -129,6 +129,16 @@ def test_failed_slides_are_tried_again_when_asked(cli: Cli, first_night: tuple[P
     assert [name for name, record in records(out).items() if record.night == latest(out)["name"]] == ["corrupt.tif"]
 
 
+def test_a_wrong_source_leaves_no_archive_behind(cli: Cli, model: Path, tmp_path: Path) -> None:
+    """Its card would refuse the right command, where that has other options."""
+    (tmp_path / "empty").mkdir()
+    for source, problem in (("nope", "an archive is a folder"), ("empty", "holds no image")):
+        ended = cli.run("archive", tmp_path / source, "--out", tmp_path / "out", "--model", model, *QUICK)
+        assert ended.code == 2, ended.err
+        assert problem in ended.err
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.soak
 def test_a_night_that_is_killed_goes_on_where_it_was(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"

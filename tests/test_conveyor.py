@@ -14,6 +14,7 @@ import pytest
 from cli import mask_files
 from faulty_actors import FaultyActor, plan_fault
 from oracle import segment_here
+from test_omezarr_source import write as write_ome_zarr
 from tiny import save_tiny, write_noise
 
 from flows.archive_config import ArchiveConfig
@@ -226,6 +227,16 @@ def test_a_renamed_slide_keeps_its_mask_when_its_former_name_gets_another_image(
     kept = Archive.open(source.parent / "out").earlier("slides/scan.tif")
     assert len(kept) == (2 if keep_earlier is None else 1), "a run that another slide has is kept"
     assert first["scan.tif"].fingerprint in {Run.open(run).card.image.fingerprint for run in kept}
+
+
+def test_a_folder_of_ome_zarr_is_a_slide(source: Path, model: Path, pool: Pool) -> None:
+    write_ome_zarr(source / "sub/channels.ome.zarr", levels=1)
+    known = hold(source, model, pool)
+    assert_done(known)
+    assert len(known) == 5
+    assert Run.open(source.parent / "out/slides/sub/channels.ome.zarr").card.image.format == "ome-zarr-0.5"
+    shift = shift_of(source, model, pool)
+    assert look(shift.config, shift.archive).unchanged == 5
 
 
 def test_slides_that_swap_their_names_keep_their_masks(tmp_path: Path, model: Path, pool: Pool) -> None:

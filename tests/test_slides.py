@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from object_store import place, s3_server
 
+from flows.archive import dry_run
+from flows.archive_config import ArchiveConfig
 from tiling import slide_record
 from tiling.archive import Archive, ArchiveCard, folder_name
 from tiling.errors import RunError, SourceError
@@ -42,6 +44,58 @@ def test_a_folder_gives_its_images_and_no_results(tmp_path: Path) -> None:
         "old/overlay.png", "image.zarr/0.png", "out/archive.json", "out/slides/a.TIFF/overlay.png", "svs",
     )  # fmt: skip
     assert list(found(root, root / "out")) == ["a.TIFF", "b/1.svs"]
+
+
+def test_a_zarr_of_an_image_is_one_slide_that_changes_with_its_chunks(tmp_path: Path) -> None:
+    root = make(
+        tmp_path / "in", "a.ome.zarr/zarr.json", "a.ome.zarr/0/c/0/0/0.png", "sub/B.OME.ZARR/0/.zarray",
+        "table.zarr/zarr.json", "old.zarr/.zattrs", "channels.qptiff", "packed.ome.zarr.zip", "run/run.json",
+        "run/mask.ome.zarr/zarr.json",
+    )  # fmt: skip
+    (root / "old.zarr/.zattrs").write_text('{"multiscales": []}')
+    slides = found(root)
+    assert set(slides) == {"a.ome.zarr", "old.zarr", "sub/B.OME.ZARR", "channels.qptiff", "packed.ome.zarr.zip"}
+    assert set(found(f"{root}/*.ome.zarr")) == {"a.ome.zarr"}
+    before = slides["a.ome.zarr"].stamp
+    assert before is not None
+    assert before == look_at(root / "a.ome.zarr")
+    assert not before.is_settled(60), "it may still be being copied"
+    make(root, "a.ome.zarr/0/c/0/1/0")
+    assert look_at(root / "a.ome.zarr") != before
+    (root / "list.csv").write_text("slide\na.ome.zarr\n")
+    assert found(root / "list.csv")["a.ome.zarr"].stamp == look_at(root / "a.ome.zarr")
+
+
+def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make(tmp_path / "in", "a.svs", "closed/b.svs")
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert {name: slide.refused for name, slide in found(root).items()} == {
+        "a.svs": None,
+        "closed/": "Permission denied",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("in", r"holds no image: .* \.svs \.tif "), ("in/*.svs", "no file matches"), ("in/list.csv", "names no slide")],
+)
+def test_a_source_without_a_slide_is_refused(tmp_path: Path, source: str, message: str) -> None:
+    make(tmp_path / "in", "notes.txt", "sub/run.json", "sub/overlay.png")
+    (tmp_path / "in/list.csv").write_text("slide,level\n")
+    with pytest.raises(SourceError, match=f"{message}.*not mounted") as refused:
+        found(tmp_path / source)
+    assert "\n" not in str(refused.value)
+    config = ArchiveConfig.model_validate({"source": str(tmp_path / source), "out": tmp_path / "out"})
+    with pytest.raises(SourceError, match=message):
+        dry_run(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_links_lead_nowhere_out_of_the_archive(tmp_path: Path) -> None:
@@ -179,6 +233,22 @@ def test_a_manifest_asks_for_single_slides(tmp_path: Path) -> None:
     assert "names it again" in refused["a.svs"]
 
 
+def test_a_manifest_names_mask_images_as_it_names_slides(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.svs", "b.svs", "c.svs")
+    rows = ["slide,foreground", "a.svs,masks/a.png", f"b.svs,{tmp_path}/b.png", "c.svs,none"]
+    (tmp_path / "in/list.csv").write_text("\n".join(rows))
+    asked = {name: slide.overrides["foreground"] for name, slide in found(tmp_path / "in/list.csv").items()}
+    assert asked == {"a.svs": f"{tmp_path}/in/masks/a.png", "b.svs": f"{tmp_path}/b.png", "c.svs": "none"}
+
+
+def test_a_line_with_more_cells_than_columns_is_refused_alone(tmp_path: Path) -> None:
+    make(tmp_path, "a.svs", "b.svs", "c.svs")
+    (tmp_path / "list.csv").write_text("slide,level\na.svs,1\nb.svs,1,0.25\nc.svs,1,,\n")
+    slides = found(tmp_path / "list.csv")
+    assert "line 3 of the manifest has more cells" in (slides["b.svs"].refused or "")
+    assert [name for name, slide in slides.items() if slide.refused is None] == ["a.svs", "c.svs"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("slide,colour\na,b\n", "column 'colour' is not known"), ("image\na\n", "'image' is not known"), ("", "'slide'")],
@@ -205,6 +275,23 @@ def test_a_bucket_is_an_archive_too(bucket: ObjectPath) -> None:
     assert stamp is not None
     assert stamp.is_settled(3600), "an object appears whole"
     assert set(found(f"{bucket}/sub/*.tif", bucket / "out")) == {"b.tif"}
+
+
+def test_a_zarr_in_a_bucket_is_one_slide_and_results_are_none(bucket: ObjectPath) -> None:
+    root = bucket / "with zarr"
+    names = ["a.ome.zarr/zarr.json", "a.ome.zarr/0/c/0/0", "a.ome.zarr2/b.svs", "table.zarr/zarr.json"]
+    for name in (*names, "run/mask.ome.zarr/zarr.json", "run/overlay.png", "run/run.json"):
+        (root / name).write_bytes(b"{}")
+    slides = found(root, bucket / "out")
+    assert set(slides) == {"a.ome.zarr", "a.ome.zarr2/b.svs"}
+    before = slides["a.ome.zarr"].stamp
+    assert before is not None
+    assert before == look_at(root / "a.ome.zarr")
+    assert not before.is_settled(60), "its objects come one by one"
+    (root / "a.ome.zarr/0/c/0/1").write_bytes(b"chunk")
+    assert look_at(root / "a.ome.zarr") != before
+    with pytest.raises(SourceError, match="holds no image"):
+        found(bucket / "nothing", bucket / "out")
 
 
 def test_a_tree_of_objects_moves_whole_or_can_be_moved_again(bucket: ObjectPath) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from tiling.errors import SourceError
 from tiling.objects import ObjectPath
@@ -24,7 +25,8 @@ def read_manifest(place: Place) -> Iterator[Slide]:
     """The slides that a manifest names, in its order.
 
     Its columns: `slide`, a path (relative to the manifest's folder) or URL; `name`, by default that path where it is
-    relative and climbs nowhere, else the file's own name; and any of `OVERRIDES`. An empty cell asks for nothing.
+    relative and climbs nowhere, else the file's own name; and any of `OVERRIDES`, of which `foreground` may be a path
+    as `slide` is. An empty cell asks for nothing.
 
     Raises:
         SourceError: no such file, no CSV, or a column that there isn't.
@@ -37,6 +39,13 @@ def read_manifest(place: Place) -> Iterator[Slide]:
         seen: set[str] = set()
         for row in rows:
             slide = _slide(place, {column: (row.get(column) or "").strip() for column in columns}, rows.line_num)
+            beyond = cast("dict[str | None, list[str]]", row).get(None, [])
+            if any(cell.strip() for cell in beyond):
+                reason = (
+                    f"line {rows.line_num} of the manifest has more cells than there are columns: what it asks for "
+                )
+                yield Slide(slide.name, slide.place, None, refused=f"{reason}can't be told; quote cells with a comma")
+                continue
             if slide.name in seen:
                 yield Slide(
                     slide.name, slide.place, None, refused=f"line {rows.line_num} of the manifest names it again"
@@ -73,6 +82,8 @@ def _expect_columns(place: Place, columns: list[str]) -> None:
 def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     given = row[SLIDE]
     overrides = {column: row[column] for column in OVERRIDES if row.get(column)}
+    if "foreground" in overrides:
+        overrides["foreground"] = _foreground(manifest, overrides["foreground"])
     if not given:
         return Slide(f"line {line}", manifest, None, refused=f"line {line} of the manifest names no slide")
     relative = PurePosixPath(given)
@@ -93,3 +104,10 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     if stamp is None:
         return Slide(name, place, None, overrides, refused="there is no such file; correct the manifest")
     return Slide(name, place, stamp, overrides)
+
+
+def _foreground(manifest: Place, given: str) -> str:
+    """A mask image lies where a slide would lie by that name."""
+    if given in {"auto", "none"} or "://" in given or isinstance(manifest, ObjectPath):
+        return given
+    return str((manifest.parent / given).absolute())

@@ -1,30 +1,33 @@
 """Which slides an archive's source holds: a folder, a glob, a manifest, or a prefix in an object store.
 
 A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
-run folder follows from it. Nothing is opened here: a listing says how large a file is and when it changed.
+run folder follows from it. No image is opened here: a listing says how large a file is and when it changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from tiling.errors import SourceError
 from tiling.objects import ObjectFacts, ObjectPath
 from tiling.storage import Place, place_of
 
-SUFFIXES = frozenset(
-    (
-        *(".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide"),
-        *(".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp"),
-    )
+SUFFIXES = (
+    *(".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide"),
+    *(".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".zarr", ".zarr.zip", ".ozx"),
 )
-"""By which names a folder's files are taken for images; a glob or a manifest may name any."""
+"""By which names what a folder holds is taken for images; a glob or a manifest may name any."""
+
+ZARR = ".zarr"
+_ZARR_METADATA = ("zarr.json", ".zattrs")
 
 OWN_CARDS = ("run.json", "archive.json")
 """A folder with one of these holds results, whose pictures are no slides."""
@@ -37,7 +40,7 @@ class Stamp:
     """What a listing says of a file: that it may have changed, never that it hasn't.
 
     version: the times of its last change and of its inode's, or the store's tag. modified: seconds since 1970;
-    None in an object store, where an object appears whole.
+    None in an object store, where an object appears whole. Of a Zarr, they are of all that it consists of.
     """
 
     size_bytes: int
@@ -53,6 +56,28 @@ class Stamp:
         tag = facts.tag.e_tag or facts.tag.version or facts.modified.isoformat()
         # Some stores put a tag in quotes when asked for the object, and list it without.
         return cls(facts.size_bytes, tag.strip('"'), None)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Stamp:
+        """Of a Zarr, by its metadata's size and the times of that and of its folders.
+
+        A chunk that comes, goes or is replaced changes its folder's times: no chunk has to be asked for its own.
+        """
+        files = [folder / name for name in _ZARR_METADATA if (folder / name).is_file()]
+        inner = [Path(place) / name for place, names, _ in os.walk(folder) for name in names]
+        known = [place.stat() for place in (folder, *inner, *files)]
+        newest = max(max(facts.st_mtime_ns, facts.st_ctime_ns) for facts in known)
+        return cls(sum(file.stat().st_size for file in files), f"{newest} {len(known)}", newest / 1e9)
+
+    @classmethod
+    def of_objects(cls, listed: Iterable[tuple[ObjectPath, ObjectFacts]]) -> Stamp:
+        """Of a Zarr in a bucket, by all its objects, which come one by one."""
+        size_bytes, newest, digest = 0, 0.0, hashlib.sha256()
+        for path, facts in listed:
+            one = cls.of_object(facts)
+            digest.update(f"{path.name} {one.size_bytes} {one.version}\n".encode())
+            size_bytes, newest = size_bytes + one.size_bytes, max(newest, facts.modified.timestamp())
+        return cls(size_bytes, digest.hexdigest(), newest)
 
     def is_settled(self, seconds: float) -> bool:
         """Whether the file was left alone for so long; a time in the future says nothing."""
@@ -77,11 +102,13 @@ class Slide:
 
 
 def look_at(place: Place) -> Stamp | None:
-    """The stamp of a file now; None where there is none."""
+    """The stamp of a file or Zarr now; None where there is none."""
     try:
-        if isinstance(place, ObjectPath):
-            return Stamp.of_object(place.facts())
-        return Stamp.of_file(place.stat())
+        if isinstance(place, Path):
+            return Stamp.of_folder(place) if place.is_dir() else Stamp.of_file(place.stat())
+        if _is_zarr(place.name) and place.is_dir():
+            return Stamp.of_objects(place.listed())
+        return Stamp.of_object(place.facts())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -90,8 +117,28 @@ def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
     """Every slide of a source, except below `leave_out`, where the results are.
 
     Raises:
-        SourceError: there is no such source, or its manifest can't be read.
+        SourceError: there is no such source, it holds no slide, or its manifest can't be read.
     """
+    slide = None
+    for slide in _found(source, leave_out):
+        yield slide
+    if slide is None:
+        raise SourceError(f"{_nothing_in(source)}; a share that is not mounted looks like this, too")
+
+
+def _nothing_in(source: str) -> str:
+    if source.lower().endswith(".csv"):
+        return (
+            f"{source} names no slide: nothing would be segmented; add a line for each below the names of the columns"
+        )
+    if split_glob(source)[1] is not None:
+        return (
+            f"{source}: no file matches: nothing would be segmented; correct the pattern (**/ is any number of folders)"
+        )
+    return f"{source} holds no image: nothing would be segmented; taken are the endings {' '.join(SUFFIXES)}"
+
+
+def _found(source: str, leave_out: Place) -> Iterator[Slide]:
     if source.lower().endswith(".csv"):
         from tiling.manifest import read_manifest
 
@@ -106,7 +153,8 @@ def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
     else:
         raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
     for slide in found:
-        if pattern.fullmatch(slide.name) if pattern else _is_image(slide.name):
+        is_closed_folder = slide.refused is not None and slide.name.endswith("/")
+        if is_closed_folder or (pattern.fullmatch(slide.name) if pattern else _is_image(slide.name)):
             yield slide
 
 
@@ -158,8 +206,29 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def _is_image(name: str) -> bool:
-    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
-    return bool(stem) and f"{dot}{ending}".lower() in SUFFIXES
+    return _base(name).endswith(SUFFIXES) and _base(name) not in SUFFIXES
+
+
+def _is_zarr(name: str) -> bool:
+    return _base(name).endswith(ZARR)
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2].lower()
+
+
+def _holds_image(zarr: Place) -> bool:
+    """Whether a folder of Zarr is an image's, as its name may say; else its metadata does."""
+    if _base(zarr.name).endswith(f".ome{ZARR}"):
+        return True
+    for name in _ZARR_METADATA:
+        try:
+            told = (zarr / name).read_bytes()
+        except OSError:
+            continue
+        if b'"multiscales"' in told or b'"bioformats2raw.layout"' in told:
+            return True
+    return False
 
 
 def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
@@ -186,8 +255,12 @@ def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
             if entry.is_symlink():
                 yield from _linked(path, root, real)
             elif entry.is_dir():
-                if not entry.name.endswith(".zarr") and path.resolve() != results:
+                if path.resolve() == results:
+                    continue
+                if not _is_zarr(entry.name):
                     inner.append(path)
+                elif _holds_image(path):
+                    yield Slide(path.relative_to(root).as_posix(), path, look_at(path))
             elif entry.is_file():
                 try:
                     stamp = Stamp.of_file(entry.stat())
@@ -219,9 +292,36 @@ def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:
 def _listed(root: ObjectPath, leave_out: Place) -> Iterator[Slide]:
     """Objects below a prefix; an object's name may hold any part, its folder's name holds none that climbs."""
     start = len(root.key) + 1 if root.key else 0
-    results = f"{leave_out}/"
-    for path, facts in root.listed():
-        name = path.key[start:]
-        hidden = any(part.startswith(".") or part.endswith(".zarr") for part in name.split("/"))
-        if name and not hidden and not f"{path}".startswith(results):
-            yield Slide(name, path, Stamp.of_object(facts))
+    results, slides, own = f"{leave_out}/", list[Slide](), set[str]()
+    for zarr, listed in groupby(root.listed(), key=lambda each: _zarr_above(each[0].key[start:])):
+        if zarr and not _is_hidden(zarr):
+            # The objects of one Zarr are listed one after another, for their names begin alike.
+            slides.append(Slide(zarr, root / zarr, Stamp.of_objects(listed)))
+            continue
+        for path, facts in listed:
+            name = path.key[start:]
+            folder, _, base = name.rpartition("/")
+            if base in OWN_CARDS:
+                own.add(folder)
+            elif base and not zarr and not _is_hidden(name):
+                slides.append(Slide(name, path, Stamp.of_object(facts)))
+    for slide in slides:
+        is_result = f"{slide.place}".startswith(results) or not own.isdisjoint(_folders_above(slide.name))
+        if not is_result and (not _is_zarr(slide.name) or _holds_image(slide.place)):
+            yield slide
+
+
+def _folders_above(name: str) -> set[str]:
+    parts = name.split("/")
+    return {"/".join(parts[:end]) for end in range(len(parts))}
+
+
+def _zarr_above(name: str) -> str:
+    """The outermost Zarr in which an object lies; nothing where it lies in none."""
+    parts = name.split("/")
+    ends = [end for end, part in enumerate(parts[:-1], 1) if _is_zarr(part)]
+    return "/".join(parts[: ends[0]]) if ends else ""
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
