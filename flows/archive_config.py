@@ -131,9 +131,16 @@ class ArchiveConfig(Nightly, Options, WhichSlides):
         left = self.budget or float("inf")
         if self.until is not None:
             hour, minute = map(int, self.until.split(":"))
-            end = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
-            if end <= now.replace(tzinfo=None):
-                end += dt.timedelta(days=1)
-            # A naive time is local: the clock may be put forth or back in between.
-            left = min(left, end.timestamp() - now.timestamp())
+            left = min(left, _seconds_until(hour, minute, now))
         return left
+
+
+def _seconds_until(hour: int, minute: int, now: dt.datetime) -> float:
+    """How long until clocks next show a time. They may be put forth or back in between, for a naive time is local."""
+    today = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
+    shown: list[float] = []
+    for days in (0, 1):
+        first, again = ((today + dt.timedelta(days)).replace(fold=fold).timestamp() for fold in (0, 1))
+        # What clocks leave out comes as late as it would have; of that, Python takes the second for the earlier.
+        shown += [first, max(first, again)]
+    return next(moment for moment in shown if moment > now.timestamp()) - now.timestamp()

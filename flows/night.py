@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Night:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun --archive {self.archive} --failed"
+        return f"overtile rerun --archive {shlex.quote(str(self.archive))} --failed"
 
     def __str__(self) -> str:
         """Its result in one sentence."""

@@ -27,7 +27,8 @@ _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in Slide
 def publish(archive: Archive, night: Night) -> None:
     """Write the night's page, table and facts, and the archive's table as it stands now."""
     folder = archive.nights
-    write_atomic(folder / f"{night.name}.csv", table(night.records).encode())
+    looked_at = sorted((*night.records, *night.known_failures), key=lambda each: each.slide)
+    write_atomic(folder / f"{night.name}.csv", table(looked_at).encode())
     write_atomic(folder / f"{night.name}.json", facts(night).encode())
     page = "".join(page_of(night)).encode()
     write_atomic(folder / f"{night.name}.html", page)
