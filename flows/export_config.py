@@ -7,9 +7,23 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from flows.config import Output
+from flows.errors import ConfigError
 from tiling.export.formats import AUTO, parse_formats
 
-Formats = Annotated[str, AfterValidator(parse_formats)]
+
+def _known(text: str) -> str:
+    """Check a choice of formats.
+
+    Raises:
+        ConfigError: a name that is none. pydantic lets it through as it is: it names the option, not the field.
+    """
+    try:
+        return parse_formats(text)
+    except ValueError as error:
+        raise ConfigError(f"--format: {error}") from error
+
+
+Formats = Annotated[str, AfterValidator(_known)]
 """`none`, `auto`, or names of formats with commas in between."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from interrupted import BALLAST, fill_disk
 from tiny import write_noise_map
 
 from tiling.errors import DiskError, ExportError
-from tiling.export.exporting import export_run
-from tiling.export.formats import FORMATS
+from tiling.export.exporting import export_run, is_shown
+from tiling.export.finished import Finished
+from tiling.export.formats import FORMATS, Format
 from tiling.run import Run
 
 SIDE = 384
@@ -98,6 +101,45 @@ def test_an_export_that_fails_leaves_the_earlier_file_and_nothing_else(
         raise ValueError("the disk\nis gone")
 
     monkeypatch.setattr("tiling.export.qupath.write_features", broken)
-    with pytest.raises(ExportError, match=r"qupath of .* can't be written \(the disk is gone\)"):
+    with pytest.raises(ExportError, match=r"qupath of .* can't be written \(the disk is gone\)") as refused:
         export(run, "none")
+    assert "make space" not in str(refused.value), "what is no fault of the disk doesn't ask for room"
     assert files_of(run) == before
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_one_writer_that_fails_keeps_no_other_format_from_being_known(
+    threads: int, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(scene, tmp_path / "run")
+    others = ("statistics", "ome-tiff", "geojson")
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched, run.open_source() as source:
+        patched.setattr("tiling.export.qupath.write_features", broken)
+        patched.setattr(Format, "write", slowly(Format.write))
+        with pytest.raises(ExportError, match=r"qupath of .* can't be written .*make space in"):
+            export_run(run, source, f"qupath,{','.join(others)}", threads=threads)
+    assert set(files_of(run)) == {file for name in others for file in FORMATS[name].files}
+    state = run.ledger.fold()
+    assert {name for name in FORMATS if is_shown(run, state, name)} == set(others)
+    write_labels(run, blobs(run.plan.mask.shape, 8))
+    assert set(export(run, "none")) == set(others), "what was announced is refreshed after a rerun"
+
+
+def slowly(write: Callable[[Format, Finished, Sequence[Path]], None]) -> Callable[..., None]:
+    """The objects' writers begin only when QuPath's has failed."""
+
+    def write_later(form: Format, finished: Finished, paths: Sequence[Path]) -> None:
+        if form.name == "geojson":
+            qupath_ended.wait(20)
+        try:
+            write(form, finished, paths)
+        finally:
+            if form.name == "qupath":
+                qupath_ended.set()
+
+    qupath_ended = threading.Event()
+    return write_later

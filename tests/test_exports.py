@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -24,19 +25,25 @@ from rio_cogeo import cog_validate
 from skimage.measure import label as connected
 
 from benchmarks.exported import VECTORS, compare
+from flows.errors import ConfigError
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
 from flows.segment import export as export_stage
 from flows.segment import stitch
 from tiling.errors import ExportError
+from tiling.export.columns import schema_of
 from tiling.export.exporting import export_run
+from tiling.export.finished import Finished
 from tiling.export.formats import FORMATS
+from tiling.export.geojson import write_geojson
+from tiling.export.rows import bands_of_labels
 from tiling.geojson import read_geojson
-from tiling.geometry import OutputGrid
+from tiling.geometry import OutputGrid, PixelSize
 from tiling.ledger import TileRecord, TileState
 from tiling.placement import placement_of
 from tiling.pyramid import level_shapes
 from tiling.run import Run
+from tiling.shapes import polygonize
 from tiling.stitching import majority
 from tiling.storage import place_of
 
@@ -136,6 +143,48 @@ def test_probabilities_are_exported_beside_the_labels(on_slide: Run, on_map: Run
                 assert list(dataset.descriptions) == [name for name, _ in CLASSES[1:]]
             assert cog_validate(exported(run, name), strict=True)[0]
         np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_probabilities_of_any_number_of_classes_become_a_cog(classes: int, scene: Path, tmp_path: Path) -> None:
+    run = finished_run(scene, tmp_path / "run", core=256)
+    card = run.card.model_copy(update={"probabilities": run.card.model.classes[1 : 1 + classes]})
+    (tmp_path / "run" / "run.json").write_text(card.model_dump_json())
+    run = Run.open(tmp_path / "run")
+    run.create_probabilities()
+    kept = run.open_probabilities()
+    assert kept is not None
+    for tile in run.plan.tiles():
+        kept.write(tile, np.full((classes, *tile.valid.shape), 10 + tile.index, np.uint8))
+    kept.build_pyramid()
+    assert export(run, "probabilities-cog") == ["probabilities-cog"]
+    path = exported(run, "probabilities.tif")
+    assert cog_validate(path, strict=True)[0]
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(), np.asarray(kept.pyramid.levels[0][:]))
+        assert list(dataset.descriptions) == [name for name, _ in CLASSES[1 : 1 + classes]]
+
+
+def test_statistics_have_one_schema_with_objects_and_without(small: Path, tmp_path: Path) -> None:
+    full, empty = (finished_run(small, tmp_path / name, labels) for name, labels in some_and_none((300, 280)).items())
+    schemas = [schema_of_statistics(run) for run in (full, empty)]
+    assert schemas[0] == schemas[1]
+    assert "null" not in {str(kind) for kind in schemas[1].types}
+    rows = parquet.read_table(exported(empty, "statistics.parquet")).to_pylist()
+    assert [(row["objects"], row["mean_object_pixels"]) for row in rows] == [
+        (None, None),
+        *[(0, None)] * 2,
+        *[(None, None)] * 2,
+    ]
+
+
+def some_and_none(shape: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
+    return {"full": blobs(shape), "empty": np.zeros(shape, np.uint8)}
+
+
+def schema_of_statistics(run: Run) -> Any:
+    export(run, "statistics")
+    return parquet.read_schema(exported(run, "statistics.parquet"))
 
 
 def test_statistics_equal_what_is_counted_on_the_mask(on_slide: Run) -> None:
@@ -281,6 +330,23 @@ def test_long_edges_are_straight_in_longitude_and_latitude(data_dir: Path, tmp_p
     assert max(strayed) < 0.02
 
 
+def test_areas_have_the_unit_of_the_pixel_size_in_every_format(scene: Path, tmp_path: Path) -> None:
+    """A map whose pixels were said to measure so and so many µm (`--image-mpp`)."""
+    run = finished_run(scene, tmp_path / "run", core=256)
+    with run.open_source() as source:
+        shown = replace(placement_of(run, source), pixel_size=PixelSize(3.0, 2.0, "um"))
+        finished = Finished(run, run.ledger.fold(), shown, "0" * 32)
+    assert shown.pixel_area == pytest.approx(6.0)
+    found = replace(finished, shapes=list(polygonize(bands_of_labels(finished.mask.pyramid))))
+    write_geojson(found, [tmp_path / "objects.geojson"])
+    features = json.loads((tmp_path / "objects.geojson").read_text())["features"]
+    assert features
+    for each in (feature["properties"] for feature in features):
+        assert each["area_um2"] == pytest.approx(6.0 * each["pixels"])
+        assert "area_m2" not in each
+    assert "area_um2" in schema_of(found).names
+
+
 def test_a_rotated_source_keeps_its_rotation(data_dir: Path, tmp_path: Path) -> None:
     image = data_dir / "geo" / "rasterio" / "rotated.tif"
     run = finished_run(image, tmp_path / "run", core=64)
@@ -351,8 +417,10 @@ def test_what_a_format_cannot_say_is_refused_before_anything_is_written(small: P
         with pytest.raises(ExportError, match=hint):
             export(run, f"statistics,{name}")
     assert not exported(run, "statistics.csv").exists()
-    with pytest.raises(ValueError, match="'shapefile' is no format; give none, auto, or names of statistics, ome-tiff"):
+    told = "^--format: 'shapefile' is no format; give none, auto, or names of statistics, ome-tiff"
+    with pytest.raises(ConfigError, match=told) as refused:
         ExportConfig(run=run.path, formats="shapefile")
+    assert "\n" not in str(refused.value)
 
 
 def test_geoparquet_of_a_slide_is_in_its_pixels(on_slide: Run) -> None:

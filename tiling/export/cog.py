@@ -69,7 +69,9 @@ def write_probabilities_cog(finished: Finished, paths: Sequence[Path]) -> None:
         for index, item in enumerate(finished.run.card.probabilities)
     )
     tags = [(_GDAL_METADATA, "s", 0, f"<GDALMetadata>{described}</GDALMetadata>", True)]
-    looks = {"photometric": "minisblack", "planarconfig": "separate", "extratags": tags}
+    # The planes of one band can't be separate, and tifffile refuses to say that they are.
+    planes = {"planarconfig": "separate"} if len(finished.run.card.probabilities) > 1 else {}
+    looks = {"photometric": "minisblack", **planes, "extratags": tags}
     _write(finished, finished.probabilities.pyramid, paths[0], looks)
 
 

@@ -20,7 +20,7 @@ GEOMETRY = "geometry"
 
 def schema_of(finished: Finished) -> Any:
     """The columns, as `pyarrow.Schema`; the area is left out where a pixel's isn't known."""
-    area = [] if finished.placement.pixel_area is None else [(_area_column(finished), pa.float64())]
+    area = [] if finished.placement.pixel_area is None else [(finished.area_name, pa.float64())]
     columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
     return pa.schema([*columns, (GEOMETRY, pa.binary())])
 
@@ -48,11 +48,6 @@ def batches_of(
             pa.array(_wkb(shapes, turned(shapes, points) if flips(affine) else points), pa.binary()),
         ]
         yield pa.record_batch(columns, schema=schema)
-
-
-def _area_column(finished: Finished) -> str:
-    size = finished.placement.pixel_size
-    return f"area_{size.unit}2" if size is not None else "area"
 
 
 def _wkb(shapes: Shapes, points: NDArray[np.float64]) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXPORTED = "exported"
 """The event after which a format's files show the mask of that digest."""
-VERSION = 2
+VERSION = 3
 """Of what the files hold: files of another version are written anew."""
 
 
@@ -48,7 +48,7 @@ def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = Fals
 
     Raises:
         ExportError: a format can't say what this run is.
-        WritingError, DiskError: a file can't be written; earlier ones are kept.
+        WritingError, DiskError: a file can't be written; earlier ones are kept, and the other formats written.
     """
     state = run.ledger.fold()
     expect_finished(run, state)
@@ -109,22 +109,47 @@ def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
 
 
 def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
-    """Images beside objects: the one pass over the mask that finds these feeds every format that is made of them."""
-    of_objects = [each for each in formats if each.of_objects]
-    with ThreadPoolExecutor(max(1, finished.threads)) as pool, _room(finished.run) as room:
-        writing = [pool.submit(_write, finished, each) for each in formats if not each.of_objects]
-        if of_objects:
-            spool, tally = Spool(room), Tally()
-            with _errors(finished, "the list of objects"):
-                for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
-                    tally.add(shapes)
-            known = replace(finished, shapes=spool, tally=tally)
-            writing += [pool.submit(_write, known, each) for each in of_objects]
-        for each in writing:
-            each.result()
-    for each in formats:
-        facts = {"format": each.name, "mask": finished.digest, "version": VERSION, "files": each.files}
+    """Images beside objects: the one pass over the mask that finds these feeds every format that is made of them.
+
+    What fails keeps no other format from being written, nor the ledger from knowing it.
+    """
+    failures: list[BaseException] = []
+    # The objects' file goes last: writers of other formats may still read it when one fails.
+    with _room(finished.run) as room, ThreadPoolExecutor(max(1, finished.threads)) as pool:
+        writing = {pool.submit(_write, finished, each): each for each in formats if not each.of_objects}
+        of_objects = [each for each in formats if each.of_objects]
+        try:
+            known = _with_objects(finished, room) if of_objects else finished
+        except TilingError as error:
+            failures.append(error)
+        else:
+            writing |= {pool.submit(_write, known, each): each for each in of_objects}
+        failures += _announced(finished, writing)
+    if failures:
+        raise failures[0]
+
+
+def _with_objects(finished: Finished, room: Path) -> Finished:
+    """The run with its objects, which are kept in a file."""
+    spool, tally = Spool(room), Tally()
+    with _errors(finished, "the list of objects"):
+        for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
+            tally.add(shapes)
+    return replace(finished, shapes=spool, tally=tally)
+
+
+def _announced(finished: Finished, writing: Mapping[Future[None], Format]) -> list[BaseException]:
+    """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
+    failures: list[BaseException] = []
+    for each in as_completed(writing):
+        failure = each.exception()
+        if failure is not None:
+            failures.append(failure)
+            continue
+        form = writing[each]
+        facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
         finished.run.ledger.announce(EXPORTED, facts)
+    return failures
 
 
 def _write(finished: Finished, form: Format) -> None:
@@ -143,12 +168,18 @@ def _errors(finished: Finished, what: str) -> Generator[None]:
     except TilingError:
         raise
     except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
-        exports = finished.run.exports
-        folder = exports if isinstance(exports, Path) else f"{gettempdir()} (or set TMPDIR to another folder)"
+        room = f"make space in {_folder(finished.run)} or " if isinstance(error, OSError) else ""
         raise WritingError(
             f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "
-            f"are kept; make space in {folder} or choose another --format, then export again"
+            f"are kept; {room}choose another --format, then export again"
         ) from error
+
+
+def _folder(run: Run) -> str:
+    """Where files are made that are written."""
+    if isinstance(run.exports, Path):
+        return str(run.exports)
+    return f"{gettempdir()} (or set TMPDIR to another folder)"
 
 
 @contextmanager

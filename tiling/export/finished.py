@@ -74,6 +74,12 @@ class Finished:
         return {**named, NOT_PREDICTED: NOT_PREDICTED_CLASS}
 
     @property
+    def area_name(self) -> str:
+        """What an object's area is called, which says its unit."""
+        size = self.placement.pixel_size
+        return f"area_{size.unit}2" if size is not None else "area"
+
+    @property
     def subject(self) -> Subject:
         """What formats are held against before anything is written."""
         card = self.run.card

@@ -54,7 +54,7 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     subject, affine = finished.subject, _affine(finished.placement)
     pixel = _pixel_degrees(subject)
     decimals = max(FEWEST_DECIMALS, math.ceil(-math.log10(pixel * SHARE_OF_PIXEL)))
-    area, classes = finished.placement.pixel_area, finished.classes
+    area, area_name, classes = finished.placement.pixel_area, finished.area_name, finished.classes
     unroll, straight_px = _unroller(subject), _straight_px(subject, pixel * SHARE_OF_PIXEL)
 
     def placed(shapes: Shapes) -> Iterator[Placed]:
@@ -68,7 +68,7 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
         return classes[label].name
 
     def properties(label: int, pixels: int) -> dict[str, Any]:
-        measured = {} if area is None else {"area_m2": pixels * area}
+        measured = {} if area is None else {area_name: pixels * area}
         return {"label": label, "class": name_of(label), "pixels": pixels, **measured}
 
     write_features(paths[0], chain.from_iterable(map(placed, finished.shapes)), properties)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyogrio
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FieldError, GeometryError
 
 from tiling.export.columns import GEOMETRY, batches_of, schema_of
 from tiling.export.crs import crs_of
@@ -29,7 +31,7 @@ def write_geopackage(finished: Finished, paths: Sequence[Path]) -> None:
     assert placement.georeference is not None
     crs = crs_of(placement.georeference)
     reader = pa.RecordBatchReader.from_batches(schema_of(finished), batches_of(finished, placement.to_map))
-    with warnings.catch_warnings():
+    with _write_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         pyogrio.write_arrow(
             reader,
@@ -40,3 +42,14 @@ def write_geopackage(finished: Finished, paths: Sequence[Path]) -> None:
             geometry_type="Polygon",
             crs=crs.to_wkt() if crs is not None else None,
         )
+
+
+@contextmanager
+def _write_errors() -> Generator[None]:
+    """Raise OSError for what SQLite can't write: a full disk has no class of its own there."""
+    try:
+        yield
+    except (CRSError, FieldError, GeometryError):
+        raise
+    except (DataLayerError, DataSourceError) as error:
+        raise OSError(str(error)) from error

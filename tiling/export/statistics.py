@@ -19,6 +19,9 @@ Row = dict[str, Any]
 _UNITS: dict[Unit, tuple[str, str, float]] = {"um": ("mm2", "um2", 1e-6), "m": ("km2", "m2", 1e-6)}
 """The unit of areas, that of an object's mean area, and the one's share of the other."""
 
+_TYPES = {"label": "int64", "class": "string", "pixels": "int64", "objects": "int64"}
+"""Arrow's names; all other columns are lengths, shares and means."""
+
 
 def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
     """Write the rows as CSV and as Parquet; values that don't apply are empty."""
@@ -31,7 +34,9 @@ def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.Table.from_pylist(rows), columnar)
+    # Told, not inferred: a column without a value, as where a mask has no objects, keeps its type.
+    schema = pa.schema([(name, getattr(pa, _TYPES.get(name, "float64"))()) for name in rows[0]])
+    parquet.write_table(pa.Table.from_pylist(rows, schema), columnar)
 
 
 def read_statistics(path: Place) -> list[Row]:
