@@ -107,10 +107,10 @@ def _slides(title: str, records: list[SlideRecord], *, pictures: bool) -> Iterat
     for record in records:
         yield "<tr>" + (f"<td>{_picture(record)}</td>" if pictures else "")
         tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
-        yield f'<td>{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
+        yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
         yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{record.seconds:,.1f}</td>'
         reason = f"same content as {record.reason}" if record.state is SlideState.SAME else record.reason or ""
-        yield f'<td class="n">{tiles}</td><td>{_text(reason)}</td></tr>'
+        yield f'<td class="n">{tiles}</td><td class="reason">{_text(reason)}</td></tr>'
     yield "</tbody></table>"
 
 
@@ -121,8 +121,10 @@ def _picture(record: SlideRecord) -> str:
 
 
 def _link(record: SlideRecord) -> str:
+    """The slide's name, leading to its run's report where one was written."""
     name = _text(record.slide)
-    return f'<a href="{_address(record)}/">{name}</a>' if record.folder and record.tiles else name
+    closed = record.state in {SlideState.DONE, SlideState.SAME} or record.failed_tiles
+    return f'<a href="{_address(record)}/report.html">{name}</a>' if closed else name
 
 
 def _address(record: SlideRecord) -> str:
@@ -156,4 +158,11 @@ th { color: var(--quiet); font-weight: 500; font-size: .8rem; } td { overflow-wr
 td.done, td.failed, td.refused, td.same, td.begun, td.changing { white-space: nowrap; }
 td.failed, td.refused { color: var(--bad); font-weight: 600; } td.done { color: var(--good); }
 img { width: 120px; max-height: 90px; object-fit: contain; display: block; }
+td.slide { min-width: 11rem; }
+@media (max-width: 760px) {
+  thead, .n { display: none; }
+  tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  td { border: 0; padding: 0; }
+  td.slide { flex: 1 1 12rem; } td.reason { flex: 1 1 100%; } td.reason:empty { display: none; }
+}
 """
