@@ -233,6 +233,18 @@ def test_a_manifest_asks_for_single_slides(tmp_path: Path) -> None:
     assert "names it again" in refused["a.svs"]
 
 
+def test_a_url_that_is_none_is_refused_alone_and_its_secret_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"a")
+    rows = ("slide", "https://host/y.svs?sig=canary", "s3://me:canary@bucket/z.svs", "a.svs")
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    signed, named, sound = find_slides(str(tmp_path / "list.csv"), tmp_path / "out")
+    assert sound.refused is None
+    for slide, line in ((signed, 2), (named, 3)):
+        assert slide.name == f"line {line}"
+        assert f"line {line} of the manifest: a URL of" in (slide.refused or "")
+        assert "canary" not in repr(slide)
+
+
 def test_a_manifest_names_mask_images_as_it_names_slides(tmp_path: Path) -> None:
     make(tmp_path / "in", "a.svs", "b.svs", "c.svs")
     rows = ["slide,foreground", "a.svs,masks/a.png", f"b.svs,{tmp_path}/b.png", "c.svs,none"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from tiling.errors import SourceError
+from tiling.errors import PlaceError, SourceError, StorageError
 from tiling.objects import ObjectPath
 from tiling.slides import Slide, look_at
 from tiling.storage import Place, place_of
@@ -90,7 +90,11 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     is_inside = "://" not in given and not relative.is_absolute() and ".." not in relative.parts
     name = row.get(NAME) or (relative.as_posix() if is_inside else given.rstrip("/").rpartition("/")[2])
     if "://" in given:
-        place = place_of(given)
+        try:
+            place = place_of(given)
+        except PlaceError as error:
+            # Its name may hold what must not be repeated.
+            return Slide(f"line {line}", manifest, None, refused=f"line {line} of the manifest: {error}")
     elif isinstance(manifest, ObjectPath):
         if not is_inside:
             return Slide(name, manifest, None, refused="a path that leads out of the manifest's bucket; give a URL")
@@ -100,7 +104,10 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
         if is_inside and not place.resolve().is_relative_to(manifest.parent.resolve()):
             reason = "a symbolic link out of the manifest's folder: not followed; name its target by its absolute path"
             return Slide(name, place, None, refused=reason)
-    stamp = look_at(place)
+    try:
+        stamp = look_at(place)
+    except StorageError as error:
+        return Slide(name, place, None, overrides, refused=str(error))
     if stamp is None:
         return Slide(name, place, None, overrides, refused="there is no such file; correct the manifest")
     return Slide(name, place, stamp, overrides)
