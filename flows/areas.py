@@ -15,6 +15,7 @@ from tiling.export.exporting import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
 from tiling.ledger import LedgerState, TileState
+from tiling.placement import placement_of
 from tiling.run import Run
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
 
@@ -54,7 +55,7 @@ class Areas:
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
         pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - skipped)
         computed = sum(pixels.values())
-        unit = _Unit.of(run.pixel_size.on(run.plan.grid) if run.pixel_size else None, run.plan.mask.area)
+        unit = _Unit.of_run(run)
         objects = _objects(run, pixels) if level == 0 else {}
         rows = [
             Area(
@@ -77,7 +78,7 @@ def known_areas(run: Run, state: LedgerState) -> tuple[Area, ...]:
     """The same lines without counting, from the run's exported statistics; none where those aren't of this mask."""
     if not is_shown(run, state, "statistics"):
         return ()
-    unit = _Unit.of(run.pixel_size.on(run.plan.grid) if run.pixel_size else None, run.plan.mask.area)
+    unit = _Unit.of_run(run)
     names = [item.name for item in run.classes]
     return tuple(
         Area(
@@ -103,17 +104,31 @@ class _Unit:
     decimals: int
 
     @classmethod
-    def of(cls, pixel_size: PixelSize | None, pixels: int) -> _Unit:
+    def of_run(cls, run: Run) -> _Unit:
         """Square millimetres or micrometres, kilometres or metres; pixels where no length is known."""
+        pixel_size, pixels = run.pixel_size, run.plan.mask.area
         if pixel_size is None or pixel_size.unit == "degree":
             return cls("MPix", 1e-6, 3)
         large, small = ("mm²", "µm²") if pixel_size.unit == "um" else ("km²", "m²")
-        each = pixel_size.y * pixel_size.x
+        each = _pixel_area(run, pixel_size.on(run.plan.grid))
         name, each = (large, each * 1e-6) if pixels * each * 1e-6 >= 0.01 else (small, each)
         return cls(name, each, min(6, max(0, 3 - math.floor(math.log10(max(pixels * each, 1e-9))))))
 
     def text(self, pixels: int) -> str:
         return f"{pixels * self.per_pixel:,.{self.decimals}f} {self.name}"
+
+
+def _pixel_area(run: Run, size: PixelSize) -> float:
+    """Of one mask pixel, also where pixels are no rectangles; of an image that is gone, the rectangle's."""
+    view = run.card.image.view
+    # Slides lie nowhere on the earth, where alone pixels are sheared: they aren't opened for this.
+    if size.unit == "m" or (view is not None and view.pixel_size is not None):
+        try:
+            with run.open_source() as source:
+                return placement_of(run, source).pixel_area or size.y * size.x
+        except (TilingError, OSError):
+            pass
+    return size.y * size.x
 
 
 def _objects(run: Run, pixels: Mapping[int, int]) -> dict[int, int]:

@@ -63,12 +63,13 @@ def _mask(run: Run) -> Layer:
 
 
 def _place(run: Run, *, on_mask: bool) -> dict[str, Any]:
-    """Scale, and the shift of the first pixel's centre where the mask's pixels are not the image's."""
+    """Scale, and where the first pixel's centre lies: a region's, and the shift of a mask whose pixels are its own."""
     size = run.pixel_size
     y, x = (size.y, size.x) if size is not None and size.unit in _UNITS else (1.0, 1.0)
     units = {"units": [_UNITS[size.unit]] * 2} if size is not None and size.unit in _UNITS else {}
+    top, left = run.card.image.view.region[:2] if run.card.image.view and run.card.image.view.region else (0, 0)
     if not on_mask:
-        return {"scale": [y, x], **units}
+        return {"scale": [y, x], "translate": [top * y, left * x], **units}
     scale = run.plan.grid.scale
     mask_y, mask_x = y / float(scale[0]), x / float(scale[1])
-    return {"scale": [mask_y, mask_x], "translate": [(mask_y - y) / 2, (mask_x - x) / 2], **units}
+    return {"scale": [mask_y, mask_x], "translate": [top * y + (mask_y - y) / 2, left * x + (mask_x - x) / 2], **units}

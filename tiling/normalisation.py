@@ -73,14 +73,22 @@ class Normalisation:
 
 
 def coarse_samples(source: ImageSource, bands: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Pixels `(n, band)` of the coarsest level that has a million; of a large one, thinned pieces on a grid."""
+    """Pixels `(n, band)` of the coarsest level that has a million; of a large one, thinned pieces on a grid.
+
+    Those that the image's own mask or its transparency calls no data are left out.
+    """
     fitting = [level for level in source.levels if level.height * level.width >= _ENOUGH_PX]
     level = fitting[-1] if fitting else source.levels[0]
     boxes = _pieces(level)
     step = max(1, math.isqrt(sum(box.area for box in boxes) // _MOST_PX))
-    return np.concatenate(
-        [source.read(level.index, box)[::step, ::step, list(bands)].reshape(-1, len(bands)) for box in boxes]
-    )
+    return np.concatenate([_held(source, level, box, step)[:, list(bands)] for box in boxes])
+
+
+def _held(source: ImageSource, level: Level, box: Box, step: int) -> npt.NDArray[np.generic]:
+    """Every n-th pixel `(n, band)` of a box along y and x, of those that hold data."""
+    pixels = source.read(level.index, box)[::step, ::step]
+    mask = source.read_mask(level.index, box) if source.has_mask else None
+    return pixels.reshape(-1, pixels.shape[-1]) if mask is None else pixels[mask[::step, ::step]]
 
 
 def _pieces(level: Level) -> list[Box]:

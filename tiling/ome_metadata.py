@@ -20,15 +20,29 @@ class LabelClass:
 
 
 def label_metadata(
-    levels: int, classes: Sequence[LabelClass], not_predicted: int, pixel_size: PixelSize | None, grid: OutputGrid
+    levels: int,
+    classes: Sequence[LabelClass],
+    not_predicted: int,
+    pixel_size: PixelSize | None,
+    grid: OutputGrid,
+    corner_px: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """Of a label image. `pixel_size` is the segmented image's, and `grid` says how the labels lie on that."""
+    """Of a label image.
+
+    Args:
+        levels: of its pyramid.
+        classes: what labels mean.
+        not_predicted: the label of what was not predicted.
+        pixel_size: the segmented image's.
+        grid: how the labels lie on that.
+        corner_px: where the region that was segmented begins, in the segmented image's pixels, y before x.
+    """
     colors = [*((label, *_rgb(item.color), 255 if label else 0) for label, item in enumerate(classes))]
     colors.append((not_predicted, 128, 128, 128, 255))
     names = {label: item.name for label, item in enumerate(classes)} | {not_predicted: "not predicted"}
     return {
         "version": "0.5",
-        "multiscales": [_multiscale("mask", "yx", levels, pixel_size, grid, "majority of 2 x 2 pixels")],
+        "multiscales": [_multiscale("mask", "yx", levels, pixel_size, grid, "majority of 2 x 2 pixels", corner_px)],
         "image-label": {
             "version": "0.5",
             "colors": [{"label-value": label, "rgba": list(rgba)} for label, *rgba in colors],
@@ -38,12 +52,18 @@ def label_metadata(
 
 
 def probability_metadata(
-    levels: int, classes: Sequence[LabelClass], pixel_size: PixelSize | None, grid: OutputGrid
+    levels: int,
+    classes: Sequence[LabelClass],
+    pixel_size: PixelSize | None,
+    grid: OutputGrid,
+    corner_px: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """Of an image with one channel per class, 255 being certainty."""
+    """Of an image with one channel per class, 255 being certainty; the rest is as of a label image."""
     return {
         "version": "0.5",
-        "multiscales": [_multiscale("probabilities", "cyx", levels, pixel_size, grid, "mean of 2 x 2 pixels")],
+        "multiscales": [
+            _multiscale("probabilities", "cyx", levels, pixel_size, grid, "mean of 2 x 2 pixels", corner_px)
+        ],
         "omero": {
             "channels": [
                 {
@@ -64,7 +84,13 @@ def array_metadata() -> dict[str, Any]:
 
 
 def _multiscale(
-    name: str, axes: str, levels: int, pixel_size: PixelSize | None, grid: OutputGrid, method: str
+    name: str,
+    axes: str,
+    levels: int,
+    pixel_size: PixelSize | None,
+    grid: OutputGrid,
+    method: str,
+    corner_px: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     unit = {"unit": _OME_UNITS[pixel_size.unit]} if pixel_size and pixel_size.unit in _OME_UNITS else {}
     image_px = pixel_size or PixelSize(1.0, 1.0, "um")  # without a pixel size, lengths are in image pixels
@@ -85,8 +111,8 @@ def _multiscale(
                         "type": "translation",
                         "translation": [
                             *(0.0 for _ in lead),
-                            _shift(mask_px.y * 2**level, image_px.y),
-                            _shift(mask_px.x * 2**level, image_px.x),
+                            corner_px[0] * image_px.y + _shift(mask_px.y * 2**level, image_px.y),
+                            corner_px[1] * image_px.x + _shift(mask_px.x * 2**level, image_px.x),
                         ],
                     },
                 ],

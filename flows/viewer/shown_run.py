@@ -68,6 +68,7 @@ class ShownRun:
                 "format": card.image.format,
                 "height": plan.extent[0],
                 "width": plan.extent[1],
+                "corner": self._corner(),
                 "pixel_size": {"y": size.y, "x": size.x, "unit": size.unit} if size else None,
             },
             "slide": self._slide_problem(),
@@ -88,6 +89,12 @@ class ShownRun:
                 )
             ],
         }
+
+    def _corner(self) -> dict[str, int]:
+        """Where a region begins, in pixels of the level that is segmented."""
+        view = self.run.card.image.view
+        y, x = view.region[:2] if view is not None and view.region is not None else (0, 0)
+        return {"y": y, "x": x}
 
     def state(self) -> dict[str, Any]:
         """What the ledger says now."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiling.export.finished import Finished
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
+from tiling.placement import Placement
 from tiling.pyramid import Pyramid
 from tiling.stitching import NOT_PREDICTED
 
@@ -48,6 +49,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, more: dict[str, Any
         unit = _UNITS[size.unit]
         metadata |= {"PhysicalSizeY": size.y, "PhysicalSizeYUnit": unit}
         metadata |= {"PhysicalSizeX": size.x, "PhysicalSizeXUnit": unit}
+    metadata |= _position(finished.placement, pyramid.levels[0].shape[0] if pyramid.levels[0].ndim == 3 else 1)
     with tifffile.TiffWriter(path, bigtiff=is_big(pyramid), ome=True) as tiff:
         for level, array in enumerate(pyramid.levels):
             tiff.write(
@@ -62,6 +64,23 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, more: dict[str, Any
                 subifds=len(pyramid.levels) - 1 if level == 0 else None,
                 subfiletype=1 if level else 0,
             )
+
+
+def _position(placement: Placement, planes: int) -> dict[str, Any]:
+    """Where the planes of a region begin, from the image's corner on: as lengths, or in the mask's own pixels."""
+    a, _, c, _, e, f = placement.to_image
+    if (c, f) == (0, 0):
+        return {}
+    size = placement.pixel_size
+    y, x, unit = (size.y, size.x, _UNITS[size.unit]) if size and size.unit in _UNITS else (1.0, 1.0, "pixel")
+    return {
+        "Plane": {
+            "PositionY": [f / e * y] * planes,
+            "PositionYUnit": [unit] * planes,
+            "PositionX": [c / a * x] * planes,
+            "PositionXUnit": [unit] * planes,
+        }
+    }
 
 
 def _planes(pyramid: Pyramid, level: int) -> Iterator[NDArray[np.uint8]]:

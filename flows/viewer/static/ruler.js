@@ -20,17 +20,18 @@ export function drawRuler(scale, pixelSize) {
   document.getElementById("ruler-bar").style.width = `${((length / each) * scale).toFixed(1)}px`;
 }
 
-/** The pixel, and where it lies: on the map, or as lengths from the image's corner. */
+/** The pixel, and where it lies: on the map, or as lengths from the image's corner, also where a region is shown. */
 export function placeText(x, y, facts) {
-  const parts = [`x ${whole(Math.floor(x))}  y ${whole(Math.floor(y))} px`];
-  const { pixel_size: size } = facts.image;
+  const { pixel_size: size, corner } = facts.image;
+  const [left, top] = [x + corner.x, y + corner.y];
+  const parts = [`x ${whole(Math.floor(left))}  y ${whole(Math.floor(top))} px`];
   if (facts.affine) {
     const [a, b, c, d, e, f] = facts.affine;
     const places = Math.max(0, Math.min(8, 1 - Math.floor(Math.log10(Math.abs(a) || Math.abs(b) || 1))));
     parts.push(`${(a * x + b * y + c).toFixed(places)}, ${(d * x + e * y + f).toFixed(places)}`);
   } else if (size && size.unit !== "degree") {
     const [factor, unit] = UNITS[size.unit][0];
-    parts.push(`${((x * size.x) / factor).toFixed(3)}, ${((y * size.y) / factor).toFixed(3)} ${unit}`);
+    parts.push(`${((left * size.x) / factor).toFixed(3)}, ${((top * size.y) / factor).toFixed(3)} ${unit}`);
   }
   return parts.join("  ·  ");
 }
