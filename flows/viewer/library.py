@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.viewer.shown_run import ShownRun
+from tiling.archive import CARD_NAME, Archive
 from tiling.errors import RunError
+from tiling.segments import Segments
+from tiling.slide_record import SlideRecord
 from tiling.storage import Place
 
 RUNS_OPEN = 16
@@ -32,7 +35,8 @@ class Library:
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         self._opened: OrderedDict[str, ShownRun] = OrderedDict()
-        if not self.names():
+        self._records: tuple[int, list[SlideRecord]] | None = None
+        if not self.names() and not self.slides_without_run():
             raise RunError(
                 f"{place} holds no run (no run.json) and no runs: there is nothing to look at; give a folder that "
                 f"--out named, or the folder in which such folders lie"
@@ -46,6 +50,22 @@ class Library:
         with self._lock:
             self._places = found
         return [*found]
+
+    def slides_without_run(self) -> list[SlideRecord]:
+        """Slides of an archive that nothing came of yet, because they can't be opened, say; by name.
+
+        Raises:
+            RunError: the archive's card or its ledger is damaged.
+        """
+        if not self.is_archive or not (self.place / CARD_NAME).is_file():
+            return []
+        revision = Segments(self.place / "ledger", 0.0).newest_number()
+        with self._lock:
+            if self._records is None or self._records[0] != revision:
+                self._records = revision, [*Archive.open(self.place).ledger]
+            records, places = self._records[1], self._places
+        left = [record for record in records if not record.is_settled and record.folder not in places]
+        return sorted(left, key=lambda record: record.slide)
 
     def run(self, name: str) -> ShownRun:
         """The run of that name, opened.

@@ -69,10 +69,12 @@ class Site:
 
     def runs(self, request: Request) -> Response:
         """Lines of the archive's table, some at a time."""
-        names = self._library.names()
-        start = _whole(request, "start")
+        names, start = self._library.names(), _whole(request, "start")
+        slides = self._slides()
         rows = [self._row(name) for name in names[start : start + ROWS_AT_ONCE]]
-        return JSONResponse({"place": str(self._library.place), "runs": len(names), "rows": rows})
+        first = max(0, start - len(names))
+        rows += slides[first : first + ROWS_AT_ONCE - len(rows)]
+        return JSONResponse({"place": str(self._library.place), "runs": len(names) + len(slides), "rows": rows})
 
     def run(self, request: Request) -> Response:
         return JSONResponse({**self._run(request).facts(), "in_archive": self._library.is_archive})
@@ -120,8 +122,19 @@ class Site:
         except (TilingError, OSError) as error:
             return {"name": name, "error": str(error)}
 
+    def _slides(self) -> list[dict[str, Any]]:
+        """A line for each slide without a run; an archive's ledger that can't be read is one of its own."""
+        try:
+            records = self._library.slides_without_run()
+        except (TilingError, OSError) as error:
+            return [{"name": "the archive's ledger", "error": str(error)}]
+        return [
+            {"name": each.slide, "state": each.state.value, "error": each.reason or "no reason was given"}
+            for each in records
+        ]
+
     def _run(self, request: Request) -> ShownRun:
-        return self._library.run(request.query_params.get("run") or self._library.names()[0])
+        return self._library.run(request.query_params.get("run") or next(iter(self._library.names()), ""))
 
     def _page(self, name: str) -> Response:
         return HTMLResponse((PAGES / name).read_text(encoding="utf-8").replace("{{token}}", self._token))

@@ -41,13 +41,16 @@ const keyOf = (row) => JSON.stringify(row);
 function showSummary() {
   const counts = new Map();
   for (const row of table.rows) {
-    const kind = row.error ? "unreadable" : verdict(row).text.replace(/^[\d,]+ (.*)$/, "with $1 tiles");
+    const kind = row.error ? wrong(row) : verdict(row).text.replace(/^[\d,]+ (.*)$/, "with $1 tiles");
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
-  const { length } = table.rows;
+  const { length } = table.rows.filter((row) => !row.state);
   const parts = [...counts].sort((a, b) => b[1] - a[1]).map(([kind, count]) => `${whole(count)} ${kind}`);
   part("summary").textContent = [`${whole(length)} ${length === 1 ? "run" : "runs"}`, ...parts].join(" · ");
 }
+
+/** Of a line without a run to look at: a slide that none came of yet, or a run that can't be read. */
+const wrong = ({ state }) => (state ? `${state} without a run` : "unreadable");
 
 function line(row) {
   const made = element("tr");
@@ -55,7 +58,12 @@ function line(row) {
   made.append(picture(row), name(row));
   if (row.error) {
     const cell = element("td", "reason", row.error);
-    cell.colSpan = 7;
+    cell.colSpan = row.state ? 6 : 7;
+    if (row.state) {
+      const state = element("td", "state");
+      state.append(element("span", row.state === "begun" || row.state === "changing" ? "pending" : "failed-text", row.state));
+      made.append(state);
+    }
     made.append(cell);
     return made;
   }

@@ -1,0 +1,98 @@
+"""An archive's table names also the slides that no run came of, with the reason."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn import draw_run
+from playwright.sync_api import expect, sync_playwright
+from shown import shown
+from starlette.testclient import TestClient
+
+from flows.viewer.library import Library
+from flows.viewer.site import make_site
+from tiling.archive import Archive, ArchiveCard
+from tiling.errors import RunError
+from tiling.slide_record import SlideRecord, SlideState
+
+REASON = "SourceError: broken <b>.svs is no image"
+LACKING = {"name": "ward/broken.svs", "state": "failed", "error": REASON}
+
+
+def made(folder: Path) -> Archive:
+    card = ArchiveCard(created="2026-03-01T20:00:00+00:00", model="nuclei", model_digest="0", maths_version=1, asked={})
+    return Archive.create_or_resume(folder, card)
+
+
+def tell(archive: Archive, *records: SlideRecord) -> None:
+    for record in records:
+        archive.ledger.append(record)
+    archive.ledger.flush()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = made(tmp_path / "archive")
+    (tmp_path / "archive" / "slides").mkdir()
+    draw_run(tmp_path / "archive" / "slides" / "sound.svs")
+    tell(
+        archive,
+        SlideRecord("sound.svs", SlideState.FAILED, "slides/sound.svs", reason="1 of 12 tiles failed"),
+        SlideRecord("twin.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
+        SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON),
+    )
+    return archive
+
+
+def rows_of(client: TestClient, **parameters: Any) -> list[dict[str, Any]]:
+    return client.get("/api/runs", params=parameters).json()["rows"]
+
+
+def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: Archive) -> None:
+    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+        run, *lacking = rows_of(client)
+        assert run["name"] == "slides/sound.svs"
+        assert "error" not in run
+        assert lacking == [LACKING]
+        assert client.get("/api/runs").json()["runs"] == 2
+        assert rows_of(client, start=1) == [LACKING]
+        assert rows_of(client, start=2) == []
+        tell(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
+        assert len(rows_of(client)) == 1, "the page follows the archive's ledger"
+
+
+def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
+    archive = made(tmp_path / "archive")
+    with pytest.raises(RunError, match=r"holds no run .* and no runs"):
+        Library(archive.path)
+    tell(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
+    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+        assert rows_of(client) == [LACKING]
+        assert client.get("/api/run").status_code == 404
+
+
+def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
+    (archive.path / "ledger" / "00000099.jsonl").write_bytes(b"{}\n")
+    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+        run, told = rows_of(client)
+        assert run["name"] == "slides/sound.svs"
+        assert "holds a line that is no record" in told["error"]
+
+
+def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
+    with shown(Path(str(archive.path))) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(address)
+        rows = page.locator("#runs tbody tr")
+        expect(rows).to_have_count(2, timeout=20_000)
+        expect(rows.nth(1)).to_contain_text("failed")
+        expect(rows.nth(1)).to_contain_text(REASON)
+        expect(page.locator("#summary")).to_have_text("1 run · 1 complete · 1 failed without a run")
+        browser.close()
