@@ -240,7 +240,7 @@ def test_composes_deployments_differ_in_where_the_archive_is_alone() -> None:
     mounted = {found for volume in volumes for found in re.findall(r":(/\w+)(?::ro)?$", volume)}
     assert {configs[1].pop(name) for name in ("source", "out")} <= mounted
     assert {name: configs[0][name] for name in configs[1]} == configs[1]
-    assert configs[0].keys() - configs[1] == {"source", "out", "ray_address", "workers"}
+    assert configs[0].keys() - configs[1] == {"source", "out", "ray_address", "workers", "device"}
 
 
 def night_of(project_file: dict[str, Any]) -> dict[str, Any]:
