@@ -69,4 +69,4 @@ def examine(config: DoctorConfig) -> Iterator[Check]:
         yield from look_at_image(config)
     yield from look_at_prefect()
     if config.ray_address is not None:
-        yield from look_at_ray(config.ray_address, config.out)
+        yield from look_at_ray(config.ray_address, config.out, config.image)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -28,8 +29,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flows.actors import told_by
 from flows.doctor import Check
+from flows.doctor_shared import Probe, image_fault, shared_probe
 from flows.server import EmbeddedServer
-from tiling.storage import Place, place_of
+from tiling.storage import Place
 
 ANSWER_SECONDS = 5.0
 NODE_SECONDS = 90.0
@@ -51,7 +53,7 @@ def look_at_prefect() -> Iterator[Check]:
         remedy = remedy or "give the API's address in PREFECT_API_URL, as in http://host:4200/api"
         yield Check.missing("prefect", f"{url} answers {error.code} {error.reason}", remedy)
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         remedy = "start 'prefect server start', correct PREFECT_API_URL, or unset it for an embedded server"
         yield Check.missing("prefect", f"{url} doesn't answer ({reason})", remedy)
@@ -81,6 +83,7 @@ def _ask(url: str) -> tuple[str, float | None]:
 
     Raises:
         OSError: no answer, or an HTTP error.
+        HTTPException: an answer that isn't HTTP.
         ValueError: an answer that isn't Prefect's.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
@@ -101,13 +104,15 @@ def _ask(url: str) -> tuple[str, float | None]:
 class NodeFacts:
     """What a node says of itself."""
 
+    node_id: str
     versions: dict[str, str]
     time: float
     free_bytes: int | None  # where the runs will be; None where that is an object store
-    failure: str | None  # why the runs' place can't be used from there
+    out_fault: str | None  # why the runs' place can't be used from there
+    image_fault: str | None  # nor the image be opened
 
 
-def look_at_ray(address: str, out: Place | None) -> Iterator[Check]:
+def look_at_ray(address: str, out: Place | None, image: Place | None = None) -> Iterator[Check]:
     """Attach as a run would, then ask every node."""
     fault = _unreachable(address)
     if fault is not None:
@@ -120,7 +125,7 @@ def look_at_ray(address: str, out: Place | None) -> Iterator[Check]:
         yield Check.missing("ray", f"{address}: {' '.join(str(error).split())[:300]}", remedy)
         return
     try:
-        yield from _look_at_nodes(out)
+        yield from _look_at_nodes(out, image)
     finally:
         ray.shutdown()
 
@@ -165,7 +170,7 @@ def _token() -> str:
     return (given or "").strip()
 
 
-def _look_at_nodes(out: Place | None) -> Iterator[Check]:
+def _look_at_nodes(out: Place | None, image: Place | None) -> Iterator[Check]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     resources = ray.cluster_resources()
     found = f"{ray.__version__}: {len(nodes)} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
@@ -174,31 +179,31 @@ def _look_at_nodes(out: Place | None) -> Iterator[Check]:
     else:
         yield Check.well("ray", found)
     asked, deadline = time.time(), time.monotonic() + NODE_SECONDS
-    for node, answer in [(node, _ask_node(node["NodeID"], out)) for node in nodes]:
-        name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        yield _judge_node(name, answer, asked, deadline)
+    with shared_probe(out) as probe:
+        for node, answer in [(node, _ask_node(node["NodeID"], probe, image)) for node in nodes]:
+            name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            yield _judge_node(name, answer, asked, deadline, probe)
 
 
-def _ask_node(node_id: str, out: Place | None) -> Any:
+def _ask_node(node_id: str, probe: Probe | None, image: Place | None) -> Any:
     """A task that runs there and nowhere else."""
     strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
     task = ray.remote(_facts).options(num_cpus=0, scheduling_strategy=strategy)
-    return task.remote(None if out is None else str(out))
+    place = image.absolute() if isinstance(image, Path) else image
+    return task.remote(node_id, probe, None if place is None else str(place))
 
 
-def _facts(out: str | None) -> NodeFacts:
+def _facts(node_id: str, probe: Probe | None, image: str | None) -> NodeFacts:
     """What this node has."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in SAME_ON_ALL}
-    free, failure = None, None
-    place = None if out is None else place_of(out)
-    if isinstance(place, Path):
-        folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
-        free = shutil.disk_usage(folder).free
-        failure = None if os.access(folder, os.W_OK) else f"{folder} can't be written there"
-    return NodeFacts(versions, time.time(), free, failure)
+    fault = None if probe is None else probe.answer(node_id)
+    place = None if probe is None or fault else probe.place
+    free = shutil.disk_usage(place).free if isinstance(place, Path) else None
+    unread = None if image is None else image_fault(image)
+    return NodeFacts(node_id, versions, time.time(), free, fault, unread)
 
 
-def _judge_node(name: str, answer: Any, asked: float, deadline: float) -> Check:
+def _judge_node(name: str, answer: Any, asked: float, deadline: float, probe: Probe | None) -> Check:
     try:
         facts = cast("NodeFacts", ray.get(answer, timeout=max(1.0, deadline - time.monotonic())))
     except GetTimeoutError:
@@ -211,8 +216,14 @@ def _judge_node(name: str, answer: Any, asked: float, deadline: float) -> Check:
     other = [f"{each} {facts.versions[each]}, here {own[each]}" for each in own if facts.versions[each] != own[each]]
     if other:
         return Check.missing(name, "; ".join(other), "install overtile there from the same requirements.lock")
-    if facts.failure:
-        return Check.missing(name, facts.failure, "mount the runs' storage on every node at the same path")
+    fault = None if probe is None else facts.out_fault or probe.look_for(facts.node_id)
+    if probe is not None and fault:
+        return Check.missing(name, f"it doesn't share the runs' storage with this machine ({fault})", probe.remedy)
+    if facts.image_fault:
+        remedy = (
+            "let every node see the image at the same path; for a URL, start Ray there with its store's credentials"
+        )
+        return Check.missing(name, f"the image can't be opened there ({facts.image_fault})", remedy)
     late, early = facts.time - time.time(), asked - facts.time
     if max(late, early) > CLOCKS_MAY_DIFFER_SECONDS:
         found = f"its clock is {abs(late) if late > 0 else early:.0f} s {'ahead' if late > 0 else 'behind'}"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import psutil
@@ -26,6 +27,8 @@ from tiling.storage import Place, write_atomic
 from tiling.viewing import choose_view
 from unet_core.bundle import load_bundle
 from unet_core.errors import UnetCoreError
+
+T = TypeVar("T")
 
 PROBE_BYTES = 16 * 2**20
 SMALL_FILES = 10
@@ -50,13 +53,18 @@ def look_at_storage(place: Place) -> Iterator[Check]:
 
 
 def _in_time(name: str, probe: Callable[[], Check]) -> Check:
-    """A dead network file system or store never answers: nobody waits for it for ever."""
-    found: list[Check] = []
+    found = answered(probe)
+    remedy = "see whether it is mounted and reachable (mount, AWS_ENDPOINT_URL, network policy)"
+    return found[0] if found else Check.missing(name, f"no answer within {ANSWER_SECONDS:g} s", remedy)
+
+
+def answered(probe: Callable[[], T]) -> list[T]:
+    """What a probe returns, or nothing: a dead network file system or store never answers, nobody waits for ever."""
+    found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(probe()), daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
-    remedy = "see whether it is mounted and reachable (mount, AWS_ENDPOINT_URL, network policy)"
-    return found[0] if found else Check.missing(name, f"no answer within {ANSWER_SECONDS:g} s", remedy)
+    return found
 
 
 def _probe_folder(name: str, folder: Path) -> Check:

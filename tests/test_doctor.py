@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,18 +11,22 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from cli import Cli, clean_environment, free_port
-from object_store import BUCKET, place, s3_server
+from object_store import BUCKET, faulty_proxy, place, s3_server
+from ray_nodes import cluster
+from tiny import write_noise
 
 from flows import doctor_machine, doctor_storage
 from flows.demo import demo_image
 from flows.doctor import Check, DoctorConfig, Verdict, examine
 from flows.doctor_cluster import look_at_prefect, look_at_ray
+from flows.doctor_shared import shared_probe
 from flows.doctor_storage import look_at_image, look_at_storage
 from tiling.objects import ObjectPath
 
@@ -189,6 +194,22 @@ def test_what_is_not_prefect_or_refuses_is_missing(
     assert remedy in check.remedy
 
 
+def test_what_does_not_speak_http_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_strangely, args=(listener,), daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/api")
+        check = only(look_at_prefect())
+    assert check.verdict is Verdict.missing
+    assert "PREFECT_API_URL" in check.remedy
+
+
+def answer_strangely(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"\0\0\x12\4 not HTTP/1\r\n\r\n")
+
+
 def test_no_prefect_at_the_address_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     check = only(look_at_prefect())
@@ -231,6 +252,70 @@ def test_every_node_of_a_cluster_is_asked_and_strangers_are_told_of_the_token(
     finally:
         head.terminate()
         head.wait(60)
+
+
+def test_a_node_without_the_shared_storage_or_the_image_is_named(tmp_path: Path) -> None:
+    runs, private, image = tmp_path / "runs", tmp_path / "private", tmp_path / "images" / "one.tif"
+    for folder in (runs, private, image.parent):
+        folder.mkdir()
+    write_noise(image, 64, 64)
+    with cluster(tmp_path / "cluster") as ray:
+        ray.join()
+        ray.join(within=without(tmp_path, runs))
+        ray.join(within=without(tmp_path, image.parent))
+        asked = ("--ray-address", ray.address, "--out", runs / "new", "--image", image, "--json")
+        ended = ray.cli.run("doctor", *asked)
+    assert ended.code == 3, ended.err
+    nodes = [check for check in json.loads(ended.out)["checks"] if check["name"].startswith("node ")]
+    assert sorted(check["verdict"] for check in nodes) == ["missing", "missing", "ok", "ok"]
+    faults = {check["found"].partition(" (")[0]: check["remedy"] for check in nodes if check["verdict"] == "missing"}
+    assert "mount the runs' storage on every node" in faults["it doesn't share the runs' storage with this machine"]
+    assert "at the same path" in faults["the image can't be opened there"]
+    assert list(runs.iterdir()) == [], "nothing is left of the probe"
+
+
+def without(private: Path, folder: Path) -> list[str]:
+    """What comes before a command that sees an empty folder in that one's place, as on a machine without the mount."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount namespace needs root")
+    return ["unshare", "--mount", "sh", "-c", f'mount --bind {private / "private"} {folder} && exec "$@"', "sh"]
+
+
+def test_a_node_that_shares_the_folder_answers_and_is_seen(tmp_path: Path) -> None:
+    with shared_probe(tmp_path / "runs" / "new") as probe:
+        assert probe is not None
+        assert (probe.answer("a"), probe.look_for("a")) == (None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_with_a_copy_of_the_folder_does_not_share_it(tmp_path: Path) -> None:
+    """As where folders are synchronised now and then: it reads the driver's word, and what it writes stays there."""
+    (tmp_path / "runs").mkdir()
+    with shared_probe(tmp_path / "runs") as probe:
+        assert probe is not None
+        shutil.copytree(probe.folder, tmp_path / "copy")
+        assert replace(probe, folder=str(tmp_path / "copy")).answer("a") is None
+        assert "No such file" in (probe.look_for("a") or "")
+
+
+def test_a_node_is_not_probed_where_this_machine_cannot_write(read_only_disk: Path) -> None:
+    with shared_probe(read_only_disk) as probe:
+        assert probe is None
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_a_node_whose_credentials_do_not_reach_the_bucket_is_told_so() -> None:
+    with s3_server() as endpoint:
+        before = list(place("").iterdir())
+        with shared_probe(place("runs")) as probe:
+            assert probe is not None
+            assert (probe.answer("a"), probe.look_for("a")) == (None, None)
+            with faulty_proxy(endpoint, lambda *_: "403"):
+                assert "refuses access" in (probe.answer("b") or "")
+            with faulty_proxy(endpoint, lambda method, *_: "403" if method == "PUT" else None):
+                assert "refuses access" in (probe.answer("c") or ""), "reading is not enough"
+        assert list(place("").iterdir()) == before
+    assert "credentials" in probe.remedy
 
 
 def wait_for_port(port: int) -> None:
