@@ -19,6 +19,7 @@ from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef
 from tiling.foreground import find_foreground
 from tiling.geometry import Halo, OutputGrid, ceil_to
 from tiling.ledger import TileRecord, TileState
+from tiling.mending import create_images
 from tiling.plan import TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
@@ -96,8 +97,7 @@ def prepare_with(
         image = image_card(config, viewing, seen, source.fingerprint())
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     run = Run.create_or_resume(config.out, make_card(config, viewing, image, bundle, plan, settled, memory_card))
-    run.create_mask()
-    run.create_probabilities()
+    create_images(run)
     if run.ledger.fold().last_event("planned") is None:
         _skip_background(run, viewing)
     return run

@@ -115,7 +115,7 @@ def expect_identical(interrupter: Interrupter, whole: Path, moments: list[Moment
     "kind",
     [
         "open .run.json.*.partial",
-        "open mask.ome.zarr/zarr.*.partial",
+        "open mask.ome.zarr/.zarr.json.*.partial",
         "open mask.ome.zarr/#/c/#/.#.*.partial",
         "open ledger/.#.jsonl.*.partial",
         "open staged.zarr/c/#/#/#/#.*.partial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 from cli import mask_files
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
-from tiny import save_tiny, write_noise
+from tiny import save_tiny, write_foreground, write_noise
 
 from flows.config import SegmentConfig
 from flows.prepare import prepare
@@ -22,8 +23,9 @@ from flows.staging_worker import StagingWorker
 from flows.terminal import print_status
 from flows.tuning import tune
 from flows.worker import TileWorker
+from tiling import stitching
 from tiling.errors import RunError
-from tiling.ledger import INFERRING
+from tiling.ledger import INFERRING, TileState
 from tiling.run import Run
 from unet_core.errors import BundleError
 
@@ -175,3 +177,103 @@ def test_a_staged_tile_that_was_lost_with_its_worker_is_read_from_the_image(
     assert run.ledger.fold().failed == {}
     stitch.fn(run)
     assert mask_files(job.out) == whole
+
+
+class Finished:
+    """A finished run of six tiles, one of them skipped, with probabilities and two levels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.job = Job(folder)
+        self.job.image = write_noise(folder / "wide.tif", 128, 768)
+        self.foreground = write_foreground(folder / "foreground.png", 1, 6, (0, 4))
+        self.end()
+        self.files = self.now()
+
+    @property
+    def out(self) -> Path:
+        return self.job.out
+
+    def resume(self) -> Run:
+        config = SegmentConfig(
+            image=self.job.image,
+            out=self.out,
+            model=str(self.job.model),
+            core=128,
+            foreground=str(self.foreground),
+            probabilities=True,
+        )
+        return prepare(config, 1, partial(tune, device="cpu"))
+
+    def end(self) -> int:
+        """The same call again; how many tiles it computed."""
+        run = self.resume()
+        todo = remaining(run)
+        self.job.compute(run, len(todo))
+        stitch.fn(run)
+        assert run.ledger.fold().states.tolist().count(TileState.SKIPPED) == 1
+        return len(todo)
+
+    def now(self) -> dict[str, bytes]:
+        images = [file for file in self.out.rglob("*.ome.zarr/**/*") if file.is_file()]
+        return {str(file.relative_to(self.out)): file.read_bytes() for file in images}
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Finished:
+    return Finished(tmp_path)
+
+
+METADATA = [f"{image}.ome.zarr/{level}zarr.json" for image in ("mask", "probabilities") for level in ("", "0/", "1/")]
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "of another kind"])
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_that_is_lost_or_damaged_is_made_again_and_no_tile_with_it(
+    ended: Finished, name: str, harm: str
+) -> None:
+    file = ended.out / name
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes({"cut": file.read_bytes()[:200], "empty": b""}.get(harm, b"[]"))
+    assert ended.end() == 0
+    assert ended.now() == ended.files
+
+
+@pytest.mark.parametrize("lost", ["mask.ome.zarr", "mask.ome.zarr/0", "probabilities.ome.zarr"])
+def test_tiles_that_are_lost_with_their_metadata_are_computed_again(ended: Finished, lost: str) -> None:
+    shutil.rmtree(ended.out / lost)
+    assert ended.end() == TILES - 1
+    assert ended.now() == ended.files
+
+
+def test_a_level_that_is_lost_with_its_metadata_is_built_again_from_the_tiles(ended: Finished) -> None:
+    shutil.rmtree(ended.out / "mask.ome.zarr" / "1")
+    assert ended.end() == 0
+    assert ended.now() == ended.files
+
+
+def test_a_driver_that_is_killed_before_lost_metadata_is_made_again_begins_with_it_again(
+    ended: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(ended.out / "mask.ome.zarr")
+    with monkeypatch.context() as patched:
+        patched.setattr(stitching.Blueprint, "write", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            ended.resume()
+    assert ended.end() == TILES - 1
+    assert ended.now() == ended.files
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", METADATA[:3])
+def test_a_mask_without_its_metadata_is_told_on_one_line(ended: Finished, name: str) -> None:
+    file = ended.out / name
+    for content in (b"", file.read_bytes()[:200], b"[]"):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=r"overtile segment on the image again") as told:
+            Run.open(ended.out).open_mask(read_only=True)
+        assert "\n" not in str(told.value)

@@ -5,18 +5,18 @@ Where the mask says 'not predicted' or the tile was skipped as background, every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from tiling.geometry import Box, PixelSize
-from tiling.object_zarr import zarr_at
 from tiling.ome_metadata import LabelClass, probability_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Pyramid, create_levels, is_made, open_group
-from tiling.storage import Place, disk_errors
+from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group
+from tiling.storage import Place
 
 
 class Probabilities:
@@ -28,15 +28,27 @@ class Probabilities:
 
     @classmethod
     def create(
-        cls, path: Place, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None
+        cls,
+        path: Place,
+        plan: TilePlan,
+        classes: Sequence[LabelClass],
+        pixel_size: PixelSize | None,
+        mend: Callable[[Probabilities], None] | None = None,
     ) -> Probabilities:
-        """Make the image, all 0; open it where it is there already. `pixel_size` is the segmented image's."""
-        if is_made(path):
-            return cls.open(path)
-        with disk_errors(path):
-            group = zarr.open_group(zarr_at(path), mode="a", zarr_format=3)
+        """Make the image, all 0; open it where it is there already. `mend` is as for the mask.
+
+        `pixel_size` is the segmented image's.
+        """
+
+        def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, 0, channels=len(classes))
-            group.attrs["ome"] = probability_metadata(levels, classes, pixel_size, plan.grid)
+            return probability_metadata(levels, classes, pixel_size, plan.grid)
+
+        blueprint = Blueprint(describe)
+        if lacking := blueprint.lacking(path):
+            if mend is not None:
+                mend(cls(path, blueprint.group))
+            blueprint.write(path, lacking)
         return cls.open(path)
 
     @classmethod

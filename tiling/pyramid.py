@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import dask
@@ -23,7 +25,7 @@ from zarr.storage import MemoryStore
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
-from tiling.plan import TilePlan
+from tiling.plan import Tile, TilePlan
 from tiling.storage import Place, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
@@ -46,9 +48,10 @@ class Pyramid:
         self._path = path
         self._halve = halve
         self._scratch = threading.local()
-        count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
-        self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
-        self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
+        with damaged_metadata(path):
+            count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
+            self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
+            self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
 
     def lazy(self) -> list[Lazy]:
         """The levels as dask arrays: nothing is read before it is computed.
@@ -72,6 +75,12 @@ class Pyramid:
     def holds(self, level: int, box: Box) -> bool:
         """Whether a shard was written, in any channel."""
         return any((self._path / key).is_file() for key in self._keys(level, box))
+
+    def lost(self, tiles: Iterable[Tile]) -> list[Tile]:
+        """Those of the tiles that have no shard in any channel; one listing answers for all of them."""
+        folder = self._path / "0"
+        there = set[Place](folder.rglob("*") if isinstance(folder, Path) else folder.descendants())
+        return [tile for tile in tiles if not any(self._path / key in there for key in self._keys(0, tile.valid))]
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
@@ -162,9 +171,40 @@ def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: 
             fill_value=fill_value,
             compressors=ZstdCodec(level=3, checksum=True),
             dimension_names=("y", "x") if channels is None else ("c", "y", "x"),
-            overwrite=True,
         )
     return len(shapes)
+
+
+class Blueprint:
+    """A pyramid's metadata as it has to be, made in memory: what is lost of it is written without a look at shards.
+
+    Args:
+        describe: makes the levels in a group, and gives its OME metadata.
+    """
+
+    def __init__(self, describe: Callable[[zarr.Group], dict[str, Any]]) -> None:
+        self._files: dict[str, Buffer] = {}
+        self.group = zarr.create_group(MemoryStore(self._files), zarr_format=3)
+        self.group.attrs["ome"] = describe(self.group)
+
+    def lacking(self, path: Place) -> list[str]:
+        """Names of the metadata files that aren't there, or hold no metadata; the group's own last."""
+        return [name for name in sorted(self._files) if not _is_metadata(path / name, name)]
+
+    def write(self, path: Place, names: Iterable[str]) -> None:
+        """Write some of the metadata files, each as it was when the pyramid was made."""
+        for name in names:
+            write_atomic(path / name, self._files[name].to_bytes())
+
+
+def _is_metadata(path: Place, name: str) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    if not isinstance(found, dict) or "node_type" not in found:
+        return False
+    return "/" in name or "ome" in cast("dict[str, Any]", found).get("attributes", {})
 
 
 def is_made(path: Place) -> bool:
@@ -181,8 +221,20 @@ def open_group(path: Place, what: str, *, read_only: bool) -> zarr.Group:
     """The group of a pyramid; RunError where there is none."""
     try:
         return zarr.open_group(zarr_at(path), mode="r" if read_only else "r+", zarr_format=3)
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
         raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
+
+
+@contextmanager
+def damaged_metadata(path: Place) -> Generator[None]:
+    """Say of metadata that is lost or isn't what was written what helps."""
+    try:
+        yield
+    except (FileNotFoundError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise RunError(
+            f"{path} has lost metadata, or holds some that is damaged ({error}): its levels can't be opened; run "
+            f"overtile segment on the image again, which makes it anew and keeps the tiles"
+        ) from error
 
 
 def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tiling.array_image import ARRAY_NAME
 from tiling.card import RunCard, read_card
 from tiling.errors import RunError
@@ -114,18 +116,18 @@ class Run:
     def classes(self) -> list[LabelClass]:
         return [LabelClass(item.name, item.color) for item in self.card.model.classes]
 
-    def create_mask(self) -> Mask:
-        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size)
+    def create_mask(self, mend: Callable[[Mask], None] | None = None) -> Mask:
+        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend)
 
     @property
     def probabilities_path(self) -> Place:
         return self.path / "probabilities.ome.zarr"
 
-    def create_probabilities(self) -> None:
+    def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
             classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
-            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size)
+            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend)
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
         """The probability image; None where the card asks for none."""

@@ -6,7 +6,7 @@ Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +14,10 @@ import zarr
 from numpy.typing import NDArray
 
 from tiling.geometry import Box, PixelSize
-from tiling.object_zarr import zarr_at
 from tiling.ome_metadata import LabelClass, label_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Pyramid, create_levels, is_made, open_group
-from tiling.storage import Place, disk_errors
+from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group
+from tiling.storage import Place
 
 NOT_PREDICTED = 255
 BACKGROUND = 0
@@ -34,18 +33,30 @@ class Mask:
         self.pyramid = Pyramid(path, group, majority)
 
     @classmethod
-    def create(cls, path: Place, plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None) -> Mask:
+    def create(
+        cls,
+        path: Place,
+        plan: TilePlan,
+        classes: Sequence[LabelClass],
+        pixel_size: PixelSize | None,
+        mend: Callable[[Mask], None] | None = None,
+    ) -> Mask:
         """Make the label image, with every pixel not predicted; open it where it is there already.
 
-        `pixel_size` is the image's; the mask's follows from the plan's grid.
+        Args:
+            pixel_size: the image's; the mask's follows from the plan's grid.
+            mend: hears of the image before metadata is made that isn't there, for shards may have gone with it.
         """
-        if is_made(path):
-            return cls.open(path)
-        with disk_errors(path):
-            group = zarr.open_group(zarr_at(path), mode="a", zarr_format=3)
+
+        def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
-            # The metadata comes last: a folder with it holds every level.
-            group.attrs["ome"] = label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
+            return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
+
+        blueprint = Blueprint(describe)
+        if lacking := blueprint.lacking(path):
+            if mend is not None:
+                mend(cls(path, blueprint.group))
+            blueprint.write(path, lacking)
         return cls.open(path)
 
     @classmethod
