@@ -129,7 +129,8 @@ def _segmented(path: Path, out: Path, options: dict[str, str]) -> int:
     """Segment a file; how many tiles failed."""
     from flows.segment import segment
 
-    config = SegmentConfig.model_validate({"image": path, "out": out, "model": MODEL, "export": "none", "as_is": True, **options})
+    given = {"image": path, "out": out, "model": MODEL, "export": "none", "as_is": True, **options}
+    config = SegmentConfig.model_validate(given)
     try:
         return len(segment(config).failed)
     except IncompleteError as error:
