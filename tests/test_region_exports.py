@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from cli import on_disk
 from finished import finished_run
 from ome_types import from_tiff
 from starlette.testclient import TestClient
@@ -84,3 +87,16 @@ def test_every_level_of_an_ome_zarr_is_moved_by_the_corner_alone(grid: OutputGri
             assert scale == same
             moved = np.subtract(new["translation"], old["translation"])[-2:]
             assert moved.tolist() == [TOP * HALF_UM, LEFT * HALF_UM]
+
+
+def test_a_run_s_own_mask_begins_at_the_regions_corner(tmp_path: Path) -> None:
+    run = region_run(tmp_path, probabilities=True)
+    for place, create in (
+        (run.mask_path, run.create_mask),
+        (run.path / "probabilities.ome.zarr", run.create_probabilities),
+    ):
+        shutil.rmtree(on_disk(place))
+        create()
+        scales = json.loads((place / "zarr.json").read_bytes())["attributes"]["ome"]["multiscales"][0]["datasets"]
+        moved = [each["coordinateTransformations"][1]["translation"][-2:] for each in scales]
+        assert moved[0] == [TOP * HALF_UM, LEFT * HALF_UM]

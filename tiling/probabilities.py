@@ -34,6 +34,7 @@ class Probabilities:
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
         mend: Callable[[Probabilities], None] | None = None,
+        corner_px: tuple[int, int] = (0, 0),
     ) -> Probabilities:
         """Make the image, all 0; open it where it is there already. `mend` is as for the mask.
 
@@ -42,7 +43,7 @@ class Probabilities:
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, 0, channels=len(classes))
-            return probability_metadata(levels, classes, pixel_size, plan.grid)
+            return probability_metadata(levels, classes, pixel_size, plan.grid, corner_px)
 
         blueprint = Blueprint(describe)
         if lacking := blueprint.lacking(path):

@@ -93,6 +93,12 @@ class Run:
         return PixelSize(y, x, unit)  # type: ignore[arg-type]
 
     @property
+    def corner_px(self) -> tuple[int, int]:
+        """Where a region begins, in pixels of what is segmented, y before x."""
+        view = self.card.image.view
+        return view.region[:2] if view is not None and view.region is not None else (0, 0)
+
+    @property
     def exports(self) -> Place:
         return self.path / "exports"
 
@@ -117,7 +123,7 @@ class Run:
         return [LabelClass(item.name, item.color) for item in self.card.model.classes]
 
     def create_mask(self, mend: Callable[[Mask], None] | None = None) -> Mask:
-        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend)
+        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend, self.corner_px)
 
     @property
     def probabilities_path(self) -> Place:
@@ -127,7 +133,7 @@ class Run:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
             classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
-            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend)
+            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
         """The probability image; None where the card asks for none."""

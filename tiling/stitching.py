@@ -40,6 +40,7 @@ class Mask:
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
         mend: Callable[[Mask], None] | None = None,
+        corner_px: tuple[int, int] = (0, 0),
     ) -> Mask:
         """Make the label image, with every pixel not predicted; open it where it is there already.
 
@@ -50,7 +51,7 @@ class Mask:
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
-            return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid)
+            return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
         blueprint = Blueprint(describe)
         if lacking := blueprint.lacking(path):
