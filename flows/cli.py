@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -49,7 +49,7 @@ from flows.view_options import (
     TOption,
     ZOption,
 )
-from tiling.storage import place_of
+from tiling.storage import Place, place_of
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
 
@@ -233,10 +233,13 @@ def verify(
             ray_address=ray_address,
         )
         quiet_environment()
+        _expect_run(config.run)
         from flows.terminal import print_verdict, run_with_progress
 
         verdict = run_with_progress(out, "verify", config)
         print_verdict(out, verdict)
+        if verdict.unfinished:
+            out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
         if not verdict.is_sound:
             sys.exit(EXIT_FAILED_TILES)
 
@@ -346,6 +349,10 @@ def main() -> None:
 def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     quiet_environment()
+    if isinstance(config, SegmentConfig):
+        _expect_room(config.out)
+    else:
+        _expect_run(config.run)
     from flows.terminal import print_outcome, run_with_progress
 
     outcome = run_with_progress(out, name, config)
@@ -354,11 +361,27 @@ def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
         sys.exit(EXIT_FAILED_TILES)
 
 
+def _expect_run(folder: Place) -> None:
+    """Refuse what is no run, before the driver's lock is made in it."""
+    from tiling.run import Run
+
+    Run.open(folder)
+
+
+def _expect_room(folder: Place) -> None:
+    """Refuse a folder that holds something else, before the driver's lock is made in it."""
+    from tiling.run import Run
+
+    Run.expect_room(folder)
+
+
 @contextmanager
 def _told_in_one_line() -> Generator[None]:
     """Turn errors that are the user's or the world's doing into one line and an exit code."""
-    from flows.terminal import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
-
+    try:
+        from flows.terminal import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
+    except KeyboardInterrupt:
+        _interrupted()
     try:
         with told_of_sigterm():
             yield
@@ -370,8 +393,12 @@ def _told_in_one_line() -> Generator[None]:
         is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, WORLDS_ERRORS)
         _fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
-        err.print("stopped; the same command again goes on where it was")
-        sys.exit(EXIT_SIGNALLED + signal.SIGINT)
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    err.print("stopped; the same command again goes on where it was")
+    sys.exit(EXIT_SIGNALLED + signal.SIGINT)
 
 
 def _parse_tile(text: str) -> tuple[int, int]:

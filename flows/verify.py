@@ -17,6 +17,7 @@ from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
 from flows.segment import open_pool, reopen
+from tiling.geometry import Box
 from tiling.ledger import PYRAMID_DAMAGED, TileRecord, TileState
 from tiling.plan import TilePlan
 from tiling.run import Run
@@ -31,7 +32,8 @@ REPORT_NAME = "verification.json"
 class Verdict:
     """What was checked and what was found.
 
-    `damaged`: tile name to fault. `recomputed` and `seams`: label by label against a new computation, over the
+    `damaged`: tile name to fault, also of those whose labels a new computation gives otherwise. `pending`: tiles that
+    are not done yet. `recomputed` and `seams`: label by label against a new computation, over the
     tile itself and over a cut of the plane that has the tiles' borders inside.
     """
 
@@ -39,13 +41,21 @@ class Verdict:
     shards: int
     damaged: dict[str, str]
     pyramid_faults: list[str]
+    pending: int = 0
     recomputed: list[Checked] = field(default_factory=list[Checked])
     seams: list[Checked] = field(default_factory=list[Checked])
     seconds: float = 0.0
 
     @property
     def is_sound(self) -> bool:
-        return not (self.damaged or self.pyramid_faults or self.differing)
+        return not (self.damaged or self.pyramid_faults or self.differing or self.pending)
+
+    @property
+    def unfinished(self) -> str:
+        """What is said of tiles that are not done; nothing where all are."""
+        if not self.pending:
+            return ""
+        return f"NOT sound: {self.pending} tiles are not done; run the overtile segment command of {self.run} again"
 
     @property
     def differing(self) -> int:
@@ -57,13 +67,15 @@ class Verdict:
 def verify(config: VerifyConfig) -> Verdict:
     """Check a run; damaged tiles are marked in the ledger, and nothing else is written but the report."""
     started, config = time.monotonic(), checked(VerifyConfig, config)
+    Run.open(config.run)  # what is no run is refused before a lock is left in it
     with lock_run(config.run), open_pool(config) as pool:
-        run = reopen(config)
+        run = reopen(config) if config.tiles or config.seams else Run.open(config.run)
         findings = look_at_shards(run)
         mark(run, findings)
         pyramid = look_at_pyramid(run)
         recomputed = recompute(run, pool, sample(run, config))
         seams = recompute(run, pool, sample_seams(run, config))
+        mark_differing(run, [*recomputed, *seams])
         return report(run, findings, pyramid, recomputed, seams, started)
 
 
@@ -96,6 +108,24 @@ def mark(run: Run, findings: Sequence[Finding]) -> None:
         else:
             run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=fault, time=run.ledger.now()))
     run.ledger.flush()
+
+
+@task(cache_policy=NO_CACHE)
+def mark_differing(run: Run, places: Sequence[Checked]) -> None:
+    """Write the tiles under every place that differs into the ledger as damaged: which of them is wrong isn't known."""
+    states = run.ledger.fold().states
+    for each in (each for each in places if each.differing):
+        fault = f"{each.differing} of {each.pixels} labels in {each.place} differ when computed again"
+        for index in _shown_in(run.plan, Box(*each.place)):
+            if states[index] == TileState.DONE:
+                states[index] = TileState.DAMAGED
+                run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=fault, time=run.ledger.now()))
+    run.ledger.flush()
+
+
+def _shown_in(plan: TilePlan, place: Box) -> list[int]:
+    """Tiles that have labels in a box of the mask."""
+    return [tile.index for tile in plan.tiles() if not tile.valid.intersect(place).is_empty]
 
 
 @task(cache_policy=NO_CACHE)
@@ -166,12 +196,16 @@ def report(
     seams: list[Checked],
     started: float,
 ) -> Verdict:
-    """Fold what was found, and leave it in the run folder."""
+    """Fold what was found, and leave it in the run folder; what was known to be damaged before still is."""
+    state = run.ledger.fold()
+    found = {each.tile: each.fault for each in findings if each.fault is not None}
+    known = {index: record.reason or "it is damaged" for index, record in state.damaged.items()}
     verdict = Verdict(
         run=str(run.path),
         shards=len(findings),
-        damaged={run.plan.tile(each.tile).name: each.fault for each in findings if each.fault is not None},
+        damaged={run.plan.tile(index).name: fault for index, fault in sorted((known | found).items())},
         pyramid_faults=pyramid,
+        pending=state.count(TileState.PENDING),
         recomputed=recomputed,
         seams=seams,
         seconds=round(time.monotonic() - started, 3),

@@ -22,7 +22,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from tiling.errors import AccessError, ChangedError, CutError, StorageError
+from tiling.errors import AccessError, ChangedError, CutError, PlaceError, StorageError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -129,7 +129,12 @@ def connect(root: str, prefix: str = "") -> ObjectStore:
     if root.startswith("http://") or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
         client["allow_http"] = True
     with store_errors(root):
-        return from_url(f"{root}/{quote(prefix)}" if prefix else root, client_options=client, retry_config=retry)
+        try:
+            return from_url(f"{root}/{quote(prefix)}" if prefix else root, client_options=client, retry_config=retry)
+        except ValueError as error:
+            raise PlaceError(
+                f"{root} names no object store ({_reason(error)}); check the URL's host or bucket"
+            ) from None
 
 
 def forget_stores() -> None:

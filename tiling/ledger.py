@@ -137,7 +137,7 @@ class Ledger:
         state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
         for path, line in self._segments.lines():
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.decode())
                 if "event" in entry:
                     _fold_event(state, Event(entry["event"], entry["time"], entry["facts"]))
                 else:
@@ -167,6 +167,8 @@ def _fold_event(state: LedgerState, event: Event) -> None:
 
 
 def _fold_record(state: LedgerState, record: TileRecord) -> None:
+    if record.tile < 0:  # numpy would take it for one from the end
+        raise ValueError(f"tile {record.tile} is none of the plan's {len(state.states)}")
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
     state.unstitched[record.tile] = True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
 
@@ -48,6 +48,21 @@ class ObjectFacts:
         return cls(meta["size"], meta["last_modified"], Tag(meta["e_tag"], meta["version"]))
 
 
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; PlaceError where it has none."""
+    try:
+        parts = urlsplit(url)
+        if parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    # What is wrong stays unsaid: the text may hold a password.
+    raise PlaceError(
+        f"a URL of {url.partition('://')[0]}:// is malformed (host, brackets or port): give "
+        f"{'://…, '.join(SCHEMES)}://… with a plain host or bucket, and a port from 1 to 65535"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectPath:
     """One name in an object store, with the part of `pathlib.Path` that a run needs.
@@ -67,9 +82,9 @@ class ObjectPath:
         """Read a URL.
 
         Raises:
-            PlaceError: a URL with credentials, a query or no bucket; the former are never repeated.
+            PlaceError: a URL that is malformed or has credentials, a query or no bucket; none is repeated.
         """
-        parts = urlsplit(url)
+        parts = _split(url)
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         if "@" in parts.netloc:
             raise PlaceError(

@@ -53,18 +53,18 @@ class Segments:
         self._lines.clear()
         self._flushed_at = time.monotonic()
 
-    def lines(self) -> Iterator[tuple[Place, str]]:
-        """Every stored line in the order of writing, with its segment."""
+    def lines(self) -> Iterator[tuple[Place, bytes]]:
+        """Every stored line in the order of writing, with its segment; not decoded, for a disk may have changed it."""
         segments = self.stored()
         if isinstance(self._folder, ObjectPath):
             with ThreadPoolExecutor(READS_AT_ONCE) as threads:
                 for path, data in zip(segments, threads.map(lambda each: each.read_bytes(), segments), strict=True):
-                    for line in data.decode().splitlines():
+                    for line in data.splitlines():
                         yield path, line
             return
         for path in segments:
             assert isinstance(path, Path)
-            with path.open(encoding="utf-8") as file:
+            with path.open("rb") as file:
                 for line in file:
                     yield path, line
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from tiling.errors import DiskError, RunError
+from tiling.errors import DiskError, PlaceError, RunError
 from tiling.lease import Lease
 from tiling.objects import ObjectPath
 
@@ -139,6 +139,8 @@ class RunLock:
 
     Raises:
         RunError: another driver holds the run; the message names its host, process and start.
+        PlaceError: a file is where the folder should be, or nothing can be made there.
+        DiskError: the disk is full or can't be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -146,8 +148,8 @@ class RunLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> RunLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        with disk_errors(self._path):
+            descriptor = self._opened()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -159,10 +161,25 @@ class RunLock:
             ) from error
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         holder = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started})
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
         self._descriptor = descriptor
+        try:
+            with disk_errors(self._path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, holder.encode(), 0)
+        except DiskError:
+            self.__exit__(None, None, None)
+            raise
         return self
+
+    def _opened(self) -> int:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except (NotADirectoryError, FileExistsError, FileNotFoundError, IsADirectoryError) as error:
+            raise PlaceError(
+                f"{self._path.parent} can be no run's folder ({error.strerror}): a run needs a folder that is there or "
+                f"can be made; choose another --out"
+            ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tiling.geometry import Box
 from tiling.ledger import TileState
 from tiling.plan import Tile
+from tiling.probabilities import Probabilities
 from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED, Mask, label_digest, majority
+from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask, label_digest, majority
 
 THREADS = 2
 AHEAD = 64
@@ -35,17 +36,22 @@ def check_shards(run: Run) -> Iterator[Finding]:
     """Compare the mask with the ledger, tile by tile, in the plan's order.
 
     A tile that is done or skipped must have the digest that its record names; a failed one must hold 'not
-    predicted' everywhere. Tiles to do, and those that are known to be damaged, are left out. Reads every shard once,
-    and holds a few at a time.
+    predicted' everywhere. Of probabilities no digest is kept: those of a done tile must decode, and be there where it
+    holds a class. Tiles to do, and those that are known to be damaged, are left out. Reads every shard once, and
+    holds a few at a time.
     """
     state, mask = run.ledger.fold(), run.open_mask(read_only=True)
+    probabilities = run.open_probabilities(read_only=True)
     digests = _digests(run)
     known = state.indices(TileState.DONE, TileState.SKIPPED, TileState.FAILED)
 
     def look(index: int) -> Finding:
         tile = run.plan.tile(index)
         expected = None if state.states[index] == TileState.FAILED else digests.get(index)
-        return Finding(index, _fault(mask, tile, expected))
+        fault = _fault(mask, tile, expected)
+        if fault is None and probabilities is not None and state.states[index] == TileState.DONE:
+            fault = _fault_in_probabilities(mask, probabilities, tile)
+        return Finding(index, fault)
 
     with ThreadPoolExecutor(THREADS) as threads:
         waiting = iter(known.tolist())
@@ -80,12 +86,28 @@ def _fault(mask: Mask, tile: Tile, expected: str | None) -> str | None:
     try:
         labels = mask.read(tile.valid)
     except UNREADABLE as error:
-        return f"its shard can't be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        return f"its shard can't be read ({_first_line(error)})"
     if expected is None:
         return None if (labels == NOT_PREDICTED).all() else "it failed, and its shard holds labels all the same"
     if label_digest(labels) == expected:
         return None
     return "its shard is missing or empty" if (labels == NOT_PREDICTED).all() else "its labels are not those it wrote"
+
+
+def _fault_in_probabilities(mask: Mask, probabilities: Probabilities, tile: Tile) -> str | None:
+    try:
+        has_some = probabilities.read(tile.valid).any()
+    except UNREADABLE as error:
+        return f"its probabilities can't be read ({_first_line(error)})"
+    # A shard of zeros alone isn't stored, which is right where no class is near: there the loss of one shows nothing.
+    if has_some or not ((labels := mask.read(tile.valid)) != BACKGROUND)[labels != NOT_PREDICTED].any():
+        return None
+    return "its probabilities are missing or empty"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
 def _shows_majority(mask: Mask, level: int, box: Box) -> bool:
