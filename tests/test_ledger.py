@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from interrupted import fill_disk
 
-from tiling.errors import DiskError, RunError
+from tiling.errors import DiskError, PlaceError, RunError
 from tiling.ledger import STITCHED, Ledger, TileRecord, TileState
 from tiling.storage import RunLock, write_atomic
 
@@ -61,6 +62,43 @@ def test_a_damaged_segment_is_told(line: str, tmp_path: Path) -> None:
     (tmp_path / "00000001.jsonl").write_text(line + "\n")
     with pytest.raises(RunError, match=r"00000001\.jsonl holds a line that is no record"):
         Ledger(tmp_path, 3).fold()
+
+
+@pytest.mark.parametrize("byte", range(0, 60, 5))
+def test_a_flipped_bit_in_a_segment_is_told_or_changes_nothing(byte: int, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    ledger.append(TileRecord(1, TileState.DONE, digest="0" * 32))
+    ledger.flush()
+    (segment,) = tmp_path.glob("*.jsonl")
+    data = bytearray(segment.read_bytes())
+    data[byte] ^= 0x80
+    segment.write_bytes(data)
+    with pytest.raises(RunError, match=r"00000001\.jsonl holds a line that is no record"):
+        Ledger(tmp_path, 3).fold()
+
+
+def test_a_tile_before_the_first_is_none(tmp_path: Path) -> None:
+    (tmp_path / "00000001.jsonl").write_text('{"tile": -1, "state": "done", "attempts": 1, "time": 0}\n')
+    with pytest.raises(RunError, match="no record"):
+        Ledger(tmp_path, 3).fold()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "dangling", "/dev/null/run", "/proc/run"])
+def test_where_no_folder_can_be_no_run_begins(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone" / "far")
+    with (
+        pytest.raises(PlaceError, match=r"can be no run's folder \(.*\).*choose another --out"),
+        RunLock(tmp_path / place),
+    ):
+        pass
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_lock_on_a_full_disk_says_what_helps(small_disk: Path) -> None:
+    fill_disk(small_disk / "ballast")
+    with pytest.raises(DiskError, match=r"driver.lock can't be written \(No space left on device\): make space"):
+        RunLock(small_disk / "run").__enter__()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

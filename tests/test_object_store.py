@@ -10,7 +10,7 @@ import pytest
 from object_store import SECRET, TOKEN, connected_to, faulty_proxy, place
 
 from tiling import connection
-from tiling.errors import RunError, StorageError
+from tiling.errors import PlaceError, RunError, StorageError
 from tiling.lease import Holder, Lease
 from tiling.ledger import Ledger, TileRecord, TileState
 from tiling.objects import ObjectPath
@@ -48,6 +48,15 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
         place_of(url)
     assert SECRET not in str(raised.value)
     assert "environment" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://[x/y", "s3://a℀b/x", "s3://bucket:notaport/x", "http://127.0.0.1:99999/a.tif", "https://host:0/a"]
+)
+def test_a_malformed_url_is_refused_on_one_line(url: str) -> None:
+    with pytest.raises(PlaceError, match=r"is malformed \(host, brackets or port\): give s3://…") as refused:
+        place_of(url)
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_written_is_there_and_listed(s3: str) -> None:
