@@ -10,6 +10,8 @@ from flows.logs import configure_logs
 def quiet_environment(prefect_level: str = "CRITICAL") -> None:
     """One command's terminal shows what it says itself, and nothing is sent anywhere; what the user set wins."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", prefect_level)
+    # What its event loop logs of a server that is gone already says nothing of the run.
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # A busy machine starts the embedded server slowly; giving up on it would lose a night.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

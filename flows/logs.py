@@ -38,8 +38,6 @@ class JsonFormatter(logging.Formatter):
 
 def configure_logs() -> None:
     """Set this process's logs up as the environment says; may be called again."""
-    # What Prefect's own event loop logs of a client that its server has lost says nothing of the run.
-    logging.getLogger("prefect._internal.concurrency").setLevel(logging.CRITICAL)
     if os.environ.get(VARIABLE) != "json":
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         return

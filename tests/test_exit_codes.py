@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+
 import pytest
 
 from flows import cli
@@ -29,3 +33,11 @@ def test_a_full_disk_and_a_lost_cluster_are_no_wrong_usage(
         raise error
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_prefects_own_event_loop_says_nothing_in_a_commands_terminal() -> None:
+    setup = "from prefect.logging.configuration import setup_logging; setup_logging(); import logging"
+    asked = "print(logging.getLogger('prefect._internal.concurrency').getEffectiveLevel())"
+    program = f"from flows.environment import quiet_environment; quiet_environment(); {setup}; {asked}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert int(ended.stdout) == logging.CRITICAL
