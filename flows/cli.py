@@ -341,11 +341,6 @@ _add("doctor", doctor_command)
 _add("view", view_command)
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    app()
-
-
 def _run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     quiet_environment()

@@ -41,3 +41,25 @@ def test_prefects_own_event_loop_says_nothing_in_a_commands_terminal() -> None:
     program = f"from flows.environment import quiet_environment; quiet_environment(); {setup}; {asked}"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert int(ended.stdout) == logging.CRITICAL
+
+
+INTERRUPTED_WHILE_LOADING = """
+import builtins, os, signal
+from flows.entry import main
+load = builtins.__import__
+
+def interrupted(name, *rest):
+    if name == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest)
+
+builtins.__import__ = interrupted
+main()
+"""
+
+
+def test_ctrl_c_while_the_commands_load_leaves_no_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "stopped before it began\n")

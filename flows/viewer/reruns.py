@@ -23,7 +23,7 @@ from tiling.storage import Place
 STOP_SECONDS = 30.0
 TAIL_BYTES = 4096
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_COMMAND = (sys.executable, "-c", "from flows.cli import main; main()", "rerun")
+_COMMAND = (sys.executable, "-c", "from flows.entry import main; main()", "rerun")
 
 
 class BusyError(FlowError):
