@@ -447,7 +447,7 @@ def test_only_what_no_longer_shows_the_mask_is_written_again(small: Path, tmp_pa
     assert before.items() <= after.items()
     labels[5:9, 5:9] = 2
     write_labels(run, labels)
-    assert export(run, "none") == ["qupath", "statistics", "ome-tiff"]
+    assert export(run, "none") == ["statistics", "ome-tiff", "qupath"]
     np.testing.assert_array_equal(tifffile.imread(exported(run, "mask.ome.tif")), labels)
     exported(run, "statistics.csv").unlink()
     assert export(run, "none") == ["statistics"]

@@ -56,7 +56,7 @@ def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = Fals
     finished = Finished(run, state, placement, mask_digest(run), threads=threads)
     shown = _shown(run, state, finished.digest)
     asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
-    stale = [FORMATS[name] for name, is_current in shown.items() if not is_current and FORMATS[name] not in asked]
+    stale = [each for name, each in FORMATS.items() if not shown.get(name, True) and each not in asked]
     todo = [each for each in (*asked, *stale) if again or not shown.get(each.name, False)]
     for each in todo:
         each.expect(finished.subject)
