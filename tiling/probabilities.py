@@ -45,11 +45,7 @@ class Probabilities:
             levels = create_levels(group, plan, 0, channels=len(classes))
             return probability_metadata(levels, classes, pixel_size, plan.grid, corner_px)
 
-        blueprint = Blueprint(describe)
-        if lacking := blueprint.lacking(path):
-            if mend is not None:
-                mend(cls(path, blueprint.group))
-            blueprint.write(path, lacking)
+        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
         return cls.open(path)
 
     @classmethod

@@ -187,6 +187,12 @@ class Blueprint:
         self.group = zarr.create_group(MemoryStore(self._files), zarr_format=3)
         self.group.attrs["ome"] = describe(self.group)
 
+    def complete(self, path: Place, mend: Callable[[zarr.Group], None]) -> None:
+        """Write what is lacking, if anything is; `mend` hears of it before, for shards may have gone with it."""
+        if lacking := self.lacking(path):
+            mend(self.group)
+            self.write(path, lacking)
+
     def lacking(self, path: Place) -> list[str]:
         """Names of the metadata files that aren't there, or hold no metadata; the group's own last."""
         return [name for name in sorted(self._files) if not _is_metadata(path / name, name)]

@@ -53,11 +53,7 @@ class Mask:
             levels = create_levels(group, plan, NOT_PREDICTED)
             return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
-        blueprint = Blueprint(describe)
-        if lacking := blueprint.lacking(path):
-            if mend is not None:
-                mend(cls(path, blueprint.group))
-            blueprint.write(path, lacking)
+        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
         return cls.open(path)
 
     @classmethod
