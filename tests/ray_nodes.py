@@ -17,6 +17,7 @@ from cli import Cli, clean_environment, free_port
 
 RAY = Path(sys.executable).parent / "ray"
 WAIT_SECONDS = 120
+JOINED = "Ray runtime started"  # said when the head knows the node; its raylet runs for a while before that
 
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -104,15 +105,15 @@ class Cluster:
         return self.start(*options, *more, within=within)
 
     def start(self, *options: str, within: Sequence[str] = ()) -> Node:
-        memory = "--object-store-memory=80000000"
-        with (self.logs / f"{len(self.nodes)}.log").open("wb") as log:
+        memory, told = "--object-store-memory=80000000", self.logs / f"{len(self.nodes)}.log"
+        with told.open("wb") as log:
             command = [*within, str(RAY), "start", "--block", "--disable-usage-stats", memory, *options]
             node = Node(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
         self.nodes.append(node)
         deadline = time.monotonic() + WAIT_SECONDS
-        while node.node_id is None:
+        while JOINED not in told.read_text() or node.node_id is None:
             if node.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"no node has started:\n{(self.logs / f'{len(self.nodes) - 1}.log').read_text()[-2000:]}")
+                pytest.fail(f"no node has started:\n{told.read_text()[-2000:]}")
             time.sleep(0.1)
         return node
 
