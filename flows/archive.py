@@ -121,7 +121,7 @@ def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
         seconds=time.monotonic() - started,
         inference_seconds=pace.seconds,
         pixels=pace.pixels,
-        busy_share=shift.pool.busy.share(shift.pool.size),
+        busy_share=shift.pool.busy.share,
         left_seconds=pace.left_seconds if waiting else 0.0,
     )
 

@@ -76,6 +76,7 @@ class Ended:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
+    joined: float
     running: list[Attempt] = field(default_factory=list[Attempt])
     busy_since: float = 0.0  # when it has a tile
     alone: bool = False  # on a tile that has cost a worker: whoever dies now is known to have died of it
@@ -83,16 +84,18 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """For how long workers had a tile, summed over all, and when the first got one and the last handed one back."""
+    """For how long workers had a tile, and for how long they were there between the first tile and the last.
+
+    Both are summed over all workers, of which there may be more or fewer with time.
+    """
 
     seconds: float = 0.0
-    first: float = float("inf")
-    last: float = 0.0
+    present_seconds: float = 0.0
 
-    def share(self, workers: int) -> float:
-        """Of the time between first and last tile."""
-        wall = (self.last - self.first) * workers
-        return min(1.0, self.seconds / wall) if wall > 0 else 0.0
+    @property
+    def share(self) -> float:
+        """Of their time, in which they had a tile."""
+        return min(1.0, self.seconds / self.present_seconds) if self.present_seconds > 0 else 0.0
 
 
 class Dispatch:
@@ -110,11 +113,13 @@ class Dispatch:
         self._reserved: int | None = None
         self._unfinished: dict[_Tile, None] = {}  # a set in order
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
-        self._busy = Busy()
+        self._busy_seconds = 0.0  # of workers that rest or are gone
+        self._first, self._last = float("inf"), 0.0  # when a tile was first given out, and last came back
+        self._stays: list[tuple[float, float]] = []  # of workers that are gone
 
-    def join(self, worker: int) -> None:
+    def join(self, worker: int, now: float) -> None:
         """A worker is ready."""
-        self._workers[worker] = _Worker()
+        self._workers[worker] = _Worker(now)
 
     @property
     def has_workers(self) -> bool:
@@ -164,9 +169,12 @@ class Dispatch:
         self._durations.append(now - attempt.since)
         return self._finish(tile, result)
 
-    def lose(self, worker: int, why: str) -> list[Ended]:
+    def lose(self, worker: int, why: str, now: float) -> list[Ended]:
         """A worker is gone; returns the tiles that have now cost too many."""
-        lost = self._workers.pop(worker, _Worker())
+        lost = self._workers.pop(worker, _Worker(now))
+        self._stays.append((lost.joined, now))
+        if lost.running:
+            self._rest(lost, now)
         if self._reserved == worker:
             self._reserved = None
         ended: list[Ended] = []
@@ -187,7 +195,10 @@ class Dispatch:
     def busy(self, now: float) -> Busy:
         """How much workers have had to do, up to now."""
         running = [worker.busy_since for worker in self._workers.values() if worker.running]
-        return replace(self._busy, seconds=self._busy.seconds + sum(now - since for since in running))
+        last = now if running else self._last
+        stays = [*self._stays, *((worker.joined, now) for worker in self._workers.values())]
+        present = sum(max(0.0, min(left, last) - max(joined, self._first)) for joined, left in stays)
+        return Busy(self._busy_seconds + sum(now - since for since in running), present)
 
     def overdue(self, now: float) -> list[int]:
         """Workers whose tile takes longer than any may."""
@@ -205,7 +216,7 @@ class Dispatch:
         if not given_to.running:
             given_to.busy_since = now
         given_to.running.append(attempt)
-        self._busy = replace(self._busy, first=min(self._busy.first, now))
+        self._first = min(self._first, now)
         return attempt
 
     def _release(self, attempt: Attempt, now: float) -> None:
@@ -213,13 +224,14 @@ class Dispatch:
         worker = self._workers[attempt.worker]
         worker.running.remove(attempt)
         worker.alone = False
-        self._rest(worker, now)
+        if not worker.running:
+            self._rest(worker, now)
         for behind in worker.running:  # waited for this one until now
             behind.since = now
 
     def _rest(self, worker: _Worker, now: float) -> None:
-        if not worker.running:
-            self._busy = replace(self._busy, seconds=self._busy.seconds + now - worker.busy_since, last=now)
+        self._busy_seconds += now - worker.busy_since
+        self._last = now
 
     def _finish(self, tile: _Tile, result: TileResult) -> Ended:
         tile.finished = True

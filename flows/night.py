@@ -27,7 +27,7 @@ class Night:
         unchanged: slides that were done before. waiting: slides that the night didn't come to.
         ended_by: what ended it.
         seconds: in all. inference_seconds: from the first tile to the last. pixels: labelled in this time.
-        busy_share: of the workers' time in between, in which they had a tile.
+        busy_share: of the workers' time in between, each from when it was there, in which they had a tile.
         left_seconds: what the waiting slides will take, at the measured rate; None where none was measured.
     """
 

@@ -169,13 +169,13 @@ class Pool:
         self._roster.await_first()
         dispatch = Dispatch(self._limits)
         for number in self._roster.started:
-            dispatch.join(number)
+            dispatch.join(number, time.monotonic())
         pending: dict[Any, Attempt] = {}
         stop = self._stop = stop or Stop()
         try:
             while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
                 for number in self._roster.arrivals():
-                    dispatch.join(number)
+                    dispatch.join(number, time.monotonic())
                 for ended in (
                     *([] if stop.is_asked else self._fill(pending, dispatch, backlog)),
                     *self._collect(pending, dispatch, backlog),
@@ -252,7 +252,7 @@ class Pool:
             del pending[reference]
         self._roster.discard(number)
         self._roster.add()
-        return dispatch.lose(number, why)
+        return dispatch.lose(number, why, time.monotonic())
 
     def _begin_actors(self) -> None:
         """They load while the caller still does."""

@@ -31,7 +31,7 @@ def failed(attempt: Attempt) -> TileResult:
 def crew(*workers: int) -> Dispatch:
     dispatch = Dispatch(LIMITS)
     for worker in workers:
-        dispatch.join(worker)
+        dispatch.join(worker, 0.0)
     return dispatch
 
 
@@ -57,8 +57,8 @@ def test_tiles_of_two_runs_with_one_number_are_two() -> None:
     assert ended is not None
     assert ended.run == OTHER
     assert dispatch.is_open, "the other run's tile is still out"
-    assert dispatch.lose(first.worker, "killed") == []
-    dispatch.join(3)
+    assert dispatch.lose(first.worker, "killed", 1.0) == []
+    dispatch.join(3, 1.0)
     again = dispatch.again(2.0, nothing_fresh=False)
     assert again is not None
     assert (again.ready.run, again.index) == (RUN, 0)
@@ -69,16 +69,16 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
     killer, innocent = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     neighbour = dispatch.start(ready(2), 0.0)
     assert (killer.worker, innocent.worker, neighbour.worker) == (1, 2, 1)
-    assert dispatch.lose(1, "killed") == []
-    dispatch.join(3)
+    assert dispatch.lose(1, "killed", 1.0) == []
+    dispatch.join(3, 1.0)
     again = dispatch.again(1.0, nothing_fresh=False)
     assert again is not None
     assert (again.index, again.worker) == (0, 3)
     fresh = dispatch.start(ready(3), 1.0)
     assert fresh.worker == 2, "nothing joins a tile under suspicion"
     assert not dispatch.is_hungry
-    assert dispatch.lose(3, "killed") == []
-    dispatch.join(4)
+    assert dispatch.lose(3, "killed", 1.0) == []
+    dispatch.join(4, 1.0)
     second = dispatch.again(2.0, nothing_fresh=False)
     assert second is not None
     assert second.index == 2
@@ -88,7 +88,7 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
     third = dispatch.again(3.0, nothing_fresh=False)
     assert third is not None
     assert third.index == 0
-    (ended,) = dispatch.lose(third.worker, "killed")
+    (ended,) = dispatch.lose(third.worker, "killed", 1.0)
     assert ended.attempts == 3
     assert ended.result.reason == "its worker died 3 times: killed"
 
@@ -96,7 +96,7 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
 def test_a_retry_gets_a_worker_though_fresh_tiles_never_end() -> None:
     dispatch = crew(1, 2)
     first, *others = (dispatch.start(ready(tile), 0.0) for tile in range(4))
-    dispatch.lose(first.worker, "killed")
+    dispatch.lose(first.worker, "killed", 1.0)
     running = [attempt for attempt in others if attempt.worker == 2]
     for tile in range(4, 20):
         attempt = running.pop(0)
@@ -157,15 +157,39 @@ def test_a_tile_never_costs_more_workers_than_it_may() -> None:
     first, other = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     dispatch.end(other, done(other), 0.1)
     for worker in (2, 3):
-        assert dispatch.lose(worker - 1, "killed") == []
-        dispatch.join(worker)
+        assert dispatch.lose(worker - 1, "killed", 1.0) == []
+        dispatch.join(worker, 1.0)
         again = dispatch.again(0.1, nothing_fresh=True)
         assert again is not None
         assert (again.index, again.worker) == (first.index, worker)
-    dispatch.join(4)
+    dispatch.join(4, 1.0)
     assert dispatch.again(50.0, nothing_fresh=True) is None
-    (ended,) = dispatch.lose(3, "killed")
+    (ended,) = dispatch.lose(3, "killed", 1.0)
     assert (ended.attempts, ended.result.reason) == (3, "its worker died 3 times: killed")
+
+
+def test_workers_that_come_and_go_count_for_as_long_as_they_are_there() -> None:
+    dispatch = crew(1)
+    first = dispatch.start(ready(0), 100.0)
+    dispatch.join(2, 140.0)
+    second = dispatch.start(ready(1), 140.0)
+    assert second.worker == 2
+    dispatch.lose(2, "its node is gone", 150.0)
+    again = dispatch.again(150.0, nothing_fresh=True)
+    assert again is None, "the one that is left has a tile"
+    dispatch.join(3, 190.0)
+    dispatch.end(first, done(first), 200.0)
+    busy = dispatch.busy(500.0)
+    assert (busy.seconds, busy.present_seconds) == (110.0, 120.0), "alone for 100 s, a second for 10 s, a third idle"
+    assert busy.share == 110 / 120
+
+
+def test_workers_that_are_still_at_it_are_busy_until_now() -> None:
+    dispatch = crew(1, 2)
+    first, _ = dispatch.start(ready(0), 10.0), dispatch.start(ready(1), 10.0)
+    dispatch.end(first, done(first), 20.0)
+    busy = dispatch.busy(30.0)
+    assert (busy.seconds, busy.present_seconds, busy.share) == (30.0, 40.0, 0.75)
 
 
 @given(tiles=st.integers(1, 12), workers=st.integers(1, 4), choices=st.data())
@@ -196,8 +220,8 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
         what = choices.draw(st.sampled_from(["done", "done", "done", "failed", "dies", "waits"]))
         if what == "dies":
             running = [each for each in running if each.worker != attempt.worker]
-            take(dispatch.lose(attempt.worker, "killed"))
-            dispatch.join(next_worker)
+            take(dispatch.lose(attempt.worker, "killed", now))
+            dispatch.join(next_worker, now)
             next_worker += 1
         elif what != "waits":
             running.remove(attempt)
@@ -218,3 +242,5 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
             take([last] if last else [])
     assert sorted(ended) == list(range(tiles))
     assert all(1 <= each.attempts <= LIMITS.attempts for each in ended.values())
+    busy = dispatch.busy(now)
+    assert busy.seconds <= busy.present_seconds * (1 + 1e-9), "nobody is busy who isn't there"
