@@ -106,8 +106,10 @@ def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
         pace.add(ended, work.slide, len(work.todo))
         watch.look(work, ended, conveyor.queue)
     watch.end(conveyor.queue)
+    for slide in found.gone:  # now, so that of a night that is killed the next tells
+        shift.archive.ledger.mark_gone(slide, shift.night)
     mine = [record for record in shift.archive.ledger if record.night == shift.night]
-    waiting = len(found.todo) - len(mine)
+    waiting = len(found.todo) + len(found.gone) - len(mine)
     begun = any(record.state is SlideState.BEGUN for record in mine)
     mine += [left_out(slide, shift.night) for slide in (*found.settling, *found.refused)]
     return Night(

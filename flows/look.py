@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.archive_config import ArchiveConfig
 from tiling.archive import Archive
 from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import Slide, find_slides, glob_pattern
+from tiling.slides import Slide, find_slides, glob_pattern, is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Found:
     """What a look at the source found.
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
-    known_failures: failed before, and their files haven't changed. unchanged: done before.
+    known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no
+    longer in the source.
     """
 
     todo: tuple[Slide, ...]
@@ -25,6 +26,7 @@ class Found:
     refused: tuple[Slide, ...]
     known_failures: tuple[SlideRecord, ...]
     unchanged: int
+    gone: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -40,7 +42,9 @@ def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
     refused: list[Slide] = []
     known: list[SlideRecord] = []
     unchanged = 0
+    listed = set[str]()
     for slide in find_slides(config.source, config.out) if slides is None else slides:
+        listed.add(slide.name)
         record = archive.ledger.get(slide.name)
         if config.failed_only and (record is None or record.state is not SlideState.FAILED):
             continue
@@ -57,7 +61,8 @@ def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
             settling.append(slide)
         else:
             todo.append(slide)
-    return Found(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged)
+    gone = tuple(name for name in _missing(archive, listed) if is_gone(config.source, name))
+    return Found(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged, gone)
 
 
 def in_order(slides: Sequence[Slide], config: ArchiveConfig, archive: Archive) -> tuple[Slide, ...]:
@@ -82,6 +87,12 @@ def left_out(slide: Slide, night: str) -> SlideRecord:
     if slide.stamp is None:
         return record
     return replace(record, size_bytes=slide.stamp.size_bytes)
+
+
+def _missing(archive: Archive, listed: Set[str]) -> list[str]:
+    """Slides that something was to become of yet, and that a look didn't find; one that is done has its mask anyway."""
+    left = (each for each in archive.ledger if not each.is_settled and each.state is not SlideState.GONE)
+    return sorted(each.slide for each in left if each.slide not in listed)
 
 
 def _says_the_same(record: SlideRecord, slide: Slide) -> bool:

@@ -72,6 +72,7 @@ class Night:
             "failed": len(self.failed),
             "still being written": len(self.of(SlideState.CHANGING)),
             "begun": len(self.of(SlideState.BEGUN)),
+            "gone": len(self.of(SlideState.GONE)),
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }

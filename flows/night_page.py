@@ -155,7 +155,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 500; font-size: .8rem; } td { overflow-wrap: anywhere; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.done, td.failed, td.refused, td.same, td.begun, td.changing { white-space: nowrap; }
+td.done, td.failed, td.refused, td.same, td.begun, td.changing, td.gone { white-space: nowrap; }
 td.failed, td.refused { color: var(--bad); font-weight: 600; } td.done { color: var(--good); }
 img { width: 120px; max-height: 90px; object-fit: contain; display: block; }
 td.slide { min-width: 11rem; }

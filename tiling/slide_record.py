@@ -24,7 +24,8 @@ class SlideState(StrEnum):
 
     DONE: its mask is complete. FAILED: it could not be planned or closed, or some of its tiles failed. BEGUN: some
     of its tiles are done. SAME: its content is that of another slide, whose mask is its own. CHANGING: it was written
-    while it was looked at. REFUSED: it is not opened, for its name or place.
+    while it was looked at. REFUSED: it is not opened, for its name or place. GONE: nothing came of it, or not all, and
+    its source holds it no longer; what there is of its run stays.
     """
 
     DONE = "done"
@@ -33,6 +34,7 @@ class SlideState(StrEnum):
     SAME = "same"
     CHANGING = "changing"
     REFUSED = "refused"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,14 @@ class SlideLedger:
             if before is not None and before.state is SlideState.DONE:
                 self._store(replace(before, state=SlideState.BEGUN, reason="its former run makes room"))
                 self._segments.flush()
+
+    def mark_gone(self, slide: str, night: str) -> None:
+        """Store that the source no longer holds a slide that isn't done. Should it come back, it is looked at anew."""
+        with self._lock:
+            before = self._records[slide]
+            why = f": {before.reason}" if before.state is SlideState.FAILED else ""
+            reason = f"no longer in the source; it was {before.state.value}{why}"
+            self._store(replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night))
 
     def relocate(self, folder: str, fingerprint: str, to: str) -> None:
         """Store where the mask of a content lies by now, for all slides of that content that shared it."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from tiling.errors import SourceError
+from tiling.errors import SourceError, TilingError
 from tiling.objects import ObjectFacts, ObjectPath
 from tiling.storage import Place, place_of
 
@@ -111,6 +111,20 @@ def look_at(place: Place) -> Stamp | None:
         return Stamp.of_object(place.facts())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def is_gone(source: str, name: str) -> bool:
+    """Whether a slide that a source held, and that a look at it didn't find, is no longer there.
+
+    What a narrower glob leaves out still is, and of a folder that can't be looked into nothing is known. A manifest
+    holds what it names.
+    """
+    if source.lower().endswith(".csv"):
+        return True
+    try:
+        return look_at(place_of(split_glob(source)[0]) / name) is None
+    except (OSError, TilingError):
+        return False
 
 
 def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:

@@ -167,7 +167,7 @@ def print_night(night: Night) -> None:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
     if len(night.failed) > SHOWN:
         out.print(f"  and {len(night.failed) - SHOWN} more")
-    for record in night.of(SlideState.CHANGING)[:SHOWN]:
+    for record in [*night.of(SlideState.CHANGING)[:SHOWN], *night.of(SlideState.GONE)[:SHOWN]]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
     if night.waiting or night.of(SlideState.BEGUN):
         out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command again goes on")
@@ -183,7 +183,8 @@ def print_forecast(told: Forecast, config: ArchiveConfig) -> None:
     out.print(
         f"to do: {len(told.slides)} slides, {told.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB of files; "
         f"{found.unchanged} unchanged, {len(found.settling)} still being written, "
-        f"{len(found.refused) + len(told.unreadable)} not to be opened, {len(found.known_failures)} failed before",
+        f"{len(found.refused) + len(told.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
+        f"{len(found.gone)} gone",
         soft_wrap=True,
     )
     for name, pixels in told.slides[:SHOWN]:

@@ -49,6 +49,9 @@ function showSummary() {
   part("summary").textContent = [`${whole(length)} ${length === 1 ? "run" : "runs"}`, ...parts].join(" · ");
 }
 
+/** States of slides of which a night may still make something, or of which there is nothing to do. */
+const WAITING = ["begun", "changing", "gone"];
+
 /** Of a line without a run to look at: a slide that none came of yet, or a run that can't be read. */
 const wrong = ({ state }) => (state ? `${state} without a run` : "unreadable");
 
@@ -61,7 +64,7 @@ function line(row) {
     cell.colSpan = row.state ? 6 : 7;
     if (row.state) {
       const state = element("td", "state");
-      state.append(element("span", row.state === "begun" || row.state === "changing" ? "pending" : "failed-text", row.state));
+      state.append(element("span", WAITING.includes(row.state) ? "pending" : "failed-text", row.state));
       made.append(state);
     }
     made.append(cell);

@@ -1,0 +1,112 @@
+"""Slides that failed and that the source no longer holds: told once, and no failure for ever."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli import Cli, mask_files
+from faulty_actors import FaultyActor, plan_fault
+from test_archive_nights import QUICK, latest, records
+from test_conveyor import carry, hold, shift_of
+from tiny import save_tiny, write_noise
+
+from flows.look import look
+from flows.pool import Pool
+from tiling.archive import Archive
+from tiling.run import Run
+from tiling.slide_record import SlideState
+from tiling.slides import is_gone
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pool(faults: Path) -> Iterator[Pool]:
+    with Pool(2, actor=FaultyActor) as pool:
+        yield pool
+
+
+def test_a_failed_slide_that_is_gone_is_told_once_and_fails_no_night(cli: Cli, model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    whole = write_noise(source / "good.tif", 100, 100).read_bytes()
+    (source / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    command = ("archive", source, "--out", out, "--model", model, *QUICK)
+    assert cli.run(*command).code == 3
+    failed = records(out)["cut.tif"]
+    (source / "cut.tif").unlink()
+    foreseen = cli.run(*command, "--dry-run")
+    assert "1 gone" in foreseen.out, foreseen.err
+    assert records(out)["cut.tif"] == failed, "a dry run writes nothing"
+    second = cli.run(*command)
+    assert second.code == 0, second.err
+    assert "1 gone" in second.out
+    assert f"cut.tif: no longer in the source; it was failed: {failed.reason}" in second.out
+    assert "waiting" not in second.out
+    assert latest(out)["complete"] is True
+    assert "no longer in the source" in (out / "nights/latest.html").read_text()
+    (*_, newest) = sorted(out.glob("nights/2*.csv"))
+    for table in (newest, out / "slides.csv"):
+        states = {row["slide"]: row["state"] for row in csv.DictReader(table.open())}
+        assert states["cut.tif"] == "gone"
+    third = cli.run(*command)
+    assert third.code == 0, third.err
+    assert "gone" not in third.out, "it was told of"
+    status = cli.run("status", out)
+    assert "1 done, 1 gone" in status.out
+    assert "cut.tif" not in status.out
+
+
+def test_the_run_of_a_slide_that_is_gone_stays_and_goes_on_when_it_is_back(
+    tmp_path: Path, model: Path, pool: Pool, faults: Path
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    write_noise(source / "scan.tif", 192, 192, seed=1)
+    write_noise(source / "other.tif", 64, 64, seed=2)
+    plan_fault(faults, "before", 8, times=3)  # only scan.tif has so many tiles
+    assert hold(source, model, pool)["scan.tif"].state is SlideState.FAILED
+    run = source.parent / "out/slides/scan.tif"
+    before = mask_files(run)
+    (source / "scan.tif").rename(tmp_path / "aside.tif")
+    shift = shift_of(source, model, pool)
+    found = look(shift.config, shift.archive)
+    assert (found.gone, found.todo, found.known_failures) == (("scan.tif",), (), ())
+    shift.archive.ledger.mark_gone("scan.tif", "second")
+    shift.archive.ledger.flush()
+    again = look(shift.config, Archive.open(shift.archive.path))
+    assert again.gone == ()
+    assert mask_files(run) == before
+    (tmp_path / "aside.tif").rename(source / "scan.tif")
+    shift = shift_of(source, model, pool)
+    tiles, known = carry(shift, slides=look(shift.config, shift.archive).todo)
+    assert tiles == [("scan.tif", 8)], "only what failed is computed"
+    assert known["scan.tif"].state is SlideState.DONE
+    assert Run.open(run).ledger.fold().failed == {}
+
+
+def test_what_a_look_leaves_out_or_can_not_see_is_not_gone(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.svs").write_bytes(b"a")
+    assert not is_gone(f"{tmp_path}/*.svs", "sub/a.svs")
+    assert is_gone(f"{tmp_path}/*.svs", "sub/b.svs")
+    assert is_gone(str(tmp_path), "sub/a.svs/c.svs")
+    assert is_gone(f"{tmp_path}/list.csv", "sub/a.svs"), "a manifest holds what it names"
+
+
+def test_of_a_folder_that_can_not_be_looked_into_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look into any, so the system's answer is scripted."""
+
+    def refuse(path: Path, *_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert not is_gone(str(tmp_path), "closed/a.svs")
