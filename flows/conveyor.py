@@ -54,6 +54,7 @@ class Conveyor:
         self._shift, self._begin = shift, begin
         self._backlog = Backlog(AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget)
         self._active: dict[Place, SlideWork] = {}
+        self._waiting: list[tuple[Slide, str]] = []  # and for which slide, of the same content
         self._closing: deque[Future[Any]] = deque()
 
     @property
@@ -88,21 +89,35 @@ class Conveyor:
     def _feed(self, slides: Sequence[Slide], stop: Stop) -> None:
         """Plan ahead, and stage slide after slide."""
         planned: deque[tuple[SlideWork, Future[Any]]] = deque()
+        coming = deque(slides)
         with self._backlog:
-            for slide in takewhile(lambda _: not stop.is_asked, slides):
-                work = SlideWork(self._shift, slide)
-                planned.append((work, self._begin("plan", slide.name, partial(self._step, work, work.plan))))
-                if len(planned) > PLANNED_AHEAD:
+            while (coming or planned or self._waiting) and not (stop.is_asked or self._backlog.is_closed):
+                coming.extendleft(reversed(self._freed_twins(patience=0.0 if coming or planned else 1.0)))
+                if coming:
+                    work = SlideWork(self._shift, coming.popleft())
+                    planned.append((work, self._begin("plan", work.slide.name, partial(self._step, work, work.plan))))
+                if len(planned) > (PLANNED_AHEAD if coming else 0):
                     self._stage(*planned.popleft(), stop)
-            while planned and not stop.is_asked:
-                self._stage(*planned.popleft(), stop)
         for work, planning in planned:
             wait_for([planning])
             work.leave()
 
+    def _freed_twins(self, patience: float) -> list[Slide]:
+        """Slides for whose content another one was segmented, which has ended: they are planned again.
+
+        That finds its mask; where there is none, for the other one has failed or changed, the next is segmented.
+        """
+        under_way = self._shift.twins.under_way({first for _, first in self._waiting}, patience)
+        freed = [slide for slide, first in self._waiting if first not in under_way]
+        self._waiting = [(slide, first) for slide, first in self._waiting if first in under_way]
+        return freed
+
     def _stage(self, work: SlideWork, planning: Future[Any], stop: Stop) -> None:
         wait_for([planning])
         self._wait_for_closings()
+        if work.awaits is not None:
+            self._waiting.append((work.slide, work.awaits))
+            return
         if not work.is_planned:
             if not work.is_over:
                 self._fail(work, planning.exception() or AssertionError("planning ended without a plan"))

@@ -22,6 +22,7 @@ from flows.prepare import Model, prepare_with
 from flows.progress import listener
 from flows.segment import export, remaining, stitch, write_down
 from flows.tuning import Tuning, TuningRequest
+from flows.twins import Twins
 from tiling.archive import Archive
 from tiling.card import RunCard
 from tiling.errors import DiskError, PlanError, SourceError, StagingError
@@ -51,6 +52,7 @@ class Shift:
     pool: Pool
     available_bytes: int
     night: str
+    twins: Twins = field(default_factory=Twins)
     _tuning: threading.Lock = field(default_factory=threading.Lock)
 
     def tune(self, request: TuningRequest) -> Tuning:
@@ -73,6 +75,7 @@ class SlideWork:
         self._run: Run | None = None
         self._mask: Mask | None = None
         self.todo: Sequence[int] = ()
+        self.awaits: str | None = None
         self.record: SlideRecord | None = None
 
     @property
@@ -98,6 +101,8 @@ class SlideWork:
     def plan(self) -> None:
         """Read the slide, tell by its content whether it is new, and open or make its run.
 
+        Where another slide of that content is being segmented, `awaits` names it, and nothing is made.
+
         Raises:
             TilingError, UnetCoreError, FlowError, OSError, ValidationError: what keeps this slide from being segmented.
         """
@@ -107,7 +112,7 @@ class SlideWork:
         asked = shift.config.of_slide(slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides)
         with open_source(slide.place) as source:
             self._fingerprint = source.fingerprint()
-            if self._is_changing(0) or self._is_known(asked):
+            if self._is_changing(0) or self._is_anothers(asked):
                 return
             self._locks.enter_context(lock_run(asked.out))
             run = prepare_with(shift.model, source, asked, shift.pool.size, shift.tune, shift.available_bytes)
@@ -178,8 +183,8 @@ class SlideWork:
         self._end(SlideState.CHANGING, f"{gone}; the next night looks again")
         return True
 
-    def _is_known(self, asked: SegmentConfig) -> bool:
-        """Whether that content has its mask already, this slide's own or that of another name.
+    def _is_anothers(self, asked: SegmentConfig) -> bool:
+        """Whether that content has its mask already, this slide's own or that of another name, or is getting one.
 
         A run of another content, or of other overrides, makes room.
         """
@@ -190,6 +195,10 @@ class SlideWork:
             if twin is not None and archive.is_there(twin):
                 own = twin.slide == self.slide.name
                 self._end(twin.state if own else SlideState.SAME, twin.reason if own else twin.slide, twin=twin)
+                return True
+            first = self._shift.twins.first_with(self._fingerprint, self.slide.overrides, self.slide.name)
+            if first != self.slide.name:
+                self.awaits = first
                 return True
             self._make_room(asked)
         return False
@@ -251,6 +260,7 @@ class SlideWork:
             )
             self.record = record
         self._shift.archive.ledger.append(record)
+        self._shift.twins.release(self.slide.name)
         logger.info("slide ended", extra=self._about(record))
 
 

@@ -1,0 +1,144 @@
+"""Slides of one content that are new in one night: one run, whatever comes of the first."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli import Cli
+from faulty_actors import FaultyActor, plan_fault
+from test_archive_nights import QUICK, records
+from test_conveyor import assert_done, carry, expect_own_masks, hold, shift_of
+from tiny import save_tiny, write_noise
+
+from flows.pool import Pool
+from flows.slide_work import SlideWork
+from flows.stopping import Stop
+from tiling.errors import DiskError
+from tiling.slide_record import SlideRecord, SlideState
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pool(faults: Path) -> Iterator[Pool]:
+    with Pool(2, actor=FaultyActor) as pool:
+        yield pool
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two contents of 3 x 3 tiles under two names each, and one of its own between them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, seed in (("a.tif", 0), ("c.tif", 1), ("d.tif", 2)):
+        write_noise(folder / name, 192, 192, seed=seed)
+    for name, twin in (("b.tif", "a.tif"), ("e.tif", "d.tif")):
+        shutil.copy(folder / twin, folder / name)
+    return folder
+
+
+def runs(source: Path) -> set[str]:
+    return {path.parent.name for path in (source.parent / "out").glob("slides/*/run.json")}
+
+
+def of_state(known: dict[str, SlideRecord], state: SlideState) -> set[str]:
+    return {name for name, record in known.items() if record.state is state}
+
+
+def test_one_content_is_computed_once_a_night(source: Path, model: Path, pool: Pool) -> None:
+    """Which of two that are planned side by side is the first isn't set."""
+    tiles, known = carry(shift_of(source, model, pool))
+    done, same = of_state(known, SlideState.DONE), of_state(known, SlideState.SAME)
+    assert done | same == set(known) == {"a.tif", "b.tif", "c.tif", "d.tif", "e.tif"}
+    assert len(done) == 3
+    assert done > {"c.tif"}
+    assert sorted(tiles) == [(name, tile) for name in sorted(done) for tile in range(9)]
+    assert runs(source) == done
+    for one, other in (("a.tif", "b.tif"), ("d.tif", "e.tif")):
+        first, second = (one, other) if one in done else (other, one)
+        assert known[second].state is SlideState.SAME
+        assert known[second].folder == known[first].folder == f"slides/{first}"
+        assert (known[second].reason, known[second].pixels) == (first, 192 * 192)
+    expect_own_masks(source, known)
+
+
+def test_where_the_first_fails_its_twin_is_computed(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    for name in ("c.tif", "d.tif", "e.tif"):
+        (source / name).unlink()
+    shutil.copy(source / "a.tif", source / "c.tif")
+    plan_fault(faults, "before", 4, times=3)  # the first's: none of the others is begun before that has ended
+    tiles, known = carry(shift_of(source, model, pool))
+    ((failed,), (done,), (same,)) = (
+        of_state(known, state) for state in (SlideState.FAILED, SlideState.DONE, SlideState.SAME)
+    )
+    assert [name for name, _ in tiles] == [failed] * 9 + [done] * 9
+    assert (known[same].reason, known[same].folder) == (done, f"slides/{done}")
+    assert known[failed].failed_tiles == 1
+    second = hold(source, model, pool)
+    assert (second[failed].state, second[failed].reason) == (SlideState.SAME, done), "by now its content is done"
+
+
+def test_another_wish_is_another_run(source: Path, model: Path, pool: Pool) -> None:
+    manifest = source / "list.csv"
+    manifest.write_text("slide,foreground\na.tif,none\nb.tif,auto\n")
+    _, known = carry(shift_of(manifest, model, pool, out=source.parent / "out"))
+    assert_done(known)
+    assert runs(source) == {"a.tif", "b.tif"}
+
+
+def test_a_twin_waits_for_the_next_night_where_the_first_does(source: Path, model: Path, pool: Pool) -> None:
+    stop = Stop()
+
+    def end_now(step: str, slide: str) -> None:
+        if step == "stage":
+            stop.ends_at = time.monotonic()
+
+    _, known = carry(shift_of(source, model, pool), stop, end_now)
+    assert not of_state(known, SlideState.SAME)
+    assert len({"a.tif", "b.tif"} & set(known)) == 1
+    known = hold(source, model, pool)
+    assert len(of_state(known, SlideState.SAME)) == 2
+    assert len(runs(source)) == 3
+    expect_own_masks(source, known)
+
+
+def test_a_full_disk_ends_a_night_in_which_a_twin_waits(source: Path, model: Path, pool: Pool) -> None:
+    shift, plan, planned = shift_of(source, model, pool), SlideWork.plan, list[str]()
+    for number in range(20):
+        write_noise(source / f"f{number}.tif", 64, 64, seed=10 + number)
+
+    def full(work: SlideWork) -> None:
+        planned.append(work.slide.name)
+        if work.slide.name == "c.tif":
+            raise DiskError("the disk is full: make space")
+        plan(work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlideWork, "plan", full)
+        with pytest.raises(DiskError, match="the disk is full"):
+            carry(shift)
+    assert len(planned) < 12, "no further slide is planned"
+    known = hold(source, model, pool)
+    assert len(of_state(known, SlideState.SAME)) == 2
+    expect_own_masks(source, known)
+
+
+def test_a_night_tells_of_twins(cli: Cli, model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.tif", "b.tif"):
+        write_noise(source / name, 100, 100)
+    ended = cli.run("archive", source, "--out", out, "--model", model, *QUICK)
+    assert ended.code == 0, ended.err
+    assert "1 done, 1 with known content;" in ended.out
+    page = (out / "nights/latest.html").read_text()
+    (same,) = (record for record in records(out).values() if record.state is SlideState.SAME)
+    assert f"same content as {same.reason}" in page
+    assert page.count(f"../{same.folder}/report.html") == 2, "both lead to the one run"
