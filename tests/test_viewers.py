@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import zarr
+from cli import write_tissue
 from finished import CLASSES, finished_run, labels_of
 from npe2 import PluginManager, PluginManifest
 from npe2.io_utils import read_get_reader
@@ -18,9 +21,21 @@ from ome_zarr.reader import Reader
 from ome_zarr.writer import write_image
 
 from tiling.geometry import OutputGrid
+from tiling.napari_reader import get_reader, read_run
 from tiling.run import Run
 
 MANIFEST = Path(__file__).parents[1] / "tiling" / "napari.yaml"
+
+
+@contextmanager
+def registered() -> Generator[PluginManager]:
+    """npe2's plugins, this package's among them."""
+    manager = PluginManager.instance()
+    manager.register(PluginManifest.from_file(MANIFEST))
+    try:
+        yield manager
+    finally:
+        manager.unregister("overtile")
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +89,8 @@ def test_the_manifest_passes_npe2s_own_validation() -> None:
 
 
 def test_napari_opens_a_run_folder(run: Run) -> None:
-    manager = PluginManager.instance()
-    manager.register(PluginManifest.from_file(MANIFEST))
-    try:
+    with registered():
         layers, reader = read_get_reader([str(run.path)], plugin_name="overtile", stack=False)
-    finally:
-        manager.unregister("overtile")
     assert reader.accepts_directories
     (image, of_image, image_kind), (mask, of_mask, mask_kind) = cast("list[tuple[Any, Any, Any]]", layers)
     assert (image_kind, mask_kind) == ("image", "labels")
@@ -94,9 +105,26 @@ def test_napari_opens_a_run_folder(run: Run) -> None:
     assert of_mask["translate"] == [side / 2 for side in of_image["scale"]]
 
 
+def test_napari_opens_a_runs_card_without_asking_which_reader_to_take(run: Run) -> None:
+    with registered() as manager:
+        (reader,) = manager.iter_compatible_readers(str(run.path / "run.json"))
+        assert reader.command == "overtile.read_run"
+        layers, _ = read_get_reader([str(run.path / "run.json")], stack=False)
+        assert [kind for _, _, kind in cast("list[tuple[Any, Any, Any]]", layers)] == ["image", "labels"]
+        for other in ("slide.svs", "mask.ome.tif", "picture.png", "data.json"):
+            assert not list(manager.iter_compatible_readers(other)), f"{other} is asked for beside its own reader"
+
+
+def test_a_mask_of_one_level_is_no_pyramid_in_napari(tmp_path: Path) -> None:
+    """Of labels napari takes the array out of a list of one, and fails where it was told of a pyramid."""
+    run = finished_run(write_tissue(tmp_path / "small.tif", 200, 160), tmp_path / "run")
+    assert len(run.open_mask().levels) == 1
+    _, (mask, looks, _) = read_run(str(run.path))
+    assert not looks["multiscale"]
+    np.testing.assert_array_equal(np.asarray(mask), labels_of(run))
+
+
 def test_napari_gives_other_folders_to_others(tmp_path: Path) -> None:
     (tmp_path / "run.txt").write_text(json.dumps({}))
-    from tiling.napari_reader import get_reader
-
     assert get_reader(str(tmp_path)) is None
     assert get_reader([str(tmp_path)]) is None

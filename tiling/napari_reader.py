@@ -1,6 +1,7 @@
-"""Opens a run folder in napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
+"""Opens a run in napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
 
-napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here.
+napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here. For folders it asks
+which reader to take, since others read folders too; a run's `run.json` is this one's alone and opens at once.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 Layer = tuple[Any, dict[str, Any], str]
 Reader = Callable[[str | Sequence[str]], list[Layer]]
 
+CARD = "run.json"
 _UNITS = {"um": "um", "m": "m"}
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """The reader of a run folder; None for everything else, which napari then gives to others."""
-    return read_run if isinstance(path, str) and (Path(path) / "run.json").is_file() else None
+    """The reader of a run's folder or its `run.json`; None for everything else, which napari then gives to others."""
+    return read_run if isinstance(path, str) and (_folder(path) / CARD).is_file() else None
 
 
 def read_run(path: str | Sequence[str]) -> list[Layer]:
@@ -33,7 +35,7 @@ def read_run(path: str | Sequence[str]) -> list[Layer]:
     """
     from tiling.run import Run
 
-    run = Run.open(Path(path if isinstance(path, str) else path[0]))
+    run = Run.open(_folder(path if isinstance(path, str) else path[0]))
     probabilities = run.open_probabilities(read_only=True)
     layers = [_image(run, run.open_source()), _mask(run)]
     if probabilities is not None:
@@ -41,6 +43,10 @@ def read_run(path: str | Sequence[str]) -> list[Layer]:
         more = {"name": names, "channel_axis": 0, "visible": False, "contrast_limits": [0, 255]}
         layers.append((probabilities.pyramid.lazy(), {**_place(run, on_mask=True), **more}, "image"))
     return layers
+
+
+def _folder(path: str) -> Path:
+    return Path(path).parent if Path(path).name == CARD else Path(path)
 
 
 def _image(run: Run, source: ImageSource) -> Layer:
@@ -59,7 +65,10 @@ def _mask(run: Run) -> Layer:
     named = {"index": [*range(len(run.classes)), 255], "class": [*(item.name for item in run.classes), "not predicted"]}
     levels = run.open_mask(read_only=True).pyramid.lazy()
     looks = {"name": f"mask of {run.card.model.name}", "colormap": colors, "features": named, "opacity": 0.5}
-    return levels, {**looks, "multiscale": True, **_place(run, on_mask=True)}, "labels"
+    # Of labels napari unwraps a list of one level, and then fails where it was told of a pyramid.
+    is_pyramid = len(levels) > 1
+    looks |= {"multiscale": is_pyramid, **_place(run, on_mask=True)}
+    return levels if is_pyramid else levels[0], looks, "labels"
 
 
 def _place(run: Run, *, on_mask: bool) -> dict[str, Any]:
