@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 
-from flows.result import Ready
+from flows.result import Ready, TileResult
+from flows.staging_budget import Batch, StagingBudget
+from tiling.storage import Place
 
 
 class Backlog:
@@ -16,13 +19,13 @@ class Backlog:
 
     Args:
         limit: tiles that may be staged or being staged, and not yet inferred.
-        budget_bytes: what those may take where they are staged; None for any. A batch larger than that passes alone.
+        budget_bytes: what staged tiles may take; None for any.
     """
 
     def __init__(self, limit: int, budget_bytes: int | None = None) -> None:
-        self._limit, self._budget_bytes = limit, budget_bytes
+        self._limit, self._budget = limit, StagingBudget(budget_bytes)
         self._ready: deque[Ready] = deque()
-        self._ahead = self._ahead_bytes = 0
+        self._ahead = 0
         self._closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
@@ -35,18 +38,32 @@ class Backlog:
     ) -> None:
         self.close(error)
 
-    def has_room(self, count: int, tile_bytes: int = 0) -> bool:
+    def at_once(self, most: int, tile_bytes: int) -> int:
+        """How many tiles may be staged together."""
+        return self._budget.at_once(most, tile_bytes)
+
+    def has_room(self, count: int, batch: Batch | None = None) -> bool:
         """Whether `reserve` would not have to wait."""
         with self._changed:
-            return self._closed or self._has_room(count, count * tile_bytes)
+            return self._closed or self._has_room(count, batch)
 
-    def reserve(self, count: int, tile_bytes: int = 0) -> bool:
-        """Wait until `count` more tiles may be staged; False when nobody will infer them any more."""
+    def reserve(self, count: int, batch: Batch | None = None) -> bool:
+        """Wait until `count` more tiles may be ready; False when nobody will infer them any more.
+
+        For the space that a batch is to take it is waited as long as space is given back by what is ahead of it.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._has_room(count, count * tile_bytes))
+            self._changed.wait_for(lambda: self._closed or self._has_room(count, batch))
             self._ahead += count
-            self._ahead_bytes += count * tile_bytes
             return not self._closed
+
+    def take_space(self, batch: Batch) -> bool:
+        """Whether a batch that has its places has its space too; where it has none, its tiles go on unstaged."""
+        with self._changed:
+            if not self._budget.has_room(batch):
+                return False
+            self._budget.take(batch)
+            return True
 
     def offer(self, ready: Ready) -> None:
         """Hand over a tile that is staged, or whose staging failed with a reason."""
@@ -68,11 +85,28 @@ class Backlog:
                 raise self._failure
             return None
 
-    def release(self, count: int = 1, tile_bytes: int = 0) -> None:
-        """Say that tiles have been inferred, or never will be, and their places are free."""
+    def release(self, count: int = 1) -> None:
+        """Say that tiles never will be inferred, and their places are free."""
         with self._changed:
             self._ahead -= count
-            self._ahead_bytes -= count * tile_bytes
+            self._changed.notify_all()
+
+    def leave(self, batch: Batch) -> None:
+        """The same of a batch that was being staged."""
+        with self._changed:
+            self._budget.leave(batch)
+        self.release(len(batch.tiles))
+
+    def settle(self, ready: Ready, result: TileResult) -> None:
+        """Say what became of a tile, whose place is free."""
+        with self._changed:
+            self._budget.settle(ready, result)
+        self.release()
+
+    def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
+        """Say what lies staged of a run, by tile."""
+        with self._changed:
+            self._budget.recount(run, sizes)
             self._changed.notify_all()
 
     def close(self, failure: BaseException | None = None) -> None:
@@ -100,8 +134,7 @@ class Backlog:
         with self._changed:
             return self._closed and not self._ready and self._failure is None
 
-    def _has_room(self, count: int, size_bytes: int) -> bool:
-        if self._ahead == 0:
-            return True
-        fits = self._budget_bytes is None or self._ahead_bytes + size_bytes <= self._budget_bytes
-        return fits and self._ahead + count <= self._limit
+    def _has_room(self, count: int, batch: Batch | None) -> bool:
+        if self._ahead and self._ahead + count > self._limit:
+            return False
+        return batch is None or self._budget.has_room(batch) or not self._budget.will_have_room(batch)

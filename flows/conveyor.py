@@ -14,31 +14,29 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from pydantic import ValidationError
-
 from flows.backlog import Backlog
 from flows.dispatch import Ended
-from flows.errors import FlowError, OverError
+from flows.errors import OverError
 from flows.metrics import Queue
 from flows.plain import plain
 from flows.pool import AHEAD_PER_WORKER
 from flows.result import Ready, TileResult
-from flows.slide_work import EVERYBODYS, Shift, SlideWork, tile_bytes
+from flows.slide_failure import EVERYBODYS, EXPECTED
+from flows.slide_work import Shift, SlideWork, tile_bytes
+from flows.staging_budget import lying_in
 from flows.stopping import Stop
-from tiling.errors import TilingError
+from tiling.errors import StorageError, TilingError
 from tiling.slides import Slide
+from tiling.staging import staged_sizes
 from tiling.storage import Place
-from unet_core.errors import UnetCoreError
 
 logger = logging.getLogger(__name__)
-
-EXPECTED = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
-"""What the world or the user may do to a slide; anything else is a bug, and is logged with its traceback."""
 
 PLANNED_AHEAD = 2
 CLOSING_AT_ONCE = max(4, os.cpu_count() or 1)
@@ -53,6 +51,9 @@ class Conveyor:
     def __init__(self, shift: Shift, begin: Begin) -> None:
         self._shift, self._begin = shift, begin
         self._backlog = Backlog(AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget)
+        if shift.config.staging_budget is not None:
+            for run, sizes in lying_in(shift.archive):
+                self._backlog.recount(run, sizes)
         self._active: dict[Place, SlideWork] = {}
         self._waiting: list[tuple[Slide, str]] = []  # and for which slide, of the same content
         self._closing: deque[Future[Any]] = deque()
@@ -132,6 +133,7 @@ class Conveyor:
 
     def _hand_over(self, work: SlideWork, stop: Stop) -> None:
         """Give a slide's tiles to inference, as far as there is room; a slide that fails meanwhile gives no more."""
+        work.begin()
         run, todo = work.run, takewhile(lambda _: not (work.is_over or stop.is_asked), work.todo)
         if self._shift.config.staging:
             run.create_staged()
@@ -178,6 +180,7 @@ class Conveyor:
         finally:
             if last:
                 work.leave()
+                self._recount(work)
 
     def _fail(self, work: SlideWork, error: BaseException) -> None:
         if isinstance(error, OverError):
@@ -187,7 +190,16 @@ class Conveyor:
             return
         if not isinstance(error, EXPECTED):
             logger.warning("slide %s failed as no slide should", plain(work.slide.name), exc_info=error)
+        is_news = not work.is_over
         work.fail(error)
+        if is_news:
+            self._recount(work)
+
+    def _recount(self, work: SlideWork) -> None:
+        """What lies there of a slide that is over: its last batches may have been staged or not."""
+        if work.todo and self._shift.config.staging_budget is not None:
+            with suppress(StorageError):  # what was counted so far is the most that can lie there
+                self._backlog.recount(work.run.path, staged_sizes(work.run.staged_path))
 
     def _end(self, stop: Stop) -> None:
         """Let closings end, all of them or as many as the grace lasts for, and leave the rest to the next night."""

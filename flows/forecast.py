@@ -13,7 +13,7 @@ from flows.check import check_fit, needs_of
 from flows.errors import FlowError
 from flows.look import Found
 from flows.own_model import local_bundle
-from flows.slide_work import reason_of
+from flows.slide_failure import reason_of
 from tiling.archive import Archive
 from tiling.errors import TilingError
 from tiling.slide_record import SlideState

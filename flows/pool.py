@@ -181,7 +181,7 @@ class Pool:
                     *self._collect(pending, dispatch, backlog),
                     *self._give_up_on_overdue(pending, dispatch),
                 ):
-                    backlog.release(1, ended.ready.staged_bytes)
+                    backlog.settle(ended.ready, ended.result)
                     yield ended
         finally:
             backlog.close()

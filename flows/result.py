@@ -23,13 +23,12 @@ class TileResult:
 class Ready:
     """A tile of a run that inference may begin, or whose staging failed with a reason.
 
-    staged: whether it is read from the staged array, or from the image itself. staged_bytes: what it takes there.
+    staged: whether it is read from the staged array, or from the image itself.
     """
 
     run: Place
     result: TileResult
     staged: bool = False
-    staged_bytes: int = 0
 
     @property
     def tile(self) -> int:

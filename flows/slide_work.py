@@ -7,25 +7,24 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import ValidationError
 
 from flows.archive_config import ArchiveConfig
-from flows.config import SegmentConfig, problem_in
+from flows.config import SegmentConfig
 from flows.dispatch import Ended
-from flows.errors import FlowError, PoolError
 from flows.pool import Pool
 from flows.prepare import Model, prepare_with
 from flows.progress import listener
 from flows.segment import export, remaining, stitch, write_down
+from flows.slide_failure import is_lasting, reason_of
 from flows.tuning import Tuning, TuningRequest
 from flows.twins import Twins
 from tiling.archive import Archive
 from tiling.card import RunCard
-from tiling.errors import DiskError, PlanError, SourceError, StagingError
+from tiling.errors import PlanError, StorageError
 from tiling.ledger import INFERRING
 from tiling.run import Run
 from tiling.slide_record import SlideRecord, SlideState
@@ -33,12 +32,8 @@ from tiling.slides import Slide, look_at
 from tiling.source import open_source
 from tiling.stitching import Mask
 from tiling.storage import lock_run, size_of_tree
-from unet_core.errors import FootprintError
 
 logger = logging.getLogger(__name__)
-
-EVERYBODYS = (DiskError, StagingError, PoolError)
-"""What no slide would survive: it ends the night, and the next goes on."""
 
 
 @dataclass(slots=True)
@@ -121,6 +116,10 @@ class SlideWork:
         self._left = len(self.todo)
         self._run = run
 
+    def begin(self) -> None:
+        """Store that the slide is under way, before its first tile is staged: a night that is killed tells no more."""
+        self._shift.archive.ledger.begin(self._record(SlideState.BEGUN, "the night was over"))
+
     def note(self, ended: Ended) -> bool:
         """Write down what became of a tile; True when it was the last."""
         if not self._began:
@@ -163,11 +162,17 @@ class SlideWork:
         self._end(SlideState.FAILED, reason_of(error), lasting=is_lasting(error))
 
     def leave(self) -> None:
-        """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it."""
+        """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it.
+
+        Of one that failed no tile is inferred for now: what is staged of it would take its space for nothing.
+        """
         if self._run is not None:
             self._run.ledger.flush()
             if self.record is None:
                 self._end(SlideState.BEGUN, "the night was over")
+            elif self.record.state is SlideState.FAILED and not self._shift.config.keep_staged:
+                with suppress(StorageError, OSError):  # it is counted again the next night
+                    self._run.remove_staged()
         self._locks.close()
 
     @property
@@ -206,9 +211,11 @@ class SlideWork:
     def _make_room(self, asked: SegmentConfig) -> None:
         if not (asked.out / "run.json").is_file():
             return
-        card = Run.open(asked.out).card
+        run = Run.open(asked.out)
+        card = run.card
         if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
             with lock_run(asked.out):
+                run.remove_staged()  # nobody infers them any more
                 now = dt.datetime.now(dt.UTC)
                 self._shift.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
 
@@ -240,28 +247,39 @@ class SlideWork:
         with self._ending:
             if self.record is not None:
                 return
-            stamp, run = self.slide.stamp, self._run
-            record = SlideRecord(
-                slide=self.slide.name,
-                state=state,
-                folder=twin.folder if twin else self._folder,
-                size_bytes=stamp.size_bytes if stamp else 0,
-                version=stamp.version if stamp else "",
-                fingerprint=self._fingerprint,
-                asked=dict(self.slide.overrides),
-                reason=reason,
-                lasting=lasting,
-                tiles=run.plan.count if run else twin.tiles if twin else 0,
-                failed_tiles=failed_tiles,
-                pixels=run.plan.image.area if run else twin.pixels if twin else 0,
-                seconds=self._seconds,
-                mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
-                night=self._shift.night,
-            )
+            record = self._record(state, reason, failed_tiles, lasting=lasting, twin=twin)
             self.record = record
         self._shift.archive.ledger.append(record)
         self._shift.twins.release(self.slide.name)
         logger.info("slide ended", extra=self._about(record))
+
+    def _record(
+        self,
+        state: SlideState,
+        reason: str | None,
+        failed_tiles: int = 0,
+        *,
+        lasting: bool = False,
+        twin: SlideRecord | None = None,
+    ) -> SlideRecord:
+        stamp, run = self.slide.stamp, self._run
+        return SlideRecord(
+            slide=self.slide.name,
+            state=state,
+            folder=twin.folder if twin else self._folder,
+            size_bytes=stamp.size_bytes if stamp else 0,
+            version=stamp.version if stamp else "",
+            fingerprint=self._fingerprint,
+            asked=dict(self.slide.overrides),
+            reason=reason,
+            lasting=lasting,
+            tiles=run.plan.count if run else twin.tiles if twin else 0,
+            failed_tiles=failed_tiles,
+            pixels=run.plan.image.area if run else twin.pixels if twin else 0,
+            seconds=self._seconds,
+            mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
+            night=self._shift.night,
+        )
 
 
 def tile_bytes(run: Run) -> int:
@@ -281,19 +299,3 @@ def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:
         and asked.precision in {"auto", card.precision}
         and card.foreground == asked.foreground
     )
-
-
-def is_lasting(error: BaseException) -> bool:
-    """Whether the same file would fail in the same way again, unlike a disk or a network that failed it."""
-    if isinstance(error.__cause__, OSError):
-        return False
-    kinds = (SourceError, PlanError, FootprintError, ValidationError)
-    return isinstance(error, kinds) or type(error) is FlowError
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error says, on one line."""
-    if isinstance(error, ValidationError):
-        return f"the manifest asks for {problem_in(error)}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from flows.actors import cause_of, told_by
 from flows.backlog import Backlog
 from flows.result import Ready, TileResult
+from flows.staging_budget import Batch
 from tiling.storage import Place
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ class _Stager:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """Tiles that a stager is staging."""
+class _Task:
+    """A batch that a stager is staging."""
 
     stager: _Stager
-    indices: list[int]
+    batch: Batch
     attempt: int
 
 
@@ -74,42 +75,46 @@ class Stagers:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
 
         Tiles whose stagers die, three times, are handed over unstaged: their actors read them from the image, and
-        one that kills those too is named, while the run goes on.
+        one that kills those too is named, while the run goes on. So are tiles for which there is no space, because
+        others lie there that nobody infers.
 
         Raises:
             What ended a worker's staging, such as a full disk.
         """
-        pending: dict[Any, _Batch] = {}
-        todo = iter(indices)
+        pending: dict[Any, _Task] = {}
+        todo, at_once = iter(indices), backlog.at_once(STAGED_AT_ONCE, tile_bytes)
         try:
-            while batch := list(islice(todo, STAGED_AT_ONCE)):
-                if not backlog.has_room(len(batch), tile_bytes):
+            while tiles := list(islice(todo, at_once)):
+                batch = Batch(run_path, tiles, tile_bytes)
+                if not backlog.has_room(len(tiles), batch):
                     # What is staged already must be handed over, or nobody would ever make room.
-                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
-                if not backlog.reserve(len(batch), tile_bytes):
+                    self._hand_over(pending, backlog, down_to=0)
+                if not backlog.reserve(len(tiles), batch):
                     break
+                if not backlog.take_space(batch):
+                    for tile in tiles:
+                        backlog.offer(Ready(run_path, TileResult(tile, None, 0)))
+                    continue
                 self.grow()
                 if len(pending) >= 2 * len(self._stagers):
-                    self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending) - 1)
-                self._begin(run_path, pending, batch, 1)
-                self._hand_over(run_path, pending, backlog, tile_bytes, down_to=len(pending))
-            self._hand_over(run_path, pending, backlog, tile_bytes, down_to=0)
+                    self._hand_over(pending, backlog, down_to=len(pending) - 1)
+                self._begin(pending, batch, 1)
+                self._hand_over(pending, backlog, down_to=len(pending))
+            self._hand_over(pending, backlog, down_to=0)
         except RayTaskError as error:
             raise cause_of(error) from error
         finally:
             # After a failure nobody waits for what these are still staging; other runs need the places.
-            for batch in pending.values():
-                batch.stager.busy -= 1
-                backlog.release(len(batch.indices), tile_bytes)
+            for task in pending.values():
+                task.stager.busy -= 1
+                backlog.leave(task.batch)
 
-    def _begin(self, run_path: Place, pending: dict[Any, _Batch], indices: list[int], attempt: int) -> None:
+    def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
         stager = min(self._stagers, key=lambda each: each.busy)
         stager.busy += 1
-        pending[stager.actor.stage.remote(str(run_path), indices)] = _Batch(stager, indices, attempt)
+        pending[stager.actor.stage.remote(str(batch.run), [*batch.tiles])] = _Task(stager, batch, attempt)
 
-    def _hand_over(
-        self, run_path: Place, pending: dict[Any, _Batch], backlog: Backlog, tile_bytes: int, *, down_to: int
-    ) -> None:
+    def _hand_over(self, pending: dict[Any, _Task], backlog: Backlog, *, down_to: int) -> None:
         """Move finished batches' tiles into the backlog until no more than `down_to` are pending.
 
         Nobody waits any more once the backlog is closed.
@@ -118,31 +123,31 @@ class Stagers:
             waits = len(pending) > down_to
             done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0 if waits else 0)
             for reference in done:
-                batch = pending[reference]
-                ready = self._collect(reference, batch, run_path, tile_bytes)
+                task = pending[reference]
+                ready = self._collect(reference, task)
                 if not ready:
-                    self._begin(run_path, pending, batch.indices, batch.attempt + 1)
+                    self._begin(pending, task.batch, task.attempt + 1)
                 del pending[reference]
-                batch.stager.busy -= 1
+                task.stager.busy -= 1
                 for tile in ready:
                     backlog.offer(tile)
             if not done and not waits:
                 return
 
-    def _collect(self, reference: Any, batch: _Batch, run_path: Place, tile_bytes: int) -> list[Ready]:
+    def _collect(self, reference: Any, task: _Task) -> list[Ready]:
         """A batch's tiles; none where its stager has died and another, put in its place, is to try."""
         try:
             results: list[TileResult] = ray.get(reference)
         except RayTaskError:
             raise
         except RayError as error:
-            logger.warning("a stager died on attempt %d: %s", batch.attempt, told_by(error))
-            if batch.stager in self._stagers:
-                self._stagers[self._stagers.index(batch.stager)] = self._begun()
-            if batch.attempt < STAGING_ATTEMPTS:
+            logger.warning("a stager died on attempt %d: %s", task.attempt, told_by(error))
+            if task.stager in self._stagers:
+                self._stagers[self._stagers.index(task.stager)] = self._begun()
+            if task.attempt < STAGING_ATTEMPTS:
                 return []
-            return [Ready(run_path, TileResult(index, None, 0), staged_bytes=tile_bytes) for index in batch.indices]
-        return [Ready(run_path, result, staged=True, staged_bytes=tile_bytes) for result in results]
+            return [Ready(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
+        return [Ready(task.batch.run, result, staged=True) for result in results]
 
     def _begun(self) -> _Stager:
         """A stager on a node that declares the resource for it; where none does, anywhere."""

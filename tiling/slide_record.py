@@ -154,6 +154,12 @@ class SlideLedger:
                 self._store(replace(before, state=SlideState.BEGUN, reason="its former run makes room"))
                 self._segments.flush()
 
+    def begin(self, record: SlideRecord) -> None:
+        """Store at once that a slide is under way: after a kill, that is what became of it."""
+        with self._lock:
+            self._store(record)
+            self._segments.flush()
+
     def mark_gone(self, slide: str, night: str) -> None:
         """Store that the source no longer holds a slide that isn't done. Should it come back, it is looked at anew."""
         with self._lock:

@@ -17,11 +17,16 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
+from tiling.objects import ObjectPath
 from tiling.plan import Tile, TilePlan
 from tiling.storage import Place
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
+
+
+STAGED_NAME = "staged.zarr"
+"""The staged array's, in its run folder."""
 
 
 def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
@@ -123,6 +128,19 @@ class StagedTiles:
 
     def _chunk(self, index: int) -> Place:
         return self._path / "c" / str(index) / "0" / "0" / "0"
+
+
+def staged_sizes(path: Place) -> dict[int, int]:
+    """Bytes of each staged tile of an array, of none where there is no array. In a bucket one listing tells all."""
+    chunks = path / "c"
+    if isinstance(chunks, ObjectPath):
+        start = len(chunks.key) + 1
+        return {int(place.key[start:].partition("/")[0]): facts.size_bytes for place, facts in chunks.listed()}
+    sizes: dict[int, int] = {}
+    for tile in chunks.iterdir() if chunks.is_dir() else ():
+        with suppress(FileNotFoundError):  # a tile whose space was given back leaves its folders behind
+            sizes[int(tile.name)] = (tile / "0" / "0" / "0").stat().st_size
+    return sizes
 
 
 def _unwritable(path: Place, error: OSError) -> StagingError:

@@ -1,0 +1,224 @@
+"""What staged tiles take never exceeds the budget, whatever former nights have left and whatever fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import Cli
+from faulty_actors import FaultyActor, plan_fault
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from object_store import place, s3_server
+from test_archive_nights import QUICK
+from test_conveyor import assert_done, carry, hold, shift_of
+from tiny import save_tiny, write_noise
+
+from flows.backlog import Backlog
+from flows.pool import Pool
+from flows.result import Ready, TileResult
+from flows.slide_work import Shift, tile_bytes
+from flows.staging_budget import Batch, lying_in
+from flows.stopping import Stop
+from tiling.archive import Archive
+from tiling.geometry import Halo
+from tiling.plan import TilePlan
+from tiling.run import Run
+from tiling.slide_record import SlideState
+from tiling.slides import Slide, find_slides
+from tiling.staging import StagedTiles, staged_sizes
+from tiling.storage import Place
+
+RUNS = (Path("a"), Path("b"))
+TILE_BYTES = 10
+
+
+@given(budget=st.integers(1, 8), left=st.sets(st.integers(0, 9), max_size=8), choices=st.data())
+@settings(max_examples=200, deadline=None)
+def test_what_lies_there_keeps_to_the_budget_and_staging_never_stands_still(
+    budget: int, left: set[int], choices: st.DataObject
+) -> None:
+    """Any order of staging, success and failure against the disk itself: a set of tiles."""
+    backlog = Backlog(6, budget * TILE_BYTES)
+    disk = {(RUNS[0], tile) for tile in left}
+    backlog.recount(RUNS[0], dict.fromkeys(left, TILE_BYTES))
+    most = max(budget, len(disk))
+    todo = [(run, tile) for run in RUNS for tile in range(10)]
+    ahead: list[Ready] = []
+    while todo or ahead:
+        at_once = backlog.at_once(2, TILE_BYTES)
+        run = todo[0][0] if todo else RUNS[1]
+        batch = Batch(run, [tile for each, tile in todo[:at_once] if each == run], TILE_BYTES)
+        has_room = backlog.has_room(len(batch.tiles), batch)
+        assert has_room or ahead, "nothing would ever make room"
+        if todo and has_room and (not ahead or choices.draw(st.booleans())):
+            todo = todo[len(batch.tiles) :]
+            assert backlog.reserve(len(batch.tiles), batch)
+            staged = backlog.take_space(batch)
+            if staged:
+                disk |= {(run, tile) for tile in batch.tiles}
+            ahead += [Ready(run, TileResult(tile, None, 0), staged=staged) for tile in batch.tiles]
+        else:
+            ready = ahead.pop(choices.draw(st.integers(0, len(ahead) - 1)))
+            is_done = choices.draw(st.booleans())
+            if is_done and ready.staged:
+                disk.discard((ready.run, ready.tile))
+            backlog.settle(ready, TileResult(ready.tile, "digest" if is_done else None, 0))
+        assert len(disk) <= most
+
+
+def test_a_tile_that_could_not_be_staged_takes_nothing() -> None:
+    backlog = Backlog(8, TILE_BYTES)
+    for tile in range(3):
+        batch = Batch(RUNS[0], [tile], TILE_BYTES)
+        assert backlog.take_space(batch)
+        assert not backlog.take_space(Batch(RUNS[0], [9], TILE_BYTES))
+        broken = TileResult(tile, None, 0, {}, "SourceError: can't be decoded")
+        backlog.settle(Ready(RUNS[0], broken, staged=True), broken)
+
+
+@pytest.fixture(scope="module")
+def pool(faults: Path) -> Iterator[Pool]:
+    with Pool(2, actor=FaultyActor) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three slides of 3 x 3 tiles."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        write_noise(folder / f"{number}.tif", 192, 192, seed=number)
+    return folder
+
+
+def lying(shift: Shift) -> Mapping[Place, Mapping[int, int]]:
+    return dict(lying_in(Archive.open(shift.archive.path)))
+
+
+def staged_files(out: Path) -> int:
+    return len([*out.glob("slides/*/staged.zarr/c/*/0/0/0")])
+
+
+def stop_with_staged_tiles(source: Path, model: Path, pool: Pool) -> Shift:
+    """A night that ends when its first slide is staged, none of whose tiles has been inferred: a worker hangs."""
+    shift = shift_of(source, model, pool)
+    stop = Stop()
+
+    def end_now(step: str, slide: str) -> None:
+        if step == "stage":
+            stop.ask(signal.SIGTERM, grace_seconds=0)
+
+    carry(shift, stop, end_now)
+    return shift
+
+
+def test_what_a_stopped_night_has_left_counts(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    for tile in range(9):
+        plan_fault(faults, "hang", tile, times=1)
+    shift = stop_with_staged_tiles(source, model, pool)
+    for tile in range(9):
+        plan_fault(faults, "hang", tile, times=0)
+    (run,) = lying(shift)
+    assert isinstance(run, Path)
+    before = staged_files(source.parent / "out")
+    assert len(lying(shift)[run]) == before == 9
+    counts = list[int]()
+
+    def count(step: str, slide: str) -> None:
+        counts.append(staged_files(source.parent / "out"))
+
+    budget = 9 * tile_bytes(Run.open(run))
+    others = [slide for slide in slides_of(shift) if slide.name != run.name]
+    full = shift_of(source, model, pool, staging_budget=sum(lying(shift)[run].values()))
+    _, known = carry(full, after=count, slides=others)
+    assert set(counts) == {9}, "there was room for no other: they were read from the image"
+    with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
+        _, known = carry(shift_of(source, model, own, staging_budget=budget))
+    assert_done(known)
+    assert staged_files(source.parent / "out") == 0
+
+
+def slides_of(shift: Shift) -> list[Slide]:
+    return sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+
+
+def test_what_a_failed_tile_leaves_counts_where_it_is_kept(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    write_noise(source / "1.tif", 192, 256, seed=1)  # the only one with a twelfth tile
+    plan_fault(faults, "before", 11, times=3)
+    shift = shift_of(source, model, pool, keep_staged=True, staging_budget="1MB")
+    _, known = carry(shift)
+    assert known["1.tif"].state is SlideState.FAILED
+    assert {run.name: [*sizes] for run, sizes in lying(shift).items()} == {"1.tif": [11]}
+
+
+def test_a_slide_that_fails_as_a_whole_leaves_nothing_staged(source: Path, model: Path, pool: Pool) -> None:
+    def vandalise(step: str, slide: str) -> None:
+        if (step, slide) == ("plan", "2.tif"):
+            shutil.rmtree(source.parent / "out/slides/2.tif/mask.ome.zarr")
+
+    shift = shift_of(source, model, pool, staging_budget="1MB")
+    _, known = carry(shift, after=vandalise)
+    assert known["2.tif"].state is SlideState.FAILED
+    assert staged_files(source.parent / "out") == 0
+
+
+def test_a_run_that_makes_room_takes_no_staged_tiles_along(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+    for tile in range(9):
+        plan_fault(faults, "hang", tile, times=1)
+    shift = stop_with_staged_tiles(source, model, pool)
+    for tile in range(9):
+        plan_fault(faults, "hang", tile, times=0)
+    ((run, _),) = lying(shift).items()
+    write_noise(source / run.name, 192, 192, seed=77)
+    with Pool(2, actor=FaultyActor) as own:
+        hold(source, model, own)
+    (aside,) = shift.archive.earlier(f"slides/{run.name}")
+    assert (aside / "run.json").is_file()
+    assert not (aside / "staged.zarr").exists()
+
+
+def test_a_killed_night_tells_where_staged_tiles_lie(cli: Cli, model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(3):
+        write_noise(source / f"{number}.tif", 1280, 1280, seed=number)
+    driver = cli.start("archive", source, "--out", out, "--model", model, *QUICK)
+    deadline = time.monotonic() + 120
+    while not staged_files(out):
+        assert time.monotonic() < deadline, "nothing was ever staged"
+        assert driver.poll() is None
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait(60)
+    archive = Archive.open(out)
+    begun = {record.slide for record in archive.ledger if record.state is SlideState.BEGUN}
+    staged = {path.parents[5].name for path in out.glob("slides/*/staged.zarr/c/*/0/0/0")}
+    assert staged <= begun
+    assert len(begun) == 1
+
+
+def test_a_bucket_tells_in_one_listing_what_is_staged(tmp_path: Path) -> None:
+    plan = TilePlan((128, 128), 64, (2, 2), Halo(1, 1, 1, 1))
+    with s3_server():
+        for path in (tmp_path / "staged.zarr", place("run") / "staged.zarr"):
+            assert staged_sizes(path) == {}
+            staged = StagedTiles.create(path, plan, 3, "uint8")
+            for tile in (0, 2, 3):
+                staged.write(tile, np.full((*plan.read_shape, 3), tile, np.uint8))
+            staged.discard(2)
+            sizes = staged_sizes(path)
+            assert set(sizes) == {0, 3}
+            assert all(0 < size < plan.read_shape[0] * plan.read_shape[1] * 3 for size in sizes.values())
