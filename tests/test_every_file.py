@@ -67,7 +67,8 @@ def test_the_command_line_brings_a_scene_to_a_cog_and_a_geopackage(cli: Cli, dat
     ended = cli.run("segment", image, *asked, "--out", out)
     assert ended.code == 0, ended.err
     exports = sorted(path.name for path in (out / "exports").iterdir())
-    assert exports == ["foreground.png", "mask.tif", "objects.gpkg", "statistics.csv", "statistics.parquet"]
+    tables, styles = ["statistics.csv", "statistics.parquet"], ["mask.qml", "objects.qml"]
+    assert exports == sorted(["foreground.png", "mask.tif", "objects.gpkg", *tables, *styles])
     assert cog_validate(str(out / "exports" / "mask.tif"), strict=True)[0]
     with rasterio.open(out / "exports" / "mask.tif") as cog, rasterio.open(image) as source:
         assert (cog.transform, cog.crs, cog.shape) == (source.transform, source.crs, source.shape)

@@ -98,7 +98,7 @@ def on_map(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("map")
     run = finished_run(scene, folder / "run", core=256, failed=[(0, 1)], probabilities=True)
     assert export(run, "auto,geojson,geoparquet") == [
-        *("statistics", "cog", "geopackage", "probabilities-cog", "geojson", "geoparquet")
+        *("statistics", "cog", "geopackage", "qgis", "probabilities-cog", "geojson", "geoparquet")
     ]
     return run
 

@@ -96,6 +96,13 @@ FORMATS = {
             "write_geoparquet",
             of_objects=True,
         ),
+        Format(
+            "qgis",
+            ("mask.qml", "objects.qml"),
+            "names and colours of the classes for QGIS, beside what it opens",
+            "qgis",
+            "write_qgis",
+        ),
         Format("thumbnail", ("thumbnail.png",), "the image itself at screen size", "thumbnail", "write_thumbnail"),
         Format(
             "probabilities-ome-tiff",
@@ -136,8 +143,8 @@ def parse_formats(text: str) -> str:
 def chosen_formats(text: str, placement: Placement, *, probabilities: bool) -> list[Format]:
     """The formats that were chosen for a run.
 
-    `auto` is what suits the source: statistics, and for a map a COG and a GeoPackage, else an OME-TIFF and QuPath's
-    GeoJSON; of the probabilities, where there are any, the same kind of image.
+    `auto` is what suits the source: statistics, and for a map a COG and a GeoPackage with their style for QGIS, else an
+    OME-TIFF and QuPath's GeoJSON; of the probabilities, where there are any, the same kind of image.
     """
     names: list[str] = []
     for name in parse_formats(text).split(","):
@@ -147,5 +154,5 @@ def chosen_formats(text: str, placement: Placement, *, probabilities: bool) -> l
 
 def _suitable(placement: Placement, *, probabilities: bool) -> list[str]:
     if placement.to_map is not None:
-        return ["statistics", "cog", "geopackage", *(["probabilities-cog"] if probabilities else [])]
+        return ["statistics", "cog", "geopackage", "qgis", *(["probabilities-cog"] if probabilities else [])]
     return ["statistics", "ome-tiff", "qupath", *(["probabilities-ome-tiff"] if probabilities else [])]

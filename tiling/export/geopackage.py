@@ -17,6 +17,8 @@ from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 
 LAYER = "objects"
+_VERSION = "1.3"
+"""GDAL 3.6, as in QGIS on Debian 12, warns of a later one at every opening."""
 
 
 def expect_geopackage(subject: Subject) -> None:
@@ -41,6 +43,7 @@ def write_geopackage(finished: Finished, paths: Sequence[Path]) -> None:
             geometry_name=GEOMETRY,
             geometry_type="Polygon",
             crs=crs.to_wkt() if crs is not None else None,
+            VERSION=_VERSION,
         )
 
 
