@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows import cli
+from flows.commands.telling import told_in_one_line
 from flows.errors import LostError, PoolError
 from tiling.errors import DiskError, ExportError, SourceError, StagingError, WritingError
 
@@ -29,7 +29,7 @@ from tiling.errors import DiskError, ExportError, SourceError, StagingError, Wri
 def test_a_full_disk_and_a_lost_cluster_are_no_wrong_usage(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended, cli._told_in_one_line():  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(SystemExit) as ended, told_in_one_line():
         raise error
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
