@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -226,7 +227,7 @@ def ended(tmp_path: Path) -> Finished:
 METADATA = [f"{image}.ome.zarr/{level}zarr.json" for image in ("mask", "probabilities") for level in ("", "0/", "1/")]
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "of another kind"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "of another kind", "wrong"])
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_that_is_lost_or_damaged_is_made_again_and_no_tile_with_it(
     ended: Finished, name: str, harm: str
@@ -235,9 +236,29 @@ def test_metadata_that_is_lost_or_damaged_is_made_again_and_no_tile_with_it(
     if harm == "gone":
         file.unlink()
     else:
-        file.write_bytes({"cut": file.read_bytes()[:200], "empty": b""}.get(harm, b"[]"))
+        good = file.read_bytes()
+        file.write_bytes({"cut": good[:200], "empty": b"", "of another kind": b"[]", "wrong": but_wrong(good)}[harm])
     assert ended.end() == 0
     assert ended.now() == ended.files
+
+
+def but_wrong(metadata: bytes) -> bytes:
+    """Whole, and not as it was planned: an array of half the width, a group without its coarser level."""
+    found = json.loads(metadata)
+    if found["node_type"] == "array":
+        found["shape"][-1] //= 2
+    else:
+        found["attributes"]["ome"]["multiscales"][0]["datasets"].pop()
+    return json.dumps(found).encode()
+
+
+def test_names_and_colours_that_a_person_has_changed_stay(ended: Finished) -> None:
+    file = ended.out / "mask.ome.zarr" / "zarr.json"
+    found = json.loads(file.read_bytes())
+    found["attributes"]["ome"]["image-label"]["colors"][1]["rgba"] = [1, 2, 3, 255]
+    file.write_text(json.dumps(found))
+    assert ended.end() == 0
+    assert json.loads(file.read_bytes()) == found
 
 
 @pytest.mark.parametrize("lost", ["mask.ome.zarr", "mask.ome.zarr/0", "probabilities.ome.zarr"])

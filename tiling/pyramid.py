@@ -194,8 +194,8 @@ class Blueprint:
             self.write(path, lacking)
 
     def lacking(self, path: Place) -> list[str]:
-        """Names of the metadata files that aren't there, or hold no metadata; the group's own last."""
-        return [name for name in sorted(self._files) if not _is_metadata(path / name, name)]
+        """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
+        return [name for name in sorted(self._files) if not _is_as(self._files[name].to_bytes(), path / name)]
 
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
@@ -203,14 +203,20 @@ class Blueprint:
             write_atomic(path / name, self._files[name].to_bytes())
 
 
-def _is_metadata(path: Place, name: str) -> bool:
+def _is_as(planned: bytes, path: Place) -> bool:
+    """Whether metadata says what was planned; names, colours and codecs are left as they are found."""
     try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return _layout(path.read_bytes()) == _layout(planned)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, IndexError, TypeError):
         return False
-    if not isinstance(found, dict) or "node_type" not in found:
-        return False
-    return "/" in name or "ome" in cast("dict[str, Any]", found).get("attributes", {})
+
+
+def _layout(metadata: bytes) -> tuple[Any, ...]:
+    """Where an array's pixels lie, or a group's levels."""
+    found = json.loads(metadata)
+    if found["node_type"] == "group":
+        return found["zarr_format"], found["attributes"]["ome"]["multiscales"][0]["datasets"]
+    return tuple(found[key] for key in ("zarr_format", "shape", "data_type", "chunk_grid", "fill_value"))
 
 
 def is_made(path: Place) -> bool:
