@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from io import StringIO
 
 from flows.palette import safe_color
+from tiling.apart import NOT_PREDICTED_NAME, Apart
 from tiling.counts import count_labels
 from tiling.errors import TilingError
 from tiling.export.exporting import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
-from tiling.ledger import LedgerState, TileState
+from tiling.ledger import LedgerState
 from tiling.placement import placement_of
 from tiling.run import Run
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
@@ -38,10 +39,18 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """All lines, and the level of the pyramid that was counted: 0 but for masks of very many pixels."""
+    """All lines.
+
+    Attributes:
+        rows: the lines.
+        level: of the pyramid that was counted: 0 but for masks of very many pixels.
+        of_foreground: how large the tissue or data is and what share of it is of any class, in one sentence; empty
+            where it isn't known.
+    """
 
     rows: tuple[Area, ...]
     level: int
+    of_foreground: str
 
     @property
     def has_objects(self) -> bool:
@@ -49,11 +58,11 @@ class Areas:
 
     @classmethod
     def of(cls, run: Run, state: LedgerState) -> Areas:
-        """Count the mask. Shares are of what was computed; tiles skipped as empty and failed ones are apart."""
+        """Count the mask. Shares are of what was computed; what is no labelled area (`Apart`) has lines of its own."""
         counts, level = count_labels(run.open_mask(read_only=True))
-        skipped = sum(run.plan.tile(int(index)).valid.area for index in state.indices(TileState.SKIPPED))
+        apart = Apart.of(run, state)
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
-        pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - skipped)
+        pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - apart.area)
         computed = sum(pixels.values())
         unit = _Unit.of_run(run)
         objects = _objects(run, pixels) if level == 0 else {}
@@ -69,9 +78,21 @@ class Areas:
             )
             for label, item in enumerate(run.classes)
         ]
-        apart = (BACKGROUND, "skipped as empty", skipped), (NOT_PREDICTED, "not predicted", int(counts[NOT_PREDICTED]))
-        rows += [Area(label, name, _APART, n, unit.text(n), None, None) for label, name, n in apart if n]
-        return cls(tuple(rows), level)
+        for name, count in apart.rows(int(counts[NOT_PREDICTED])):
+            label = NOT_PREDICTED if name == NOT_PREDICTED_NAME else BACKGROUND
+            rows += [Area(label, name, _APART, count, unit.text(count), None, None)] if count else []
+        return cls(tuple(rows), level, _of_foreground(run, pixels, apart, unit))
+
+
+def _of_foreground(run: Run, pixels: Mapping[int, int], apart: Apart, unit: _Unit) -> str:
+    if not apart.foreground:
+        return ""
+    shares = [
+        f"{pixels[label] / apart.foreground:.2%} {item.name}"
+        for label, item in enumerate(run.classes)
+        if label != BACKGROUND
+    ]
+    return f"Foreground by a coarse look at the image: {unit.text(round(apart.foreground))}, of it {', '.join(shares)}."
 
 
 def known_areas(run: Run, state: LedgerState) -> tuple[Area, ...]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.own_model import absolute, local_bundle, reference_of, with_bundle
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
+from tiling.apart import SHARE
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
-from tiling.foreground import find_foreground
-from tiling.geometry import Halo, OutputGrid, ceil_to
-from tiling.ledger import TileRecord, TileState
+from tiling.foreground import Foreground, find_foreground
+from tiling.geometry import Box, Halo, OutputGrid, ceil_to
+from tiling.ledger import PLANNED, TileRecord, TileState
 from tiling.mending import create_images
-from tiling.plan import TileMemory, TilePlan
+from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
 from tiling.stitching import BACKGROUND
@@ -85,6 +89,7 @@ def prepare_with(
 
     `available_bytes` is the memory that was free before the workers took theirs; None where they have none yet.
     """
+    started = time.monotonic()
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or psutil.virtual_memory().available
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
@@ -96,10 +101,11 @@ def prepare_with(
         memory.check(workers, available_bytes, plan)
         image = image_card(config, viewing, seen, source.fingerprint())
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-    run = Run.create_or_resume(config.out, make_card(config, viewing, image, bundle, plan, settled, memory_card))
+    card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
+    run = Run.create_or_resume(config.out, card, viewing.outline)
     create_images(run)
-    if run.ledger.fold().last_event("planned") is None:
-        _skip_background(run, viewing)
+    if run.ledger.fold().last_event(PLANNED) is None:
+        _skip_background(run, viewing, started)
     return run
 
 
@@ -212,32 +218,35 @@ def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
     return tuple(ClassCard(name=item.name, color=item.color) for item in classes)
 
 
-def _skip_background(run: Run, viewing: Viewing) -> None:
-    """Write background where nothing is worth computing, or nothing was asked for."""
+def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
+    """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
     image, view = run.card.image, viewing.view
     # Values as the image has them: where there is no data is not told from what became of them.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
     with open_source(image.path, seen) as source:
         found = find_foreground(source, image.level, run.card.foreground)
-    outside = _outside(run.plan, viewing)
-    skipped = [tile for tile in run.plan.tiles() if tile.index in outside or not found.keeps(tile)]
+    skipped = [tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile)]
     mask = run.open_mask()
     for tile in skipped:
         digest = mask.fill(tile, BACKGROUND)
         run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest))
-    reason = found.reason if viewing.outline is None else f"{found.reason}; those outside the polygons are skipped"
-    run.ledger.announce("planned", {"skipped": len(skipped), "foreground": reason})
+    reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
+    share = found.share(run.plan.extent, _inside(run, found))
+    seconds = round(time.monotonic() - started, 3)
+    run.ledger.announce(PLANNED, {"skipped": len(skipped), "foreground": reason, SHARE: share, "seconds": seconds})
 
 
-def _outside(plan: TilePlan, viewing: Viewing) -> set[int]:
-    """Tiles that share nothing with the polygons that were asked for."""
-    view, outline = viewing.view, viewing.outline
-    if outline is None or view is None:
-        return set()
-    (y, x), (top, left) = view.pixel_px, view.corner_px
-    places = ((tile.index, tile.core.intersect(plan.image)) for tile in plan.tiles())
-    return {
-        index
-        for index, core in places
-        if not outline.meets(top + core.y0 * y, left + core.x0 * x, top + core.y1 * y, left + core.x1 * x)
-    }
+def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:
+    """Where the foreground's coarse pixels lie in the polygons that were asked for."""
+    if run.outline is None or found.coarse is None:
+        return None
+    height, width = found.coarse.shape
+    scale = run.plan.grid.scale
+    sides = found.factor[0] * float(scale[0]), found.factor[1] * float(scale[1])
+    return run.outline.polygons.labels(Box(0, 0, height, width), sides).astype(np.bool_)
+
+
+def _is_outside(run: Run, tile: Tile) -> bool:
+    """Whether a tile shares nothing with the polygons that were asked for."""
+    box = tile.valid
+    return run.outline is not None and not run.outline.meets(box.y0, box.x0, box.y1, box.x1)

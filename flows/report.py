@@ -20,7 +20,8 @@ from flows.bottleneck import StageTimes
 from flows.page import render
 from flows.tile_grid import TileGrid
 from tiling.errors import TilingError
-from tiling.ledger import LedgerState, TileState
+from tiling.export.exporting import EXPORTED
+from tiling.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.run import Run
 from tiling.storage import write_atomic
 from unet_core.card import ModelCard, read_card
@@ -31,7 +32,7 @@ PICTURE_BYTES = 600_000
 FAILED_SHOWN = 200
 SESSIONS_SHOWN = 12
 
-_STAGES = {
+_WORK = {
     "stage": ("staging", "decoding the image, writing overlapping tiles"),
     "read": ("reading", "loading a tile"),
     "compute": ("computing", "the network"),
@@ -82,6 +83,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "times": times,
         "rate": state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
         "stages": list(_stages(times)),
+        "around": list(_around(state)),
         "sessions": [event for event in state.events if event.name == "inferred"][-SESSIONS_SHOWN:],
         "foreground": _foreground(state),
         "last_time": state.last_time,
@@ -120,9 +122,19 @@ def _picture(run: Run) -> str | None:
 
 
 def _stages(times: StageTimes) -> Iterator[StageRow]:
-    for stage, (name, meaning) in _STAGES.items():
+    for stage, (name, meaning) in _WORK.items():
         if stage in times.seconds:
             yield StageRow(name, meaning, times.seconds[stage], times.share(stage))
+
+
+def _around(state: LedgerState) -> Iterator[tuple[str, float]]:
+    """What was done before the first tile and after the last one, with its seconds; each as it was done last."""
+    seen = ((PLANNED, "planning"), (STITCHED, "pyramid of the mask"))
+    found = [(name, event) for kind, name in seen if (event := state.last_event(kind)) is not None]
+    exported = {event.facts["format"]: event for event in state.events if event.name == EXPORTED}
+    found += [(f"export as {kind}", event) for kind, event in exported.items()]
+    # Earlier versions didn't write down how long it took.
+    yield from ((name, event.facts["seconds"]) for name, event in found if "seconds" in event.facts)
 
 
 def _failed(run: Run, state: LedgerState) -> Iterator[dict[str, object]]:
@@ -139,7 +151,7 @@ def _failed(run: Run, state: LedgerState) -> Iterator[dict[str, object]]:
 
 
 def _foreground(state: LedgerState) -> str:
-    planned = state.last_event("planned")
+    planned = state.last_event(PLANNED)
     return str(planned.facts.get("foreground", "")) if planned else ""
 
 

@@ -76,6 +76,7 @@ def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     configure_logs()
     started, config = time.monotonic(), checked(SegmentConfig, config)
+    Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
         todo = remaining(run)
@@ -93,6 +94,7 @@ def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     configure_logs()
     started, config = time.monotonic(), checked(RerunConfig, config)
+    Run.open(config.run)  # before a lock is left in what is no run
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
         todo = chosen(run, config)
@@ -170,7 +172,7 @@ def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
 def stitch(run: Run) -> None:
     """Close the mask: the pyramid over everything, or over what was written since it was last built."""
     enter("stitch")
-    state = run.ledger.fold()
+    started, state = time.monotonic(), run.ledger.fold()
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
     for image in images:
@@ -179,7 +181,7 @@ def stitch(run: Run) -> None:
         return
     for image in images:
         image.build_pyramid(fresh if state.pyramid_stands else None)
-    run.ledger.announce(STITCHED, {"tiles": len(fresh)})
+    run.ledger.announce(STITCHED, {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)})
 
 
 @task(cache_policy=NO_CACHE)
@@ -229,9 +231,11 @@ def reopen(config: RerunConfig | VerifyConfig) -> Run:
     """Open a run whose image is still the one that it began with.
 
     Raises:
-        RunError: the image's content has changed, so that a new tile wouldn't fit its neighbours.
+        RunError: the image's content has changed, so that a new tile wouldn't fit its neighbours; or the polygons of
+            the run's region are lost.
     """
     run = Run.open(config.run)
+    _ = run.outline  # refused where it is lost
     with run.open_source() as source:
         if source.fingerprint() != run.card.image.fingerprint:
             raise RunError(

@@ -67,8 +67,8 @@ class TileWorker:
             start = time.perf_counter()
             # The labels last: the tile is done when they are there.
             if bench.probabilities is not None and prediction.probabilities is not None:
-                bench.probabilities.write(tile, prediction.probabilities)
-            digest = bench.mask.write(tile, prediction.labels)
+                bench.probabilities.write(tile, bench.cut(prediction.probabilities, tile))
+            digest = bench.mask.write(tile, bench.cut(prediction.labels, tile))
             seconds["write"] = time.perf_counter() - start
         except DiskError:
             raise
@@ -89,7 +89,7 @@ class TileWorker:
         card, plan = bench.run.card, replace(bench.run.plan, core_px=core_px)
         tile = plan.tile(index)
         tile_HWC = load_tile(bench.source, card.image.level, plan, tile)
-        labels = bench.predictor.predict(tile_HWC, _region(plan, tile))
+        labels = bench.cut(bench.predictor.predict(tile_HWC, _region(plan, tile)), tile)
         differing = int(np.count_nonzero(labels != bench.mask.read(tile.valid)))
         box = tile.valid
         return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
@@ -119,6 +119,7 @@ class _Bench:
     @classmethod
     def open(cls, run_path: Place, staged: bool, device: str, others: list[_Bench]) -> _Bench:
         run = Run.open(run_path)
+        _ = run.outline  # a run that has lost it ends here, and not tile by tile
         shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
         return cls(
             run=run,
@@ -133,6 +134,11 @@ class _Bench:
         """Release the image's file; a thread that still reads from it opens it again."""
         if self.source is not None:
             self.source.close()
+
+    def cut(self, pixels: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
+        """Background outside the polygons of the run's region, where it has some."""
+        outline = self.run.outline
+        return pixels if outline is None else outline.cut(pixels, tile.valid)
 
     def load(self, tile: Tile) -> NDArray[np.generic]:
         """The tile's read: staged, or from the image where a worker that died had discarded it already."""

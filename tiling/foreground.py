@@ -42,11 +42,13 @@ class Foreground:
         coarse: `(y, x)` bool, one value per `factor` x `factor` level pixels; None keeps every tile.
         factor: level pixels per coarse pixel along y and x.
         reason: one sentence for the run card and the person.
+        held: the same for what is tissue or data itself, where `coarse` is more cautious; None where they are the same.
     """
 
     coarse: NDArray[np.bool_] | None
     factor: tuple[float, float]
     reason: str
+    held: NDArray[np.bool_] | None = None
 
     def keeps(self, tile: Tile) -> bool:
         if self.coarse is None:
@@ -58,6 +60,21 @@ class Foreground:
 
     def skipped(self, plan: TilePlan) -> list[Tile]:
         return [tile for tile in plan.tiles() if not self.keeps(tile)]
+
+    def share(self, extent: tuple[int, int], within: NDArray[np.bool_] | None = None) -> float | None:
+        """How much of a level of that height and width is tissue or data; None where that isn't told apart.
+
+        `within`, one value per coarse pixel, says where it counts.
+        """
+        held = self.held if self.held is not None else self.coarse
+        if held is None:
+            return None
+        tall, wide = (
+            np.clip(side - np.arange(count) * factor, 0, factor)
+            for side, count, factor in zip(extent, held.shape, self.factor, strict=True)
+        )
+        counted = held if within is None else held & within
+        return float(tall @ counted @ wide) / (extent[0] * extent[1])
 
 
 def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
@@ -118,7 +135,8 @@ def _tissue(source: ImageSource, level: int) -> Foreground:
     cautious = level_of_glass + SHARE_OF_THRESHOLD * (threshold - level_of_glass)
     reason = f"bright-field slide: tiles in which nothing absorbs more than {cautious:.0f} of 255 are skipped"
     # What didn't decode may be tissue: its tiles are tried, and fail with their reason.
-    return Foreground((absorbed > cautious) | np.isnan(absorbed), (COARSE_PX, COARSE_PX), reason)
+    coarse, factor = (absorbed > cautious) | np.isnan(absorbed), (COARSE_PX, COARSE_PX)
+    return Foreground(coarse, factor, reason, absorbed > threshold)
 
 
 def _without_nodata(source: ImageSource, level: int) -> Foreground:

@@ -24,6 +24,8 @@ from tiling.storage import Place
 FLUSH_SECONDS = 0.5
 FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
+PLANNED = "planned"
+"""The event after which tiles without foreground are known to be skipped."""
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
 INFERRING = "inferring"

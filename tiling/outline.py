@@ -1,12 +1,13 @@
-"""Polygons outside of which tiles are skipped, in pixels of the image's level 0."""
+"""Polygons outside of which nothing is labelled: tiles are skipped, and pixels of the others are background."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +17,23 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform
 
-from tiling.errors import AnnotationError
+from tiling.errors import AnnotationError, RunError
 from tiling.geojson import read_geojson
 from tiling.geometry import Box
 from tiling.polygons import Polygon, Polygons
 from tiling.sources.facts import Georeference
+from tiling.storage import Place, write_atomic
 
 WORLD = "EPSG:4326"
+OUTSIDE = 0
+"""What pixels outside hold: background, as in tiles that are skipped."""
+
+_Pixel = TypeVar("_Pixel", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """The polygons of a GeoJSON file on an image."""
+    """The polygons of a GeoJSON file on an image: in pixels of its level 0, or of a mask (`on`)."""
 
     polygons: Polygons
     digest: str
@@ -50,9 +56,41 @@ class Outline:
                 f"none of the {len(polygons)} polygons in {path} lies on the image of {image.height} x {image.width} "
                 f"px: nothing would be segmented; give polygons in {'its map coordinates' if on_map else 'its pixels'}"
             )
-        digest = hashlib.sha256(polygons.edges.tobytes()).hexdigest()
+        return cls.of(polygons)
+
+    @classmethod
+    def of(cls, polygons: Polygons) -> Outline:
+        digest = hashlib.sha256(b"by pixels" + polygons.edges.tobytes()).hexdigest()
         lines: Any = shapely.linestrings(polygons.edges[:, [1, 0, 3, 2]].reshape(-1, 2, 2))
         return cls(polygons, digest, shapely.STRtree(lines))
+
+    def keep(self, path: Place) -> None:
+        """Write it where it isn't yet: the file that it came from may change or go before the last tile is computed."""
+        edges = [polygon.edges.tolist() for polygon in self.polygons]
+        data = (json.dumps({"edges_yxyx": edges}) + "\n").encode()
+        if not (path.is_file() and path.read_bytes() == data):
+            write_atomic(path, data)
+
+    @classmethod
+    def load(cls, path: Place, digest: str) -> Outline:
+        """What `keep` has written.
+
+        Raises:
+            RunError: it isn't there, or is not what the digest is of.
+        """
+        try:
+            edges = json.loads(path.read_bytes())["edges_yxyx"]
+            kept = cls.of(Polygons([Polygon(1, np.array(each, np.float64).reshape(-1, 4)) for each in edges]))
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
+            raise RunError(_lost(path, f"{type(error).__name__}: {error}")) from error
+        if kept.digest != digest:
+            raise RunError(_lost(path, "its digest is another than the card's"))
+        return kept
+
+    def on(self, corner_px: tuple[float, float], pixel_px: tuple[float, float]) -> Outline:
+        """The same in pixels of those sides, counted from that corner, both in this one's pixels, y before x."""
+        corner, sides = np.array([*corner_px, *corner_px]), np.array([*pixel_px, *pixel_px])
+        return Outline.of(Polygons([Polygon(each.label, (each.edges - corner) / sides) for each in self.polygons]))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -67,6 +105,24 @@ class Outline:
         # Without an edge in it, it is inside or outside as a whole.
         pixel = Box(math.floor(y0), math.floor(x0), math.floor(y0) + 1, math.floor(x0) + 1)
         return bool(self.polygons.labels(pixel)[0, 0])
+
+    def cut(self, pixels: npt.NDArray[_Pixel], box: Box) -> npt.NDArray[_Pixel]:
+        """`(…, y, x)` of a box with background wherever a pixel's centre is outside."""
+        inside_HW = self.polygons.labels(box).astype(np.bool_)
+        return pixels if inside_HW.all() else np.where(inside_HW, pixels, pixels.dtype.type(OUTSIDE))
+
+    def outside(self, box: Box) -> int:
+        """How many pixels of a box have their centre outside."""
+        if len(self.edges.query(shapely.box(box.x0, box.y0, box.x1, box.y1), predicate="intersects")):
+            return box.area - int(np.count_nonzero(self.polygons.labels(box)))
+        return 0 if self.meets(box.y0, box.x0, box.y1, box.x1) else box.area
+
+
+def _lost(path: Place, why: str) -> str:
+    return (
+        f"{path} doesn't hold the polygons of the run's region ({why}): its tiles can't be cut to them; run the "
+        f"overtile segment command of the run again with the same --region, which writes it anew"
+    )
 
 
 def _on_map(path: Path, georeference: Georeference | None, image: Box) -> Polygons:

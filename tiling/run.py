@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tiling.array_image import ARRAY_NAME
 from tiling.card import RunCard, read_card
@@ -16,14 +21,20 @@ from tiling.staging import StagedTiles
 from tiling.stitching import Mask
 from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
 
-BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME)
-"""What a run folder may hold before its card is written: the driver's lock, a model and an image of the user's own."""
+if TYPE_CHECKING:
+    from tiling.outline import Outline
+
+OUTLINE_NAME = "outline.json"
+BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME, OUTLINE_NAME)
+"""What a run folder may hold before its card is written: the driver's lock, a model and an image of the user's own, and
+the polygons of a region."""
 
 
 def _comes_before_the_card(name: str) -> bool:
     if name.startswith("driver.lock."):
         return True  # of a driver that asked for an object store's clock
-    return name in BEFORE_THE_CARD or (name.startswith(".run.json.") and name.endswith(PARTIAL))
+    partial = name.startswith((".run.json.", f".{OUTLINE_NAME}.")) and name.endswith(PARTIAL)
+    return name in BEFORE_THE_CARD or partial
 
 
 class Run:
@@ -36,8 +47,8 @@ class Run:
         self.ledger = Ledger(self.path / "ledger", self.plan.count)
 
     @classmethod
-    def create_or_resume(cls, path: Place, card: RunCard) -> Run:
-        """Make the folder, or go on with it when it holds the same run.
+    def create_or_resume(cls, path: Place, card: RunCard, outline: Outline | None = None) -> Run:
+        """Make the folder, or go on with it when it holds the same run. `outline` is that of the card's view.
 
         Raises:
             RunError: the folder holds a different run (the differences are named), or something else.
@@ -51,9 +62,13 @@ class Run:
                     f"choose another --out, or repeat the command that made it"
                 )
             run.sweep()
+            if outline is not None:
+                outline.keep(path / OUTLINE_NAME)
             return run
         cls.expect_room(path)
         sweep_partials(path)
+        if outline is not None:
+            outline.keep(path / OUTLINE_NAME)
         write_atomic(path / "run.json", (card.model_dump_json(indent=2) + "\n").encode())
         return cls(path, card)
 
@@ -97,6 +112,29 @@ class Run:
         """Where a region begins, in pixels of what is segmented, y before x."""
         view = self.card.image.view
         return view.region[:2] if view is not None and view.region is not None else (0, 0)
+
+    @cached_property
+    def outline(self) -> Outline | None:
+        """The polygons outside of which nothing is labelled, in the mask's pixels; None where the card names none.
+
+        Raises:
+            RunError: the run folder has lost them.
+        """
+        view, scale = self.card.image.view, self.plan.grid.scale
+        if view is None or view.outline is None:
+            return None
+        from tiling.outline import Outline  # geometry's libraries, which few runs need
+
+        pixel_y, pixel_x = view.pixel_px
+        kept = Outline.load(self.path / OUTLINE_NAME, view.outline)
+        return kept.on(view.corner_px, (pixel_y / float(scale[0]), pixel_x / float(scale[1])))
+
+    @cached_property
+    def outside(self) -> NDArray[np.int64]:
+        """How many of each tile's pixels lie outside those polygons."""
+        if self.outline is None:
+            return np.zeros(self.plan.count, np.int64)
+        return np.fromiter((self.outline.outside(tile.valid) for tile in self.plan.tiles()), np.int64, self.plan.count)
 
     @property
     def exports(self) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 EXPORTED = "exported"
 """The event after which a format's files show the mask of that digest."""
-VERSION = 3
+VERSION = 4
 """Of what the files hold: files of another version are written anew."""
 
 
@@ -138,7 +139,7 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
     return replace(finished, shapes=spool, tally=tally)
 
 
-def _announced(finished: Finished, writing: Mapping[Future[None], Format]) -> list[BaseException]:
+def _announced(finished: Finished, writing: Mapping[Future[float], Format]) -> list[BaseException]:
     """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
     failures: list[BaseException] = []
     for each in as_completed(writing):
@@ -148,16 +149,19 @@ def _announced(finished: Finished, writing: Mapping[Future[None], Format]) -> li
             continue
         form = writing[each]
         facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
-        finished.run.ledger.announce(EXPORTED, facts)
+        seconds = round(each.result(), 3)
+        finished.run.ledger.announce(EXPORTED, {**facts, "seconds": seconds})
     return failures
 
 
-def _write(finished: Finished, form: Format) -> None:
-    """One format's files, all of which appear at its end."""
+def _write(finished: Finished, form: Format) -> float:
+    """One format's files, all of which appear at its end; gives the seconds that they took."""
+    started = time.monotonic()
     with ExitStack() as stack:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
         with _errors(finished, form.name):
             form.write(finished, paths)
+    return time.monotonic() - started
 
 
 @contextmanager

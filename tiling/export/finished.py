@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tiling.apart import NOT_PREDICTED_NAME
 from tiling.export.subject import Subject
 from tiling.ledger import LedgerState
 from tiling.ome_metadata import LabelClass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tiling.probabilities import Probabilities
     from tiling.run import Run
 
-NOT_PREDICTED_CLASS = LabelClass("not predicted", "#808080")
+NOT_PREDICTED_CLASS = LabelClass(NOT_PREDICTED_NAME, "#808080")
 
 
 @dataclass(slots=True)

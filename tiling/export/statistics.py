@@ -8,9 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
+from tiling.apart import NOT_PREDICTED_NAME, Apart
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
-from tiling.ledger import TileState
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
 from tiling.storage import Place
 
@@ -47,33 +47,45 @@ def read_statistics(path: Place) -> list[Row]:
 
 
 def statistics(finished: Finished) -> list[Row]:
-    """One row per class, then one for tiles skipped as empty and one for what was not predicted.
+    """One row per class, then one for tiles skipped as empty, one for what lies outside of polygons where some were
+    asked for, and one for what was not predicted.
 
-    Their pixels add up to the mask's. Background is that of computed tiles; the share is of all that these hold, which
-    on slides is the tissue with what glass lies in its tiles.
+    Their pixels add up to the mask's. Background is what was computed and is of no class; `share_of_computed` is of
+    that and the classes, `share_of_foreground` of the tissue or data that a coarse look at the image found.
     """
-    tally, plan = finished.tally, finished.run.plan
-    total = plan.mask.area
-    skipped = sum(plan.tile(int(index)).valid.area for index in finished.state.indices(TileState.SKIPPED))
+    tally, apart = finished.tally, Apart.of(finished.run, finished.state)
+    pixels = {label: int(tally.pixels[label]) for label in range(len(finished.run.classes))}
     failed = int(tally.pixels[NOT_PREDICTED])
-    computed = total - skipped - failed
-    background = total - int(tally.pixels[1:].sum()) - skipped
-    rows = [_row(finished, BACKGROUND, finished.run.classes[BACKGROUND].name, background, computed, None)]
-    for label, item in list(enumerate(finished.run.classes))[1:]:
-        objects = int(tally.objects[label])
-        rows.append(_row(finished, label, item.name, int(tally.pixels[label]), computed, objects))
-    rows.append(_row(finished, BACKGROUND, "skipped as empty", skipped, None, None))
-    rows.append(_row(finished, NOT_PREDICTED, "not predicted", failed, None, None))
+    computed = finished.run.plan.mask.area - apart.area - failed
+    pixels[BACKGROUND] = computed - sum(pixels[label] for label in pixels if label != BACKGROUND)
+    rows: list[Row] = []
+    for label, item in enumerate(finished.run.classes):
+        is_object = label != BACKGROUND
+        foreground = apart.foreground if is_object else None
+        objects = int(tally.objects[label]) if is_object else None
+        rows.append(_row(finished, label, item.name, pixels[label], computed, foreground, objects))
+    for name, count in apart.rows(failed):
+        label = NOT_PREDICTED if name == NOT_PREDICTED_NAME else BACKGROUND
+        rows.append(_row(finished, label, name, count, None, None, None))
     return rows
 
 
-def _row(finished: Finished, label: int, name: str, pixels: int, computed: int | None, objects: int | None) -> Row:
+def _row(
+    finished: Finished,
+    label: int,
+    name: str,
+    pixels: int,
+    computed: int | None,
+    foreground: float | None,
+    objects: int | None,
+) -> Row:
     row: Row = {"label": label, "class": name, "pixels": pixels}
     area, size = finished.placement.pixel_area, finished.placement.pixel_size
     unit = _UNITS.get(size.unit) if size is not None and area is not None else None
     if unit is not None and area is not None:
         row[f"area_{unit[0]}"] = pixels * area * unit[2]
     row["share_of_computed"] = pixels / computed if computed else None
+    row["share_of_foreground"] = pixels / foreground if foreground else None
     row["objects"] = objects
     row["mean_object_pixels"] = pixels / objects if objects else None
     if unit is not None and area is not None:

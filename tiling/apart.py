@@ -1,0 +1,60 @@
+"""What of a mask is no labelled area: tiles skipped as empty, pixels outside of polygons, and what is not predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiling.ledger import PLANNED, LedgerState, TileState
+
+if TYPE_CHECKING:
+    from tiling.run import Run
+
+SHARE = "foreground share"
+"""Of the extent: a fact of the event `PLANNED`; null where foreground isn't told from the rest."""
+
+SKIPPED_NAME = "skipped as empty"
+OUTSIDE_NAME = "outside the polygons"
+NOT_PREDICTED_NAME = "not predicted"
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Pixels of a mask that count to no class, nor to its background.
+
+    Attributes:
+        skipped: in tiles that were skipped as empty, inside of the polygons where there are some.
+        outside: of polygons that were asked for; None where none were. Failed tiles are left out: nothing in them is
+            predicted.
+        foreground: pixels of the extent that are tissue (or data, or the given mask's) by a coarse look; None where
+            that isn't known, or a tile failed, whose part of it isn't known.
+    """
+
+    skipped: int
+    outside: int | None
+    foreground: float | None
+
+    @classmethod
+    def of(cls, run: Run, state: LedgerState) -> Apart:
+        """Raises RunError where the run has lost its polygons."""
+        failed = state.states == TileState.FAILED
+        planned = state.last_event(PLANNED)
+        share = planned.facts.get(SHARE) if planned is not None else None
+        skipped = state.indices(TileState.SKIPPED)
+        return cls(
+            skipped=sum(run.plan.tile(int(index)).valid.area for index in skipped) - int(run.outside[skipped].sum()),
+            outside=int(run.outside[~failed].sum()) if run.outline is not None else None,
+            foreground=share * run.plan.mask.area if share is not None and not np.any(failed) else None,
+        )
+
+    @property
+    def area(self) -> int:
+        """Pixels that hold background without having been computed."""
+        return self.skipped + (self.outside or 0)
+
+    def rows(self, not_predicted: int) -> list[tuple[str, int]]:
+        """Names and pixels of what is listed apart, in the order of tables."""
+        outside = [] if self.outside is None else [(OUTSIDE_NAME, self.outside)]
+        return [(SKIPPED_NAME, self.skipped), *outside, (NOT_PREDICTED_NAME, not_predicted)]
