@@ -20,10 +20,11 @@ class Backlog:
     Args:
         limit: tiles that may be staged or being staged, and not yet inferred.
         budget_bytes: what staged tiles may take; None for any.
+        keeps: whether they stay when they are inferred.
     """
 
-    def __init__(self, limit: int, budget_bytes: int | None = None) -> None:
-        self._limit, self._budget = limit, StagingBudget(budget_bytes)
+    def __init__(self, limit: int, budget_bytes: int | None = None, *, keeps: bool = False) -> None:
+        self._limit, self._budget = limit, StagingBudget(budget_bytes, keeps=keeps)
         self._ready: deque[Ready] = deque()
         self._ahead = 0
         self._closed = False

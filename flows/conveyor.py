@@ -50,7 +50,9 @@ class Conveyor:
 
     def __init__(self, shift: Shift, begin: Begin) -> None:
         self._shift, self._begin = shift, begin
-        self._backlog = Backlog(AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget)
+        self._backlog = Backlog(
+            AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget, keeps=shift.config.keep_staged
+        )
         if shift.config.staging_budget is not None:
             for run, sizes in lying_in(shift.archive):
                 self._backlog.recount(run, sizes)
@@ -136,7 +138,7 @@ class Conveyor:
         work.begin()
         run, todo = work.run, takewhile(lambda _: not (work.is_over or stop.is_asked), work.todo)
         if self._shift.config.staging:
-            run.create_staged()
+            run.create_staged(keep=self._shift.config.keep_staged)
             self._shift.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
             return
         for index in todo:

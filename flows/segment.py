@@ -80,7 +80,7 @@ def segment(config: SegmentConfig) -> Outcome:
     with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
         todo = remaining(run)
-        compute(run, pool, todo, staged=config.staging)
+        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
         stitch(run)
         export(run, config.export)
         finish(run, keep_staged=config.keep_staged)
@@ -105,10 +105,10 @@ def rerun(config: RerunConfig) -> Outcome:
         return finished(outcome := summarise(run, started), str(outcome))
 
 
-def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool) -> None:
+def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bool = False) -> None:
     """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever."""
     backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
-    staging = stage.submit(run, pool, todo, backlog, staged=staged)
+    staging = stage.submit(run, pool, todo, backlog, staged=staged, keep=keep)
     try:
         infer(run, pool, todo, backlog)
     finally:
@@ -124,10 +124,10 @@ def plan(config: SegmentConfig, pool: Pool) -> Run:
 
 
 @task(cache_policy=NO_CACHE)
-def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool) -> None:
+def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool, keep: bool = False) -> None:
     """Hand tiles to inference, as chunks of the staged array or as places in the image."""
     if staged and todo:
-        run.create_staged()
+        run.create_staged(keep=keep)
         with backlog:
             pool.stage(run.path, todo, backlog)
         return

@@ -26,8 +26,8 @@ class StagingBudget:
     One that was staged before and is staged again is still one. Whoever shares it guards it.
     """
 
-    def __init__(self, budget_bytes: int | None = None) -> None:
-        self._budget_bytes = budget_bytes
+    def __init__(self, budget_bytes: int | None = None, *, keeps: bool = False) -> None:
+        self._budget_bytes, self._keeps = budget_bytes, keeps
         self._ahead: dict[tuple[Place, int], int] = {}
         self._lying: dict[tuple[Place, int], int] = {}
 
@@ -63,10 +63,10 @@ class StagingBudget:
                 self._ahead[key] = self._lying.pop(key, batch.tile_bytes)
 
     def settle(self, ready: Ready, result: TileResult) -> None:
-        """A tile has ended: its worker gives the space of what it has labelled back, and nothing else."""
+        """A tile has ended: its worker gives back what it has labelled, unless that is kept, and nothing else."""
         key = (ready.run, ready.tile)
         size_bytes = self._ahead.pop(key, None)
-        is_given_back = ready.staged and result.digest is not None
+        is_given_back = ready.staged and result.digest is not None and not self._keeps
         if size_bytes is not None and not is_given_back and ready.result.reason is None:
             self._lying[key] = size_bytes
 

@@ -17,7 +17,7 @@ from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
-from tiling.staging import StagedTiles
+from tiling.staging import STAGED_NAME, StagedTiles
 from tiling.stitching import Mask
 from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
 
@@ -154,7 +154,7 @@ class Run:
 
     @property
     def staged_path(self) -> Place:
-        return self.path / "staged.zarr"
+        return self.path / STAGED_NAME
 
     @property
     def classes(self) -> list[LabelClass]:
@@ -182,9 +182,10 @@ class Run:
     def open_mask(self, *, read_only: bool = False) -> Mask:
         return Mask.open(self.mask_path, read_only=read_only)
 
-    def create_staged(self) -> StagedTiles:
+    def create_staged(self, *, keep: bool = False) -> StagedTiles:
+        """The staged array; `keep` leaves tiles in it that are done."""
         image = self.card.image
-        return StagedTiles.create(self.staged_path, self.plan, len(image.bands), image.dtype)
+        return StagedTiles.create(self.staged_path, self.plan, len(image.bands), image.dtype, keep=keep)
 
     def open_staged(self) -> StagedTiles:
         return StagedTiles.open(self.staged_path)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STAGED_NAME = "staged.zarr"
 """The staged array's, in its run folder."""
+KEEPS = "keeps tiles that are done"
 
 
 def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
@@ -63,9 +64,15 @@ class StagedTiles:
         self._array = array
 
     @classmethod
-    def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike) -> StagedTiles:
-        """Open the array for a plan, or make it where there is none; staged tiles that it holds stay."""
+    def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
+        """Open the array for a plan, or make it where there is none; staged tiles that it holds stay.
+
+        `keep` says whether tiles stay too when they are done; the array remembers it, for workers open it by its place.
+        """
         if (path / "zarr.json").is_file():
+            staged = cls.open(path)
+            if staged.keeps != keep:
+                staged._array.update_attributes({KEEPS: keep})
             return cls.open(path)
         height, width = plan.read_shape
         try:
@@ -80,6 +87,7 @@ class StagedTiles:
                 fill_value=0,
                 config={"write_empty_chunks": True},
                 dimension_names=("tile", "y", "x", "band"),
+                attributes={KEEPS: keep},
             )
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -121,8 +129,15 @@ class StagedTiles:
     def holds(self, index: int) -> bool:
         return self._chunk(index).is_file()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether tiles that are done stay."""
+        return bool(self._array.attrs.get(KEEPS, False))
+
     def discard(self, index: int) -> None:
-        """Give a tile's disk space back."""
+        """Give a done tile's disk space back, but for an array that keeps them."""
+        if self.keeps:
+            return
         with suppress(StorageError):  # it goes with the rest when the mask is complete
             self._chunk(index).unlink(missing_ok=True)
 
