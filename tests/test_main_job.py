@@ -151,8 +151,10 @@ def test_without_staging_the_mask_is_the_same(cli: Cli, segmented: Path, tmp_pat
 
 def test_a_tile_that_does_not_decode_fails_alone(cli: Cli, tmp_path: Path) -> None:
     image = write_tissue(tmp_path / "tissue.tif", 640, 640)
-    whole = cli.run("segment", image, "--out", tmp_path / "whole", "--core", 128, "--foreground", "none")
+    asked = ("--core", 128, "--foreground", "none", "--keep-staged")
+    whole = cli.run("segment", image, "--out", tmp_path / "whole", *asked)
     assert whole.code == 0, whole.err
+    assert len([*(tmp_path / "whole").glob("staged.zarr/c/*/0/0/0")]) == 25
     damaged = tmp_path / "damaged.tif"
     damaged.write_bytes(damage_one_segment(image, row=4, col=4))
     ended = cli.run("segment", damaged, "--out", tmp_path / "run", "--core", 128, "--foreground", "none")
