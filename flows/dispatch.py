@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -134,7 +135,7 @@ class Dispatch:
     @property
     def is_hungry(self) -> bool:
         """Whether a worker has room for a tile that was never tried."""
-        return self._freest() is not None
+        return any(True for _ in self._with_room())
 
     def start(self, ready: Ready, now: float) -> Attempt:
         """Give a fresh tile to the worker that has the least to do; only when hungry."""
@@ -240,13 +241,15 @@ class Dispatch:
         return Ended(tile.ready, replace(result, seconds=seconds), tile.attempts)
 
     def _freest(self) -> int | None:
+        return min(self._with_room(), default=(0, None))[1]
+
+    def _with_room(self) -> Iterator[tuple[int, int]]:
+        """How many tiles they have, and numbers of workers that may be given a fresh one."""
         reserved = self._reserved if self._again else None
-        room = [
-            (len(worker.running), number)
-            for number, worker in self._workers.items()
-            if not worker.alone and number != reserved and len(worker.running) < self._limits.in_flight
-        ]
-        return min(room)[1] if room else None
+        for number, worker in self._workers.items():
+            running = len(worker.running)
+            if running < self._limits.in_flight and not worker.alone and number != reserved:
+                yield running, number
 
     def _beside_a_straggler(self, now: float) -> Attempt | None:
         idle = next((number for number, worker in self._workers.items() if not worker.running), None)

@@ -21,6 +21,9 @@ import pytest
 from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
+pytest_plugins = ["exported_runs"]
+"""Fixtures that several test files share and others don't need."""
+
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one. The same examples each time, so that
 # a change is judged by what it changed; `make soak` draws new ones.
 settings.register_profile("overtile", deadline=None, derandomize=True)

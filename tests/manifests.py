@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 KUBERAY_SCHEMAS = ROOT.parent / "shared" / "schemas" / "kuberay"
+LOCKED = runpy.run_path(str(DEPLOY / "installed_as_locked.py"))
+SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|AUTH_STRING|ACCESS_KEY")
 
 Document = dict[str, Any]
+
+
+def lock() -> dict[str, str]:
+    """Packages and the versions that the lock file names."""
+    return LOCKED["read_lock"]((ROOT / "requirements.lock").read_text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +122,13 @@ def pods() -> Iterator[tuple[str, Document]]:
 def containers(pod: Document) -> Iterator[Document]:
     yield from pod.get("initContainers", [])
     yield from pod["containers"]
+
+
+def read_compose() -> dict[str, Any]:
+    (compose,) = read_yaml(DEPLOY / "compose" / "compose.yaml")
+    return compose
+
+
+def run_tool(*command: object) -> None:
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

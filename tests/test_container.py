@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clean_root import build, pip_settings, run_in
 from manifests import ROOT
-from test_deploy import stages
+from test_image import stages
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("OVERTILE_SOAK") != "1", reason="installs everything anew: make soak"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli import clean_environment
 from manifests import cluster_specs
-from test_deploy import allowed_ports
+from test_manifests import allowed_ports
 
 PROGRAM = Path(__file__).parent / "listening_ray.py"
 # Ray Client, and the figures of autoscaler and dashboard: nobody asks for them, and no policy lets anybody.

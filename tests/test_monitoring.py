@@ -1,0 +1,77 @@
+"""What Prometheus takes and the dashboard asks for are the figures that are exported."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from manifests import (
+    DEPLOY,
+    cluster_specs,
+    containers,
+    groups,
+    manifest,
+    read_yaml,
+    run_tool,
+)
+
+from flows.metrics import COUNTERS, GAUGES, HISTOGRAMS
+
+
+def test_prometheus_takes_the_figures_of_every_ray_node_and_of_nothing_else() -> None:
+    (file,) = read_yaml(DEPLOY / "prometheus" / "scrape.yaml")
+    (job,) = file["scrape_configs"]
+    (discovery,) = job["kubernetes_sd_configs"]
+    assert discovery == {"role": "pod", "namespaces": {"names": [manifest("RayCluster")["metadata"]["namespace"]]}}
+    (kept,) = (rule for rule in job["relabel_configs"] if rule.get("action") == "keep")
+    assert kept["source_labels"] == [
+        "__meta_kubernetes_pod_label_app_kubernetes_io_component",
+        "__meta_kubernetes_pod_container_port_name",
+    ]
+    for spec in cluster_specs().values():
+        for group in groups(spec):
+            component = group["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+            ports = [port for each in containers(group["template"]["spec"]) for port in each.get("ports", [])]
+            found = [port for port in ports if re.fullmatch(kept["regex"], f"{component};{port['name']}")]
+            assert [str(port["containerPort"]) for port in found] == [group["rayStartParams"]["metrics-export-port"]]
+
+
+def test_the_dashboard_counts_failed_tiles_from_a_series_first_value_on(tmp_path: Path) -> None:
+    query = dashboard_queries()["Failed tiles"]
+    assert "increase(" not in query, "a series is born at its first value, which is no increase"
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Prometheus) is not installed")
+    # As exported: two drivers of one run, born within the hour; one that counts on; one that nobody exports any more.
+    values = {"a": ("_x100 2x30", "_x110 1+0x3 3x5"), "b": ("5x110 7x20",), "c": ("5x10",)}
+    series = [
+        {"series": f'ray_overtile_tiles_total{{run="{run}",state="failed",WorkerId="{driver}"}}', "values": each}
+        for run, drivers in values.items()
+        for driver, each in enumerate(drivers)
+    ]
+    expected = [{"labels": '{run="a"}', "value": 5}, {"labels": '{run="b"}', "value": 2}]
+    expression = query.replace("$__range", "1h").replace("$run", ".*")
+    check = {"expr": expression, "eval_time": "120m", "exp_samples": expected}
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [check]}]
+    (tmp_path / "tests.json").write_text(json.dumps({"rule_files": [], "tests": tests}))
+    run_tool(promtool, "test", "rules", tmp_path / "tests.json")
+
+
+def dashboard_queries() -> dict[str, str]:
+    """The first query of every panel, by the panel's title."""
+    dashboard = json.loads((DEPLOY / "grafana" / "overtile.json").read_text())
+    return {panel["title"]: panel["targets"][0]["expr"] for panel in dashboard["panels"]}
+
+
+def test_the_dashboard_asks_for_metrics_that_are_exported() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "overtile.json").read_text())
+    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
+    exported |= {f"ray_{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count")}
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    asked = {name for query in queries for name in re.findall(r"\bray_\w+", query)}
+    assert asked <= exported
+    assert exported <= asked, "every figure is shown somewhere"
