@@ -153,7 +153,7 @@ def _growth(page: Row) -> str:
 
 
 def _driver(page: Row) -> str:
-    rows: list[Row] = [{**row, "key": str(row["actors"])} for row in page["rows"]]
+    rows: list[Row] = [{**row, "key": f"{row['actors']} | {row['tiles']:,}"} for row in page["rows"]]
     wall = medians(rows, lambda row: row["milliseconds_per_tile"])
     cpu = medians(rows, lambda row: row["driver_cpu_milliseconds_per_tile"])
     shown = ["## The driver's cost", _machine(page)]
@@ -166,7 +166,7 @@ def _driver(page: Row) -> str:
     for key, value in wall.items():
         held = [row for row in rows if row["key"] == key]
         peak = max(row["memory"]["by_kind"].get("driver", 0) for row in held)
-        cells = f"{held[0]['tiles']} | {value:.2f} | {cpu[key]:.2f} | {1e3 / value:.0f} | {peak / 1e6:.0f} MB"
+        cells = f"{value:.2f} | {cpu[key]:.2f} | {1e3 / value:.0f} | {peak / 1e6:.0f} MB"
         shown.append(f"| {key} | {cells} |")
     return "\n".join([*shown, ""])
 
