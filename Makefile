@@ -39,7 +39,7 @@ viewer:
 	cp build/viewer/node_modules/openseadragon/LICENSE.txt flows/viewer/static/vendor/openseadragon.LICENSE.txt
 
 test: lint browser
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from finished import CLASSES, finished_run
+from finished import CLASSES, blobs, finished_run
 
 from tiling.export.exporting import export_run
 from tiling.run import Run
+from tiling.source import open_source
 
 NAMES = {item[0]: label for label, item in enumerate(CLASSES)} | {"not predicted": 255}
 
@@ -35,7 +37,14 @@ def slide(data_dir: Path) -> Path:
 def on_slide(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run over the real slide with a failed tile and a skipped one, exported as suits it."""
     folder = tmp_path_factory.mktemp("slide")
-    run = finished_run(slide, folder / "run", core=512, failed=[(1, 2)], skipped=[(4, 0)], probabilities=True)
+    with open_source(slide) as source:
+        height, width = source.levels[0].box.shape
+    # Blobs of nuclei's size: GDAL burns thousands of objects in seconds, tens of thousands in half a minute.
+    small = blobs((-(-height // 4), -(-width // 4)))
+    labels = np.ascontiguousarray(np.kron(small, np.ones((4, 4), np.uint8))[:height, :width])
+    labels[::97, ::89] = 1  # and objects of single pixels, some that touch others by a corner
+    marked: dict[str, Any] = {"failed": [(1, 2)], "skipped": [(4, 0)]}
+    run = finished_run(slide, folder / "run", labels, core=512, probabilities=True, **marked)
     assert export(run, "auto") == ["statistics", "ome-tiff", "qupath", "probabilities-ome-tiff"]
     return run
 

@@ -33,7 +33,7 @@ Moment = tuple[str, int]
 
 Deed = Literal["kill", "tear", "fill"]
 BALLAST = "ballast"
-EXPORTS = ("statistics", "ome-tiff", "cog", "qupath", "geojson", "geopackage", "geoparquet", "thumbnail")
+EXPORTS = ("statistics", "ome-tiff", "cog", "qupath", "geojson", "geopackage", "geoparquet", "qgis", "thumbnail")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 REMOVALS = {"os.remove", "os.rmdir"}
 
