@@ -120,13 +120,15 @@ def test_statistics_are_those_of_the_polygons(drawn: Run) -> None:
     assert OUTSIDE_NAME in render_report(drawn)
 
 
-def test_a_failed_tile_is_not_predicted_outside_too(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """Its pixels count once in the statistics."""
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_tile_that_is_not_predicted_is_not_outside_too(failed: bool, inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Its pixels count once, whether it failed or is to do."""
     run = planned(inputs, tmp_path / "run", str(inputs["polygons"]))
     index = remaining(run)[1]
     computed(run, fails=index)
-    write_down(run, run.open_mask(), TileResult(index, None, 0, reason="on purpose"), 1)
-    run.ledger.flush()
+    if failed:
+        write_down(run, run.open_mask(), TileResult(index, None, 0, reason="on purpose"), 1)
+        run.ledger.flush()
     tile = run.plan.tile(index).valid
     rows = {row.name: row.pixels for row in Areas.of(run, run.ledger.fold()).rows}
     assert rows["not predicted"] == tile.area

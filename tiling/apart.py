@@ -26,10 +26,10 @@ class Apart:
 
     Attributes:
         skipped: in tiles that were skipped as empty, inside of the polygons where there are some.
-        outside: of polygons that were asked for; None where none were. Failed tiles are left out: nothing in them is
-            predicted.
+        outside: of polygons that were asked for; None where none were. Tiles that failed or are to do are left out:
+            nothing in them is predicted.
         foreground: pixels of the extent that are tissue (or data, or the given mask's) by a coarse look; None where
-            that isn't known, or a tile failed, whose part of it isn't known.
+            that isn't known, or there are such tiles, whose part of it isn't known.
     """
 
     skipped: int
@@ -39,14 +39,14 @@ class Apart:
     @classmethod
     def of(cls, run: Run, state: LedgerState) -> Apart:
         """Raises RunError where the run has lost its polygons."""
-        failed = state.states == TileState.FAILED
+        empty = np.isin(state.states, (TileState.FAILED, TileState.PENDING))
         planned = state.last_event(PLANNED)
         share = planned.facts.get(SHARE) if planned is not None else None
         skipped = state.indices(TileState.SKIPPED)
         return cls(
             skipped=sum(run.plan.tile(int(index)).valid.area for index in skipped) - int(run.outside[skipped].sum()),
-            outside=int(run.outside[~failed].sum()) if run.outline is not None else None,
-            foreground=share * run.plan.mask.area if share is not None and not np.any(failed) else None,
+            outside=int(run.outside[~empty].sum()) if run.outline is not None else None,
+            foreground=share * run.plan.mask.area if share is not None and not empty.any() else None,
         )
 
     @property
