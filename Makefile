@@ -39,7 +39,7 @@ viewer:
 	cp build/viewer/node_modules/openseadragon/LICENSE.txt flows/viewer/static/vendor/openseadragon.LICENSE.txt
 
 test: lint browser
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)
@@ -59,7 +59,8 @@ soak: $(STAMP)
 		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py tests/test_killed_stages.py \
 		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
 		tests/test_stages.py tests/test_every_file.py tests/test_python.py tests/test_notebook.py \
-		tests/test_archive_cluster.py tests/test_object_runs.py $(ARGS)
+		tests/test_archive_cluster.py tests/test_object_runs.py tests/test_archive_gone.py tests/test_doctor.py \
+		tests/test_main_job.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -31,17 +31,8 @@ settings.register_profile("soak", deadline=None, derandomize=False, print_blob=T
 settings.load_profile(os.environ.get("OVERTILE_HYPOTHESIS", "overtile"))
 
 
-LONGEST_FIRST = (
-    *("main_job", "faults", "object_runs", "archive_nights", "slurm", "verify", "doctor", "viewer_page", "serve"),
-    *("staging_budget", "exports", "interrupted", "conveyor", "archive_gone", "archive_twins", "placement"),
-)
-"""Files of tests that start many processes. Where files are shared out, none of them must be left over for the end."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; leave out what takes minutes, unless it is asked for."""
-    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    """Leave out what takes minutes, unless it is asked for."""
     if os.environ.get("OVERTILE_SOAK"):
         return
     for item in items:

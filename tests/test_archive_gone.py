@@ -32,6 +32,7 @@ def pool(faults: Path) -> Iterator[Pool]:
         yield pool
 
 
+@pytest.mark.soak
 def test_a_failed_slide_that_is_gone_is_told_once_and_fails_no_night(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

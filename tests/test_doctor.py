@@ -254,6 +254,7 @@ def test_every_node_of_a_cluster_is_asked_and_strangers_are_told_of_the_token(
         head.wait(60)
 
 
+@pytest.mark.soak
 def test_a_node_without_the_shared_storage_or_the_image_is_named(tmp_path: Path) -> None:
     runs, private, image = tmp_path / "runs", tmp_path / "private", tmp_path / "images" / "one.tif"
     for folder in (runs, private, image.parent):

@@ -193,6 +193,7 @@ def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.soak
 def test_a_full_disk_while_staging_stops_clearly_and_resumes(cli: Cli, small_disk: Path, tmp_path: Path) -> None:
     image = write_tissue(tmp_path / "tissue.tif", 1024, 1024)
     command = ("segment", image, "--core", 512, "--foreground", "none", "--workers", 1, "--out", small_disk / "run")

@@ -229,6 +229,7 @@ def test_a_network_of_ones_own_goes_into_the_bucket_and_is_found_there(image: Ob
     assert result.reason is None
 
 
+@pytest.mark.soak
 def test_the_command_line_runs_in_a_bucket(cli: Cli, s3: str, image: ObjectPath, local: tuple[Path, Path]) -> None:
     """Ray's workers have their credentials from the driver's environment."""
     remote = Cli(cli.environment | environment_of(s3))
