@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import StringIO
 
 from flows.palette import safe_color
-from tiling.apart import NOT_PREDICTED_NAME, Apart
+from tiling.apart import Apart
 from tiling.counts import count_labels
 from tiling.errors import TilingError
 from tiling.export.exporting import is_shown
@@ -78,8 +78,7 @@ class Areas:
             )
             for label, item in enumerate(run.classes)
         ]
-        for name, count in apart.rows(int(counts[NOT_PREDICTED])):
-            label = NOT_PREDICTED if name == NOT_PREDICTED_NAME else BACKGROUND
+        for label, name, count in apart.rows(int(counts[NOT_PREDICTED])):
             rows += [Area(label, name, _APART, count, unit.text(count), None, None)] if count else []
         return cls(tuple(rows), level, _of_foreground(run, pixels, apart, unit))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli import Cli, mask_files
-from faulty_actors import FaultyActor, plan_fault
+from faulty_actors import plan_fault
 from test_archive_nights import QUICK, latest, records
 from test_conveyor import carry, hold, shift_of
-from tiny import save_tiny, write_noise
+from tiny import write_noise
 
 from flows.look import look
 from flows.pool import Pool
@@ -19,17 +18,6 @@ from tiling.archive import Archive
 from tiling.run import Run
 from tiling.slide_record import SlideState
 from tiling.slides import is_gone
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def pool(faults: Path) -> Iterator[Pool]:
-    with Pool(2, actor=FaultyActor) as pool:
-        yield pool
 
 
 @pytest.mark.soak

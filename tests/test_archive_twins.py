@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli import Cli
-from faulty_actors import FaultyActor, plan_fault
+from faulty_actors import plan_fault
 from test_archive_nights import QUICK, records
 from test_conveyor import assert_done, carry, expect_own_masks, hold, shift_of
-from tiny import save_tiny, write_noise
+from tiny import write_noise
 
 from flows.pool import Pool
 from flows.slide_work import SlideWork
 from flows.stopping import Stop
 from tiling.errors import DiskError
 from tiling.slide_record import SlideRecord, SlideState
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def pool(faults: Path) -> Iterator[Pool]:
-    with Pool(2, actor=FaultyActor) as pool:
-        yield pool
 
 
 @pytest.fixture

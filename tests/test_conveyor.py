@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cli import mask_files
 from faulty_actors import FaultyActor, plan_fault
 from oracle import segment_here
 from test_omezarr_source import write as write_ome_zarr
-from tiny import save_tiny, write_noise
+from tiny import write_noise
 
 from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
@@ -34,18 +34,6 @@ from tiling.slides import Slide, find_slides
 from tiling.source import open_source
 
 Hook = Callable[[str, str], None]
-
-
-@pytest.fixture(scope="module")
-def pool(faults: Path) -> Iterator[Pool]:
-    """One pool for all tests of this file, as one pool lives through a night."""
-    with Pool(2, actor=FaultyActor) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from object_store import place, s3_server
 from test_archive_nights import QUICK
 from test_conveyor import assert_done, carry, hold, shift_of
-from tiny import save_tiny, write_noise
+from tiny import write_noise
 
 from flows.backlog import Backlog
 from flows.pool import Pool
@@ -81,17 +81,6 @@ def test_a_tile_that_could_not_be_staged_takes_nothing() -> None:
         assert not backlog.take_space(Batch(RUNS[0], [9], TILE_BYTES))
         broken = TileResult(tile, None, 0, {}, "SourceError: can't be decoded")
         backlog.settle(Ready(RUNS[0], broken, staged=True), broken)
-
-
-@pytest.fixture(scope="module")
-def pool(faults: Path) -> Iterator[Pool]:
-    with Pool(2, actor=FaultyActor) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

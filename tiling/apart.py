@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiling.ledger import PLANNED, LedgerState, TileState
+from tiling.stitching import BACKGROUND, NOT_PREDICTED
 
 if TYPE_CHECKING:
     from tiling.run import Run
@@ -54,7 +55,8 @@ class Apart:
         """Pixels that hold background without having been computed."""
         return self.skipped + (self.outside or 0)
 
-    def rows(self, not_predicted: int) -> list[tuple[str, int]]:
-        """Names and pixels of what is listed apart, in the order of tables."""
-        outside = [] if self.outside is None else [(OUTSIDE_NAME, self.outside)]
-        return [(SKIPPED_NAME, self.skipped), *outside, (NOT_PREDICTED_NAME, not_predicted)]
+    def rows(self, not_predicted: int) -> list[tuple[int, str, int]]:
+        """Label, name and pixels of what is listed apart, in the order of tables."""
+        outside = [] if self.outside is None else [(BACKGROUND, OUTSIDE_NAME, self.outside)]
+        skipped = (BACKGROUND, SKIPPED_NAME, self.skipped)
+        return [skipped, *outside, (NOT_PREDICTED, NOT_PREDICTED_NAME, not_predicted)]

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from tiling.apart import NOT_PREDICTED_NAME, Apart
+from tiling.apart import Apart
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
@@ -64,9 +64,7 @@ def statistics(finished: Finished) -> list[Row]:
         foreground = apart.foreground if is_object else None
         objects = int(tally.objects[label]) if is_object else None
         rows.append(_row(finished, label, item.name, pixels[label], computed, foreground, objects))
-    for name, count in apart.rows(failed):
-        label = NOT_PREDICTED if name == NOT_PREDICTED_NAME else BACKGROUND
-        rows.append(_row(finished, label, name, count, None, None, None))
+    rows += [_row(finished, *each, None, None, None) for each in apart.rows(failed)]
     return rows
 
 
