@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from flows.one_image import drawn_of_one_image
 from tiling.export.exporting import export_run, is_finished
 from tiling.export.formats import Format
 from tiling.run import Run
@@ -20,10 +21,11 @@ def export_here(config: ExportConfig) -> list[Place]:
 
     Raises:
         RunError: another driver is at work on the run.
+        ImageChangedError: the image isn't the run's any more.
         ExportError: the run isn't finished, or a format can't say what it is.
     """
     run = Run.open(config.run)
-    with lock_run(run.path), run.open_source() as source:
+    with lock_run(run.path), drawn_of_one_image(run) as source:
         run.sweep()
         written = export_run(run, source, config.formats, again=config.again, threads=threads_of(config.threads))
     return [run.exports / file for each in written for file in each.files]

@@ -27,6 +27,7 @@ from tiling.mending import create_images
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
+from tiling.steady import SteadySource, changed
 from tiling.stitching import BACKGROUND
 from tiling.viewing import Viewing, choose_view
 from unet_core.bounds import Footprint, approximate_footprint, footprint
@@ -92,6 +93,7 @@ def prepare_with(
     started = time.monotonic()
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or psutil.virtual_memory().available
+    begun_with = source.look()
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
     with open_source(config.image, viewing.view) as seen:
         check_fit(seen, bundle.card)
@@ -99,7 +101,9 @@ def prepare_with(
         plan = make_plan(seen, viewing.level, settled.core_px or smallest_good_core(found), found)
         memory = tile_memory(plan, bundle, settled.precision)
         memory.check(workers, available_bytes, plan)
-        image = image_card(config, viewing, seen, source.fingerprint())
+        if source.version() != begun_with:
+            raise changed(source.path, "was written")
+        image = image_card(config, viewing, seen, source)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, viewing.outline)
@@ -162,13 +166,14 @@ def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
     return TileMemory(tile_bytes, activations, IN_FLIGHT_PER_ACTOR, WORKER_FIXED_BYTES)
 
 
-def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, fingerprint: str) -> ImageCard:
+def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole: ImageSource) -> ImageCard:
     """The card of an image; `seen` is what is segmented of it."""
     level = seen.levels[viewing.level]
     size = level.pixel_size
     return ImageCard(
         path=str(config.image.resolve()),
-        fingerprint=fingerprint,
+        fingerprint=whole.fingerprint(),
+        version=whole.version(),
         format=seen.format,
         level=viewing.level,
         extent=(level.height, level.width),
@@ -223,8 +228,8 @@ def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
     image, view = run.card.image, viewing.view
     # Values as the image has them: where there is no data is not told from what became of them.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
-    with open_source(image.path, seen) as source:
-        found = find_foreground(source, image.level, run.card.foreground)
+    with SteadySource(image.path, seen, image.fingerprint, image.version) as source:
+        found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
     skipped = [tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile)]
     mask = run.open_mask()
     for tile in skipped:

@@ -20,6 +20,7 @@ from flows.ending import finished, stoppable
 from flows.errors import StoppedError
 from flows.exporting import export_all
 from flows.logs import about, configure_logs
+from flows.one_image import drawn_of_one_image, expect_same_image, settled
 from flows.plain import markdown
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
@@ -28,7 +29,7 @@ from flows.report import write_report
 from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
-from tiling.errors import PlanError, RunError
+from tiling.errors import ImageChangedError, PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.foreground import draw_skipped
@@ -153,10 +154,14 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
                     raise ended.error
                 write_down(run, mask, ended.result, ended.attempts)
                 watch.add(ended.result)
+    except ImageChangedError as error:
+        run.ledger.flush()
+        raise settled(run, todo, error) from error
     finally:
         run.ledger.flush()
     watch.end()
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
+    expect_same_image(run, todo)
     if stop.by is not None:
         raise StoppedError.by(stop.by)
 
@@ -191,7 +196,7 @@ def export(run: Run, formats: str = NONE) -> None:
     state, level = run.ledger.fold(), run.card.image.level
     failed = [run.plan.tile(index) for index in state.failed]
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
-    with run.open_source() as source:
+    with drawn_of_one_image(run) as source:
         write_overlay(run, source, failed)
         if not run.skipped_path.exists():
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)

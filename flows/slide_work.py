@@ -15,6 +15,7 @@ import numpy as np
 from flows.archive_config import ArchiveConfig
 from flows.config import SegmentConfig
 from flows.dispatch import Ended
+from flows.one_image import expect_same_image, settled
 from flows.pool import Pool
 from flows.prepare import Model, prepare_with
 from flows.progress import listener
@@ -24,7 +25,7 @@ from flows.tuning import Tuning, TuningRequest
 from flows.twins import Twins
 from tiling.archive import Archive
 from tiling.card import RunCard
-from tiling.errors import PlanError, StorageError
+from tiling.errors import ImageChangedError, PlanError, StorageError
 from tiling.ledger import INFERRING
 from tiling.run import Run
 from tiling.slide_record import SlideRecord, SlideState
@@ -141,14 +142,13 @@ class SlideWork:
             facts = {"workers": self._shift.pool.size, "stagers": self._shift.pool.stagers, "seconds": self._seconds}
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
+        expect_same_image(run, self.todo)
         stitch.fn(run)
         export.fn(run, config.export)
         if not config.keep_staged:
             run.remove_staged()
         state = run.ledger.fold()
-        if look_at(self.slide.place) != self.slide.stamp:
-            self._end(SlideState.CHANGING, "it changed while it was segmented; the next night segments it again")
-        elif state.failed:
+        if state.failed:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
             self._end(SlideState.FAILED, reason, len(state.failed))
@@ -159,6 +159,13 @@ class SlideWork:
 
     def fail(self, error: BaseException) -> None:
         """Write down why the slide can't be segmented."""
+        if isinstance(error, ImageChangedError):
+            if self._run is not None:
+                self._run.ledger.flush()
+                error = settled(self._run, self.todo, error)
+            reason = f"it changed while it was segmented; the next night segments it again ({error})"
+            self._end(SlideState.CHANGING, reason)
+            return
         self._end(SlideState.FAILED, reason_of(error), lasting=is_lasting(error))
 
     def leave(self) -> None:

@@ -6,10 +6,10 @@ import time
 from collections import OrderedDict
 
 from flows.result import TileResult
-from tiling.errors import StagingError, TilingError
+from tiling.errors import ImageChangedError, StagingError, TilingError
 from tiling.run import Run
-from tiling.source import ImageSource
 from tiling.staging import StagedTiles, load_tile
+from tiling.steady import SteadySource
 from tiling.storage import Place
 
 RUNS_OPEN = 4
@@ -20,33 +20,35 @@ class StagingWorker:
     """Stages tiles of any runs."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[Place, tuple[Run, ImageSource, StagedTiles]] = OrderedDict()
+        self._runs: OrderedDict[Place, tuple[Run, SteadySource, StagedTiles]] = OrderedDict()
 
     def stage(self, run_path: Place, indices: list[int]) -> list[TileResult]:
         """Stage tiles in order; one that can't be read is reported and the others go on.
 
         Raises:
             StagingError: the disk is full or not writable, which stops the run: no further tile would fare better.
+            ImageChangedError: the image is another by now; what was staged before is of the run's own.
         """
         run, source, staged = self._open(run_path)
         return [_stage_one(run, source, staged, index) for index in indices]
 
-    def _open(self, run_path: Place) -> tuple[Run, ImageSource, StagedTiles]:
+    def _open(self, run_path: Place) -> tuple[Run, SteadySource, StagedTiles]:
         if run_path not in self._runs:
             run = Run.open(run_path)
-            self._runs[run_path] = run, run.open_source(), run.open_staged()
+            self._runs[run_path] = run, run.open_steady(), run.open_staged()
         self._runs.move_to_end(run_path)
         while len(self._runs) > RUNS_OPEN:
             self._runs.popitem(last=False)[1][1].close()
         return self._runs[run_path]
 
 
-def _stage_one(run: Run, source: ImageSource, staged: StagedTiles, index: int) -> TileResult:
+def _stage_one(run: Run, source: SteadySource, staged: StagedTiles, index: int) -> TileResult:
     start = time.perf_counter()
     try:
         if not staged.holds(index):
-            staged.write(index, load_tile(source, run.card.image.level, run.plan, run.plan.tile(index)))
-    except StagingError:
+            level, tile = run.card.image.level, run.plan.tile(index)
+            staged.write(index, source.read(lambda image: load_tile(image, level, run.plan, tile)))
+    except (StagingError, ImageChangedError):
         raise
     except (TilingError, OSError) as error:
         return TileResult(index, None, 0, {}, f"{type(error).__name__}: {error}")

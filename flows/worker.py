@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
 from flows.staging_worker import RUNS_OPEN
-from tiling.errors import DiskError, StagingError, TilingError
+from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities
 from tiling.run import Run
-from tiling.source import ImageSource
 from tiling.staging import StagedTiles, load_tile
+from tiling.steady import SteadySource
 from tiling.stitching import Mask
 from tiling.storage import Place
 from unet_core.bounds import Edges
@@ -52,7 +52,8 @@ class TileWorker:
 
         Raises:
             TilingError, UnetCoreError: the run or its model can't be opened, or the mask's disk is full, which no
-                tile would survive. What goes wrong with this tile alone comes back as the result's reason.
+                tile would survive; or the image is another by now. What goes wrong with this tile alone comes back as
+                the result's reason.
         """
         bench = self._open(run_path, staged)
         tile = bench.run.plan.tile(index)
@@ -70,7 +71,7 @@ class TileWorker:
                 bench.probabilities.write(tile, bench.cut(prediction.probabilities, tile))
             digest = bench.mask.write(tile, bench.cut(prediction.labels, tile))
             seconds["write"] = time.perf_counter() - start
-        except DiskError:
+        except (DiskError, ImageChangedError):
             raise
         except TILE_ERRORS as error:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
@@ -88,7 +89,7 @@ class TileWorker:
         assert bench.source is not None
         card, plan = bench.run.card, replace(bench.run.plan, core_px=core_px)
         tile = plan.tile(index)
-        tile_HWC = load_tile(bench.source, card.image.level, plan, tile)
+        tile_HWC = bench.source.read(lambda image: load_tile(image, card.image.level, plan, tile))
         labels = bench.cut(bench.predictor.predict(tile_HWC, _region(plan, tile)), tile)
         differing = int(np.count_nonzero(labels != bench.mask.read(tile.valid)))
         box = tile.valid
@@ -114,7 +115,7 @@ class _Bench:
     mask: Mask
     probabilities: Probabilities | None
     staged: StagedTiles | None
-    source: ImageSource | None
+    source: SteadySource | None
 
     @classmethod
     def open(cls, run_path: Place, staged: bool, device: str, others: list[_Bench]) -> _Bench:
@@ -127,7 +128,7 @@ class _Bench:
             mask=run.open_mask(),
             probabilities=run.open_probabilities(),
             staged=run.open_staged() if staged else None,
-            source=None if staged else run.open_source(),
+            source=None if staged else run.open_steady(),
         )
 
     def close(self) -> None:
@@ -145,13 +146,13 @@ class _Bench:
         level, plan = self.run.card.image.level, self.run.plan
         if self.staged is None:
             assert self.source is not None
-            return load_tile(self.source, level, plan, tile)
+            return self.source.read(lambda image: load_tile(image, level, plan, tile))
         try:
             return self.staged.read(tile.index)
         except StagingError as error:
             logger.warning("tile %d: %s; read from the image instead", tile.index, error)
-            with self.run.open_source() as source:
-                return load_tile(source, level, plan, tile)
+            with self.run.open_steady() as source:
+                return source.read(lambda image: load_tile(image, level, plan, tile))
 
 
 def _region(plan: TilePlan, tile: Tile) -> Region:

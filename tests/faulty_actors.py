@@ -7,11 +7,15 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from flows.result import TileResult
 from flows.staging_worker import StagingWorker
 from flows.worker import TileWorker
+from tiling.plan import Tile, TilePlan
+from tiling.source import ImageSource
 from tiling.storage import Place, place_of
 
 FAULTS = "OVERTILE_TEST_FAULTS"
@@ -88,4 +92,59 @@ class FaultyStager:
     def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
         for index in indices:
             die_if_due("stage", index)
+        return self._worker.stage(place_of(run_path), indices)
+
+
+def change_when_read(worker: object, moment: str) -> None:
+    """Run the script `MOMENT-TILE.py` of the folder just after a tile's pixels are read, before they are looked after.
+
+    `moment` with `before` runs it just before.
+    """
+    read = worker.load_tile  # type: ignore[attr-defined]
+
+    def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
+        _run_once(f"before-{moment}-{tile.index}.py")
+        pixels = read(source, level, plan, tile)
+        _run_once(f"after-{moment}-{tile.index}.py")
+        return pixels
+
+    worker.load_tile = load_tile  # type: ignore[attr-defined]
+
+
+def _run_once(name: str) -> None:
+    script = Path(os.environ[FAULTS]) / name
+    if script.exists():
+        text = script.read_text()
+        script.unlink()
+        exec(text, {})
+
+
+@ray.remote
+class ReadingActor:
+    """The tile actor whose image is changed at a chosen read."""
+
+    def __init__(self, device: str) -> None:
+        from flows import worker
+
+        change_when_read(worker, "infer")
+        self._worker = TileWorker(device)
+
+    def is_ready(self) -> bool:
+        return True
+
+    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
+        return self._worker.process(place_of(run_path), index, staged=staged)
+
+
+@ray.remote
+class ReadingStager:
+    """The stager whose image is changed at a chosen read."""
+
+    def __init__(self) -> None:
+        from flows import staging_worker
+
+        change_when_read(staging_worker, "stage")
+        self._worker = StagingWorker()
+
+    def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
         return self._worker.stage(place_of(run_path), indices)

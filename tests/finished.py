@@ -35,6 +35,7 @@ def finished_run(
     """A run that is done; its labels are blobs of both classes unless they are given."""
     with open_source(image) as source:
         seen, bands, kind, name = source.levels[level], source.bands, str(source.dtype), source.format
+        fingerprint = source.fingerprint()
     plan = TilePlan((seen.height, seen.width), core, (16, 16), Halo(32, 32, 32, 32), grid)
     size = seen.pixel_size
     classes = tuple(ClassCard(name=name, color=color) for name, color in CLASSES)
@@ -42,7 +43,7 @@ def finished_run(
         created="2026-01-01T00:00:00+00:00",
         image=ImageCard(
             path=str(image),
-            fingerprint="none",
+            fingerprint=fingerprint,
             format=name,
             level=level,
             extent=plan.extent,

@@ -35,6 +35,7 @@ class ImageCard(_Card):
     pixel_size: tuple[float, float, str] | None  # y, x, unit
     view: View | None = None
     asked: dict[str, str] = Field(default_factory=dict)  # which pixels, as typed; the level apart
+    version: str | None = None  # of its files when the fingerprint was taken (`tiling.sources.version`)
 
 
 class ClassCard(_Card):

@@ -11,6 +11,10 @@ class SourceError(TilingError):
     """An image that can't be opened or a region of it that can't be read."""
 
 
+class ImageChangedError(TilingError):
+    """An image whose content is no longer the one that its run began with: what is read of it belongs to no run."""
+
+
 class PlanError(TilingError):
     """A geometry that would be inexact, would lose pixels, or can't fit into memory."""
 

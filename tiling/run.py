@@ -18,6 +18,7 @@ from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
 from tiling.staging import STAGED_NAME, StagedTiles
+from tiling.steady import SteadySource
 from tiling.stitching import Mask
 from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
 
@@ -196,3 +197,8 @@ class Run:
     def open_source(self) -> ImageSource:
         """The image as it is segmented: the card's view of it, whose level is the card's."""
         return open_source(self.card.image.path, self.card.image.view)
+
+    def open_steady(self) -> SteadySource:
+        """The same, refused as soon as it is no longer the image that the run began with."""
+        image = self.card.image
+        return SteadySource(image.path, image.view, image.fingerprint, image.version)

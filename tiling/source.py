@@ -18,6 +18,7 @@ from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.opening import open_reader
+from tiling.sources.version import ImageFiles
 from tiling.storage import Place, place_of
 from tiling.view import View
 
@@ -39,6 +40,7 @@ class ImageSource:
         self._reader: Reader | None = reader
         self._lock = threading.Lock()
         self._fingerprint: str | None = None
+        self._version: str | None = None
 
     @property
     def path(self) -> Place:
@@ -153,10 +155,33 @@ class ImageSource:
         """What the content is known by, whatever view of it is taken (`tiling.sources.fingerprint`)."""
         if self._fingerprint is None:
             try:
-                self._fingerprint = fingerprint_of(self._path, self.format)
+                self._fingerprint, self._version = self._known()
             except OSError as error:
                 raise SourceError(f"{self._path}: {one_line(error)}") from error
         return self._fingerprint
+
+    def version(self) -> str:
+        """What the files that have this fingerprint are known by (`tiling.sources.version`)."""
+        self.fingerprint()
+        assert self._version is not None
+        return self._version
+
+    def look(self) -> str:
+        """The version that the files have now."""
+        try:
+            return ImageFiles(self._path, self.format).whole()
+        except OSError as error:
+            raise SourceError(f"{self._path}: {one_line(error)}") from error
+
+    def _known(self) -> tuple[str, str]:
+        """The fingerprint and the version of the files that it is of: theirs before and after they were read."""
+        files = ImageFiles(self._path, self.format)
+        for _ in range(3):
+            version = files.whole()
+            found = fingerprint_of(self._path, self.format)
+            if files.whole() == version:
+                return found, version
+        raise SourceError(f"{self._path}: is being written while it is read; segment it when it is whole")
 
     def describe(self) -> str:
         """One line for people: format, size, bands, levels, pixel size."""
@@ -193,6 +218,7 @@ class ImageSource:
             "facts": self._facts,
             "identity": self._identity,
             "fingerprint": self._fingerprint,
+            "version": self._version,
         }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -201,6 +227,7 @@ class ImageSource:
         self._facts = state["facts"]
         self._identity = state["identity"]
         self._fingerprint = state["fingerprint"]
+        self._version = state["version"]
         self._reader = None
         self._lock = threading.Lock()
 

@@ -1,0 +1,84 @@
+"""The driver's part in one mask of one image: what it does with tiles where the image is another by now."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from tiling.errors import ImageChangedError
+from tiling.ledger import TileRecord, TileState
+from tiling.run import Run
+from tiling.source import ImageSource
+from tiling.sources.version import is_bracketed
+from tiling.stitching import NOT_PREDICTED
+from tiling.storage import Place
+
+
+def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
+    """Look at a run's image at the end of a stage that read these tiles of it.
+
+    Where it is another, what was read between two looks that agree stays. Of an image that a look beside each tile
+    tells too little of, every tile since the stage began is doubtful, and is computed again.
+
+    Raises:
+        ImageChangedError: the image has another content by now, or is gone; says how many tiles there are.
+    """
+    try:
+        run.open_steady().close()
+    except ImageChangedError as error:
+        raise settled(run, read, error) from error
+
+
+def settled(run: Run, read: Sequence[int], error: ImageChangedError) -> ImageChangedError:
+    """Leave in the ledger only what is surely of the run's image; gives the error as it is told."""
+    if not is_bracketed(run.card.image.path, run.card.image.format):
+        _doubt(run, read, str(error))
+    return told(run, error)
+
+
+@contextmanager
+def drawn_of_one_image(run: Run) -> Generator[ImageSource]:
+    """The image for pictures of it, which go again where it is another when they are drawn.
+
+    Raises:
+        ImageChangedError: the image has another content.
+    """
+    try:
+        with run.open_steady() as steady:
+            yield steady.source
+            steady.expect_same()
+    except ImageChangedError as error:
+        for picture in (run.overlay_path, run.skipped_path, *_thumbnails(run)):
+            picture.unlink(missing_ok=True)
+        raise told(run, error) from error
+
+
+def _thumbnails(run: Run) -> list[Place]:
+    return [each for each in run.exports.iterdir() if each.name.startswith("thumbnail")] if run.exports.is_dir() else []
+
+
+def told(run: Run, error: ImageChangedError) -> ImageChangedError:
+    """The error with what it costs the run and what helps."""
+    state = run.ledger.fold()
+    done = state.count(TileState.DONE) + state.count(TileState.SKIPPED)
+    return ImageChangedError(
+        f"{error}; {done} of {run.plan.count} tiles are kept and {run.plan.count - done} are to do: put that image "
+        f"back and run the same command again, or segment the new one into another --out"
+    )
+
+
+def _doubt(run: Run, tiles: Sequence[int], reason: str) -> None:
+    """Say of tiles that were read since the last good look that they are to do again, and of their pixels so too."""
+    run.remove_staged()
+    states = run.ledger.fold().states
+    doubtful = [int(index) for index in np.asarray(tiles, np.int64) if states[index] == TileState.DONE]
+    for index in doubtful:
+        run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=reason, time=run.ledger.now()))
+    run.ledger.flush()  # before their labels go
+    mask, probabilities = run.open_mask(), run.open_probabilities()
+    for index in doubtful:
+        mask.fill(run.plan.tile(index), NOT_PREDICTED)
+        if probabilities is not None:
+            probabilities.clear(run.plan.tile(index))

@@ -1,0 +1,101 @@
+"""The files that an image is made of, and by what it is seen, without reading them, that they are others by now."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tiling.objects import READ_ONLY_SCHEMES
+from tiling.sources.vendor import companions
+from tiling.stamp import Stamp
+from tiling.storage import Place
+
+UNKNOWN = "unknown"
+"""The version of an image of which nothing can be listed: a Zarr on a web server."""
+
+FILES_PER_LOOK = 1000
+"""Of a larger OME-Zarr in a folder, a look beside each tile asks its folders alone: a chunk that is replaced, removed
+or added changes its folder's time, and one that is overwritten in place is seen by the whole look of a stage's end."""
+
+
+class ImageFiles:
+    """Which files an image consists of.
+
+    A version is the size, the times of the last change of content and inode, and the inode's number of every local
+    file, or the size and the store's tag of every object. Equal versions are one content; other versions may be.
+    """
+
+    def __init__(self, place: Place, kind: str) -> None:
+        self._place = place
+        self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
+        self._others = [] if self._is_zarr or not isinstance(place, Path) else companions(place, kind)
+        self._is_conditional = False
+        self._folders: list[Path] = []
+        self._is_large = False
+
+    def whole(self) -> str:
+        """The version now, of every file.
+
+        Raises:
+            FileNotFoundError: one of them is gone.
+            OSError, StorageError: they can't be looked at.
+        """
+        if isinstance(self._place, Path):
+            if not self._is_zarr:
+                return _of_files([self._place, *self._others])
+            names = [(Path(folder), inner) for folder, _, inner in os.walk(self._place)]
+            self._folders = [folder for folder, _ in names]
+            files = [folder / name for folder, inner in names for name in sorted(inner)]
+            self._is_large = len(files) > FILES_PER_LOOK
+            if not files:
+                raise FileNotFoundError(self._place)
+            return _of_files(sorted(files))
+        if not self._is_zarr:
+            facts = self._place.facts()
+            # Every read of such an object names its tag, and fails where it has another.
+            self._is_conditional = facts.tag.e_tag is not None and not facts.tag.e_tag.startswith("W/")
+            return _text(Stamp.of_object(facts))
+        if self._place.root.startswith(READ_ONLY_SCHEMES):
+            return UNKNOWN
+        return _text(Stamp.of_objects(self._place.listed()))
+
+    def quick(self) -> str:
+        """What is looked at before and after each read; a whole look comes first.
+
+        Raises:
+            As `whole` does.
+        """
+        if isinstance(self._place, Path):
+            return _of_files(self._folders) if self._is_large else self.whole()
+        return "" if self._is_zarr or self._is_conditional else self.whole()
+
+
+def is_bracketed(place: str, kind: str) -> bool:
+    """Whether looks before and after a read tell of every change that the read of an image may have met.
+
+    Of an OME-Zarr they don't: of a large one, or one in an object store, single chunks aren't looked at.
+    """
+    return not kind.startswith("ome-zarr") or place.lower().endswith((".zip", ".ozx"))
+
+
+def _of_files(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        facts = _looked_at(path)
+        digest.update(f"{path} {_text(Stamp.of_file(facts))} {facts.st_ino}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _looked_at(path: Path) -> os.stat_result:
+    """Of the file as its server has it: on a network share opening asks, and a look alone answers from memory."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _text(stamp: Stamp) -> str:
+    return f"{stamp.size_bytes} {stamp.version}"
