@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -20,6 +22,7 @@ from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.errors import SourceError
 from tiling.foreground import Foreground, find_foreground
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.ledger import PLANNED, TileRecord, TileState
@@ -213,10 +216,23 @@ def make_card(
         approximate=config.approximate_halo_px is not None,
         maths_version=MATHS_VERSION,
         foreground=config.foreground,
+        foreground_digest=None if config.foreground in {"auto", "none"} else _digest_of(config.foreground),
         memory=memory,
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         notes=viewing.notes | settled.notes,
     )
+
+
+def _digest_of(mask_image: str) -> str:
+    """By what a foreground's own image is known at a resume.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    try:
+        return hashlib.sha256(Path(mask_image).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise SourceError(f"foreground mask {mask_image}: {error.strerror or error}; give its path") from error
 
 
 def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:

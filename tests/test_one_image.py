@@ -14,7 +14,7 @@ import pytest
 import zarr
 from cli import mask_files
 from faulty_actors import ReadingActor, ReadingStager
-from tiny import save_tiny, write_noise
+from tiny import save_tiny, write_foreground, write_noise
 
 from flows import staging_worker, worker
 from flows.config import SegmentConfig
@@ -26,7 +26,7 @@ from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.array_image import write_array
-from tiling.errors import ImageChangedError
+from tiling.errors import ImageChangedError, RunError
 from tiling.ledger import TileState
 from tiling.run import Run
 
@@ -282,3 +282,14 @@ def test_in_the_flow_the_run_says_which_image_and_resumes(
     finally:
         begun_pool.set(None)
     assert mask_files(job.out) == whole
+
+
+def test_a_foreground_image_that_changed_is_refused_at_resume(job: Job, tmp_path: Path) -> None:
+    job.foreground = str(write_foreground(tmp_path / "foreground.png", 2, 3, (0, 2)))
+    job.resume()
+    content = Path(job.foreground).read_bytes()
+    write_foreground(Path(job.foreground), 2, 3, (1, 0))
+    with pytest.raises(RunError, match=r"foreground image: \w+ here, \w+ asked for"):
+        job.resume()
+    Path(job.foreground).write_bytes(content)
+    job.resume()

@@ -108,6 +108,7 @@ class RunCard(_Card):
     approximate: bool  # a network without finite bounds, whose seams are not exact
     maths_version: int
     foreground: str
+    foreground_digest: str | None = None  # of the mask image that `foreground` names
     memory: MemoryCard
     versions: dict[str, str]
     notes: dict[str, Any]  # measured facts: how the precision was chosen, the seam error of an approximate halo
@@ -138,11 +139,14 @@ class RunCard(_Card):
             "approximate halo": self.approximate,
             "version of the maths": self.maths_version,
             "foreground": self.foreground,
+            "foreground image": self.foreground_digest,
         }
 
     def differences(self, other: RunCard) -> list[str]:
         """One line per point in which the other card describes a different run."""
         mine, others = self.identity(), other.identity()
+        if self.foreground_digest is None and self.foreground == other.foreground:
+            others["foreground image"] = None  # a run that began before it was recorded
         return [f"{key}: {mine[key]} here, {others[key]} asked for" for key in mine if mine[key] != others[key]]
 
 
