@@ -32,7 +32,7 @@ from flows.segment import stitch
 from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling.errors import PlaceError, RunError, SourceError, StorageError
+from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
 from tiling.ledger import TileRecord, TileState
 from tiling.objects import ObjectPath
 from tiling.run import Run
@@ -185,6 +185,21 @@ def test_a_store_that_is_gone_ends_the_run_with_one_clear_line(s3: str, image: O
     assert "\n" not in str(raised.value)
     run.ledger.flush()  # what was not written is not forgotten
     assert Run.open(run.path).ledger.fold().count(TileState.DONE) == 2
+
+
+def test_an_object_that_is_replaced_gives_no_tile_and_resumes_when_it_is_back(
+    image: ObjectPath, local: tuple[Path, Path], tmp_path: Path
+) -> None:
+    content, run = image.read_bytes(), opened(image, place("runs/replaced"))
+    run.create_staged()
+    assert StagingWorker().stage(run.path, [0])[0].reason is None
+    image.write_bytes(write_tissue(tmp_path / "other.tif", 300, 384).read_bytes())
+    with pytest.raises(ImageChangedError, match=r"image s3://slides/tissue\.tif .*, seen at"):
+        StagingWorker().stage(run.path, [8])
+    with pytest.raises(ImageChangedError):
+        TileWorker().process(run.path, 8, staged=False)
+    image.write_bytes(content)
+    assert mask_of(walk(image, place("runs/replaced"))) == mask_files(local[1])
 
 
 def test_what_is_there_is_resumed_or_refused(image: ObjectPath) -> None:

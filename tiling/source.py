@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.objects import ObjectPath
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.opening import open_reader
-from tiling.sources.version import ImageFiles
+from tiling.sources.version import UNKNOWN, ImageFiles
 from tiling.storage import Place, place_of
 from tiling.view import View
 
@@ -167,7 +168,9 @@ class ImageSource:
         return self._version
 
     def look(self) -> str:
-        """The version that the files have now."""
+        """The version that the files have now; of objects, whose fingerprint is of their tags, none besides that."""
+        if isinstance(self._path, ObjectPath):
+            return UNKNOWN
         try:
             return ImageFiles(self._path, self.format).whole()
         except OSError as error:
@@ -175,6 +178,8 @@ class ImageSource:
 
     def _known(self) -> tuple[str, str]:
         """The fingerprint and the version of the files that it is of: theirs before and after they were read."""
+        if isinstance(self._path, ObjectPath):
+            return fingerprint_of(self._path, self.format), UNKNOWN
         files = ImageFiles(self._path, self.format)
         for _ in range(3):
             version = files.whole()
