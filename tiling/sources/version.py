@@ -15,7 +15,7 @@ from tiling.storage import Place
 UNKNOWN = "unknown"
 """The version of an image of which nothing can be listed: a Zarr on a web server."""
 
-FILES_PER_LOOK = 1000
+FILES_PER_LOOK = 100
 """Of a larger OME-Zarr in a folder, a look beside each tile asks its folders alone: a chunk that is replaced, removed
 or added changes its folder's time, and one that is overwritten in place is seen by the whole look of a stage's end."""
 
