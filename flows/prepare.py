@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from flows.check import check_fit, needs_of
@@ -21,6 +20,7 @@ from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.foreground import Foreground, find_foreground
+from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.ledger import PLANNED, TileRecord, TileState
 from tiling.mending import create_images
@@ -91,7 +91,7 @@ def prepare_with(
     """
     started = time.monotonic()
     bundle, found = model.bundle, model.found
-    available_bytes = available_bytes or psutil.virtual_memory().available
+    available_bytes = available_bytes or free_memory_bytes()
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
     with open_source(config.image, viewing.view) as seen:
         check_fit(seen, bundle.card)

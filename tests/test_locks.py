@@ -7,18 +7,23 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cli import Cli
+from tiny import save_tiny, write_noise
 
+from flows.viewer.reruns import Reruns, Wanted
 from tiling.errors import DiskError, PlaceError, RunError
 from tiling.ledger import Ledger, TileRecord, TileState
 from tiling.run_lock import RunLock
 
 HOLD = """
 import sys
+import time
 from pathlib import Path
 from tiling.errors import TilingError
 from tiling.run_lock import RunLock
@@ -197,3 +202,35 @@ def test_a_segment_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"run is no longer there: somebody removed or moved it"):
         Ledger(tmp_path / "run" / "ledger", 1).append(TileRecord(0, TileState.DONE))
+
+
+@pytest.mark.usefixtures("reporting")
+def test_a_run_that_is_removed_while_it_works_ends_on_one_line_and_stays_removed(cli: Cli, tmp_path: Path) -> None:
+    """Before, the viewer's button is refused beside the running command."""
+    image, model, run = write_noise(tmp_path / "noise.tif", 2048, 2048), save_tiny(tmp_path / "tiny"), tmp_path / "run"
+    options = ("--model", model, "--out", run, "--core", 32, "--foreground", "none", "--workers", 1)
+    driver = cli.start("segment", image, *options, log=tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 250
+        while not any(True for _ in run.glob("ledger/0000001*.jsonl")):
+            assert driver.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        job = Reruns().start(run, Wanted(((0, 0),)))
+        job.process.wait(200)
+        assert "is being worked on by another driver" in job.facts()["message"]
+        assert job.process.returncode == 2
+        assert driver.poll() is None
+        run.rename(tmp_path / "trash")
+        assert driver.wait(120) in {1, 2}
+    finally:
+        driver.kill()
+        driver.wait()
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said, said
+    assert any(line.startswith("error: ") and ("no longer there" in line or "is lost" in line) for line in lines(said))
+    assert not run.exists(), sorted(str(each) for each in run.rglob("*"))[:9]
+
+
+def lines(said: str) -> list[str]:
+    return [line.strip() for line in said.splitlines()]
