@@ -15,6 +15,8 @@ from flows.embedded import private_folder
 from flows.errors import ConfigError
 from flows.own_model import workplace
 from flows.prepare import prepare
+from tiling.archive import Archive, ArchiveCard
+from tiling.array_image import write_array
 from tiling.disk import is_partial, partial_of
 from tiling.errors import LinkError, RunError
 from tiling.export.destination import replacing
@@ -301,3 +303,21 @@ def test_without_room_for_a_private_folder_one_line_says_what_helps(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(ConfigError, match=r"no folder for Ray's sockets can be made .*: set TMPDIR, or RAY_TMPDIR"):
         private_folder()
+
+
+def test_an_array_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "image.ome.zarr").symlink_to(tmp_path / "away")
+    with pytest.raises(LinkError, match="is a symbolic link"):
+        write_array(np.ones((8, 8), np.uint8), tmp_path / "image.ome.zarr", lambda *_: None)
+    assert [*(tmp_path / "away").iterdir()] == []
+
+
+def test_an_archives_strangers_are_named_in_the_log_of_a_night(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = ArchiveCard(created="now", model="tiny", model_digest="0", maths_version=1, asked={})
+    Archive.create_or_resume(tmp_path, card).ledger.announce("night", {})
+    (tmp_path / "ledger" / "00000001.sync-conflict-2026.jsonl").write_text("{not json")
+    Archive.create_or_resume(tmp_path, card)
+    assert "left alone: ledger/00000001.sync-conflict-2026.jsonl" in caplog.text
