@@ -167,6 +167,28 @@ def test_another_user_cannot_lead_a_lock_away(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+def test_a_group_that_shares_runs_shares_their_locks(tmp_path: Path) -> None:
+    """Of two accounts with a group in common and a umask of 002 the second can lock what the first made."""
+    if os.getuid() != 0:
+        pytest.skip("acting as another account needs root")
+    run = tmp_path / "run"
+    run.mkdir()
+    os.chown(run, 0, 65533)
+    for folder in (*list(tmp_path.parents)[:2], tmp_path):
+        folder.chmod(0o777)
+    run.chmod(0o2770)
+    take = "import os, sys; descriptor = os.open(sys.argv[1], os.O_RDWR); print('ours')"
+    before = os.umask(0o002)
+    try:
+        with RunLock(run):
+            pass
+    finally:
+        os.umask(before)
+    command = ["python3", "-c", take, str(run / "driver.lock")]
+    asked = subprocess.run(command, user=65534, group=65533, extra_groups=[], capture_output=True, check=False)
+    assert asked.stdout == b"ours\n", asked.stderr
+
+
 def test_two_drivers_of_one_ledger_never_replace_each_others_segments(tmp_path: Path) -> None:
     """Where locks lie, as on NFS without them, the names of segments still tell."""
     first, second = Ledger(tmp_path, 4), Ledger(tmp_path, 4)
@@ -228,7 +250,9 @@ def test_a_run_that_is_removed_while_it_works_ends_on_one_line_and_stays_removed
         driver.wait()
     said = (tmp_path / "log").read_text()
     assert "Traceback" not in said, said
-    assert any(line.startswith("error: ") and ("no longer there" in line or "is lost" in line) for line in lines(said))
+    assert any(
+        line.startswith("error: ") and ("no longer there" in line or "is lost" in line) for line in lines(said)
+    ), said
     assert not run.exists(), sorted(str(each) for each in run.rglob("*"))[:9]
 
 

@@ -6,7 +6,9 @@ tiling, and mirrored where the read reaches beyond the image. Staged tiles are d
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -110,6 +112,9 @@ class StagedTiles:
         Raises:
             StagingError: the disk is full or not writable.
         """
+        if isinstance(self._path, Path) and not self._path.is_dir():  # Zarr would make the whole run folder anew
+            gone = errno.ENOENT
+            raise _unwritable(self._path, OSError(gone, f"{os.strerror(gone)}: the run was removed or moved"))
         try:
             self._array[index] = tile_HWC
         except OSError as error:
