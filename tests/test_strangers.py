@@ -18,7 +18,7 @@ from flows.prepare import prepare
 from tiling.archive import Archive, ArchiveCard
 from tiling.array_image import write_array
 from tiling.disk import is_partial, partial_of
-from tiling.errors import LinkError, RunError
+from tiling.errors import LinkError, RunError, StagingError
 from tiling.export.destination import replacing
 from tiling.ledger import Ledger, TileRecord, TileState
 from tiling.run import Run
@@ -321,3 +321,12 @@ def test_an_archives_strangers_are_named_in_the_log_of_a_night(
     (tmp_path / "ledger" / "00000001.sync-conflict-2026.jsonl").write_text("{not json")
     Archive.create_or_resume(tmp_path, card)
     assert "left alone: ledger/00000001.sync-conflict-2026.jsonl" in caplog.text
+
+
+def test_a_staged_tile_does_not_bring_a_removed_run_back(run: Run, tmp_path: Path) -> None:
+    assert isinstance(run.path, Path)
+    staged = run.create_staged()
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(StagingError, match="the run was removed or moved"):
+        staged.write(0, np.ones((*run.plan.read_shape, 3), np.uint8))
+    assert not run.path.exists()
