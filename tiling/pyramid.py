@@ -199,6 +199,8 @@ class Blueprint:
 
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)  # a mask is made where its run begins, which may be new
         for name in names:
             write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
 
