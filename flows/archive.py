@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any, cast
 
-import psutil
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -33,6 +32,7 @@ from flows.slide_work import Shift
 from flows.stopping import Stop, stop_on_signals
 from flows.watch import NightWatch
 from tiling.archive import Archive, ArchiveCard
+from tiling.free_memory import free_memory_bytes
 from tiling.slide_record import SlideState
 from tiling.slides import Slide, expect_apart, find_slides
 from tiling.storage import lock_run
@@ -53,7 +53,7 @@ def segment_archive(config: ArchiveConfig) -> Night:
         archive, model, bundle = reopen_archive(config)
         found = look(config, archive, slides)
         archive.ledger.announce("night", {"config": config.model_dump(mode="json")})
-        free_bytes = psutil.virtual_memory().available
+        free_bytes = free_memory_bytes()
         pool = stack.enter_context(open_pool(config))
         shift = Shift(archive, config, model, bundle, pool, free_bytes, f"{now:%Y-%m-%d_%H%M%S}")
         stop = stack.enter_context(stop_on_signals(ends_at))

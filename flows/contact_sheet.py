@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from flows.drawing import INK, PAPER, font
 from flows.palette import GREEN, SKY, VERMILION
+from unet_core.files import write_whole
 
 _SIDE_PX, _GAP_PX, _CAPTION_PX, _HEADING_PX = 260, 12, 24, 44
 _FOUND, _INVENTED, _MISSED = (ImageColor.getrgb(color)[:3] for color in (GREEN, VERMILION, SKY))
@@ -64,7 +65,7 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[Compared]
             plain = np.asarray(Image.fromarray(plain).resize(compared.truth_HW.shape[::-1], Image.Resampling.NEAREST))
             for index, pixels in enumerate((plain, _with_agreement(plain, compared))):
                 page.paste(_fitted(pixels), (left + index * (_SIDE_PX + _GAP_PX), top + _CAPTION_PX))
-    page.save(path)
+    write_whole(path, lambda file: page.save(file, "PNG"))
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw) -> None:

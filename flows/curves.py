@@ -10,6 +10,7 @@ from PIL import Image
 
 from flows.drawing import PAPER, Line, draw_panel
 from flows.palette import BLUE, GREEN, VERMILION
+from unet_core.files import write_whole
 from unet_core.recipe import TrainingConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def write_curves(path: Path, progress: Progress, config: TrainingConfig) -> None
     for panel in panels:
         picture.paste(panel, (0, top))
         top += panel.height
-    picture.save(path)
+    write_whole(path, lambda file: picture.save(file, "PNG"))
 
 
 def _score_line(name: str, field: str, color: str, history: list[dict[str, Any]]) -> Line:

@@ -16,6 +16,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from flows.doctor import Check, DoctorConfig
+from tiling.free_memory import free_memory_bytes
 from unet_core import machine
 
 PYTHON_WANTED = (3, 11)
@@ -148,7 +149,7 @@ def _memory(workers: int | None) -> Check:
     from flows.prepare import WORKER_FIXED_BYTES
 
     count = workers or psutil.cpu_count(logical=False) or 1
-    free, needed = psutil.virtual_memory().available, count * WORKER_FIXED_BYTES
+    free, needed = free_memory_bytes(), count * WORKER_FIXED_BYTES
     found = f"{free / GIB:.1f} GiB free, {count} workers take {needed / GIB:.1f} GiB before their first tile"
     if free < needed:
         fit = max(1, int(free // WORKER_FIXED_BYTES))

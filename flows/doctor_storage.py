@@ -19,6 +19,7 @@ from flows.doctor import Check, DoctorConfig
 from flows.own_model import local_bundle
 from flows.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
 from tiling.errors import AccessError, ChangedError, TilingError
+from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box
 from tiling.objects import ObjectPath
 from tiling.plan import TileMemory, TilePlan
@@ -195,7 +196,7 @@ def _plan(config: DoctorConfig) -> Iterator[Check]:
 
 
 def _memory(plan: TilePlan, memory: TileMemory, workers: int) -> Check:
-    free, needed = psutil.virtual_memory().available, workers * memory.worker_bytes
+    free, needed = free_memory_bytes(), workers * memory.worker_bytes
     found = (
         f"{workers} workers take {needed / GIB:.1f} GiB for cores of {plan.core_px} px, {free / GIB:.1f} GiB are free"
     )

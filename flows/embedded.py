@@ -8,13 +8,14 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import ray
 from ray._private import ray_constants
 
+from flows.errors import ConfigError
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -64,10 +65,30 @@ def _really_local() -> Generator[None]:
 
 
 def private_folder() -> Path:
-    """A folder that only this user can enter: Ray lets everybody write into its own, code for its workers included."""
-    folder = Path(tempfile.gettempdir()) / f"overtile-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """A folder that only this user can enter: Ray lets everybody write into its own, code for its workers included.
+
+    Its name is one that others can guess, and so take first; then it is another, which nobody can.
+
+    Raises:
+        ConfigError: none can be made.
+    """
+    try:
+        above = Path(tempfile.gettempdir())
+        return _own(above / f"overtile-{os.getuid()}") or Path(tempfile.mkdtemp(prefix="overtile-", dir=above))
+    except OSError as error:
+        raise ConfigError(
+            f"no folder for Ray's sockets can be made among temporary files ({error.strerror or error}: "
+            f"{error.filename or tempfile.tempdir}): set TMPDIR, or RAY_TMPDIR, to a short path of your own with room"
+        ) from error
+
+
+def _own(folder: Path) -> Path | None:
+    """The folder, made where there is none; None where others own it, may write there, or it is no folder."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
-        return folder
-    return Path(tempfile.mkdtemp(prefix="overtile-"))  # somebody else has made it first
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        return None
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder

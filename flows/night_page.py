@@ -28,11 +28,11 @@ def publish(archive: Archive, night: Night) -> None:
     """Write the night's page, table and facts, and the archive's table as it stands now."""
     folder = archive.nights
     looked_at = sorted((*night.records, *night.known_failures), key=lambda each: each.slide)
-    write_atomic(folder / f"{night.name}.csv", table(looked_at).encode())
-    write_atomic(folder / f"{night.name}.json", facts(night).encode())
+    write_atomic(folder / f"{night.name}.csv", table(looked_at).encode(), below=archive.path)
+    write_atomic(folder / f"{night.name}.json", facts(night).encode(), below=archive.path)
     page = "".join(page_of(night)).encode()
-    write_atomic(folder / f"{night.name}.html", page)
-    write_atomic(folder / "latest.html", page)
+    write_atomic(folder / f"{night.name}.html", page, below=archive.path)
+    write_atomic(folder / "latest.html", page, below=archive.path)
     write_atomic(archive.path / "slides.csv", table(sorted(archive.ledger, key=lambda each: each.slide)).encode())
 
 

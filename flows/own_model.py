@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +67,11 @@ def workplace(out: Place) -> Generator[Path]:
             yield Path(folder) / "model.new"
         return
     new = out / "model.new"
-    shutil.rmtree(new, ignore_errors=True)
+    delete_tree(new)  # also a link, through which a model would be written elsewhere
     try:
         yield new
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        delete_tree(new)
 
 
 def move_bundle(new: Path, folder: Place) -> None:

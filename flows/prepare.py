@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from flows.check import check_fit, needs_of
@@ -24,6 +23,7 @@ from tiling.apart import SHARE
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.errors import SourceError
 from tiling.foreground import Foreground, find_foreground
+from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.ledger import PLANNED, TileRecord, TileState
 from tiling.mending import create_images
@@ -95,7 +95,7 @@ def prepare_with(
     """
     started = time.monotonic()
     bundle, found = model.bundle, model.found
-    available_bytes = available_bytes or psutil.virtual_memory().available
+    available_bytes = available_bytes or free_memory_bytes()
     begun_with = source.look()
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
     with open_source(config.image, viewing.view) as seen:

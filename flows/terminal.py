@@ -28,6 +28,7 @@ from tiling.errors import (
     WritingError,
 )
 from tiling.ledger import TileState
+from tiling.strangers import sentence, strangers
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ def print_status(console: Console, run: Run) -> None:
     for fact, value in run.card.notes.items():
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
+    if told := sentence(strangers(run)):
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     console.print(tile_grid(run, console.width))
     for index, record in list({**state.failed, **state.damaged}.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)

@@ -1,9 +1,9 @@
 """The whole path of a run in one process that something happens to just before any one of its changes to files.
 
-Python tells an audit hook of every file that is opened for writing, renamed or removed, and of every folder that is
-removed: so no write of any stage can be forgotten, whoever makes it. That a folder is made is no change here: before
-it nothing is otherwise than after the change before, and two threads that need one folder try once or twice, as it
-happens. As a script it forks one process per attempt, from a parent that has loaded everything and run nothing.
+Python tells an audit hook of every file that is opened for writing, renamed, linked or removed, and of every folder
+that is removed: so no write of any stage can be forgotten, whoever makes it. That a folder is made is no change here:
+before it nothing is otherwise than after the change before, and two threads that need one folder try once or twice, as
+it happens. As a script it forks one process per attempt, from a parent that has loaded everything and run nothing.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Saboteur:
 
 
 def _changed(event: str, arguments: tuple[Any, ...]) -> Path | None:
-    """The path that an audit event is about to change; of a renaming, the new one."""
+    """The path that an audit event is about to change; of a renaming or a link, the new one."""
     if event == "open":
         path, _, flags = arguments
         return _absolute(path) if isinstance(path, str | os.PathLike) and flags & WRITING else None
-    if event == "os.rename":
+    if event in {"os.rename", "os.link"}:
         return _absolute(arguments[1], arguments[3])
     return _absolute(arguments[0], arguments[1]) if event in REMOVALS else None
 

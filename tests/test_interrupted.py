@@ -72,7 +72,7 @@ def test_every_stage_changes_files(undisturbed: tuple[Path, list[Change]]) -> No
         "os.rename staged.zarr/c/#/#/#/#",
         "os.remove staged.zarr/c/#/#/#/#",
         "os.rename mask.ome.zarr/#/c/#/#",
-        "os.rename ledger/#.jsonl",
+        "os.link ledger/#.jsonl",
         "os.rename overlay.png",
         "os.rename exports/foreground.png",
         "os.remove staged.zarr/zarr.json",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import os
 import threading
 from typing import Any
@@ -17,6 +18,9 @@ from tiling.card import RunCard, read_card
 from tiling.errors import RunError
 from tiling.slide_record import SlideLedger, SlideRecord, SlideState
 from tiling.storage import Place, delete_tree, move_tree, write_atomic
+from tiling.strangers import sentence
+
+logger = logging.getLogger(__name__)
 
 CARD_NAME = "archive.json"
 FORMAT_VERSION = 1
@@ -86,6 +90,8 @@ class Archive:
                     f"would be of one kind and half of the other; choose another --out, or repeat its command"
                 )
             archive.ledger.compact()
+            if told := sentence([f"ledger/{each.name}" for each in archive.ledger.strangers()]):
+                logger.warning("archive %s: %s", archive.path, told)
             return archive
         if (path / "run.json").is_file():
             raise RunError(f"{path} holds a run of one image: an archive would lie inside it; choose another --out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import dask
@@ -11,6 +12,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
+from tiling.disk import expect_no_link
 from tiling.errors import RunError, SourceError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
@@ -46,8 +48,11 @@ def write_array(array: object, place: Place, tell: Tell) -> None:
         SourceError: no image.
         RunError: another one is there.
         DiskError: the disk is full or can't be written.
+        LinkError: the place is a link.
     """
     image = _as_image(array)
+    if isinstance(place, Path):
+        expect_no_link(place)
     known = _opened(place) if is_made(place) else None
     if known is not None:
         _expect_same(known, image, place, tell)

@@ -55,6 +55,10 @@ class PlaceError(StorageError):
     """A URL that names nothing that a run can be in, or an image be read from."""
 
 
+class LinkError(DiskError, PlaceError):
+    """A link or a file where a run has a folder of its own: what is written there would leave the run."""
+
+
 class AccessError(StorageError):
     """What the store refuses to these credentials, or to none."""
 

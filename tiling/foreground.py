@@ -111,7 +111,7 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
         draw.rectangle((left, top, right - 1, bottom - 1), fill=(96, 96, 96, 140), outline=(64, 64, 64, 255))
         draw.line((left, top, right, bottom), fill=(64, 64, 64, 255))
         draw.line((left, bottom, right, top), fill=(64, 64, 64, 255))
-    write_png(path, picture)
+    write_png(path, picture, below=path.parent.parent)
 
 
 def _tissue(source: ImageSource, level: int) -> Foreground:

@@ -129,6 +129,10 @@ class Ledger:
     def flush(self) -> None:
         self._segments.flush()
 
+    def strangers(self) -> list[Place]:
+        """What lies among the segments and is none."""
+        return self._segments.strangers()
+
     def fold(self) -> LedgerState:
         """Read every segment in order; the last line about a tile wins.
 

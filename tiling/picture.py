@@ -10,15 +10,15 @@ from PIL import Image
 from tiling.storage import Place, write_atomic
 
 
-def write_png(path: Place, picture: Image.Image) -> None:
-    """Write a picture as PNG.
+def write_png(path: Place, picture: Image.Image, *, below: Place | None = None) -> None:
+    """Write a picture as PNG; from `below` on no link is followed.
 
     Raises:
         DiskError: the disk is full or can't be written.
     """
     encoded = BytesIO()
     picture.save(encoded, format="PNG")
-    write_atomic(path, encoded.getvalue())
+    write_atomic(path, encoded.getvalue(), below=below)
 
 
 def data_url(path: Place, side_px: int) -> str:

@@ -26,7 +26,7 @@ from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
 from tiling.plan import Tile, TilePlan
-from tiling.storage import Place, sweep, write_atomic
+from tiling.storage import Place, remove_within, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -132,10 +132,10 @@ class Pyramid:
 
     def _set(self, key: str, encoded: Buffer | None) -> None:
         if encoded is None:
-            (self._path / key).unlink(missing_ok=True)
+            remove_within(self._path / key, self._path.parent)
         else:
             # Zarr's own store doesn't wait for the disk: after a power cut the ledger could name a shard of no bytes.
-            write_atomic(self._path / key, encoded.to_bytes())
+            write_atomic(self._path / key, encoded.to_bytes(), below=self._path.parent)
 
     def _encoded(self, level: int, pixels: Pixels) -> Buffer | None:
         """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
@@ -199,8 +199,10 @@ class Blueprint:
 
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)  # a mask is made where its run begins, which may be new
         for name in names:
-            write_atomic(path / name, self._files[name].to_bytes())
+            write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
 
 
 def _is_as(planned: bytes, path: Place) -> bool:

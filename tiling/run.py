@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,13 +19,16 @@ from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.source import ImageSource, open_source
-from tiling.staging import STAGED_NAME, StagedTiles
+from tiling.staging import STAGED_NAME, StagedTiles, remove_staged
 from tiling.steady import SteadySource
 from tiling.stitching import Mask
-from tiling.storage import PARTIAL, Place, delete_tree, sweep_partials, write_atomic
+from tiling.storage import PARTIAL, Place, sweep_partials, write_atomic
+from tiling.strangers import sentence, strangers
 
 if TYPE_CHECKING:
     from tiling.outline import Outline
+
+logger = logging.getLogger(__name__)
 
 OUTLINE_NAME = "outline.json"
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME, OUTLINE_NAME)
@@ -31,7 +36,13 @@ BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME, OUTLINE_NAME
 the polygons of a region."""
 
 
+_LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-fA-F]+|\.directory|lost\+found")
+"""What desktops and file systems put into any folder."""
+
+
 def _comes_before_the_card(name: str) -> bool:
+    if _LITTER.fullmatch(name):
+        return True
     if name.startswith("driver.lock."):
         return True  # of a driver that asked for an object store's clock
     partial = name.startswith((".run.json.", f".{OUTLINE_NAME}.")) and name.endswith(PARTIAL)
@@ -63,6 +74,8 @@ class Run:
                     f"choose another --out, or repeat the command that made it"
                 )
             run.sweep()
+            if told := sentence(strangers(run)):
+                logger.warning("run %s: %s", run.path, told)
             if outline is not None:
                 outline.keep(path / OUTLINE_NAME)
             return run
@@ -192,7 +205,7 @@ class Run:
         return StagedTiles.open(self.staged_path)
 
     def remove_staged(self) -> None:
-        delete_tree(self.staged_path)
+        remove_staged(self.staged_path)
 
     def open_source(self) -> ImageSource:
         """The image as it is segmented: the card's view of it, whose level is the card's."""

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import logging
+import os
 import re
+import stat
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
+from tiling.disk import disk_errors, is_partial, write_whole
 from tiling.errors import ChangedError, RunError
 from tiling.objects import ObjectPath
-from tiling.storage import Place, write_atomic
+from tiling.run_lock import expect_held
+from tiling.storage import Place
 
+logger = logging.getLogger(__name__)
+
+LONGEST_LINE_BYTES = 16 * 2**20
+"""No driver writes so much about one tile, one slide or one event."""
 READS_AT_ONCE = 16
-_SEGMENT_NAME = re.compile(r"[0-9]+\.jsonl")
+_SEGMENT_NAME = re.compile(r"[0-9]{8,}\.jsonl")
 
 
 class Segments:
@@ -54,7 +68,11 @@ class Segments:
         self._flushed_at = time.monotonic()
 
     def lines(self) -> Iterator[tuple[Place, bytes]]:
-        """Every stored line in the order of writing, with its segment; not decoded, for a disk may have changed it."""
+        """Every stored line in the order of writing, with its segment; not decoded, for a disk may have changed it.
+
+        Raises:
+            RunError: a line that no driver writes, for its length; what has a segment's name and is no file.
+        """
         segments = self.stored()
         if isinstance(self._folder, ObjectPath):
             with ThreadPoolExecutor(READS_AT_ONCE) as threads:
@@ -62,18 +80,29 @@ class Segments:
                     for line in data.splitlines():
                         yield path, line
             return
-        for path in segments:
-            assert isinstance(path, Path)
-            with path.open("rb") as file:
-                for line in file:
+        for path in _unrepeated([path for path in segments if isinstance(path, Path)]):
+            with _opened(path) as file:
+                while line := file.readline(LONGEST_LINE_BYTES + 1):
+                    if len(line) > LONGEST_LINE_BYTES:
+                        raise _unreadable(path, f"holds a line of more than {LONGEST_LINE_BYTES} bytes")
                     yield path, line
 
     def stored(self) -> list[Place]:
-        """The segments in order."""
+        """The segments in order. Other files are not ours: copies that a file synchroniser makes, a system's own."""
+        return [self._folder / name for name in sorted(self._names()) if _SEGMENT_NAME.fullmatch(name)]
+
+    def strangers(self) -> list[Place]:
+        """What else is in the folder."""
+        names = sorted(self._names())
+        return [self._folder / name for name in names if not (_SEGMENT_NAME.fullmatch(name) or is_partial(name))]
+
+    def _names(self) -> list[str]:
         if isinstance(self._folder, ObjectPath):
-            names = [path.name for path in self._folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name)]
-            return [self._folder / name for name in sorted(names)]
-        return [*sorted(self._folder.glob("[0-9]*.jsonl"))]
+            return [path.name for path in self._folder.iterdir()]
+        try:
+            return os.listdir(self._folder)  # noqa: PTH208 (names alone: a ledger has thousands)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def newest_number(self) -> int:
         segments = self.stored()
@@ -81,8 +110,8 @@ class Segments:
 
     def _write(self, data: bytes) -> None:
         """Write the next segment. In an object store it must be new: that stops a driver whose lease was taken over."""
-        if not isinstance(self._folder, ObjectPath):
-            write_atomic(self._folder / f"{self.newest_number() + 1:08d}.jsonl", data)
+        if isinstance(self._folder, Path):
+            self._write_file(self._folder, data)
             return
         number = (self.newest_number() if self._last_number is None else self._last_number) + 1
         segment = self._folder / f"{number:08d}.jsonl"
@@ -91,8 +120,77 @@ class Segments:
         except ChangedError as error:
             # The answer to a put may be lost and the put repeated: then the segment is ours.
             if segment.read_bytes() != data:
-                raise RunError(
-                    f"ledger segment {segment} was written by another driver, which has taken the run over; this one "
-                    f"stops, its tiles since then are computed again"
-                ) from error
+                raise _taken_over(segment) from error
         self._last_number = number
+
+    def _write_file(self, folder: Path, data: bytes) -> None:
+        """The same on a disk: a name that is new to all hosts, and only while the run's lock is ours.
+
+        Before the first segment of a driver, others may be there that NFS shows late; afterwards none but ours.
+        """
+        expect_held(folder.parent)
+        number = (self.newest_number() if self._last_number is None else self._last_number) + 1
+        while True:
+            segment = folder / f"{number:08d}.jsonl"
+            try:
+                with disk_errors(segment):
+                    _write_new(segment, data)
+            except ChangedError as error:
+                if self._last_number is not None:
+                    raise _taken_over(segment) from error
+                number += 1
+                continue
+            self._last_number = number
+            return
+
+
+def _write_new(segment: Path, data: bytes) -> None:
+    try:
+        write_whole(segment, data, below=segment.parent.parent, is_new=True)
+    except FileExistsError as error:
+        raise ChangedError(f"{segment} is there already") from error
+
+
+def _taken_over(segment: Place) -> RunError:
+    return RunError(
+        f"ledger segment {segment} was written by another driver, which has taken the run over; this one stops, its "
+        f"tiles since then are computed again"
+    )
+
+
+def _unreadable(path: Path, why: str) -> RunError:
+    return RunError(
+        f"ledger segment {path} {why}, which no driver writes: what is done can't be told; restore the segment, or "
+        f"delete it to compute its tiles again"
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[BufferedReader]:
+    """A segment to read; neither a link nor a pipe, at which a reader would wait for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unreadable(path, "is a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unreadable(path, "is no file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def _unrepeated(segments: Sequence[Path]) -> Iterator[Path]:
+    """The segments without copies of earlier ones: what a copy says would count twice, and undo what came between."""
+    sizes = {path: path.lstat().st_size for path in segments}
+    shared = {size for size, count in Counter(sizes.values()).items() if count > 1}
+    seen: dict[bytes, Path] = {}
+    for path in segments:
+        if sizes[path] in shared:
+            with _opened(path) as file:
+                first = seen.setdefault(hashlib.file_digest(file, "blake2b").digest(), path)
+            if first != path:
+                logger.warning("ledger segment %s is a copy of %s: it is not read", path, first.name)
+                continue
+        yield path

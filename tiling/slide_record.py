@@ -193,6 +193,10 @@ class SlideLedger:
         with self._lock:
             self._segments.flush()
 
+    def strangers(self) -> list[Place]:
+        """What lies among the segments and is none."""
+        return self._segments.strangers()
+
     def compact(self) -> None:
         """Put what thousands of segments say into one, so that a later night reads one; only for the one writer."""
         old = self._segments.stored()

@@ -6,7 +6,11 @@ tiling, and mirrored where the read reaches beyond the image. Staged tiles are d
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,6 +18,7 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from tiling.disk import is_partial
 from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
@@ -24,6 +29,8 @@ from tiling.storage import Place
 if TYPE_CHECKING:
     from tiling.source import ImageSource
 
+
+logger = logging.getLogger(__name__)
 
 STAGED_NAME = "staged.zarr"
 """The staged array's, in its run folder."""
@@ -105,6 +112,9 @@ class StagedTiles:
         Raises:
             StagingError: the disk is full or not writable.
         """
+        if isinstance(self._path, Path) and not self._path.is_dir():  # Zarr would make the whole run folder anew
+            gone = errno.ENOENT
+            raise _unwritable(self._path, OSError(gone, f"{os.strerror(gone)}: the run was removed or moved"))
         try:
             self._array[index] = tile_HWC
         except OSError as error:
@@ -145,6 +155,43 @@ class StagedTiles:
         return self._path / "c" / str(index) / "0" / "0" / "0"
 
 
+def remove_staged(path: Place) -> None:
+    """Remove the array and nothing else: what others have put beside it stays, and is named.
+
+    The array's name may be a link that its owner set, to a folder on a fast disk: the link and that folder stay.
+    """
+    if isinstance(path, ObjectPath):
+        path.delete_tree()
+        return
+    (path / "zarr.json").unlink(missing_ok=True)  # without it no half of the array counts as one
+    left = _emptied(path / "c", depth=4) + _emptied(path, depth=0)
+    if not path.is_symlink() and path.is_dir() and not left:
+        path.rmdir()
+    if left:
+        named = ", ".join(str(each) for each in left[:3])
+        logger.warning("%s holds %d files that are not ours (%s): they are left there", path, len(left), named)
+
+
+def _emptied(folder: Path, depth: int) -> list[Path]:
+    """Remove our files from a folder, and the folders that are empty then; returns what is not ours.
+
+    Chunks lie `depth` levels below, each name a number.
+    """
+    left: list[Path] = []
+    for entry in [*folder.iterdir()] if folder.is_dir() else ():
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        if depth > 1 and is_folder and entry.name.isdecimal():
+            left += _emptied(entry, depth - 1)
+        elif not is_folder and ((depth == 1 and entry.name.isdecimal()) or is_partial(entry.name)):
+            entry.unlink(missing_ok=True)
+        elif not (depth == 0 and entry.name == "c"):
+            left.append(entry)
+    if depth:
+        with suppress(OSError):  # gone, or NFS keeps a file there that somebody still reads
+            folder.rmdir()
+    return left
+
+
 def staged_sizes(path: Place) -> dict[int, int]:
     """Bytes of each staged tile of an array, of none where there is no array. In a bucket one listing tells all."""
     chunks = path / "c"
@@ -153,7 +200,8 @@ def staged_sizes(path: Place) -> dict[int, int]:
         return {int(place.key[start:].partition("/")[0]): facts.size_bytes for place, facts in chunks.listed()}
     sizes: dict[int, int] = {}
     for tile in chunks.iterdir() if chunks.is_dir() else ():
-        with suppress(FileNotFoundError):  # a tile whose space was given back leaves its folders behind
+        # A tile whose space was given back leaves its folders behind; what has no number for a name isn't ours.
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
             sizes[int(tile.name)] = (tile / "0" / "0" / "0").stat().st_size
     return sizes
 

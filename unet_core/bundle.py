@@ -31,6 +31,7 @@ from unet_core.card import (
 from unet_core.errors import BundleError
 from unet_core.exported import Program, module_of, read_program, write_program
 from unet_core.exported.graph import GRAPH_NAME
+from unet_core.files import write_whole
 from unet_core.models import build
 from unet_core.weights import expect_fit, read_safetensors
 
@@ -124,11 +125,8 @@ def save_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     if program is not None:
         write_program(program, folder / GRAPH_NAME)
-    weights_new, card_new = folder / f"{WEIGHTS_NAME}.new", folder / f"{CARD_NAME}.new"
-    weights_new.write_bytes(to_bytes(tensors))
-    card_new.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    weights_new.replace(folder / WEIGHTS_NAME)
-    card_new.replace(folder / CARD_NAME)
+    write_whole(folder / WEIGHTS_NAME, lambda file: file.write(to_bytes(tensors)))
+    write_whole(folder / CARD_NAME, lambda file: file.write(f"{card.model_dump_json(indent=2)}\n".encode()))
 
 
 def _as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 
 from unet_core.errors import TrainingError
+from unet_core.files import write_whole
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Replace the folder's checkpoint atomically: a kill at any moment leaves the old one or the new one."""
-    written = folder / f"{CHECKPOINT_NAME}.new"
-    torch.save(dict(state), written)
-    written.replace(folder / CHECKPOINT_NAME)
+    write_whole(folder / CHECKPOINT_NAME, lambda file: torch.save(dict(state), file))
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -32,8 +32,9 @@ class Memo:
 
     def recall(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """The answer that is on disk, None where there is none that can be read."""
+        path = self._path(question)
         try:
-            entry = json.loads(self._path(question).read_bytes())
+            entry = json.loads(path.read_bytes()) if path.is_file() else None  # nobody waits at a pipe
         except (OSError, ValueError):
             return None
         answer = entry.get("answer") if isinstance(entry, dict) else None

@@ -41,8 +41,9 @@ def verify_command(
     )
     quiet_environment()
     from tiling.run import Run
+    from tiling.strangers import sentence, strangers
 
-    Run.open(config.run)  # refused before anything starts
+    opened = Run.open(config.run)  # refused before anything starts
     from flows.terminal import print_verdict, run_with_progress
 
     out = PlainConsole()
@@ -50,5 +51,7 @@ def verify_command(
     print_verdict(out, verdict)
     if verdict.unfinished:
         out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
+    if told := sentence(strangers(opened, thorough=True)):
+        out.print(told, markup=False, highlight=False, soft_wrap=True)
     if not verdict.is_sound:
         sys.exit(EXIT_FAILED_TILES)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
+from tiling.disk import make_folder, partial_of, sync
 from tiling.objects import ObjectPath
-from tiling.storage import PARTIAL, Place, disk_errors
+from tiling.storage import Place, disk_errors
 
 
 @contextmanager
@@ -30,14 +29,14 @@ def replacing(place: Place) -> Generator[Path]:
             place.put_file(path)
         return
     with disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent, place.parent.parent)
     partial = scratch(place)
     try:
         yield partial
         with disk_errors(place):
-            _last(partial)
+            sync(partial)
             partial.replace(place)
-            _last(place.parent)
+            sync(place.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -47,13 +46,4 @@ def scratch(path: Path) -> Path:
 
     It keeps the suffix, by which GDAL knows formats.
     """
-    return path.with_name(f".{path.stem}.{uuid4().hex}{PARTIAL}{path.suffix}")
-
-
-def _last(path: Path) -> None:
-    """Wait until the disk has it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return partial_of(path, path.suffix)

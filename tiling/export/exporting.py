@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiling.disk import disk_errors, make_folder
 from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
@@ -190,7 +191,8 @@ def _folder(run: Run) -> str:
 def _room(run: Run) -> Generator[Path]:
     """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
     if isinstance(run.exports, Path):
-        run.exports.mkdir(parents=True, exist_ok=True)
+        with disk_errors(run.exports):
+            make_folder(run.exports, run.exports.parent)
         path = scratch(run.exports / "objects")
         try:
             yield path

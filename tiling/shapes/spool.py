@@ -17,7 +17,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._batches = 0
-        path.touch()
+        path.touch(exist_ok=False)
 
     def extend(self, batches: Iterator[Shapes]) -> Iterator[Shapes]:
         """Keep the shapes that pass through."""

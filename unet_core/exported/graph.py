@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from unet_core.errors import BundleError
 from unet_core.exported.operators import expect_options, idiomatic, target_of
+from unet_core.files import write_whole
 
 GRAPH_NAME = "graph.json"
 DTYPES: dict[str, torch.dtype] = {
@@ -116,9 +117,7 @@ def _compact(value: Any) -> str:
 
 def write_program(program: Program, path: Path) -> None:
     """Write `graph.json`, atomically."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(program.to_bytes())
-    new.replace(path)
+    write_whole(path, lambda file: file.write(program.to_bytes()))
 
 
 def read_program(path: Path, digest: str) -> Program:
