@@ -207,7 +207,11 @@ def test_heads_are_weighed_and_guidance_is_added() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "told"),
     [
-        ("tversky", {}, "known ones are bce, cross_entropy, dice, dice_bce, focal, iou, ms_ssim, unet3p"),
+        (
+            "tversky",
+            {},
+            "known ones are bce, cross_entropy, dice, dice_bce, dice_cross_entropy, focal, iou, ms_ssim, unet3p",
+        ),
         ("dice", {"epsilon": 0}, "epsilon must be positive"),
         ("focal", {"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ("ms_ssim", {"window_px": 4}, "window_px must be odd"),
