@@ -108,7 +108,8 @@ def _restain(image_NHW: Tensor, labels_HW: Tensor, variation: Variation, random:
     if variation.counterstain and random.random() < variation.counterstain:
         density_NHW = density_NHW + _ground(labels_HW, random)
     if variation.wash and random.random() < variation.wash:
-        density_NHW = density_NHW + random.uniform(0, 0.6) * _ground_colour(random)
+        # Packed cells stand in violet, so haematoxylin too is a colour of grounds.
+        density_NHW = density_NHW + random.uniform(0, 0.6) * _ground_colour(random, redness=0.6)
     factors = _about_one(variation.stain, random)
     mixing = torch.diag(_about_one(variation.hue, random)) @ _STAINS.T @ torch.diag(factors) @ _STAINS_INVERSE.T
     return (-(mixing @ density_NHW.flatten(1))).exp().reshape(image_NHW.shape)
@@ -135,8 +136,9 @@ def _ground(labels_HW: Tensor, random: np.random.Generator) -> Tensor:
     return _ground_colour(random) * amount_HW
 
 
-def _ground_colour(random: np.random.Generator) -> Tensor:
-    low, high = np.array([0.02, 0.6, 0.15]), np.array([0.25, 1.0, 0.75])
+def _ground_colour(random: np.random.Generator, redness: float = 0.25) -> Tensor:
+    """A colour in eosin to DAB; `redness` is the greatest density in red, which haematoxylin has most of."""
+    low, high = np.array([0.02, 0.6, 0.15]), np.array([redness, 1.0, 0.75])
     return torch.tensor(random.uniform(low, high), dtype=torch.float32)[:, None, None]
 
 

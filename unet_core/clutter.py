@@ -53,14 +53,15 @@ def _draw_disc(
 
 
 def _pen(image_NHW: Tensor, labels_HW: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """One bent stroke through the crop; what it hides is ground."""
+    """One bent stroke through the crop, a pen's or a hair; what it hides is ground."""
     height, width = labels_HW.shape
     y_HW, x_HW = _places(height, width)
     angle, bend = random.uniform(0, math.pi), random.normal(0, 0.3)
-    across = random.uniform(0.06, 0.35) * max(height, width)
+    # From a hair of a few pixels to a broad marker, sharp or far out of focus.
+    across = math.exp(random.uniform(math.log(0.005), math.log(0.35))) * max(height, width)
     along_HW = math.cos(angle) * x_HW + math.sin(angle) * y_HW
     off_HW = -math.sin(angle) * x_HW + math.cos(angle) * y_HW + bend * along_HW**2 - random.uniform(-0.4, 0.4)
-    soft = random.uniform(0.5, 6)
+    soft = math.exp(random.uniform(math.log(0.4), math.log(max(0.5, 0.4 * across))))
     cover_HW = torch.sigmoid((across - (off_HW * max(height, width)).abs()) / soft)
     grain_HW = torch.from_numpy(random.normal(0, random.uniform(0, 0.08), (height, width)).astype(np.float32))
     colour = _PENS[int(random.integers(len(_PENS)))] * random.uniform(0.5, 1.5)
@@ -69,8 +70,8 @@ def _pen(image_NHW: Tensor, labels_HW: Tensor, random: np.random.Generator) -> t
     if colour.mean() < 0.8:
         return inked_NHW, labels_HW
     flat_NHW = torch.exp(-_coloured(colour, 1 + grain_HW)).clamp(0, 1)
-    hidden_HW = cover_HW > 0.5
-    return torch.where(hidden_HW, flat_NHW, inked_NHW), torch.where(hidden_HW, 0, labels_HW)
+    covered_NHW = image_NHW * (1 - cover_HW) + flat_NHW * cover_HW
+    return covered_NHW, torch.where(cover_HW > 0.5, 0, labels_HW)
 
 
 def _holes(image_NHW: Tensor, labels_HW: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
