@@ -13,6 +13,7 @@ from discs import a_config, a_trainer
 from PIL import Image
 from pydantic import ValidationError
 
+from benchmarks.robustness import CHANGES, stained
 from flows.examples import read_examples, read_held_back
 from flows.recipe import DataConfig, read_recipe
 from unet_core.augmentation import draw_crop
@@ -164,3 +165,22 @@ def test_images_held_back_are_neither_trained_nor_chosen_on(tmp_path: Path) -> N
     assert [each.name for each in choosing] == [each.name for each in before[0] if in_choice(each.name, 4)]
     assert 5 < len(choosing) < 25
     assert read_held_back(DataConfig(**fields)) == []
+
+
+def test_images_are_changed_for_measuring_without_moving_their_objects() -> None:
+    example = some_tissue()
+    for name, change in CHANGES.items():
+        changed = change(example)
+        assert changed.image_HWN.dtype == np.uint8, name
+        side = {"half": 48, "double": 192}.get(name, 96)
+        assert changed.image_HWN.shape == (side, side, 3), name
+        assert changed.instances_HW is not None
+        assert changed.labels_HW.shape == changed.instances_HW.shape == (side, side), name
+        assert np.array_equal(changed.labels_HW > 0, changed.instances_HW > 0), name
+        if side == 96:
+            assert np.array_equal(changed.labels_HW, example.labels_HW), name
+        nuclei = changed.labels_HW > 0
+        darker = changed.image_HWN[~nuclei].mean() - changed.image_HWN[nuclei].mean()
+        assert (darker < -20) if name == "inverted" else (darker > 20), name
+    assert np.array_equal(CHANGES["double"](example).labels_HW, np.kron(example.labels_HW, np.ones((2, 2), np.uint8)))
+    assert np.abs(stained(1, 1, 1)(example).image_HWN.astype(int) - example.image_HWN).max() <= 1

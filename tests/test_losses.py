@@ -98,6 +98,14 @@ def test_iou_loss_follows_its_formula() -> None:
     assert losses.IoULoss()(logits, targets).item() == pytest.approx(1 - float(np.mean(each)))
 
 
+def test_dice_and_cross_entropy_add_up_by_their_weight() -> None:
+    logits, targets, weights = a_batch(channels=3)
+    both = losses.DiceCrossEntropyLoss(0.25, (1, 2, 3))(logits, targets, weights)
+    entropy = losses.CrossEntropyLoss((1, 2, 3))(logits, targets, weights)
+    dice = losses.DiceLoss(rule="argmax")(logits, targets)
+    assert both.item() == pytest.approx(0.25 * dice.item() + 0.75 * entropy.item())
+
+
 def naive_ms_ssim(one: NDArray[np.float64], other: NDArray[np.float64], scales: int, window: int) -> float:
     """Of two planes, a window at a time."""
     taps = np.exp(-0.5 * ((np.arange(window) - window // 2) / 1.5) ** 2)
