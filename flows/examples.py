@@ -15,7 +15,7 @@ from flows.recipe import DataConfig, GeneratedConfig
 from tiling.errors import SourceError
 from tiling.source import open_source
 from unet_core.card import ModelCard
-from unet_core.data import Annotated, Example, in_validation, modality
+from unet_core.data import Annotated, Example, in_choice, in_validation, modality
 from unet_core.errors import TrainingError
 from unet_core.synthetic import ellipses, tissue
 
@@ -32,7 +32,9 @@ def read_examples(data: DataConfig, card: ModelCard) -> tuple[list[Annotated], l
     validation: list[Annotated] = []
     if data.images is not None and data.labels is not None:
         for path in _images(data.images, data.image_names):
-            labels = data.labels / data.label_name.replace("{name}", path.name).replace("{stem}", path.stem)
+            labels = _labels_of(path, data.labels, data)
+            if _is_held_back(path.stem, data):
+                continue
             (validation if _validates(path.stem, data) else training).append(_read_example(path, labels, data))
     for raster in data.rasters:
         (validation if raster.role == "validation" else training).extend(raster_examples(raster, card))
@@ -69,7 +71,25 @@ def _images(folder: Path, names: str) -> list[Path]:
     return paths
 
 
+def read_held_back(data: DataConfig) -> list[Example]:
+    """The images that `held_back_one_in` keeps from training and validation, to report on; empty without it."""
+    if data.images is None or data.labels is None:
+        return []
+    paths = [path for path in _images(data.images, data.image_names) if _is_held_back(path.stem, data)]
+    return [_read_example(path, _labels_of(path, data.labels, data), data) for path in paths]
+
+
+def _is_held_back(stem: str, data: DataConfig) -> bool:
+    return data.held_back_one_in is not None and in_validation(stem, data.held_back_one_in)
+
+
+def _labels_of(path: Path, folder: Path, data: DataConfig) -> Path:
+    return folder / data.label_name.replace("{name}", path.name).replace("{stem}", path.stem)
+
+
 def _validates(stem: str, data: DataConfig) -> bool:
+    if data.held_back_one_in is not None and not data.validation:
+        return in_choice(stem, data.validation_one_in)
     if data.validation:
         return any(fnmatchcase(stem, pattern) for pattern in data.validation)
     return in_validation(stem, data.validation_one_in)

@@ -57,7 +57,9 @@ class DataConfig(BaseModel):
     name of an image's labels: `{name}` stands for the image's file name, `{stem}` for it without its suffix.
     `classes`: labels are the card's; `mask`: every label above 0 is class 1; `instances`: so it is, and the labels
     number the objects from 1. For validation is an image whose stem matches a pattern in `validation`; where there
-    are none, one image in `validation_one_in`, chosen by the hash of its stem.
+    are none, one image in `validation_one_in`, chosen by the hash of its stem. With `held_back_one_in` images chosen
+    that way are held back, neither trained nor validated on, so that they can be reported on; validation is then
+    on a part of the others, by another hash.
     """
 
     model_config = _CONFIG
@@ -70,6 +72,7 @@ class DataConfig(BaseModel):
     group_by: Literal["none", "modality"] = "none"
     validation: tuple[str, ...] = ()
     validation_one_in: PositiveInt = 10
+    held_back_one_in: PositiveInt | None = None
     rasters: tuple[RasterConfig, ...] = ()
     generated: GeneratedConfig | None = None
 

@@ -98,6 +98,14 @@ def test_iou_loss_follows_its_formula() -> None:
     assert losses.IoULoss()(logits, targets).item() == pytest.approx(1 - float(np.mean(each)))
 
 
+def test_dice_and_cross_entropy_add_up_by_their_weight() -> None:
+    logits, targets, weights = a_batch(channels=3)
+    both = losses.DiceCrossEntropyLoss(0.25, (1, 2, 3))(logits, targets, weights)
+    entropy = losses.CrossEntropyLoss((1, 2, 3))(logits, targets, weights)
+    dice = losses.DiceLoss(rule="argmax")(logits, targets)
+    assert both.item() == pytest.approx(0.25 * dice.item() + 0.75 * entropy.item())
+
+
 def naive_ms_ssim(one: NDArray[np.float64], other: NDArray[np.float64], scales: int, window: int) -> float:
     """Of two planes, a window at a time."""
     taps = np.exp(-0.5 * ((np.arange(window) - window // 2) / 1.5) ** 2)
@@ -207,7 +215,11 @@ def test_heads_are_weighed_and_guidance_is_added() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "told"),
     [
-        ("tversky", {}, "known ones are bce, cross_entropy, dice, dice_bce, focal, iou, ms_ssim, unet3p"),
+        (
+            "tversky",
+            {},
+            "known ones are bce, cross_entropy, dice, dice_bce, dice_cross_entropy, focal, iou, ms_ssim, unet3p",
+        ),
         ("dice", {"epsilon": 0}, "epsilon must be positive"),
         ("focal", {"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ("ms_ssim", {"window_px": 4}, "window_px must be odd"),

@@ -207,7 +207,7 @@ def test_loss_that_does_not_fit_the_decision_is_refused(tmp_path: Path) -> None:
         a_trainer(tmp_path, loss="cross_entropy")
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_bce", "focal", "iou"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "dice_bce", "dice_cross_entropy", "focal", "iou"])
 def test_every_loss_teaches_a_network_that_decides_by_argmax(tmp_path: Path, loss: str) -> None:
     fields = {"decision": {"rule": "argmax"}, "parameters": {**CARD.parameters, "classes": 2}}
     card = ModelCard.model_validate({**CARD.model_dump(), **fields})

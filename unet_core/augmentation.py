@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unet_core.clutter import clutter
 from unet_core.data import Annotated
 from unet_core.errors import TrainingError
-from unet_core.recipe import TrainingConfig, Variation
+from unet_core.jpeg import jpeg
+from unet_core.recipe import Separation, TrainingConfig, Variation
+from unet_core.separation import separated
 from unet_core.warping import Crop, turn, warp
 
 __all__ = ["Crop", "CropSampler", "draw_crop"]
@@ -67,23 +70,35 @@ class CropSampler:
     def _crop(self, group: str, step: int, index: int) -> Crop:
         random = np.random.default_rng((self.config.seed, step, index))
         example = self.members[group][int(random.integers(len(self.members[group])))]
-        return draw_crop(example, self.config.tile_px, self.full_scale, self.config.groups[group], random)
+        variation = self.config.groups[group]
+        return draw_crop(example, self.config.tile_px, self.full_scale, variation, random, self.config.separate)
 
 
 def draw_crop(
-    example: Annotated, tile_px: int, full_scale: float, variation: Variation, random: np.random.Generator
+    example: Annotated,
+    tile_px: int,
+    full_scale: float,
+    variation: Variation,
+    random: np.random.Generator,
+    separation: Separation | None = None,
 ) -> Crop:
     """A varied square of one example, `tile_px` on each side.
 
     Turned, mirrored, scaled and bent about a random centre; what lies outside the image is its mirror image.
-    Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`.
+    Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`. With a `separation`
+    the labels are those of interiors and borders, as wide as it says after all scaling.
     """
-    crop = warp(example, tile_px, variation, random)
+    crop = warp(example, tile_px, variation, random, numbered=separation is not None)
     image_NHW, labels_HW = crop.image_NHW / full_scale, crop.labels_HW
-    if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain):
+    if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain or variation.wash):
         image_NHW = _restain(image_NHW, labels_HW, variation, random)
+    if image_NHW.shape[0] == 3 and variation.clutter and random.random() < variation.clutter:
+        image_NHW, labels_HW = clutter(image_NHW.clamp(0, 1), labels_HW, random)
     image_NHW = _rescale(image_NHW, variation, random)
+    image_NHW = _recolour(image_NHW, variation, random)
     image_NHW = _degrade(image_NHW, variation, random)
+    if separation is not None:
+        labels_HW = separated(labels_HW, separation.outline_px, separation.touching_px)
     return Crop(image_NHW.clamp(0, 1) * full_scale, labels_HW, crop.weights_HW)
 
 
@@ -92,6 +107,9 @@ def _restain(image_NHW: Tensor, labels_HW: Tensor, variation: Variation, random:
     density_NHW = -image_NHW.clamp(1 / 255, 1).log()
     if variation.counterstain and random.random() < variation.counterstain:
         density_NHW = density_NHW + _ground(labels_HW, random)
+    if variation.wash and random.random() < variation.wash:
+        # Packed cells stand in violet, so haematoxylin too is a colour of grounds.
+        density_NHW = density_NHW + random.uniform(0, 0.6) * _ground_colour(random, redness=0.6)
     factors = _about_one(variation.stain, random)
     mixing = torch.diag(_about_one(variation.hue, random)) @ _STAINS.T @ torch.diag(factors) @ _STAINS_INVERSE.T
     return (-(mixing @ density_NHW.flatten(1))).exp().reshape(image_NHW.shape)
@@ -115,9 +133,13 @@ def _ground(labels_HW: Tensor, random: np.random.Generator) -> Tensor:
     steepness, threshold = random.uniform(1, 8), random.uniform(-1.5, 1)
     amount_HW = random.uniform(0.1, 1.2) * torch.sigmoid(steepness * (texture_HW - threshold))
     amount_HW = torch.where(labels_HW > 0, random.uniform(0, 0.5) * amount_HW, amount_HW)
-    low, high = np.array([0.02, 0.6, 0.15]), np.array([0.25, 1.0, 0.75])
-    colour = torch.tensor(random.uniform(low, high), dtype=torch.float32)
-    return colour[:, None, None] * amount_HW
+    return _ground_colour(random) * amount_HW
+
+
+def _ground_colour(random: np.random.Generator, redness: float = 0.25) -> Tensor:
+    """A colour in eosin to DAB; `redness` is the greatest density in red, which haematoxylin has most of."""
+    low, high = np.array([0.02, 0.6, 0.15]), np.array([redness, 1.0, 0.75])
+    return torch.tensor(random.uniform(low, high), dtype=torch.float32)[:, None, None]
 
 
 def _rescale(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
@@ -127,8 +149,34 @@ def _rescale(image_NHW: Tensor, variation: Variation, random: np.random.Generato
     return image_NHW.clamp(0, 1) ** gamma * gain + offset
 
 
+def _recolour(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
+    """Each band's own brightness, colours turned about grey, no colours at all, and negatives."""
+    bands = image_NHW.shape[0]
+    if variation.band_gain or variation.band_gamma:
+        gammas, gains = (
+            torch.from_numpy(np.exp(random.uniform(-width, width, (bands, 1, 1))).astype(np.float32))
+            for width in (variation.band_gamma, variation.band_gain)
+        )
+        image_NHW = image_NHW.clamp(0, 1) ** gammas * gains
+    if bands == 3 and variation.turn_hue:
+        turned = _turn_about_grey(math.radians(random.uniform(-variation.turn_hue, variation.turn_hue)))
+        image_NHW = (turned @ image_NHW.flatten(1)).reshape(image_NHW.shape)
+    if variation.grey and random.random() < variation.grey:
+        image_NHW = image_NHW.mean(dim=0, keepdim=True).expand_as(image_NHW)
+    if variation.invert and random.random() < variation.invert:
+        image_NHW = 1 - image_NHW.clamp(0, 1)
+    return image_NHW
+
+
+def _turn_about_grey(angle: float) -> Tensor:
+    """The matrix that turns red, green and blue about their diagonal (Rodrigues)."""
+    cos, sin = math.cos(angle), math.sin(angle) / math.sqrt(3)
+    even = torch.full((3, 3), (1 - cos) / 3)
+    return even + torch.tensor([[cos, -sin, sin], [sin, cos, -sin], [-sin, sin, cos]])
+
+
 def _degrade(image_NHW: Tensor, variation: Variation, random: np.random.Generator) -> Tensor:
-    """Gaussian blur, sharpening (an unsharp mask, as scanners apply it) and noise, each for a third of the crops."""
+    """Gaussian blur, sharpening (an unsharp mask, as scanners apply it), noise and JPEG, each for a third of crops."""
     if variation.blur_px and random.random() < 1 / 3:
         image_NHW = _blurred(image_NHW, random.uniform(0.3, max(0.3, variation.blur_px)))
     if variation.sharpen and random.random() < 1 / 3:
@@ -138,6 +186,8 @@ def _degrade(image_NHW: Tensor, variation: Variation, random: np.random.Generato
         strength = np.float32(random.uniform(0, variation.noise))
         grain = random.standard_normal(tuple(image_NHW.shape), dtype=np.float32) * strength
         image_NHW = image_NHW + torch.from_numpy(grain)
+    if variation.jpeg is not None and random.random() < 1 / 3:
+        image_NHW = jpeg(image_NHW.clamp(0, 1), int(random.integers(variation.jpeg, 101)))
     return image_NHW
 
 

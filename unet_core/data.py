@@ -167,6 +167,11 @@ def in_validation(stem: str, one_in: int = 10) -> bool:
     return int(hashlib.sha1(stem.encode(), usedforsecurity=False).hexdigest(), 16) % one_in == 0
 
 
+def in_choice(stem: str, one_in: int = 10) -> bool:
+    """Whether an image that isn't held back is one that checkpoints are chosen on: another hash than the split's."""
+    return in_validation(f"choice:{stem}", one_in)
+
+
 def modality(image_HWN: NDArray[np.uint8]) -> str:
     """`fluorescence` (dark ground), `stained` (bright and coloured) or `brightfield` (bright and grey)."""
     pixels = image_HWN.reshape(-1, image_HWN.shape[2])

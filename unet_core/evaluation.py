@@ -15,8 +15,12 @@ from unet_core import metrics
 from unet_core.card import ModelCard
 from unet_core.data import Annotated
 from unet_core.decision import decide
-from unet_core.instances import Matches, match_labels
+from unet_core.instances import Matches, match_labels, match_objects
 from unet_core.output_grid import OutputGrid
+from unet_core.separation import grown
+
+GROWN_PX, LEAST_PX = 4, 6
+"""How far a seed grows at most, and what is smaller than an object, where borders are a class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,20 @@ class Agreement:
 
 
 def evaluate(
-    module: nn.Module, card: ModelCard, examples: Sequence[Annotated], grid: OutputGrid | None = None
+    module: nn.Module,
+    card: ModelCard,
+    examples: Sequence[Annotated],
+    grid: OutputGrid | None = None,
+    *,
+    separates: bool = False,
 ) -> dict[str, Score]:
-    """Scores under `"all"` and per group. Each image is labelled in one float32 pass at its full size."""
+    """Scores under `"all"` and per group. Each image is labelled in one float32 pass at its full size.
+
+    With `separates` the card's classes are interiors and borders of one kind of object: both together are compared
+    with the objects' pixels, and the objects grown from the interiors with the true ones.
+    """
     found = OutputGrid.of(module, len(card.bands)) if grid is None else grid
-    return scores_of([agreement(module, card, example, found) for example in examples])
+    return scores_of([agreement(module, card, example, found, separates=separates) for example in examples])
 
 
 def scores_of(agreements: Sequence[Agreement]) -> dict[str, Score]:
@@ -68,12 +81,18 @@ def scores_of(agreements: Sequence[Agreement]) -> dict[str, Score]:
     return {name: _score(members) for name, members in groups.items()}
 
 
-def agreement(module: nn.Module, card: ModelCard, example: Annotated, grid: OutputGrid) -> Agreement:
+def agreement(
+    module: nn.Module, card: ModelCard, example: Annotated, grid: OutputGrid, *, separates: bool = False
+) -> Agreement:
     """How well the network labels one image, on the grid of its output."""
     whole = example.whole()
     predicted_HW = whole_image_labels(module, card, whole.image_HWN, grid)
     labels_HW = grid.finer(whole.labels_HW)
     instances_HW = None if whole.instances_HW is None else grid.finer(whole.instances_HW)
+    if separates and instances_HW is not None:
+        found = match_objects(instances_HW, grown(predicted_HW, GROWN_PX, LEAST_PX))
+        joined = metrics.confusion_matrix((labels_HW > 0).astype(np.uint8), (predicted_HW > 0).astype(np.uint8), 2)
+        return Agreement(example.name, example.group, joined, found)
     classes = len(card.classes)
     return Agreement(
         example.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unet_core.augmentation import Crop
-from unet_core.card import ModelCard
+from unet_core.card import WEIGHTS_NAME, ModelCard, locate
 from unet_core.errors import TrainingError
 from unet_core.losses import HeadsLoss, build_loss, one_hot_targets
 from unet_core.models import build
@@ -21,6 +22,7 @@ from unet_core.optimizers import build_optimizer
 from unet_core.output_grid import OutputGrid, normalized
 from unet_core.processes import Processes
 from unet_core.recipe import TrainingConfig
+from unet_core.weights import expect_fit, read_safetensors
 
 _AUTOCAST = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Below this loss scale float16 gradients are lost to overflow whatever they are scaled by.
@@ -39,6 +41,8 @@ class Learner:
         self.device = processes.device(config.device)
         torch.manual_seed(config.seed)
         network = build(card.architecture, card.parameters)
+        if config.start is not None:
+            _begin_with(network, config.start)
         self.average = build(card.architecture, card.parameters).eval()
         self.average.load_state_dict(network.state_dict())
         self.grid = OutputGrid.of(self.average, len(card.bands))
@@ -139,6 +143,14 @@ class _Heads(nn.Module):
     def forward(self, x_NCHW: Tensor) -> tuple[Tensor, ...]:
         supervised = getattr(self.network, "supervised", None)
         return (self.network(x_NCHW),) if supervised is None else supervised(x_NCHW)
+
+
+def _begin_with(network: nn.Module, start: Path) -> None:
+    """Give the network the weights of a bundle of its own architecture; raises BundleError for another's."""
+    weights = locate(start) / WEIGHTS_NAME
+    tensors, expected = read_safetensors(weights), network.state_dict()
+    expect_fit(expected, tensors, weights, "start from a bundle with the card's architecture and parameters")
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
 
 
 def head_count(network: nn.Module) -> int:

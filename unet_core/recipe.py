@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Magnification = Annotated[float, Field(ge=0.05, le=20)]
+Chance = Annotated[float, Field(ge=0, le=1, exclude_if=lambda chance: chance == 0)]
+# Left out of what a checkpoint must agree on while it has no effect, so that trainings from before it continue.
+Spread = Annotated[float, Field(ge=0, exclude_if=lambda spread: spread == 0)]
 
 
 class Variation(BaseModel):
@@ -18,7 +22,11 @@ class Variation(BaseModel):
     the factor and the exponent. `elastic_px` bends crops: the deviation, in crop pixels, of the displacement
     vectors at 3 x 3 places of a crop, 10 in the U-Net paper. For stained tissue in red, green and blue: `stain`
     jitters the densities of haematoxylin, eosin and DAB, `hue` those of the three bands, and `counterstain` is
-    the chance of added fibres and grounds in eosin to DAB between the foreground.
+    the chance of added fibres and grounds in eosin to DAB between the foreground, `wash` that of one such colour
+    over all of the crop, and `clutter` that of pen, red cells or holes. For any kind: `band_gain` and `band_gamma`
+    vary the brightness of each band on its own, `turn_hue` turns colours about grey by up to so many degrees;
+    `grey` and `invert` are the chances of a picture without colours and of a negative, and a third of the crops
+    are brought down to a JPEG of quality `jpeg` at worst.
     """
 
     model_config = _CONFIG
@@ -36,6 +44,14 @@ class Variation(BaseModel):
     blur_px: Annotated[float, Field(ge=0, le=8)] = 0.0
     sharpen: NonNegativeFloat = 0.0
     noise: NonNegativeFloat = 0.0
+    wash: Chance = 0.0
+    clutter: Chance = 0.0
+    band_gain: Spread = 0.0
+    band_gamma: Spread = 0.0
+    turn_hue: Annotated[float, Field(ge=0, le=180, exclude_if=lambda degrees: degrees == 0)] = 0.0
+    grey: Chance = 0.0
+    invert: Chance = 0.0
+    jpeg: Annotated[int | None, Field(ge=1, le=100, exclude_if=lambda quality: quality is None)] = None
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> Variation:
@@ -54,6 +70,21 @@ class Border(BaseModel):
     balance: bool = False
 
 
+class Separation(BaseModel):
+    """How wide borders are, in px of a crop: `unet_core.separation.separated`."""
+
+    model_config = _CONFIG
+
+    outline_px: Annotated[int, Field(ge=0, le=16)] = 1
+    touching_px: Annotated[int, Field(ge=0, le=16)] = 2
+
+    @model_validator(mode="after")
+    def _has_borders(self) -> Separation:
+        if not (self.outline_px or self.touching_px):
+            raise ValueError("outline_px and touching_px are both 0: there would be no border; make one of them 1")
+        return self
+
+
 class TrainingConfig(BaseModel):
     """One training.
 
@@ -66,6 +97,8 @@ class TrainingConfig(BaseModel):
 
     `head_weights` are those of a deeply supervised network's heads, in the order of its `supervised`, equal by
     default; `guidance` weighs UNet 3+'s classification. `border` weighs pixels by their examples' instances.
+    `separate` makes two classes of numbered objects: 1 their interiors, 2 their borders, so that objects that touch
+    can be told apart. `start` is the folder of a bundle whose weights the training begins with.
     The training ends early where `patience` validations in a row bring no better mean IoU.
     """
 
@@ -91,6 +124,8 @@ class TrainingConfig(BaseModel):
     head_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
     guidance: NonNegativeFloat = 1.0
     border: Border | None = None
+    separate: Annotated[Separation | None, Field(exclude_if=lambda separation: separation is None)] = None
+    start: Annotated[Path | None, Field(exclude_if=lambda start: start is None)] = None
     groups: Annotated[dict[str, Variation], Field(min_length=1)]
     validate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 100

@@ -82,6 +82,7 @@ class Trainer:
         check_examples(training, card)
         check_examples(validation, card)
         check_measurable(validation)
+        _check_separable(config, card, [*training, *validation])
         self.config, self.card, self.folder = config, card, folder
         self.training, self.validation = _weighted(training, config), validation
         if config.threads is not None:
@@ -123,7 +124,10 @@ class Trainer:
         progress = self.progress
         if self.processes.leads:
             average, grid = self.learner.average, self.learner.grid
-            agreements = [agreement(average, self.card, example, grid) for example in self.validation]
+            separates = self.config.separate is not None
+            agreements = [
+                agreement(average, self.card, example, grid, separates=separates) for example in self.validation
+            ]
             scores = {name: asdict(score) for name, score in scores_of(agreements).items()}
             progress.history.append({"step": progress.step, **scores})
             logger.info("step %d: mean foreground IoU %s", progress.step, {n: s["mean_iou"] for n, s in scores.items()})
@@ -196,6 +200,23 @@ class Trainer:
             "processes": self.processes.count,
             "maths": _MATHS_VERSION,
         }
+
+
+def _check_separable(config: TrainingConfig, card: ModelCard, examples: Sequence[Annotated]) -> None:
+    """Hold card and examples against `separate`, where the recipe asks for it."""
+    if config.separate is None:
+        return
+    if len(card.classes) != 3:
+        raise TrainingError(
+            f"separate makes three classes, ground, interior and border, and the card has {len(card.classes)}: "
+            "give the card these three or drop separate"
+        )
+    for example in examples:
+        if not isinstance(example, Example) or example.instances_HW is None:
+            raise TrainingError(
+                f"separate needs to know the single objects, and the labels of {example.name} name classes only: "
+                'give instance labels (label_kind = "instances") or drop separate'
+            )
 
 
 def _weighted(examples: Sequence[Annotated], config: TrainingConfig) -> Sequence[Annotated]:

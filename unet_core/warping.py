@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from unet_core.data import Annotated, Example
+from unet_core.errors import TrainingError
 from unet_core.recipe import Variation
 
 
@@ -76,15 +78,21 @@ class Square:
         return grid_1HW2 if self.bend_1HW2 is None else grid_1HW2 + self.bend_1HW2 @ theta[:, :2].T
 
 
-def warp(example: Annotated, tile_px: int, variation: Variation, random: np.random.Generator) -> Crop:
+def warp(
+    example: Annotated, tile_px: int, variation: Variation, random: np.random.Generator, *, numbered: bool = False
+) -> Crop:
     """A random square of the example, `tile_px` on each side; what lies outside the image is its mirror image.
 
-    Labels and weights move with the image's pixels. Only the pixels under the square are asked for.
+    Labels and weights move with the image's pixels; where it is `numbered`, the labels are the objects' numbers.
+    Only the pixels under the square are asked for.
     """
     square = draw_square(example.shape[0], example.shape[1], tile_px, variation, random)
     pixels, top, left = example.around(*square.box)
     height, width, _ = pixels.shape
-    return _sampled(pixels, square, square.grid(height, width, top, left))
+    labels_HW = pixels.instances_HW if numbered else pixels.labels_HW
+    if labels_HW is None:
+        raise TrainingError(f"the labels of {example.name} name classes only, and objects have to be told apart")
+    return _sampled(pixels, labels_HW, square, square.grid(height, width, top, left))
 
 
 def draw_square(height: int, width: int, tile_px: int, variation: Variation, random: np.random.Generator) -> Square:
@@ -104,13 +112,13 @@ def turn(random: np.random.Generator) -> tuple[float, float]:
     return math.cos(angle), math.sin(angle)
 
 
-def _sampled(pixels: Example, square: Square, grid_1HW2: Tensor) -> Crop:
-    height, width = pixels.labels_HW.shape
+def _sampled(pixels: Example, labels_HW: NDArray[np.integer], square: Square, grid_1HW2: Tensor) -> Crop:
+    height, width = labels_HW.shape
     image_1NHW = torch.from_numpy(pixels.image_HWN.astype(np.float32)).permute(2, 0, 1)[None]
     if square.scale < 1:  # bilinear sampling alone would skip pixels and alias
         size = [max(1, round(height * square.scale)), max(1, round(width * square.scale))]
         image_1NHW = functional.interpolate(image_1NHW, size, mode="bilinear", antialias=True)
-    labels_11HW = torch.from_numpy(pixels.labels_HW.astype(np.float32))[None, None]
+    labels_11HW = torch.from_numpy(labels_HW.astype(np.float32))[None, None]
     image_1NHW = functional.grid_sample(image_1NHW, grid_1HW2, "bilinear", "reflection", align_corners=False)
     labels_11HW = functional.grid_sample(labels_11HW, grid_1HW2, "nearest", "reflection", align_corners=False)
     weights_HW: Tensor | None = None

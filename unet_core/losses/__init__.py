@@ -8,7 +8,7 @@ from typing import Any
 
 from unet_core.errors import TrainingError
 from unet_core.losses.base import Loss, Rule, one_hot_targets
-from unet_core.losses.combined import DiceBCELoss, UNet3PlusLoss
+from unet_core.losses.combined import DiceBCELoss, DiceCrossEntropyLoss, UNet3PlusLoss
 from unet_core.losses.heads import HeadsLoss
 from unet_core.losses.ms_ssim import MSSSIMLoss
 from unet_core.losses.pixelwise import BCELoss, CrossEntropyLoss, FocalLoss
@@ -19,6 +19,7 @@ __all__ = [
     "BCELoss",
     "CrossEntropyLoss",
     "DiceBCELoss",
+    "DiceCrossEntropyLoss",
     "DiceLoss",
     "FocalLoss",
     "HeadsLoss",
@@ -36,6 +37,7 @@ LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropyLoss,
     "dice": DiceLoss,
     "dice_bce": DiceBCELoss,
+    "dice_cross_entropy": DiceCrossEntropyLoss,
     "focal": FocalLoss,
     "iou": IoULoss,
     "ms_ssim": MSSSIMLoss,

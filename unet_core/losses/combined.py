@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from unet_core.losses.base import Loss, Rule
 from unet_core.losses.ms_ssim import MSSSIMLoss
-from unet_core.losses.pixelwise import BCELoss, FocalLoss
+from unet_core.losses.pixelwise import BCELoss, CrossEntropyLoss, FocalLoss
 from unet_core.losses.regional import DiceLoss, IoULoss
 
 
@@ -27,6 +29,33 @@ class DiceBCELoss(Loss):
     def forward(self, logits_NCHW: Tensor, targets_NCHW: Tensor, weights_NHW: Tensor | None = None) -> Tensor:
         dice, bce = self.dice(logits_NCHW, targets_NCHW), self.bce(logits_NCHW, targets_NCHW, weights_NHW)
         return self.dice_weight * dice + (1 - self.dice_weight) * bce
+
+
+class DiceCrossEntropyLoss(Loss):
+    """`dice_weight` x Dice loss + (1 - `dice_weight`) x cross-entropy of the softmax, which alone weighs pixels.
+
+    `class_weights`: per label, how much its pixels count in the cross-entropy.
+    """
+
+    weighs_pixels = True
+
+    def __init__(
+        self,
+        dice_weight: float = 0.5,
+        class_weights: Sequence[float] = (),
+        epsilon: float = 1.0,
+        *,
+        rule: Rule = "argmax",
+    ) -> None:
+        super().__init__()
+        if not 0 <= dice_weight <= 1:
+            raise ValueError(f"dice_weight must lie in 0..1, got {dice_weight}")
+        self.dice_weight = dice_weight
+        self.dice, self.entropy = DiceLoss(epsilon, rule=rule), CrossEntropyLoss(class_weights, rule=rule)
+
+    def forward(self, logits_NCHW: Tensor, targets_NCHW: Tensor, weights_NHW: Tensor | None = None) -> Tensor:
+        dice, entropy = self.dice(logits_NCHW, targets_NCHW), self.entropy(logits_NCHW, targets_NCHW, weights_NHW)
+        return self.dice_weight * dice + (1 - self.dice_weight) * entropy
 
 
 class UNet3PlusLoss(Loss):
