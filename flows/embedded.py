@@ -11,10 +11,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import ray
 from ray._private import ray_constants
 
+from flows.cores import usable_cores
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -38,7 +38,7 @@ def start_ray(workers: int | None) -> None:
 def _init(workers: int | None) -> None:
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
-        num_cpus=workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        num_cpus=workers or usable_cores(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
