@@ -49,7 +49,11 @@ def serve_command(
         from flows.deployments import deployments_of
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
-        out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
+        if server is None:
+            out.print(f"pages:   {os.environ['PREFECT_API_URL'].removesuffix('/api')}", soft_wrap=True)
+        else:
+            out.print(f"pages:   {server.link}", soft_wrap=True)
+            out.print(f"         opens them once; the next link is in {server.link_file}", soft_wrap=True)
         serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)
 
 
