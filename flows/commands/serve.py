@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.archive import last_asked
+from flows.deployed import serve_only
 from flows.environment import quiet_environment
 from flows.errors import ConfigError
 from flows.plain import PlainConsole
@@ -40,6 +41,7 @@ def serve_command(
     out = PlainConsole()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
     _check_clock(cron, timezone)
+    serve_only(config)
     with ExitStack() as stack:
         if server is not None:
             out.print("starting Prefect's server ...")
