@@ -17,6 +17,7 @@ from prefect.futures import PrefectConcurrentFuture
 from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
 from flows.conveyor import Conveyor
+from flows.deployed import allowed
 from flows.ending import finished, stoppable
 from flows.errors import StoppedError
 from flows.forecast import Forecast, forecast
@@ -44,6 +45,7 @@ from unet_core.predictor import MATHS_VERSION
 def segment_archive(config: ArchiveConfig) -> Night:
     """Segment what is new or changed in an archive; the same call again goes on where it was."""
     configure_logs()
+    config = allowed(config)
     expect_apart(config.source, config.out)
     now = dt.datetime.now().astimezone()
     ends_at = time.monotonic() + config.seconds_left(now)

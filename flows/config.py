@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from flows.errors import ConfigError
 from tiling.errors import PlanError
@@ -104,7 +105,8 @@ class Options(Asked):
         default=None, description="Bands, classes and normalisation of a model that is no bundle."
     )
     weights: Path | None = Field(default=None, description="Weights of a factory's network.")
-    trust_code: bool = Field(default=False, description="Leave to run the factory's Python code.")
+    # In no form: whoever could fill it in would run code of his own.
+    trust_code: SkipJsonSchema[bool] = Field(default=False, description="Leave to run the factory's Python code.")
     level: int | None = Field(
         default=None,
         ge=0,

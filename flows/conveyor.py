@@ -7,7 +7,6 @@ ledgers; closing, which stitches and draws, goes on beside both. So workers neve
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from itertools import takewhile
 from typing import Any
 
 from flows.backlog import Backlog
+from flows.cores import usable_threads
 from flows.dispatch import Ended
 from flows.errors import OverError
 from flows.metrics import Queue
@@ -39,7 +39,7 @@ from tiling.storage import Place
 logger = logging.getLogger(__name__)
 
 PLANNED_AHEAD = 2
-CLOSING_AT_ONCE = max(4, os.cpu_count() or 1)
+CLOSING_AT_ONCE = max(4, usable_threads())
 
 Begin = Callable[[str, str, Callable[[], None]], "Future[Any]"]
 """Begins a step of a slide, given the step's and the slide's name, in another thread."""

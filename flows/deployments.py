@@ -20,7 +20,7 @@ def deployments_of(config: ArchiveConfig, cron: str, timezone: str | None) -> li
     name = config.out.name or "archive"
     kind = EntrypointType.MODULE_PATH
     clock = Cron(cron, timezone=timezone)
-    parameters = {"config": config.model_dump(mode="json")}
+    parameters = {"config": config.model_dump(mode="json", exclude={"trust_code"})}
     found = (
         segment_archive.to_deployment(
             name, schedule=clock, parameters=parameters, concurrency_limit=ONE_NIGHT, entrypoint_type=kind

@@ -30,6 +30,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from flows.actors import told_by
 from flows.doctor import Check
 from flows.doctor_shared import Probe, image_fault, shared_probe
+from flows.errors import FlowError
+from flows.prefect_settings import read_settings, unused_files
 from flows.server import EmbeddedServer
 from tiling.storage import Place
 
@@ -43,9 +45,9 @@ SAME_ON_ALL = ("overtile", "ray", "torch", "zarr", "tifffile", "imagecodecs", "n
 def look_at_prefect() -> Iterator[Check]:
     """The server that flows would report to, and its clock."""
     if EmbeddedServer.is_wanted():
-        yield Check.well("prefect", f"{version('prefect')}, embedded: no server is configured")
+        yield _embedded()
         return
-    url = _prefect_url()
+    url = os.environ["PREFECT_API_URL"].rstrip("/")
     try:
         found, date = _ask(f"{url}/admin/version")
     except urllib.error.HTTPError as error:
@@ -69,13 +71,19 @@ def look_at_prefect() -> Iterator[Check]:
         yield Check.warning("prefect's clock", f"{date - time.time():+.0f} s against this machine's", remedy)
 
 
-def _prefect_url() -> str:
-    given = os.environ.get("PREFECT_API_URL")
-    if given is None:
-        from prefect.settings import get_current_settings
-
-        given = str(get_current_settings().api.url)
-    return given.rstrip("/")
+def _embedded() -> Check:
+    """Start one as a run does: what keeps it from that is seen now."""
+    own = version("prefect")
+    files = ", ".join(unused_files())
+    try:
+        with EmbeddedServer().begin():
+            if not files:
+                return Check.well("prefect", f"{own}, embedded: no server is configured, and one of its own starts")
+    except (FlowError, OSError) as error:
+        remedy = "mend what the server says, or set PREFECT_API_URL to one that runs"
+        return Check.missing("prefect", f"{own}, embedded: {error}", remedy)
+    remedy = "set PREFECT_API_URL in the environment, or in your Prefect profile, where flows are to report to a server"
+    return Check.warning("prefect", f"{own}, embedded: {files} of the working folder is not followed", remedy)
 
 
 def _ask(url: str) -> tuple[str, float | None]:
@@ -89,9 +97,10 @@ def _ask(url: str) -> tuple[str, float | None]:
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ValueError("neither http:// nor https://")
     request = urllib.request.Request(url)
-    secret = os.environ.get("PREFECT_API_AUTH_STRING")
-    if secret:
-        request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
+    secret = read_settings().api.auth_string
+    if secret is not None:
+        basic = base64.b64encode(secret.get_secret_value().encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
         text = json.loads(answer.read(4096))
         date = answer.headers.get("Date")

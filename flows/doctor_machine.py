@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from flows.cores import usable_cores
 from flows.doctor import Check, DoctorConfig
 from tiling.free_memory import free_memory_bytes
 from unet_core import machine
@@ -71,7 +72,7 @@ def _packages() -> Check:
 
 def _devices() -> Iterator[Check]:
     found = machine.look_at_machine()
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    cores = usable_cores()
     text = f"{cores} cores, {found.vectors}, torch {found.torch}"
     if found.vectors == "DEFAULT":
         yield Check.warning("processor", f"{text}: no vector instructions", "use a processor with AVX2 or better")
@@ -148,7 +149,7 @@ def _memory(workers: int | None) -> Check:
     """Room for the workers themselves; what their tiles take is known with an image and a model only."""
     from flows.prepare import WORKER_FIXED_BYTES
 
-    count = workers or psutil.cpu_count(logical=False) or 1
+    count = workers or usable_cores()
     free, needed = free_memory_bytes(), count * WORKER_FIXED_BYTES
     found = f"{free / GIB:.1f} GiB free, {count} workers take {needed / GIB:.1f} GiB before their first tile"
     if free < needed:

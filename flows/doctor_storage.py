@@ -15,6 +15,7 @@ import psutil
 
 from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
+from flows.cores import usable_cores
 from flows.doctor import Check, DoctorConfig
 from flows.own_model import local_bundle
 from flows.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
@@ -177,7 +178,7 @@ def _plan(config: DoctorConfig) -> Iterator[Check]:
     """Memory and space as the run itself would find them, for the core that is used where none is measured."""
     assert config.image is not None
     asked = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model)
-    workers = config.workers or psutil.cpu_count(logical=False) or 1
+    workers = config.workers or usable_cores()
     try:
         with local_bundle(config.model) as folder:
             bundle = load_bundle(folder)

@@ -11,10 +11,10 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import ray
 from ray._private import ray_constants
 
+from flows.cores import usable_cores
 from flows.errors import ConfigError
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
@@ -39,7 +39,7 @@ def start_ray(workers: int | None) -> None:
 def _init(workers: int | None) -> None:
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
-        num_cpus=workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        num_cpus=workers or usable_cores(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

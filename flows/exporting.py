@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from flows.cores import usable_threads
 from flows.one_image import drawn_of_one_image
 from tiling.export.exporting import export_run, is_finished
 from tiling.export.formats import Format
@@ -43,4 +43,4 @@ def export_all(run: Run, source: ImageSource, wanted: str) -> list[Format]:
 
 def threads_of(asked: int | None) -> int:
     """All cores when not given."""
-    return asked or len(os.sched_getaffinity(0))
+    return asked or usable_threads()

@@ -16,6 +16,7 @@ from flows.archive_config import ArchiveConfig
 from flows.backlog import Backlog
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.deployed import allowed
 from flows.ending import finished, stoppable
 from flows.errors import StoppedError
 from flows.exporting import export_all
@@ -76,7 +77,7 @@ class Outcome:
 def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call again goes on where it was."""
     configure_logs()
-    started, config = time.monotonic(), checked(SegmentConfig, config)
+    started, config = time.monotonic(), allowed(checked(SegmentConfig, config))
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), open_pool(config) as pool:
         run = plan(config, pool)
@@ -94,7 +95,7 @@ def segment(config: SegmentConfig) -> Outcome:
 def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     configure_logs()
-    started, config = time.monotonic(), checked(RerunConfig, config)
+    started, config = time.monotonic(), allowed(checked(RerunConfig, config))
     Run.open(config.run)  # before a lock is left in what is no run
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)

@@ -26,9 +26,11 @@ from tiny import save_tiny, write_noise
 
 from flows.archive import segment_archive
 from flows.archive_config import ArchiveConfig
-from flows.config import RerunConfig
-from flows.errors import FlowError
-from flows.segment import rerun
+from flows.config import RerunConfig, SegmentConfig, checked
+from flows.deployed import SERVED_ARCHIVE, TRUSTED_MODEL, allowed, serve_only
+from flows.deployments import deployments_of
+from flows.errors import ConfigError, FlowError
+from flows.segment import rerun, segment
 from flows.server import EmbeddedServer
 from tiling.archive import Archive, ArchiveCard
 from tiling.run import Run
@@ -48,6 +50,40 @@ def test_rerunning_a_tile_is_a_form_with_a_run_and_tiles() -> None:
     asked = rerun.validate_parameters({"config": {"run": "runs/a", "tiles": ["3,12"], "failed": True}})["config"]
     assert asked == RerunConfig(run=Path("runs/a"), tiles=((3, 12),), failed=True)
     assert RerunConfig.model_validate(json.loads(asked.model_dump_json())) == asked
+
+
+def test_code_is_trusted_in_no_form_and_no_place_outside_of_the_archive_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "way-out").symlink_to(tmp_path)
+    night = ArchiveConfig(source="in", out=archive, model="nets:make", trust_code=True)
+    for flow, kind in ((segment, "SegmentConfig"), (segment_archive, "ArchiveConfig")):
+        assert "trust_code" not in parameter_schema(flow).definitions[kind]["properties"]
+    assert not any(
+        "trust_code" in each.parameters.get("config", {}) for each in deployments_of(night, "0 1 * * *", None)
+    )
+    for name in (TRUSTED_MODEL, SERVED_ARCHIVE, "PREFECT__FLOW_RUN_ID"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    outside = SegmentConfig(image=tmp_path / "a.tif", out=tmp_path / "b", model="nets:make", trust_code=True)
+    assert allowed(outside) == outside, "the command line is the user's own"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "0")
+    with pytest.raises(ConfigError, match=f"trust_code.*{TRUSTED_MODEL}=nets:make"):
+        allowed(outside)
+    serve_only(night)
+    for place in (tmp_path / "b", archive / "../b", archive / "way-out/b", Path(f"{archive}-b"), "s3://bucket/b"):
+        with pytest.raises(ConfigError, match="is outside of"):
+            allowed(checked(SegmentConfig, {"image": tmp_path / "a.tif", "out": place}))
+        with pytest.raises(ConfigError, match="is outside of"):
+            allowed(checked(RerunConfig, {"run": place, "failed": True}))
+    inside = SegmentConfig(image=tmp_path / "a.tif", out=archive / "b", model="nets:make")
+    assert allowed(inside).trust_code
+    assert allowed(ArchiveConfig.model_validate(night.model_dump(exclude={"trust_code"}))).trust_code
+    other = {"image": tmp_path / "a.tif", "out": archive / "b", "model": "evil:make", "trust_code": True}
+    with pytest.raises(ConfigError, match="evil:make"):
+        allowed(SegmentConfig.model_validate(other))
 
 
 def test_a_night_is_a_form_that_begins_with_where() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.archive import last_asked
+from flows.deployed import serve_only
 from flows.environment import quiet_environment
 from flows.errors import ConfigError
 from flows.plain import PlainConsole
@@ -40,6 +41,7 @@ def serve_command(
     out = PlainConsole()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
     _check_clock(cron, timezone)
+    serve_only(config)
     with ExitStack() as stack:
         if server is not None:
             out.print("starting Prefect's server ...")
@@ -49,7 +51,11 @@ def serve_command(
         from flows.deployments import deployments_of
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
-        out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
+        if server is None:
+            out.print(f"pages:   {os.environ['PREFECT_API_URL'].removesuffix('/api')}", soft_wrap=True)
+        else:
+            out.print(f"pages:   {server.link}", soft_wrap=True)
+            out.print(f"         opens them once; the next link is in {server.link_file}", soft_wrap=True)
         serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)
 
 
