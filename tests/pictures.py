@@ -23,7 +23,7 @@ import tifffile
 from cli import OVERTILE
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
-from shown import shown
+from shown import Shown, shown
 
 from flows import open_run
 from tiling.geometry import Box, Halo
@@ -51,12 +51,13 @@ class Shot:
     whole: bool = False
     in_print: bool = False
 
-    def take(self, browser: Browser, address: str, folder: Path) -> None:
+    def take(self, browser: Browser, viewer: Shown, folder: Path) -> None:
         width, height = self.screen
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=self.scheme, base_url=address
+            viewport={"width": width, "height": height}, color_scheme=self.scheme, base_url=viewer.address
         )
         page = context.new_page()
+        page.goto(viewer.link)
         if self.in_print:
             page.emulate_media(media="print", color_scheme=self.scheme)
         page.goto(self.place)
@@ -122,10 +123,10 @@ def main() -> None:
     make_runs(work)
     pictures = work / "pictures"
     pictures.mkdir(exist_ok=True)
-    with chromium() as browser, shown(work / "runs") as address:
+    with chromium() as browser, shown(work / "runs") as viewer:
         for shot in SHOTS:
             if asked.only in shot.name:
-                shot.take(browser, address, pictures)
+                shot.take(browser, viewer, pictures)
         for scheme, name in (("light", "python"), ("dark", "python-dark")):
             if asked.only in name:
                 take_cell(browser, work, scheme, pictures / f"{name}.png")

@@ -14,10 +14,9 @@ import tifffile
 from cli import on_disk
 from finished import finished_run
 from ome_types import from_tiff
-from starlette.testclient import TestClient
+from shown import let_in
 
 from flows.viewer.library import Library
-from flows.viewer.site import make_site
 from tiling.export.exporting import export_run
 from tiling.geometry import IMAGE_GRID, OutputGrid, PixelSize
 from tiling.napari_reader import read_run
@@ -69,7 +68,7 @@ def test_naparis_layers_begin_at_the_regions_corner(tmp_path: Path) -> None:
 
 
 def test_the_page_knows_the_regions_corner(tmp_path: Path) -> None:
-    with TestClient(make_site(Library(region_run(tmp_path).path)), "http://127.0.0.1:8000") as client:
+    with let_in(Library(region_run(tmp_path).path)) as client:
         assert client.get("/api/run").json()["image"]["corner"] == {"y": TOP, "x": LEFT}
 
 

@@ -14,17 +14,16 @@ from drawn import NUCLEUS, draw_run
 from httpx import Response
 from numpy.typing import NDArray
 from PIL import Image
+from shown import ADDRESS, let_in
 from starlette.testclient import TestClient
 
 from flows.viewer.guard import TOKEN_HEADER
 from flows.viewer.library import Library
 from flows.viewer.serving import PortError, serve
-from flows.viewer.site import make_site
 from tiling.errors import RunError
 from tiling.ledger import TileRecord, TileState
 from tiling.run import Run
 
-ADDRESS = "http://127.0.0.1:8000"
 REASON = "SourceError: <b>segment 5</b> doesn't decode"
 
 
@@ -42,10 +41,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(archive: Path) -> Iterator[TestClient]:
-    with TestClient(make_site(Library(archive)), ADDRESS) as client:
+    with let_in(Library(archive)) as client:
         yield client
 
 
+HUGE = "9" * 5000
+"""Python refuses to read numbers of more than 4,300 digits."""
 BROKEN = {"run": "ward/3/broken & co"}
 
 
@@ -127,6 +128,16 @@ def test_the_label_under_the_pointer_is_the_masks(client: TestClient, x: int, y:
         ("/api/slide/0/9/0?run=sound", 404),
         ("/api/slide/x/0/0?run=sound", 404),
         ("/api/mask/-1/0/0?run=sound", 404),
+        (f"/api/slide/{HUGE}/0/0?run=sound", 404),
+        (f"/api/slide/0/-{HUGE}/0?run=sound", 404),
+        (f"/api/mask/0/0/{HUGE}?run=sound", 404),
+        (f"/api/label?run=sound&x={HUGE}", 404),
+        (f"/api/label?run=sound&x=1e9&y={HUGE}", 404),
+        (f"/api/runs?start={HUGE}", 404),
+        (f"/api/run?run={HUGE}", 404),
+        (f"/api/run?run=ward/{'../' * 2000}etc", 404),
+        ("/api/run?run=%00", 404),
+        ("/api/run?run=%ff%fe", 404),
         ("/static/../site.py", 404),
         ("/static/%2e%2e/site.py", 404),
         ("/nothing", 404),
@@ -173,13 +184,37 @@ def test_a_foreign_page_reruns_nothing(client: TestClient) -> None:
     assert code(x_overtile_token="guessed") == 403
     assert code(**ours, origin="http://evil.example") == 403
     assert code(**ours, origin="null") == 403
-    assert code(origin=ADDRESS) == 403
-    assert code(**ours, origin=ADDRESS) == 422
+    assert code(origin=ADDRESS.rstrip("/")) == 403
+    assert code(**ours, origin=ADDRESS.rstrip("/")) == 422
     assert client.get("/api/rerun", params=BROKEN).status_code == 405
 
 
+def test_a_label_of_no_mask_paints_nothing(client: TestClient) -> None:
+    painted = rgba(client.get("/api/mask/0/0/0", params={**BROKEN, "labels": f"{HUGE},-1,1e3"}))
+    assert not painted[..., 3].any()
+
+
+def test_a_rerun_that_is_too_long_to_read_is_refused_before_it_is_read(client: TestClient) -> None:
+    headers = {TOKEN_HEADER: token(client)}
+    answer = client.post("/api/rerun", params=BROKEN, content=b" " * (2**20 + 1), headers=headers)
+    assert answer.status_code == 413
+    assert "name fewer tiles" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
-    "body", ['{"tiles": [["--help", 1]]}', '{"run": "/etc"}', '{"tiles": [[1]]}', "[]", "", '{"tiles": []}']
+    "body",
+    [
+        '{"tiles": [["--help", 1]]}',
+        '{"run": "/etc"}',
+        '{"tiles": [[1]]}',
+        "[]",
+        "",
+        '{"tiles": []}',
+        f'{{"tiles": [[{HUGE}, 0]]}}',
+        '{"tiles": [[-1, 0]]}',
+        '{"tiles": [[9999999999, 0]]}',
+        "[" * 100_000,
+    ],
 )
 def test_a_rerun_of_nonsense_starts_nothing(client: TestClient, body: str) -> None:
     headers = {TOKEN_HEADER: token(client)}
@@ -200,7 +235,7 @@ def test_the_page_follows_the_ledger(client: TestClient, archive: Path) -> None:
 def test_a_slide_that_is_gone_leaves_the_mask_to_look_at(tmp_path: Path) -> None:
     run = draw_run(tmp_path / "run")
     Path(run.card.image.path).unlink()
-    with TestClient(make_site(Library(tmp_path / "run")), ADDRESS) as client:
+    with let_in(Library(tmp_path / "run")) as client:
         facts = client.get("/api/run").json()
         assert "tissue.png" in facts["slide"]
         assert client.get("/api/slide/0/0/0").status_code == 404

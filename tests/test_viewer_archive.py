@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from drawn import draw_run
 from playwright.sync_api import expect, sync_playwright
-from shown import shown
+from shown import let_in, shown
 from starlette.testclient import TestClient
 
 from flows.viewer.library import Library
-from flows.viewer.site import make_site
 from tiling.archive import Archive, ArchiveCard
 from tiling.errors import RunError
 from tiling.slide_record import SlideRecord, SlideState
@@ -52,7 +51,7 @@ def rows_of(client: TestClient, **parameters: Any) -> list[dict[str, Any]]:
 
 
 def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: Archive) -> None:
-    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+    with let_in(Library(archive.path)) as client:
         run, *lacking = rows_of(client)
         assert run["name"] == "slides/sound.svs"
         assert "error" not in run
@@ -69,14 +68,14 @@ def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no run .* and no runs"):
         Library(archive.path)
     tell(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
-    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+    with let_in(Library(archive.path)) as client:
         assert rows_of(client) == [LACKING]
         assert client.get("/api/run").status_code == 404
 
 
 def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
     (archive.path / "ledger" / "00000099.jsonl").write_bytes(b"{}\n")
-    with TestClient(make_site(Library(archive.path)), "http://127.0.0.1:8000") as client:
+    with let_in(Library(archive.path)) as client:
         run, told = rows_of(client)
         assert run["name"] == "slides/sound.svs"
         assert "holds a line that is no record" in told["error"]
@@ -86,10 +85,10 @@ def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
-    with shown(Path(str(archive.path))) as address, sync_playwright() as playwright:
+    with shown(Path(str(archive.path))) as viewer, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
-        page.goto(address)
+        page.goto(viewer.link)
         rows = page.locator("#runs tbody tr")
         expect(rows).to_have_count(2, timeout=20_000)
         expect(rows.nth(1)).to_contain_text("failed")

@@ -14,7 +14,7 @@ from cli import Cli
 from drawn import draw_run
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from shown import shown
+from shown import Shown, shown
 
 from tiling.ledger import TileState
 from tiling.run import Run
@@ -45,25 +45,25 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(archive: Path) -> Iterator[str]:
-    with shown(archive) as address:
-        yield address
+def viewer(archive: Path) -> Iterator[Shown]:
+    with shown(archive) as viewer:
+        yield viewer
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
+def page(browser: Browser, viewer: Shown) -> Iterator[Page]:
+    with opened(browser, viewer) as page:
         yield page
 
 
 @contextmanager
-def opened(browser: Browser, address: str) -> Generator[Page]:
-    """A page that reaches the viewer alone, and at whose end nothing has gone wrong in it."""
-    context = browser.new_context(viewport={"width": 1200, "height": 760}, base_url=address)
+def opened(browser: Browser, viewer: Shown) -> Generator[Page]:
+    """A page that reaches the viewer alone, come by its link, and at whose end nothing has gone wrong in it."""
+    context = browser.new_context(viewport={"width": 1200, "height": 760}, base_url=viewer.address)
     wrong: list[str] = []
 
     def only_ours(route: Route) -> None:
-        if route.request.url.startswith((address, "data:", "blob:")):
+        if route.request.url.startswith((viewer.address, "data:", "blob:")):
             route.continue_()
         else:
             wrong.append(f"asked for {route.request.url}")
@@ -75,6 +75,8 @@ def opened(browser: Browser, address: str) -> Generator[Page]:
     page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     try:
+        page.goto(viewer.link)
+        expect(page).to_have_url(re.compile(rf"{re.escape(viewer.address)}(run)?$"))  # the key is gone from it
         yield page
     finally:
         context.close()
@@ -139,7 +141,7 @@ def test_it_opens_zooms_and_switches_a_class(page: Page, tmp_path: Path) -> None
 def test_a_failed_tile_shows_its_reason_and_is_mended_without_reloading(
     browser: Browser, archive: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    with shown(archive / "broken", cli.environment) as address, opened(browser, address) as page:
+    with shown(archive / "broken", cli.environment) as viewer, opened(browser, viewer) as page:
         mend(page, archive, tmp_path)
 
 

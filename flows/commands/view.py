@@ -24,8 +24,8 @@ def view_command(place: PlaceArgument, port: PortOption = 0, browser: BrowserOpt
     out = PlainConsole()
     library = Library(place_of(place))
 
-    def announce(address: str) -> None:
-        out.print(f"showing {library.place} at {address} for this machine only; Ctrl-C ends it", soft_wrap=True)
+    def announce(link: str) -> None:
+        out.print(f"showing {library.place} at {link} for whoever has this link; Ctrl-C ends it", soft_wrap=True)
 
     try:
         serve(library, port, announce, browse=browser)

@@ -1,8 +1,9 @@
 """What keeps other web pages out of a server on this machine.
 
 A page from elsewhere may send requests to localhost, and by rebinding its own name to 127.0.0.1 it may even read the
-answers. So the Host must be this machine's (`TrustedHostMiddleware`, which the site puts in front), and what changes
-something must come from our own page, which alone can read the secret of this start.
+answers. So the Host must be this machine's (`TrustedHostMiddleware`, which the site puts in front), whoever asks must
+have come by the link of this start (`door`), and what changes something must come from our own page, which alone can
+read the secret of this start.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows.viewer.door import Door
 
 HOSTS = ("127.0.0.1", "localhost")
 TOKEN_HEADER = "x-overtile-token"
@@ -39,11 +42,12 @@ class Guard:
 
     Args:
         app: what is guarded.
-        token: the secret of this start.
+        token: the secret that our own page knows.
+        door: who is let in.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: ASGIApp, token: str, door: Door) -> None:
+        self._app, self._token, self._door = app, token, door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +61,9 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        if (answer := self._door.answer(scope)) is not None:
+            await answer(scope, receive, send_guarded)
+            return
         if scope["method"] not in SAFE_METHODS and not self._is_ours(Headers(scope=scope)):
             refusal = "only the page of this start may change something; load the page again"
             await JSONResponse({"error": refusal}, 403)(scope, receive, send_guarded)

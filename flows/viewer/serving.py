@@ -1,15 +1,21 @@
-"""The viewer's server: on this machine's own address only."""
+"""The viewer's server: on this machine's own address only, and there for whoever has its link."""
 
 from __future__ import annotations
 
+import html
+import os
 import socket
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import uvicorn
 
 from flows.errors import FlowError
+from flows.viewer.door import Door
 from flows.viewer.library import Library
 from flows.viewer.site import make_site
 
@@ -26,21 +32,42 @@ def serve(library: Library, port: int, announce: Callable[[str], None], *, brows
     Args:
         library: what is shown.
         port: to listen on; 0 takes a free one.
-        announce: is told the address, once it answers.
+        announce: is told the link, once it answers.
         browse: open the person's browser on it.
 
     Raises:
         PortError: the port is taken or not allowed.
     """
-    with _listen(port) as listening:
+    door = Door()
+    with _listen(port) as listening, ExitStack() as stack:
         address = f"http://{ADDRESS}:{listening.getsockname()[1]}/"
         config = uvicorn.Config(
-            make_site(library), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=5
+            make_site(library, door), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=5
         )
-        announce(address)
+        link = door.link(address)
+        announce(link)
         if browse:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            page = stack.enter_context(_leading_to(link))
+            threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
         uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _leading_to(link: str) -> Generator[Path]:
+    """A page of this account alone that leads to the link: any account sees what a browser is started with."""
+    handle, name = tempfile.mkstemp(prefix="overtile-view-", suffix=".html")
+    page = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            there = html.escape(link)
+            stream.write(
+                '<!doctype html><meta charset="utf-8"><title>overtile</title>'
+                '<meta name="referrer" content="no-referrer">'
+                f'<meta http-equiv="refresh" content="0; url={there}"><p><a href="{there}">Go on to the page</a></p>\n'
+            )
+        yield page
+    finally:
+        page.unlink(missing_ok=True)
 
 
 def _listen(port: int) -> socket.socket:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -17,6 +18,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from flows.errors import FlowError
+from flows.viewer.door import Door
 from flows.viewer.guard import HOSTS, Guard
 from flows.viewer.library import Library
 from flows.viewer.reruns import BusyError, Reruns, Wanted
@@ -27,8 +30,17 @@ STATIC = Path(__file__).parent / "static"
 PAGES = Path(__file__).parent / "pages"
 ROWS_AT_ONCE = 100
 MOST_TILES_NAMED = 10_000
+LONGEST_BODY = 2**20
+
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
+_LABEL = re.compile(r"[0-9]{1,3}")
+Index = Annotated[int, Field(ge=0, lt=2**31)]
 
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class LongError(FlowError):
+    """More was sent than can be meant."""
 
 
 class RerunRequest(BaseModel):
@@ -36,7 +48,7 @@ class RerunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tiles: list[tuple[int, int]] = Field(default_factory=list[tuple[int, int]], max_length=MOST_TILES_NAMED)
+    tiles: list[tuple[Index, Index]] = Field(default_factory=list[tuple[int, int]], max_length=MOST_TILES_NAMED)
     failed: bool = False
     damaged: bool = False
 
@@ -69,7 +81,7 @@ class Site:
 
     def runs(self, request: Request) -> Response:
         """Lines of the archive's table, some at a time."""
-        names, start = self._library.names(), _whole(request, "start")
+        names, start = self._library.names(), max(0, _whole(request, "start"))
         slides = self._slides()
         rows = [self._row(name) for name in names[start : start + ROWS_AT_ONCE]]
         first = max(0, start - len(names))
@@ -98,7 +110,9 @@ class Site:
 
     def mask(self, request: Request) -> Response:
         shown, asked = self._run(request), request.query_params
-        labels = (int(text) for text in asked.get("labels", "").split(",") if text.isdecimal() and int(text) < 256)
+        labels = (
+            int(text) for text in asked.get("labels", "").split(",") if _LABEL.fullmatch(text) and int(text) < 256
+        )
         how = paint_of(shown, labels, safe=asked.get("palette") == "safe", outline=asked.get("style") == "outline")
         return Response(shown.mask(*_square(request), how), media_type="image/png")
 
@@ -107,7 +121,7 @@ class Site:
 
     async def rerun(self, request: Request) -> Response:
         try:
-            asked = RerunRequest.model_validate_json(await request.body())
+            asked = RerunRequest.model_validate_json(await _body(request))
         except ValidationError as error:
             return JSONResponse({"error": f"no such rerun: {error.errors()[0]['msg']}"}, 422)
         if not asked.wanted.arguments:
@@ -140,8 +154,8 @@ class Site:
         return HTMLResponse((PAGES / name).read_text(encoding="utf-8").replace("{{token}}", self._token))
 
 
-def make_site(library: Library) -> Starlette:
-    """The application, with a secret of its own for this start."""
+def make_site(library: Library, door: Door) -> Starlette:
+    """The application, with a secret of its own for what its pages may change, for those whom the door lets in."""
     token = secrets.token_urlsafe(32)
     site = Site(library, token)
 
@@ -171,9 +185,9 @@ def make_site(library: Library) -> Starlette:
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS], www_redirect=False),
-            Middleware(Guard, token=token),
+            Middleware(Guard, token=token, door=door),
         ],
-        exception_handlers={TilingError: _not_found, BusyError: _busy, OSError: _unreadable},
+        exception_handlers={TilingError: _not_found, BusyError: _busy, LongError: _too_long, OSError: _unreadable},
         lifespan=lifespan,
     )
 
@@ -186,18 +200,36 @@ def _busy(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 409)
 
 
+def _too_long(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 413)
+
+
 def _unreadable(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 500)
 
 
-def _whole(request: Request, name: str) -> int:
-    text = request.query_params.get(name, "0")
-    return int(text) if text.isdecimal() else 0
+async def _body(request: Request) -> bytes:
+    """What was sent, so far as a rerun can be that long: the rest would only fill memory."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_BODY:
+            raise LongError(f"a rerun is named in {LONGEST_BODY} bytes at most, and more were sent; name fewer tiles")
+    return body
+
+
+def _whole(request: Request, name: str, default: int = 0) -> int:
+    text = request.query_params.get(name)
+    return default if text is None else _number(text, name)
 
 
 def _square(request: Request) -> tuple[int, int, int]:
-    try:
-        zoom, row, col = (int(request.path_params[name]) for name in ("zoom", "row", "col"))
-    except ValueError as error:
-        raise TilingError("a square is named by three whole numbers: zoom, row and column") from error
+    zoom, row, col = (_number(request.path_params[name], name) for name in ("zoom", "row", "col"))
     return zoom, row, col
+
+
+def _number(text: str, name: str) -> int:
+    """A whole number of no more digits than any place in an image has: Python's own reading fails at 4,301."""
+    if not _WHOLE.fullmatch(text):
+        raise TilingError(f"{name} {text[:20]!r} is no whole number of up to 15 digits; load the page again")
+    return int(text)
