@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-import psutil
-
 from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.cores import usable_cores
