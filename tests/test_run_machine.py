@@ -24,6 +24,7 @@ from flows.segment import remaining, stitch, write_down
 from flows.tuning import tune
 from flows.verify import mark
 from flows.worker import TileWorker
+from tiling.disk import partial_of
 from tiling.errors import RunError
 from tiling.ledger import PYRAMID_DAMAGED, TileState
 from tiling.run import Run
@@ -120,8 +121,8 @@ class Life(RuleBasedStateMachine):
             return
         folder = self._shard(index).parent
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".{index}.abc.partial").write_bytes(b"half")
-        (self.folder / "run" / "ledger" / ".00000099.jsonl.abc.partial").write_bytes(b'{"tile": 0, "sta')
+        partial_of(folder / f"{index}").write_bytes(b"half")
+        partial_of(self.folder / "run" / "ledger" / "00000099.jsonl").write_bytes(b'{"tile": 0, "sta')
 
     @rule()
     def ledger_is_flushed(self) -> None:
