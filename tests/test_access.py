@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,12 +16,53 @@ from pathlib import Path
 
 import psutil
 import pytest
+from accounts import BECOME_NOBODY, as_nobody
 from cli import Cli, clean_environment
 from tiny import save_tiny, write_noise
 
 from tiling.run import Run
 
 Listener = tuple[str, str]  # process, address
+
+ASK_EVERY_PORT = f"""
+import copy, email.parser, encodings.idna, grpc, grpc._channel, grpc._common, http.client, json, os, sys
+{BECOME_NOBODY}
+calls = ("ray.rpc.NodeInfoGcsService/GetAllNodeInfo", "ray.rpc.InternalKVGcsService/InternalKVKeys",
+         "ray.rpc.JobInfoGcsService/GetAllJobInfo", "ray.rpc.NodeManagerService/GetNodeStats",
+         "ray.rpc.NodeManagerService/RequestWorkerLease", "ray.rpc.CoreWorkerService/PushTask",
+         "ray.rpc.CoreWorkerService/GetCoreWorkerStats", "ray.rpc.CoreWorkerService/KillActor",
+         "ray.rpc.ObjectManagerService/Pull", "ray.rpc.ObjectManagerService/FreeObjects",
+         "ray.rpc.ReporterService/GetTraceback", "ray.rpc.autoscaler.AutoscalerStateService/GetClusterStatus")
+got, said = [], {{}}
+for port in map(int, sys.argv[2:]):
+    with grpc.insecure_channel(f"127.0.0.1:{{port}}") as channel:
+        for call in calls:
+            try:
+                channel.unary_unary("/" + call)(b"", timeout=5)
+                got.append((port, call))
+            except grpc.RpcError as error:
+                said.setdefault(error.code().name, []).append(port)
+                if error.code().name not in ("UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"):
+                    got.append((port, call, error.code().name, error.details()))
+    for path in ("/", "/api/version", "/api/jobs/", "/api/local_raylet_healthz", "/nodes", "/logs", "/metrics",
+                 "/api/admin/settings", "/api/job_agent/jobs/", "/docs", "/openapi.json"):
+        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            asked.request("GET", path)
+            answer = asked.getresponse()
+            said.setdefault(answer.status, []).append(port)
+            if answer.status < 400:
+                got.append((port, path, answer.status, answer.read(300).decode(errors="replace")))
+        except (OSError, http.client.HTTPException):
+            pass
+        asked.close()
+for folder in sys.argv[1].split(":"):
+    try:
+        got.append((folder, os.listdir(folder)))
+    except OSError:
+        pass
+print(json.dumps([got, sorted(map(str, said))]))
+"""
 
 ASK = """
 import sys
@@ -97,6 +139,23 @@ def test_a_run_listens_on_localhost_only_and_its_ray_asks_for_a_token(
     (port,) = {connection.laddr.port for connection in server.net_connections("tcp") if connection.status == "LISTEN"}
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/api/admin/version", timeout=30)
+
+    ports = {str(each) for process in descendants(driver.pid) for each in ports_of(process)}
+    folders = ":".join([str(session), server.environ()["PREFECT_HOME"]])
+    assert str(port) in ports
+    got, said = json.loads(as_nobody(ASK_EVERY_PORT, folders, *sorted(ports)))
+    # Ray asks nobody whether its node is well, nor for counters of its autoscaler and dashboard, which know of no run.
+    harmless = ("success", "# HELP autoscaler_", "# HELP ray_dashboard_")
+    assert [each for each in got if not str(each[-1]).startswith(harmless)] == []
+    assert {"UNAUTHENTICATED", "401"} <= set(said), "it has spoken to Ray and to Prefect"
+
+
+def ports_of(process: psutil.Process) -> set[int]:
+    """Where it listens by TCP."""
+    try:
+        return {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return set()
 
 
 def is_local(address: str) -> bool:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from accounts import BECOME_NOBODY, as_nobody
 from cli import OVERTILE, Cli, clean_environment, free_port
 from playwright.sync_api import expect, sync_playwright
 from tiny import save_tiny, write_noise
@@ -32,7 +32,7 @@ ASK = """
 import asyncio, encodings.idna, json, os, sys, urllib.error, urllib.request
 from pathlib import Path
 from websockets.asyncio.client import connect
-os.setgroups([]), os.setgid(65534), os.setuid(65534)
+BECOME
 base, home, said = sys.argv[1], Path(sys.argv[2]), {}
 def ask(method, path, body=None, **headers):
     asked = urllib.request.Request(base + path, body and json.dumps(body).encode(), method=method)
@@ -137,19 +137,8 @@ def served(hostile_folder: Path) -> Iterator[Served]:
     assert list((hostile_folder / "tmp").glob("overtile-prefect-*")) == [], "the folder goes with the command"
 
 
-def as_nobody(code: str, *arguments: str) -> str:
-    """What a program prints that becomes another account once it is loaded."""
-    if os.getuid() != 0:
-        pytest.skip("only root can act as a second account")
-    command = [sys.executable, "-c", code, *arguments]
-    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    asked = subprocess.run(command, cwd="/", env=clean, capture_output=True, text=True, timeout=120, check=False)
-    assert asked.returncode == 0, asked.stderr
-    return asked.stdout
-
-
 def test_another_account_gets_nothing_from_a_served_archive(served: Served) -> None:
-    said = json.loads(as_nobody(ASK, served.base, str(served.link_file.parent)))
+    said = json.loads(as_nobody(ASK.replace("BECOME", BECOME_NOBODY), served.base, str(served.link_file.parent)))
     refused = ("filter", "patch", "run", "wrong", "settings", "docs")
     assert {name: said[name] for name in refused} == dict.fromkeys(refused, 401)
     assert said["login"] == 403
