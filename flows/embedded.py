@@ -15,6 +15,7 @@ import psutil
 import ray
 from ray._private import ray_constants
 
+from flows.short_folder import short_folder
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -65,9 +66,9 @@ def _really_local() -> Generator[None]:
 
 def private_folder() -> Path:
     """A folder that only this user can enter: Ray lets everybody write into its own, code for its workers included."""
-    folder = Path(tempfile.gettempdir()) / f"overtile-{os.getuid()}"
+    folder = short_folder() / f"overtile-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
         return folder
-    return Path(tempfile.mkdtemp(prefix="overtile-"))  # somebody else has made it first
+    return Path(tempfile.mkdtemp(prefix="overtile-", dir=short_folder()))  # somebody else has made it first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.array_image import ARRAY_NAME
-from tiling.card import RunCard, read_card
+from tiling.card import ClassCard, RunCard, read_card
 from tiling.errors import RunError
+from tiling.escaping import plain
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
@@ -28,6 +29,11 @@ OUTLINE_NAME = "outline.json"
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME, OUTLINE_NAME)
 """What a run folder may hold before its card is written: the driver's lock, a model and an image of the user's own, and
 the polygons of a region."""
+
+
+def named(classes: Iterable[ClassCard]) -> list[LabelClass]:
+    """The classes as every output names them: by text that each format can hold, XML and SQLite included."""
+    return [LabelClass(plain(item.name), item.color) for item in classes]
 
 
 def _comes_before_the_card(name: str) -> bool:
@@ -158,7 +164,7 @@ class Run:
 
     @property
     def classes(self) -> list[LabelClass]:
-        return [LabelClass(item.name, item.color) for item in self.card.model.classes]
+        return named(self.card.model.classes)
 
     def create_mask(self, mend: Callable[[Mask], None] | None = None) -> Mask:
         return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend, self.corner_px)
@@ -170,7 +176,7 @@ class Run:
     def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
-            classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
+            classes = named(self.card.probabilities)
             Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:

@@ -34,7 +34,7 @@ class Memo:
         """The answer that is on disk, None where there is none that can be read."""
         try:
             entry = json.loads(self._path(question).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         answer = entry.get("answer") if isinstance(entry, dict) else None
         return answer if isinstance(answer, dict) else None
