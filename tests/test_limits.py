@@ -25,6 +25,7 @@ from tiling.outline import Outline
 from tiling.pyramid import is_made, open_group
 from tiling.run import Run
 from tiling.slide_record import SlideLedger
+from tiling.source import open_source
 from tiling.sources.ngff import parse
 from unet_core.card import read_card
 from unet_core.errors import BundleError
@@ -147,3 +148,17 @@ def test_a_run_of_any_name_is_shown_under_any_locale(locale: str, name: str | by
     ended = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     assert b"Traceback" not in ended.stderr
+
+
+def test_an_image_whose_name_no_card_can_hold_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    image = os.path.join(os.fsencode(tmp_path), b"not \xff utf-8.png")  # noqa: PTH118 (bytes)
+    Path(os.fsdecode(image)).touch()
+    command = [os.fsencode(OVERTILE), b"segment", image, b"--out", os.fsencode(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "COLUMNS": "1000"})
+    assert ended.returncode == 2
+    (line,) = ended.stderr.decode().splitlines()
+    assert "is not UTF-8" in line
+    assert "rename it" in line
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SourceError, match="not UTF-8"):
+        open_source(os.fsdecode(image))

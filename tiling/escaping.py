@@ -8,6 +8,15 @@ _FORMULA = re.compile(r"(^|[;|])(\s*)(?=[=+\-@＝＋－＠])")
 """What a spreadsheet takes for the begin of a formula, also where it cuts cells at semicolons."""
 
 
+def is_utf8(text: object) -> bool:
+    """Whether a name can be written down; the bytes of a file's name may be any."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def plain(text: object) -> str:
     """One line in which control characters are written out: `\\x1b` for the one that begins a terminal's commands.
 
