@@ -23,6 +23,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from flows.errors import ConfigError
 from tiling.errors import PlanError
+from tiling.escaping import is_utf8
 from tiling.export.formats import AUTO, parse_formats
 from tiling.objects import ObjectPath
 from tiling.storage import Place, place_of
@@ -33,6 +34,11 @@ from unet_core.origin import Origin
 def _as_place(value: object) -> Place:
     if not isinstance(value, str | Path | ObjectPath):
         raise ValueError("a path or a URL is needed")
+    if not is_utf8(value):
+        raise ValueError(
+            f"{str(value)[-80:]!a} is not UTF-8: neither run.json nor Prefect can name it; rename it, or give a "
+            f"symbolic link to it"
+        )
     return place_of(value)
 
 

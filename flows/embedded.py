@@ -16,6 +16,7 @@ from ray._private import ray_constants
 
 from flows.cores import usable_cores
 from flows.errors import ConfigError
+from flows.short_folder import short_folder
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -75,7 +76,7 @@ def private_folder() -> Path:
         ConfigError: none can be made.
     """
     try:
-        above = Path(tempfile.gettempdir())
+        above = short_folder()
         return _own(above / f"overtile-{os.getuid()}") or Path(tempfile.mkdtemp(prefix="overtile-", dir=above))
     except OSError as error:
         raise ConfigError(

@@ -6,6 +6,8 @@ import os
 
 from flows.logs import configure_logs
 
+OWN_HOSTS = ("127.0.0.1", "localhost")
+
 
 def quiet_environment(prefect_level: str = "CRITICAL") -> None:
     """One command's terminal shows what it says itself, and nothing is sent anywhere; what the user set wins."""
@@ -18,4 +20,15 @@ def quiet_environment(prefect_level: str = "CRITICAL") -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    ask_this_machine_directly()
     configure_logs()
+
+
+def ask_this_machine_directly() -> None:
+    """Let no proxy stand between this command and its own servers; other hosts are asked as the environment says."""
+    if not any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
+        return
+    for name in ("NO_PROXY", "no_proxy"):
+        former = os.environ.get(name) or os.environ.get(name.swapcase(), "")
+        hosts = [each.strip() for each in former.split(",") if each.strip()]
+        os.environ[name] = ",".join(dict.fromkeys((*hosts, *OWN_HOSTS)))

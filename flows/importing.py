@@ -142,6 +142,6 @@ def _parameters(given: list[str]) -> dict[str, object]:
             raise FlowError(f"--parameter {entry!r} names no value; give NAME=VALUE, for example bands=3")
         try:
             found[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = text
     return found

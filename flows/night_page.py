@@ -14,6 +14,7 @@ from flows.night import BAD, Night
 from flows.plain import plain
 from flows.progress import format_seconds
 from tiling.archive import Archive
+from tiling.escaping import cell
 from tiling.slide_record import SlideRecord, SlideState
 from tiling.storage import write_atomic
 
@@ -44,7 +45,7 @@ def table(records: Iterator[SlideRecord] | tuple[SlideRecord, ...] | list[SlideR
     for record in records:
         megapixels = round(record.pixels / 1e6, 3)
         row = (record.slide, record.state.value, record.reason or "", record.folder, megapixels, record.seconds)
-        writer.writerow([_cell(value) for value in (*row, record.tiles, record.failed_tiles, record.mask_bytes)])
+        writer.writerow([cell(value) for value in (*row, record.tiles, record.failed_tiles, record.mask_bytes)])
     return text.getvalue()
 
 
@@ -133,14 +134,6 @@ def _address(record: SlideRecord) -> str:
 
 def _text(text: str) -> str:
     return html.escape(plain(text))
-
-
-def _cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula is shown as text."""
-    if not isinstance(value, str):
-        return value
-    shown = plain(value)
-    return f"'{shown}" if shown[:1] in {"=", "+", "-", "@"} else shown
 
 
 _STYLE = """

@@ -8,16 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from tiling.escaping import plain
+
+__all__ = ["PlainConsole", "markdown", "plain"]
+
 _MARKDOWN = re.compile(r"([\\`*\[\]|~])")
-
-
-def plain(text: object) -> str:
-    """One line in which control characters are written out: `\\x1b` for the one that begins a terminal's commands.
-
-    What can't be printed includes line ends, which would let a name write lines of its own, and the marks that turn
-    the direction of writing, which would let it look like another.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def markdown(text: object) -> str:

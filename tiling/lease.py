@@ -53,7 +53,7 @@ class Holder:
         """The holder; None where the lock was handed back, or holds what no driver wrote."""
         try:
             return cls(**json.loads(data))
-        except (ValueError, TypeError):
+        except (ValueError, RecursionError, TypeError):
             return None
 
     def dump(self) -> bytes:

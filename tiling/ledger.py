@@ -148,7 +148,7 @@ class Ledger:
                     _fold_event(state, Event(entry["event"], entry["time"], entry["facts"]))
                 else:
                     _fold_record(state, _parse_record(entry))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): what is done can't be told; "
                     f"restore the segment, or delete it to compute its tiles again"

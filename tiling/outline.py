@@ -81,7 +81,7 @@ class Outline:
         try:
             edges = json.loads(path.read_bytes())["edges_yxyx"]
             kept = cls.of(Polygons([Polygon(1, np.array(each, np.float64).reshape(-1, 4)) for each in edges]))
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise RunError(_lost(path, f"{type(error).__name__}: {error}")) from error
         if kept.digest != digest:
             raise RunError(_lost(path, "its digest is another than the card's"))

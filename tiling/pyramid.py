@@ -209,7 +209,7 @@ def _is_as(planned: bytes, path: Place) -> bool:
     """Whether metadata says what was planned; names, colours and codecs are left as they are found."""
     try:
         return _layout(path.read_bytes()) == _layout(planned)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, IndexError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, IndexError, TypeError):
         return False
 
 
@@ -227,7 +227,7 @@ def is_made(path: Place) -> bool:
         return "ome" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
     except FileNotFoundError:
         return False
-    except ValueError:
+    except (ValueError, RecursionError, AttributeError):
         return True  # damaged since: opening it tells how
 
 
@@ -235,7 +235,7 @@ def open_group(path: Place, what: str, *, read_only: bool) -> zarr.Group:
     """The group of a pyramid; RunError where there is none."""
     try:
         return zarr.open_group(zarr_at(path), mode="r" if read_only else "r+", zarr_format=3)
-    except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
+    except (FileNotFoundError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:
         raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
 
 
@@ -244,7 +244,7 @@ def damaged_metadata(path: Place) -> Generator[None]:
     """Say of metadata that is lost or isn't what was written what helps."""
     try:
         yield
-    except (FileNotFoundError, KeyError, ValueError, TypeError, IndexError) as error:
+    except (FileNotFoundError, KeyError, ValueError, RecursionError, TypeError, IndexError) as error:
         raise RunError(
             f"{path} has lost metadata, or holds some that is damaged ({error}): its levels can't be opened; run "
             f"overtile segment on the image again, which makes it anew and keeps the tiles"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.array_image import ARRAY_NAME
-from tiling.card import RunCard, read_card
+from tiling.card import ClassCard, RunCard, read_card
 from tiling.errors import RunError
+from tiling.escaping import plain
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
@@ -38,6 +39,11 @@ the polygons of a region."""
 
 _LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-fA-F]+|\.directory|lost\+found")
 """What desktops and file systems put into any folder."""
+
+
+def named(classes: Iterable[ClassCard]) -> list[LabelClass]:
+    """The classes as every output names them: by text that each format can hold, XML and SQLite included."""
+    return [LabelClass(plain(item.name), item.color) for item in classes]
 
 
 def _comes_before_the_card(name: str) -> bool:
@@ -172,7 +178,7 @@ class Run:
 
     @property
     def classes(self) -> list[LabelClass]:
-        return [LabelClass(item.name, item.color) for item in self.card.model.classes]
+        return named(self.card.model.classes)
 
     def create_mask(self, mend: Callable[[Mask], None] | None = None) -> Mask:
         return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend, self.corner_px)
@@ -184,7 +190,7 @@ class Run:
     def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
-            classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
+            classes = named(self.card.probabilities)
             Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:

@@ -100,7 +100,7 @@ class SlideLedger:
                 else:
                     fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
                     self._fold(SlideRecord(**fields))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, RecursionError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
                     f"told; restore the segment, or delete it to look at its slides again"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.errors import SourceError
+from tiling.escaping import is_utf8
 from tiling.geometry import Box
 from tiling.objects import ObjectPath
 from tiling.sources.facts import Georeference, Level, Reader
@@ -266,6 +267,8 @@ def open_source(path: str | Place, view: View | None = None) -> ImageSource:
     is not supported, or where the view doesn't lie on it; `StorageError` where an object store fails.
     """
     place = place_of(path)
+    if not is_utf8(place):
+        raise SourceError(f"{str(place)!a}: its name is not UTF-8, and no run could name its image; rename it")
     if isinstance(place, Path):
         place = place.expanduser().absolute()
     return ImageSource(place, *open_reader(place, view), view)

@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from unet_core.errors import BundleError
@@ -32,15 +33,33 @@ _CARD_BYTES_LIMIT = 4_000_000
 _LABEL_FIELDS = ("architecture", "parameters", "bands", "dtype", "normalization", "decision")
 _STRICT = ConfigDict(extra="forbid")
 
+LONGEST_NAME = 200
+_NO_LETTERS = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = {chr(code) for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+def label_name(text: str) -> str:
+    """The name itself, where it is one that every output can hold and that looks like no other; else ValueError."""
+    if not text.strip() or len(text) > LONGEST_NAME:
+        raise ValueError(f"a name has 1 to {LONGEST_NAME} letters, and {text[:20]!r} has {len(text)}; give another")
+    for letter in text:
+        if category(letter) in _NO_LETTERS or letter in _TURNING or (ord(letter) & 0xFFFE) == 0xFFFE:
+            raise ValueError(
+                f"a name holds no control characters, line ends or marks that turn the direction of writing, and "
+                f"{text[:80]!a} holds {letter!a}: it would look like another, or make a file that no reader takes; "
+                f"leave that character out"
+            )
+    return text
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class ClassInfo:
     """One label's name and its colour as `#rrggbb`."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, AfterValidator(label_name)]
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -74,7 +93,7 @@ class ModelCard(BaseModel):
     description: str
     architecture: str
     parameters: dict[str, Any]
-    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    bands: Annotated[tuple[Annotated[str, AfterValidator(label_name)], ...], Field(min_length=1)]
     dtype: Literal["uint8", "uint16", "float32"]
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     decision: Decision
@@ -102,6 +121,11 @@ class ModelCard(BaseModel):
             raise ValueError(
                 f"normalization holds {len(normalization.mean)} means and {len(normalization.std)} deviations "
                 f"for {bands} bands: give one of each per band"
+            )
+        names = [item.name for item in self.classes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"two classes are called {twice[0]!r}: nothing would tell them apart; give each its own name"
             )
         wanted = self.outputs if self.decision.rule == "threshold" else 0
         if len(self.decision.thresholds) != wanted:

@@ -88,7 +88,7 @@ def _smp_config(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         config = json.loads(path.read_bytes())
         name = config["_model_class"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise BundleError(
             f"{str(path)!r} names no network ({type(error).__name__}: {error}); save it again with save_pretrained"
         ) from error

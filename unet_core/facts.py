@@ -131,7 +131,7 @@ def read_facts(path: Path) -> CardFacts:
     except ValidationError as error:
         known = ", ".join(CardFacts.model_fields)
         raise BundleError(f"card {str(path)!r}: {_told(error)}; correct it; known are {known}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"card {str(path)!r} can't be read as {path.suffix or 'TOML'}: {error}") from error
 
 

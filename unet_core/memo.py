@@ -35,7 +35,7 @@ class Memo:
         path = self._path(question)
         try:
             entry = json.loads(path.read_bytes()) if path.is_file() else None  # nobody waits at a pipe
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         answer = entry.get("answer") if isinstance(entry, dict) else None
         return answer if isinstance(answer, dict) else None

@@ -7,6 +7,7 @@ they go through torch's restricted unpickler (`weights_only`), which knows tenso
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from unet_core.errors import BundleError
 
 PICKLED = (".pt", ".pth")
+LONGEST_HEADER = 16 * 2**20
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # Under which key training scripts keep the weights beside their optimizer.
@@ -46,6 +48,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises BundleError where it isn't whole."""
     try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > min(LONGEST_HEADER, path.stat().st_size):
+            raise ValueError(f"a header of {header_bytes} bytes is none: {LONGEST_HEADER} are allowed")
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(
@@ -53,15 +59,40 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def _expect_stored(path: Path) -> None:
+    """Refuse an archive whose records unfold: what its directory says is read, and nothing else."""
+    if not zipfile.is_zipfile(path):
+        return  # the format before torch 1.6
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    held, size = sum(record.file_size for record in records), path.stat().st_size
+    if held > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise BundleError(
+            f"weights {str(path)!r} hold compressed records, {held} bytes in a file of {size}, which may unfold to any "
+            f"size and which torch.save never writes; save model.state_dict() again, best as safetensors"
+        )
+
+
 def _unpickled(path: Path) -> Any:
     try:
+        _expect_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BundleError(
             f"weights {str(path)!r} want more than tensors ({_reason(error)}): reading them could run any code, so "
             f"nothing of them is read; save model.state_dict() alone, best as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise BundleError(
             f"weights {str(path)!r} can't be read ({_reason(error)}); copy them again, or save model.state_dict() "
             f"as safetensors"

@@ -31,6 +31,7 @@ from tiling.geometry import Box
 from tiling.ome_metadata import LabelClass
 from tiling.placement import Placement
 from tiling.pyramid import Pyramid
+from tiling.run import named
 from tiling.stitching import NOT_PREDICTED
 
 _TRANSFORMATION, _GDAL_METADATA, _GDAL_NODATA = 34264, 42112, 42113
@@ -55,7 +56,7 @@ def write_cog(finished: Finished, paths: Sequence[Path]) -> None:
         colors[:, label] = [257 * int(item.color[i : i + 2], 16) for i in (1, 3, 5)]
     tags = [
         (_GDAL_NODATA, "s", 0, str(NOT_PREDICTED), True),
-        (_GDAL_METADATA, "s", 0, _class_names(names), True),
+        (_GDAL_METADATA, "s", 0, _class_names(names).encode(), True),
     ]
     looks = {"photometric": "palette", "colormap": colors, "extratags": tags}
     _write(finished, finished.mask.pyramid, paths[0], looks)
@@ -66,9 +67,9 @@ def write_probabilities_cog(finished: Finished, paths: Sequence[Path]) -> None:
     assert finished.probabilities is not None
     described = "".join(
         f'<Item name="DESCRIPTION" sample="{index}" role="description">{_escaped(item.name)}</Item>'
-        for index, item in enumerate(finished.run.card.probabilities)
+        for index, item in enumerate(named(finished.run.card.probabilities))
     )
-    tags = [(_GDAL_METADATA, "s", 0, f"<GDALMetadata>{described}</GDALMetadata>", True)]
+    tags = [(_GDAL_METADATA, "s", 0, f"<GDALMetadata>{described}</GDALMetadata>".encode(), True)]
     # The planes of one band can't be separate, and tifffile refuses to say that they are.
     planes = {"planarconfig": "separate"} if len(finished.run.card.probabilities) > 1 else {}
     looks = {"photometric": "minisblack", **planes, "extratags": tags}

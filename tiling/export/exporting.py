@@ -19,6 +19,7 @@ from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
+from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels
 from tiling.ledger import LedgerState, TileState
 from tiling.placement import placement_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 EXPORTED = "exported"
 """The event after which a format's files show the mask of that digest."""
-VERSION = 4
+VERSION = 5
 """Of what the files hold: files of another version are written anew."""
 
 
@@ -162,6 +163,7 @@ def _write(finished: Finished, form: Format) -> float:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
         with _errors(finished, form.name):
             form.write(finished, paths)
+            expect_readable(finished, paths)
     return time.monotonic() - started
 
 

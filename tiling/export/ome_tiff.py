@@ -19,6 +19,7 @@ from tiling.export.finished import Finished
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
 from tiling.placement import Placement
 from tiling.pyramid import Pyramid
+from tiling.run import named
 from tiling.stitching import NOT_PREDICTED
 
 _UNITS = {"um": "µm", "m": "m"}
@@ -33,7 +34,7 @@ def write_ome_tiff(finished: Finished, paths: Sequence[Path]) -> None:
 def write_probabilities_ome_tiff(finished: Finished, paths: Sequence[Path]) -> None:
     """One channel per class, 255 being certainty."""
     assert finished.probabilities is not None
-    names = [item.name for item in finished.run.card.probabilities]
+    names = [item.name for item in named(finished.run.card.probabilities)]
     _write(finished, finished.probabilities.pyramid, paths[0], {"Channel": {"Name": names}}, "probabilities")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tiling.apart import Apart
+from tiling.escaping import cell
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
@@ -30,7 +31,7 @@ def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     import pyarrow as pa
     from pyarrow import parquet
 

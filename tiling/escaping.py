@@ -1,0 +1,31 @@
+"""Text from outside (class names, names of files, errors) as each kind of output takes it: shown and never obeyed."""
+
+from __future__ import annotations
+
+import re
+
+_FORMULA = re.compile(r"(^|[;|])(\s*)(?=[=+\-@＝＋－＠])")
+"""What a spreadsheet takes for the begin of a formula, also where it cuts cells at semicolons."""
+
+
+def is_utf8(text: object) -> bool:
+    """Whether a name can be written down; the bytes of a file's name may be any."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def plain(text: object) -> str:
+    """One line in which control characters are written out: `\\x1b` for the one that begins a terminal's commands.
+
+    What can't be printed includes line ends, which would let a name write lines of its own, and the marks that turn
+    the direction of writing, which would let it look like another. XML has no place for most of it.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def cell(value: object) -> object:
+    """A cell of a CSV file: a text that a spreadsheet would take for a formula is shown as text."""
+    return _FORMULA.sub(r"\1\2'", plain(value)) if isinstance(value, str) else value

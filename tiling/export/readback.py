@@ -1,0 +1,122 @@
+"""Exports, opened again by readers of their kind before they count: whole, well-formed, with as much as was written.
+
+What is looked at doesn't grow with the file: heads, ends, counts. That its pixels are the mask's, the COG's writer
+looks itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree as ET
+
+from tiling.export.finished import Finished
+
+_END_BYTES = 64 * 1024
+LONGEST_TABLE = 64 * 2**20
+
+
+def expect_readable(finished: Finished, paths: Sequence[Path]) -> None:
+    """Open each file of a format as its readers do.
+
+    Raises:
+        OSError: one of them isn't what was to be written.
+    """
+    objects = int(finished.tally.objects.sum())
+    for path in paths:
+        try:
+            _LOOKS[path.suffix](path, objects)
+        except Exception as error:
+            raise OSError(f"what was written can't be read again: {type(error).__name__}: {error}") from error
+
+
+def _table(path: Path, _: int) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.reader(file.read(LONGEST_TABLE).splitlines(keepends=True), strict=True)]
+    if len(rows) < 2 or len({len(row) for row in rows}) != 1:
+        raise ValueError("its lines differ in their number of cells")
+
+
+def _columns(path: Path, objects: int) -> None:
+    from pyarrow import parquet
+
+    metadata = parquet.ParquetFile(path).metadata
+    if b"geo" in (metadata.metadata or {}):
+        _expect_count(metadata.num_rows, objects)
+
+
+def _tiff(path: Path, _: int) -> None:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        size = path.stat().st_size
+        for level in tiff.series[0].levels:
+            for page in level.pages:
+                _expect_inside(cast("Any", page), size)
+        if ".ome." in path.name and not tiff.ome_metadata:
+            raise ValueError("nothing in it says what it is")
+        # Both kinds of description are XML, and a reader that takes one for ill-formed takes nothing of the file.
+        for text in (tiff.ome_metadata, cast("Any", tiff.pages.first).tags.valueof(42112)):
+            if text:
+                ET.fromstring(text)
+
+
+def _expect_inside(page: Any, size: int) -> None:
+    """Every tile of a page lies in the file."""
+    ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if not ends or max(ends) > size:
+        raise ValueError("tiles that it names lie beyond its end")
+
+
+def _features(path: Path, _: int) -> None:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size <= 2 * _END_BYTES:
+            file.seek(0)
+            json.loads(file.read())
+            return
+        file.seek(0)
+        head = file.read(_END_BYTES)
+        file.seek(size - _END_BYTES)
+        end = file.read()
+    if not head.startswith(b'{"type":"FeatureCollection"') or not end.rstrip().endswith(b"]}"):
+        raise ValueError("it doesn't begin or end as a collection of features does")
+    # Each feature stands on a line of its own; those that are there as a whole are read.
+    for line in [*head.split(b"\n")[1:-1], *end.split(b"\n")[1:-2]]:
+        json.loads(line.rstrip(b","))
+
+
+def _layer(path: Path, objects: int) -> None:
+    import pyogrio
+
+    _expect_count(pyogrio.read_info(path)["features"], objects)
+
+
+def _style(path: Path, _: int) -> None:
+    ET.parse(path)
+
+
+def _picture(path: Path, _: int) -> None:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.verify()
+
+
+def _expect_count(found: int, objects: int) -> None:
+    if found != objects:
+        raise ValueError(f"it holds {found} objects, and the mask {objects}")
+
+
+_LOOKS = {
+    ".csv": _table,
+    ".parquet": _columns,
+    ".tif": _tiff,
+    ".geojson": _features,
+    ".gpkg": _layer,
+    ".qml": _style,
+    ".png": _picture,
+}
