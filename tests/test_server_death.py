@@ -1,0 +1,130 @@
+"""The servers that a run leans on are killed in its middle: Prefect's costs nothing, Ray's ends it soon and honestly."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from cli import OVERTILE, Cli, clean_environment, mask_files
+from tiny import save_tiny, write_noise
+
+SIDE, CORE = 1024, 64
+TILES = (SIDE // CORE) ** 2
+SERVER = ("prefect.server.api.server:create_app", "flows.door:create_app")
+KINDS = {
+    "raylet": ("/raylet/raylet",),
+    "gcs_server": ("/gcs/gcs_server",),
+    "dashboard agent": ("python", "-u", "dashboard/agent.py"),
+    "log monitor": ("python", "-u", "log_monitor.py"),
+}
+
+
+@dataclass(slots=True)
+class Job:
+    """A command, and what its mask must be."""
+
+    image: Path
+    model: Path
+    mask: dict[str, bytes]
+
+    def command(self, folder: Path) -> list[str]:
+        options = ("--out", folder, "--model", self.model, "--core", CORE, "--foreground", "none", "--workers", 1)
+        return [str(OVERTILE), "segment", str(self.image), *map(str, options)]
+
+
+@pytest.fixture(scope="module")
+def job(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    image, model = write_noise(folder / "noise.tif", SIDE, SIDE), save_tiny(folder / "tiny")
+    made = Job(image, model, {})
+    ended = cli.run(*made.command(folder / "undisturbed")[1:], timeout=400)
+    assert ended.code == 0, ended.err
+    made.mask = mask_files(folder / "undisturbed")
+    return made
+
+
+@dataclass(slots=True)
+class Driver:
+    """A run that is in the middle of inference."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def kill(self, *names: str) -> None:
+        """One of its processes, the first by whose program or its arguments one of the names ends."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(part.endswith(names) for part in child.cmdline()[:6]):
+                    child.kill()
+                    return
+        pytest.fail(f"no {names} among the driver's processes")
+
+    def end(self, seconds: float) -> tuple[int, str]:
+        """Its exit code and all that it says to the terminal's error stream."""
+        _, told = self.process.communicate(timeout=seconds)
+        return self.process.returncode, told.strip()
+
+
+def begun(command: list[str], folder: Path, environment: dict[str, str]) -> Driver:
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=pipe, text=True)
+    deadline = time.monotonic() + 300
+    while sum(1 for _ in folder.glob("mask.ome.zarr/0/c/*/[0-9]*")) < 20:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"never in the middle: {process.communicate()[1]}")
+        time.sleep(0.01)
+    return Driver(process, folder)
+
+
+@pytest.fixture
+def driver(job: Job, tmp_path: Path) -> Iterator[Driver]:
+    """One with servers of its own."""
+    folder = tmp_path / "run"
+    started = begun(job.command(folder), folder, clean_environment(tmp_path / "home"))
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, driver: Driver) -> None:
+    driver.kill(*SERVER)
+    code, told = driver.end(300)
+    assert code == 0
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert mask_files(driver.folder) == job.mask
+    assert (driver.folder / "overlay.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "raylet",
+        "gcs_server",
+        pytest.param("dashboard agent", marks=pytest.mark.soak),
+    ],
+)
+def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
+    cli: Cli, job: Job, driver: Driver, kind: str
+) -> None:
+    driver.kill(KINDS[kind][-1])
+    code, told = driver.end(60)
+    assert code == 1
+    assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command goes on[^\n]+", told), told
+    again = cli.run(*job.command(driver.folder)[1:], timeout=400)
+    assert again.code == 0, again.err
+    assert mask_files(driver.folder) == job.mask
+
+
+@pytest.mark.soak
+def test_rays_log_monitor_is_not_missed(job: Job, driver: Driver) -> None:
+    driver.kill(KINDS["log monitor"][-1])
+    assert driver.end(300) == (0, "")
+    assert mask_files(driver.folder) == job.mask
