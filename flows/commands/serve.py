@@ -12,6 +12,7 @@ from flows.commands.archive import last_asked
 from flows.environment import quiet_environment
 from flows.errors import ConfigError
 from flows.plain import PlainConsole
+from flows.reachable import expect_prefect
 from flows.run_options import BudgetOption, UntilOption
 from flows.server import EmbeddedServer
 
@@ -44,6 +45,8 @@ def serve_command(
         if server is not None:
             out.print("starting Prefect's server ...")
             stack.enter_context(server.begin())
+        else:
+            expect_prefect()
         from prefect import serve
 
         from flows.deployments import deployments_of
