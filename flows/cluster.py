@@ -63,8 +63,6 @@ class Cluster:
         """End what is embedded."""
         if isinstance(self._head, OwnRay):
             self._head.end()
-        if self.is_embedded and not self.is_lost:
-            ray.shutdown()
         self.is_embedded = False
         self._ended.set()
 

@@ -15,6 +15,7 @@ import psutil
 import ray
 from ray._private import ray_constants
 
+from flows.ray_sessions import sweep_sessions
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
@@ -36,6 +37,9 @@ def start_ray(workers: int | None) -> None:
 
 
 def _init(workers: int | None) -> None:
+    own = None if "RAY_TMPDIR" in os.environ else private_folder() / "ray"
+    if own is not None:
+        sweep_sessions(own)
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
         num_cpus=workers or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
@@ -44,7 +48,7 @@ def _init(workers: int | None) -> None:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
-        _temp_dir=None if "RAY_TMPDIR" in os.environ else str(private_folder() / "ray"),
+        _temp_dir=str(own) if own is not None else None,
     )
 
 

@@ -12,11 +12,14 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
+import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
 from flows.errors import LostError
+from flows.ray_sessions import remove_session
 
 LOOK_SECONDS = 0.5
 ENDING_SECONDS = 20.0
@@ -76,10 +79,14 @@ class OwnRay:
         self.answers()
 
     def end(self) -> None:
-        """End those that are left, where one is lost: Ray's own shutdown would ask it."""
+        """End them all, and remove their folder; where one is lost it stays, for its logs may say why."""
         self._ended.set()
-        if self.is_lost:
+        if self.is_lost:  # Ray's own shutdown would ask it
             self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
+        session = Path(self._node.get_session_dir_path())
+        ray.shutdown(wait_for_processes=True)
+        remove_session(session)
 
     def _fault(self) -> str | None:
         for name, process in self._processes.items():

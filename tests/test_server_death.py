@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,13 +19,15 @@ from tiny import save_tiny, write_noise
 
 SIDE, CORE = 1024, 64
 TILES = (SIDE // CORE) ** 2
-SERVER = ("prefect.server.api.server:create_app", "flows.door:create_app")
 KINDS = {
-    "raylet": "/raylet/raylet",
-    "gcs_server": "/gcs/gcs_server",
-    "dashboard agent": "dashboard/agent.py",
-    "log monitor": "log_monitor.py",
+    "raylet": ("/raylet/raylet ",),
+    "gcs_server": ("/gcs/gcs_server ",),
+    "dashboard agent": ("ray::DashboardAgent",),
+    "log monitor": ("/log_monitor.py ",),
+    "runtime agent": ("ray::RuntimeEnvAgent",),
+    "Prefect's server": ("prefect.server.api.server:create_app", "flows.door:create_app"),
 }
+"""What the command line of each holds."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class Job:
 
     image: Path
     model: Path
+    folder: Path
     mask: dict[str, bytes]
 
     def command(self, folder: Path) -> list[str]:
@@ -43,10 +48,10 @@ class Job:
 def job(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("job")
     image, model = write_noise(folder / "noise.tif", SIDE, SIDE), save_tiny(folder / "tiny")
-    made = Job(image, model, {})
-    ended = cli.run(*made.command(folder / "undisturbed")[1:], timeout=400)
+    made = Job(image, model, folder / "undisturbed", {})
+    ended = cli.run(*made.command(made.folder)[1:], timeout=400)
     assert ended.code == 0, ended.err
-    made.mask = mask_files(folder / "undisturbed")
+    made.mask = mask_files(made.folder)
     return made
 
 
@@ -57,19 +62,23 @@ class Driver:
     process: subprocess.Popen[str]
     folder: Path
 
-    def kill(self, *names: str) -> None:
-        """One of its processes, the first by whose program or its arguments one of the names ends."""
+    def kill(self, kind: str) -> None:
+        """One of its processes."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if any(part.endswith(names) for part in child.cmdline()):
+                if kind_of(" ".join(child.cmdline())) == kind:
                     child.kill()
                     return
-        pytest.fail(f"no {names} among the driver's processes")
+        pytest.fail(f"no {kind} among the driver's processes")
 
     def end(self, seconds: float) -> tuple[int, str]:
         """Its exit code and all that it says to the terminal's error stream."""
         _, told = self.process.communicate(timeout=seconds)
         return self.process.returncode, told.strip()
+
+
+def kind_of(command: str) -> str | None:
+    return next((kind for kind, names in KINDS.items() if any(name in command for name in names)), None)
 
 
 def begun(command: list[str], folder: Path, environment: dict[str, str]) -> Driver:
@@ -95,7 +104,7 @@ def driver(job: Job, tmp_path: Path) -> Iterator[Driver]:
 
 
 def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, driver: Driver) -> None:
-    driver.kill(*SERVER)
+    driver.kill("Prefect's server")
     code, told = driver.end(300)
     assert code == 0
     assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
@@ -109,14 +118,16 @@ def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, dr
         "raylet",
         "gcs_server",
         pytest.param("dashboard agent", marks=pytest.mark.soak),
+        pytest.param("runtime agent", marks=pytest.mark.soak),
     ],
 )
 def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
     cli: Cli, job: Job, driver: Driver, kind: str
 ) -> None:
-    driver.kill(KINDS[kind])
+    driver.kill(kind)
     code, told = driver.end(60)
     assert code == 1
+    told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
     assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command goes on[^\n]+", told), told
     again = cli.run(*job.command(driver.folder)[1:], timeout=400)
     assert again.code == 0, again.err
@@ -125,6 +136,15 @@ def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
 
 @pytest.mark.soak
 def test_rays_log_monitor_is_not_missed(job: Job, driver: Driver) -> None:
-    driver.kill(KINDS["log monitor"])
+    driver.kill("log monitor")
     assert driver.end(300) == (0, "")
     assert mask_files(driver.folder) == job.mask
+
+
+def test_its_folder_goes_with_a_ray_that_ends(cli: Cli, job: Job, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        own = Cli({**cli.environment, "TMPDIR": short})
+        shutil.copytree(job.folder, tmp_path / "run")
+        ended = own.run("rerun", tmp_path / "run", "--tile", "0,0", "--workers", 1)
+        assert ended.code == 0, ended.err
+        assert not [*Path(short).glob("overtile-*/ray/session_2*")]

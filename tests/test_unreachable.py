@@ -23,7 +23,7 @@ def answering(status: int) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(b"hello")
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815 (the library's name)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             del code, size
