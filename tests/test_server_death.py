@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli import OVERTILE, Cli, clean_environment, mask_files
+from cli import OVERTILE, Cli, clean_environment, free_port, mask_files
+from conftest import wait_for_server
 from tiny import save_tiny, write_noise
 
 SIDE, CORE = 1024, 64
@@ -148,3 +151,92 @@ def test_its_folder_goes_with_a_ray_that_ends(cli: Cli, job: Job, tmp_path: Path
         ended = own.run("rerun", tmp_path / "run", "--tile", "0,0", "--workers", 1)
         assert ended.code == 0, ended.err
         assert not [*Path(short).glob("overtile-*/ray/session_2*")]
+
+
+NIGHT = ("--core", CORE, "--foreground", "none", "--workers", 1, "--settle", "0s")
+
+
+@pytest.fixture
+def night(job: Job, tmp_path: Path) -> Iterator[Driver]:
+    """An archive's night with servers of its own."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(job.image, tmp_path / "in" / "a.tif")
+    options = (tmp_path / "in", "--out", tmp_path / "out", "--model", job.model, *NIGHT)
+    run = tmp_path / "out" / "slides" / "a.tif"
+    environment = clean_environment(tmp_path / "home")
+    started = begun([str(OVERTILE), "archive", *map(str, options)], run, environment)
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+@pytest.mark.soak
+def test_prefects_server_is_killed_in_a_night_which_is_complete(job: Job, night: Driver) -> None:
+    night.kill("Prefect's server")
+    code, told = night.end(300)
+    assert code == 0
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert mask_files(night.folder) == job.mask
+
+
+@pytest.mark.soak
+def test_an_embedded_ray_dies_in_a_night_and_the_next_one_goes_on(cli: Cli, job: Job, night: Driver) -> None:
+    night.kill("raylet")
+    code, told = night.end(60)
+    assert code == 1
+    assert len([line for line in told.splitlines() if not line.startswith("WARNING flows.")]) == 1, told
+    archive = night.folder.parents[1]
+    options = (archive.parent / "in", "--out", archive, "--model", job.model, *NIGHT)
+    again = cli.run("archive", *options, timeout=400)
+    assert again.code == 0, again.err
+    assert mask_files(night.folder) == job.mask
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["segment", "archive"])
+def test_sigterm_twice_is_sigterm(kind: str, request: pytest.FixtureRequest) -> None:
+    driver: Driver = request.getfixturevalue({"segment": "driver", "archive": "night"}[kind])
+    for _ in range(2):
+        driver.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert driver.end(60) == (143, "error: stopped by SIGTERM; the same command again goes on where it was")
+
+
+@pytest.mark.soak
+def test_an_external_server_that_is_killed_costs_nothing_either(job: Job, tmp_path: Path) -> None:
+    home, port = tmp_path / "server", free_port()
+    command = [str(OVERTILE.parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=clean_environment(home), stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for_server(server, url, tmp_path / "server.log")
+        folder = tmp_path / "run"
+        driver = begun(job.command(folder), folder, clean_environment(tmp_path / "home", PREFECT_API_URL=url))
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    code, told = driver.end(300)
+    assert code == 0
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert mask_files(folder) == job.mask
+
+
+@pytest.mark.soak
+def test_a_stopped_serve_says_so_on_one_line(job: Job, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(job.image, tmp_path / "in" / "a.tif")
+    ended = cli.run("archive", tmp_path / "in", "--out", tmp_path / "out", "--model", job.model, *NIGHT, timeout=400)
+    assert ended.code == 0, ended.err
+    log = tmp_path / "serve.log"
+    process = cli.start("serve", tmp_path / "out", "--cron", "0 1 29 2 *", log=log)
+    deadline = time.monotonic() + 120
+    while "pages:" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)  # until its clock runs, of which nothing tells
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert "Traceback" not in log.read_text()
+    assert "Warning" not in log.read_text()
+    assert log.read_text().splitlines()[-1] == "stopped; the same command holds the nights again"

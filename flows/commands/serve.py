@@ -47,13 +47,13 @@ def serve_command(
             stack.enter_context(server.begin())
         else:
             expect_prefect()
-        from prefect import serve
-
         from flows.deployments import deployments_of
+        from flows.serving_end import serve_until_stopped
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
         out.print(f"pages:   {os.environ.get('PREFECT_API_URL', 'as your Prefect profile says').removesuffix('/api')}")
-        serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)
+        serve_until_stopped(*deployments_of(config, cron, timezone))
+        out.print("stopped; the same command holds the nights again")
 
 
 def _check_clock(cron: str, timezone: str | None) -> None:
