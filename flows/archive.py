@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, cast
 
 from prefect import flow, task
@@ -16,6 +17,7 @@ from prefect.futures import PrefectConcurrentFuture
 
 from flows.archive_config import ArchiveConfig
 from flows.archive_model import archive_model
+from flows.best_effort import recorded
 from flows.conveyor import Conveyor
 from flows.deployed import allowed
 from flows.ending import finished, stoppable
@@ -136,7 +138,8 @@ def report(archive: Archive, night: Night) -> None:
     archive.ledger.announce("morning", {"night": night.name, "told": str(night), "rate": night.megapixels_per_second})
     if night.failed:
         rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in night.failed[:1000]]
-        create_table_artifact(key="failed-slides", table=rows, description=f"`{markdown(night.rerun_command)}`")
+        told = f"`{markdown(night.rerun_command)}`"
+        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=told))
 
 
 def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:

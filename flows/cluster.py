@@ -14,6 +14,7 @@ from flows.config import Device
 from flows.embedded import start_ray
 from flows.errors import PoolError
 from flows.head import Head
+from flows.own_ray import OwnRay
 from flows.stopping import keep_sigterm
 
 
@@ -31,7 +32,7 @@ class Cluster:
         self._workers, self._address, self._asked_device, self._then = workers, address, device, then
         self.device = "cpu"
         self.is_embedded = False
-        self._head: Head | None = None
+        self._head: Head | OwnRay | None = None
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -60,9 +61,9 @@ class Cluster:
 
     def leave(self) -> None:
         """End what is embedded."""
-        if self.is_embedded:
-            ray.shutdown()
-            self.is_embedded = False
+        if isinstance(self._head, OwnRay):
+            self._head.end()
+        self.is_embedded = False
         self._ended.set()
 
     def resources(self) -> Mapping[str, float]:
@@ -78,6 +79,11 @@ class Cluster:
         """Wait for a head that is silent, for as long as it may be; raises LostError."""
         if self._head is not None:
             self._head.wait()
+
+    def expect_own(self) -> None:
+        """Raise LostError where Ray is this process's own and has died: that costs nothing to know."""
+        if isinstance(self._head, OwnRay):
+            self._head.answers()
 
     def answers(self) -> bool:
         """Whether the head is there now; raises LostError where it has been silent for too long."""
@@ -110,7 +116,7 @@ class Cluster:
                 self._head = Head(ray.get_runtime_context().gcs_address)
             else:
                 start_ray(self._workers)
-                self.is_embedded = True
+                self.is_embedded, self._head = True, OwnRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
         self.device = seen if self._asked_device == "auto" else self._asked_device
         self._then()

@@ -16,6 +16,7 @@ from ray._private import ray_constants
 
 from flows.cores import usable_cores
 from flows.errors import ConfigError
+from flows.ray_sessions import sweep_sessions
 from flows.short_folder import short_folder
 from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
@@ -40,6 +41,9 @@ def start_ray(workers: int | None) -> None:
 
 
 def _init(workers: int | None) -> None:
+    own = None if "RAY_TMPDIR" in os.environ else private_folder() / "ray"
+    if own is not None:
+        sweep_sessions(own)
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
         num_cpus=workers or usable_cores(),
@@ -48,7 +52,7 @@ def _init(workers: int | None) -> None:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
-        _temp_dir=None if "RAY_TMPDIR" in os.environ else str(private_folder() / "ray"),
+        _temp_dir=str(own) if own is not None else None,
     )
 
 

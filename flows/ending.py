@@ -10,9 +10,11 @@ from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
+from flows.best_effort import recorded
 from flows.errors import IncompleteError, StoppedError
 
 
@@ -70,6 +72,10 @@ def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_
 
 def is_being_cancelled(flow_run: UUID) -> bool:
     """Whether somebody asked Prefect to cancel a flow run."""
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run).state
+
+    def read() -> State | None:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run).state
+
+    state = recorded(read, always=True)
     return state is not None and (state.is_cancelling() or state.is_cancelled())

@@ -113,6 +113,7 @@ class Pool:
     def _wait(self, reference: Any) -> Any:
         """What a call to an actor returns, unless the work is over before it does."""
         while not ray.wait([reference], timeout=1.0)[0]:
+            self._cluster.expect_own()
             self._expect_going_on()
         return ray.get(reference)
 
@@ -135,9 +136,11 @@ class Pool:
                 while todo and idle:
                     actor = idle.pop()
                     pending[actor.check.remote(str(run_path), *todo.popleft())] = actor
-                (done,), _ = ray.wait(list(pending), num_returns=1)
-                idle.append(pending.pop(done))
-                yield cast("Checked", ray.get(done))
+                done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+                self._cluster.expect_own()
+                for reference in done:
+                    idle.append(pending.pop(reference))
+                    yield cast("Checked", ray.get(reference))
         except RayTaskError as error:
             raise cause_of(error) from error
         except RayError as error:

@@ -85,6 +85,7 @@ class Roster:
             done, _ = ray.wait([*starting], num_returns=1, timeout=1.0)
             if done:
                 return self.actor(starting[done[0]])
+            self._cluster.expect_own()
             look()
             self._wonder()
 
@@ -128,8 +129,9 @@ class Roster:
         """Take in those that have started since; look now and then whether the cluster has grown.
 
         Raises:
-            PoolError: none can be started. Else what one raised while it loaded.
+            PoolError: none can be started, or an embedded cluster has died. Else what one raised while it loaded.
         """
+        self._cluster.expect_own()
         starting = self.starting
         if starting:
             done, _ = ray.wait([*starting], num_returns=len(starting), timeout=0)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from prefect import flow, task
@@ -14,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.archive_config import ArchiveConfig
 from flows.backlog import Backlog
+from flows.best_effort import install, recorded
 from flows.bottleneck import StageTimes
 from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.deployed import allowed
@@ -40,6 +42,8 @@ from tiling.plan import Tile
 from tiling.run import Run
 from tiling.stitching import NOT_PREDICTED, Mask
 from tiling.storage import Place, lock_run
+
+install()
 
 begun_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
@@ -215,11 +219,12 @@ def finish(run: Run, *, keep_staged: bool) -> None:
 def show(run: Run) -> None:
     """Put the picture and the failed tiles into Prefect's pages."""
     picture = data_url(run.overlay_path, SHOWN_PX)
-    create_image_artifact(picture, key="overlay", description=markdown(run.overlay_path))
+    recorded(partial(create_image_artifact, picture, key="overlay", description=markdown(run.overlay_path)))
     state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
-        create_table_artifact(key="failed-tiles", table=rows, description=f"Failed tiles of {markdown(run.path.name)}")
+        told = f"Failed tiles of {markdown(run.path.name)}"
+        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=told))
 
 
 def open_pool(config: SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig) -> Pool:

@@ -10,6 +10,7 @@ from flows.archive_config import ArchiveConfig
 from flows.config import Asked, RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError
 from flows.progress import Listener, listener
+from flows.reachable import expect_prefect
 from flows.server import EmbeddedServer
 
 
@@ -20,6 +21,8 @@ def run_flow(name: str, config: Asked, hear: Listener) -> Any:
     """
     listener.set(hear)
     server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
+    if server is None:
+        expect_prefect()
     flows = _load_flows(config)
     with server or nullcontext():
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.backlog import Backlog
+from flows.best_effort import Artifact
 from flows.dispatch import Ended
 from flows.metrics import Queue, RunMetrics
 from flows.night import Pace
@@ -19,6 +21,7 @@ from flows.result import TileResult
 from tiling.archive import Archive
 from tiling.run import Run
 from tiling.slide_record import SlideState
+from tiling.storage import Place
 
 if TYPE_CHECKING:
     from flows.slide_work import SlideWork
@@ -40,7 +43,7 @@ class RunWatch:
         self._done = self._failed = self._pixels = 0
         self._started: float | None = None
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(progress=0.0, key="tiles", description=markdown(run.path))
+        self._artifact = begun_artifact("tiles", run.path)
         self._metrics = RunMetrics(run.path.name)
 
     def add(self, result: TileResult) -> None:
@@ -57,12 +60,12 @@ class RunWatch:
         if self._to_terminal.due():
             tell(self._now())
         if self._to_prefect.due():
-            self._update_artifact()
+            self._artifact.show(**self._shown())
 
     def end(self) -> None:
         now = self._now()
         tell(now)
-        self._update_artifact()
+        self._artifact.end(**self._shown())
         self._metrics.flush(self._queue)
         rate = round(now.megapixels_per_second, 3)
         facts = {"tiles": self._done, "failed": self._failed, "seconds": now.seconds, "megapixels_per_second": rate}
@@ -88,10 +91,9 @@ class RunWatch:
             done_here=self._done,
         )
 
-    def _update_artifact(self) -> None:
+    def _shown(self) -> dict[str, Any]:
         now = self._now()
-        share = 100.0 * now.done / now.total
-        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._path)}: {now}")
+        return {"progress": 100.0 * now.done / now.total, "description": f"{markdown(self._path)}: {now}"}
 
 
 class NightWatch:
@@ -100,7 +102,7 @@ class NightWatch:
     def __init__(self, archive: Archive, pace: Pace) -> None:
         self._archive, self._pace = archive, pace
         self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact: Any = create_progress_artifact(progress=0.0, key="slides", description=markdown(archive.path))
+        self._artifact = begun_artifact("slides", archive.path)
         self._metrics = RunMetrics(archive.path.name)
 
     def look(self, work: SlideWork, ended: Ended, queue: Queue) -> None:
@@ -110,21 +112,27 @@ class NightWatch:
         if self._to_terminal.due():
             tell(self._now())
         if self._to_prefect.due():
-            self._update_artifact()
+            self._artifact.show(**self._shown())
 
     def end(self, queue: Queue) -> None:
         tell(self._now())
-        self._update_artifact()
+        self._artifact.end(**self._shown())
         self._metrics.flush(queue)
 
     def _now(self) -> Progress:
         counts = self._archive.ledger.appended
         return self._pace.now(counts.total(), counts[SlideState.FAILED])
 
-    def _update_artifact(self) -> None:
+    def _shown(self) -> dict[str, Any]:
         now = self._now()
         share = 100.0 * now.done / now.total if now.total else 100.0
-        update_progress_artifact(self._artifact, progress=share, description=f"{markdown(self._archive.path)}: {now}")
+        return {"progress": share, "description": f"{markdown(self._archive.path)}: {now}"}
+
+
+def begun_artifact(key: str, place: Place) -> Artifact:
+    """A bar in Prefect's pages."""
+    create = partial(create_progress_artifact, progress=0.0, key=key, description=markdown(place))
+    return Artifact(create, update_progress_artifact)
 
 
 def log_failure(run: Run, result: TileResult) -> None:

@@ -13,6 +13,7 @@ from flows.deployed import serve_only
 from flows.environment import quiet_environment
 from flows.errors import ConfigError
 from flows.plain import PlainConsole
+from flows.reachable import expect_prefect
 from flows.run_options import BudgetOption, UntilOption
 from flows.server import EmbeddedServer
 
@@ -46,9 +47,10 @@ def serve_command(
         if server is not None:
             out.print("starting Prefect's server ...")
             stack.enter_context(server.begin())
-        from prefect import serve
-
+        else:
+            expect_prefect()
         from flows.deployments import deployments_of
+        from flows.serving_end import serve_until_stopped
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
         if server is None:
@@ -56,7 +58,8 @@ def serve_command(
         else:
             out.print(f"pages:   {server.link}", soft_wrap=True)
             out.print(f"         opens them once; the next link is in {server.link_file}", soft_wrap=True)
-        serve(*deployments_of(config, cron, timezone), pause_on_shutdown=False, print_starting_message=False)
+        serve_until_stopped(*deployments_of(config, cron, timezone))
+        out.print("stopped; the same command holds the nights again")
 
 
 def _check_clock(cron: str, timezone: str | None) -> None:

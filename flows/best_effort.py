@@ -1,0 +1,192 @@
+"""What a run tells Prefect while it works: best effort, for the ledger is the truth and Prefect's pages are a picture.
+
+A server that dies, hangs or forgets costs a run nothing but that picture. One line says so, and it is tried again now
+and then. `install` has Prefect's own engine record the states of flows in this way too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+import prefect.events.worker as events
+import prefect.flow_engine as engine
+from prefect.client.schemas.objects import State
+from prefect.events.clients import PrefectEventsClient
+from prefect.events.schemas.events import Event
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 20.0
+"""For an answer that somebody waits for."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 480.0
+
+Answer = TypeVar("Answer")
+
+
+class _Link:
+    """Whether the server answered last time, and from when on it is worth asking again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_said = False
+        self._pause = PAUSE_SECONDS
+        self._again_at = -float("inf")
+
+    @property
+    def is_worth_a_try(self) -> bool:
+        return time.monotonic() >= self._again_at
+
+    def works(self) -> None:
+        with self._lock:
+            self._pause, self._again_at = PAUSE_SECONDS, -float("inf")
+
+    def fails(self, why: str) -> None:
+        with self._lock:
+            is_said, self._is_said = self._is_said, True
+            self._again_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        if not is_said:
+            logger.warning(
+                "Prefect's server can't be reached (%s): its pages may miss what this run does from now on; the run "
+                "goes on without it",
+                why,
+            )
+
+
+_link = _Link()
+
+
+def recorded(
+    call: Callable[[], Answer], seconds: float | None = ANSWER_SECONDS, *, always: bool = False
+) -> Answer | None:
+    """What a call to Prefect's server returns; None where it fails, or has no answer by then.
+
+    A call is left out while the server is known to be away, unless it is `always` worth a try.
+    """
+    if not (always or _link.is_worth_a_try):
+        return None
+    call_ = _Call(call)
+    call_.begin()
+    return call_.answer(seconds)
+
+
+class _Call:
+    """A call in a thread of its own, which nobody waits for at the end of the process either."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call, self._answer = call, None
+        self._failure: str | None = None
+        self._thread = threading.Thread(target=copy_context().run, args=(self._make,), name="prefect", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._thread.is_alive()
+
+    def answer(self, seconds: float | None) -> Any:
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            _link.fails(f"no answer within {seconds:g} s")
+        return self._answer
+
+    def _make(self) -> None:
+        try:
+            self._answer = self._call()
+        except Exception as error:  # noqa: BLE001 (whatever keeps Prefect from recording must not end the work)
+            _link.fails(_reason(error))
+        else:
+            _link.works()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class Artifact:
+    """A progress artifact that never keeps the driver waiting: what comes while the last word is under way is dropped.
+
+    Args:
+        create: makes it and returns its id.
+        update: is called with its id and what is to be shown.
+    """
+
+    def __init__(self, create: Callable[[], Any], update: Callable[..., Any]) -> None:
+        self._create, self._update = create, update
+        self._id: Any = None
+        self._last: _Call | None = None
+        self._send(self._ensure)
+
+    def show(self, **shown: Any) -> None:
+        """Send it, unless the last one is under way or the server is away."""
+        self._send(lambda: self._update(self._ensure(), **shown))
+
+    def end(self, **shown: Any) -> None:
+        """Send the last word, and wait for its answer for a while."""
+        if self._last is not None:
+            self._last.answer(ANSWER_SECONDS / 4)
+        recorded(lambda: self._update(self._ensure(), **shown), ANSWER_SECONDS / 2)
+
+    def _ensure(self) -> Any:
+        if self._id is None:
+            self._id = self._create()
+        return self._id
+
+    def _send(self, call: Callable[[], Any]) -> None:
+        if _link.is_worth_a_try and (self._last is None or not self._last.is_under_way):
+            self._last = _Call(call)
+            self._last.begin()
+
+
+_propose = engine.propose_state_sync  # the only place where the engine of a flow records its states
+
+
+def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: Any) -> State[Any]:
+    """What the server makes of a state; the state itself, where it doesn't answer."""
+    refusals: list[BaseException] = []
+
+    def proposed() -> State[Any] | None:
+        try:
+            return _propose(client, state, *args, **options)
+        except Exception:
+            raise
+        except BaseException as refusal:  # noqa: BLE001 (Prefect's word that the run is to end or to pause)
+            refusals.append(refusal)
+            return None
+
+    # At the begin the server may tell a run to wait for another, for as long as that takes.
+    answer = recorded(proposed, ANSWER_SECONDS if state.is_final() else None, always=True)
+    if refusals:
+        raise refusals[0]
+    return state if answer is None else answer
+
+
+class _BestEffortEvents(PrefectEventsClient):
+    """Sends what becomes of tasks, unless the server is away: Prefect waits for each event at the end of a process."""
+
+    def __init__(self) -> None:
+        super().__init__(reconnection_attempts=1)
+
+    async def emit(self, event: Event) -> None:
+        if not _link.is_worth_a_try:
+            return
+        try:
+            await asyncio.wait_for(super().emit(event), ANSWER_SECONDS)
+        except Exception as error:  # noqa: BLE001 (as above)
+            _link.fails(_reason(error))
+        else:
+            _link.works()
+
+
+def install() -> None:
+    """Have Prefect's engine record what becomes of flows and tasks in this way."""
+    engine.propose_state_sync = _propose_best_effort
+    events.PrefectEventsClient = _BestEffortEvents
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it counts what it has yet to send

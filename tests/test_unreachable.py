@@ -1,0 +1,68 @@
+"""A Prefect server that is configured and can't be used: refused on one line before anything has started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from cli import free_port
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.errors import ConfigError
+from flows.reachable import expect_prefect
+
+
+def answering(status: int) -> type[BaseHTTPRequestHandler]:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        do_GET = do_POST  # noqa: N815 (the library's name)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            del code, size
+
+    return Stranger
+
+
+@pytest.fixture
+def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), answering(request.param))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api"
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def configured(url: str) -> Generator[None]:
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+        yield
+
+
+@pytest.mark.parametrize(("stranger", "told"), [(404, "404"), (401, "AUTH_STRING"), (200, "")], indirect=["stranger"])
+def test_what_is_no_server_for_us_is_named_with_a_remedy(stranger: str, told: str) -> None:
+    with configured(stranger), pytest.raises(ConfigError) as refused:
+        expect_prefect()
+    assert told in str(refused.value)
+    assert stranger in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}/api", "http://nowhere.invalid:4200/api", "ftp://x/api"])
+def test_where_nobody_is_too(address: str) -> None:
+    url = address.format(port=free_port())
+    with configured(url), pytest.raises(ConfigError, match="unset it for an embedded one") as refused:
+        expect_prefect()
+    assert url in str(refused.value)
+
+
+def test_a_server_that_runs_is_taken(prefect_url: str) -> None:
+    with configured(prefect_url):
+        expect_prefect()
