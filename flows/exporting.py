@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tiling.export.exporting import export_run, is_finished
+from tiling.export.exporting import export_run
 from tiling.export.formats import Format
 from tiling.run import Run
 from tiling.storage import Place, lock_run
@@ -34,7 +34,7 @@ def export_all(run: Run, source: ImageSource, wanted: str) -> list[Format]:
 
     A run of which some tiles were computed, and others are still to do, has nothing to export.
     """
-    if not is_finished(run.ledger.fold()):
+    if not run.ledger.fold().is_closed:
         return []
     return export_run(run, source, wanted, threads=threads_of(None))
 

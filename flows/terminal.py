@@ -87,7 +87,7 @@ def run_with_progress(console: Console, name: str, config: Asked) -> Any:
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """Say in a few lines how the run ended, and what to do about failed tiles."""
-    state = "complete" if outcome.complete else "finished with failed tiles"
+    state = "complete" if outcome.complete else f"NOT complete ({outcome.lacking})"
     console.print(
         f"{state}: {outcome.done} of {outcome.tiles} tiles computed, {outcome.skipped} skipped as background, "
         f"{len(outcome.failed)} failed, in {format_seconds(outcome.seconds)} "
@@ -99,8 +99,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     console.print(f"limited by {outcome.limit}", highlight=False, soft_wrap=True)
     for tile, reason in list(outcome.failed.items())[:20]:
         console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)
-    if outcome.failed:
-        console.print(f"rerun them with: overtile rerun {outcome.run} --failed", highlight=False, soft_wrap=True)
+    if not outcome.complete:
+        console.print(f"to complete it: {outcome.remedy}", highlight=False, soft_wrap=True)
     console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
     console.print(f"exports: {outcome.run}/exports", highlight=False, soft_wrap=True)
@@ -165,6 +165,8 @@ def print_status(console: Console, run: Run) -> None:
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
+    verdict = "complete" if state.is_complete else f"NOT complete ({state.lacking}); {state.remedy(run.path)}"
+    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
     if not run.plan.grid.is_own:
         (height, width), (y, x) = run.plan.mask.shape, run.plan.grid.scale
         console.print(

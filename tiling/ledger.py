@@ -57,6 +57,7 @@ class TileRecord:
     seconds: dict[str, float] = field(default_factory=dict[str, float])  # per stage of the tile's walk
     pixels: int = 0
     time: float = 0.0
+    probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,37 @@ class LedgerState:
 
     def last_event(self, name: str) -> Event | None:
         return next((event for event in reversed(self.events) if event.name == name), None)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no tile is left to do or to mend, and the pyramid shows them all: what exports are made of."""
+        is_open = bool(np.isin(self.states, (TileState.PENDING, TileState.DAMAGED)).any())
+        return not is_open and self.pyramid_stands and not self.unstitched.any()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was asked for is there: closed, and no tile failed."""
+        return self.is_closed and not self.failed
+
+    @property
+    def lacking(self) -> str:
+        """What a run lacks before it is complete, in words; empty where it is."""
+        counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
+        parts = [
+            f"{count} {'tile' if count == 1 else 'tiles'} {name}" for s, name in counts if (count := self.count(s))
+        ]
+        if not self.pyramid_stands or self.unstitched.any():
+            parts.append("the pyramid doesn't show all tiles yet")
+        return ", ".join(parts)
+
+    def remedy(self, run: Place) -> str:
+        """What brings what a run lacks; empty where nothing is lacking."""
+        if self.is_complete:
+            return ""
+        if self.count(TileState.PENDING):
+            return f"run the overtile segment command of {run} again"
+        options = [*(["--failed"] if self.failed else []), *(["--damaged"] if not self.is_closed else [])]
+        return f"overtile rerun {run} {' '.join(options)}"
 
 
 class Ledger:

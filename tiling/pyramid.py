@@ -6,6 +6,7 @@ below it alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -247,6 +248,11 @@ def damaged_metadata(path: Place) -> Generator[None]:
             f"{path} has lost metadata, or holds some that is damaged ({error}): its levels can't be opened; run "
             f"overtile segment on the image again, which makes it anew and keeps the tiles"
         ) from error
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """blake2b-128 of the pixels, by channels and in row order."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
 
 
 def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:

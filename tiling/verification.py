@@ -14,8 +14,9 @@ from tiling.geometry import Box
 from tiling.ledger import TileState
 from tiling.plan import Tile
 from tiling.probabilities import Probabilities
+from tiling.pyramid import pixel_digest
 from tiling.run import Run
-from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask, label_digest, majority
+from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask, majority
 
 THREADS = 2
 AHEAD = 64
@@ -89,7 +90,7 @@ def _fault(mask: Mask, tile: Tile, expected: str | None) -> str | None:
         return f"its shard can't be read ({_first_line(error)})"
     if expected is None:
         return None if (labels == NOT_PREDICTED).all() else "it failed, and its shard holds labels all the same"
-    if label_digest(labels) == expected:
+    if pixel_digest(labels) == expected:
         return None
     return "its shard is missing or empty" if (labels == NOT_PREDICTED).all() else "its labels are not those it wrote"
 

@@ -19,7 +19,7 @@ from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.rows import bands_of_labels
-from tiling.ledger import LedgerState, TileState
+from tiling.ledger import LedgerState
 from tiling.placement import placement_of
 from tiling.shapes import polygonize
 from tiling.shapes.spool import Spool
@@ -71,16 +71,11 @@ def expect_finished(run: Run, state: LedgerState) -> None:
     Raises:
         ExportError: exports would show less than the run will hold.
     """
-    if not is_finished(state):
+    if not state.is_closed:
         raise ExportError(
-            f"{run.path} is not finished ({state.count(TileState.PENDING)} of {run.plan.count} tiles to do): exports "
-            f"would show less than it will hold; run the segment command again, then export"
+            f"{run.path} is not finished ({state.lacking}; {run.plan.count} tiles in all): exports would show less "
+            f"than it will hold; run the segment command again, then export"
         )
-
-
-def is_finished(state: LedgerState) -> bool:
-    """Whether no tile is left to do, and the pyramid shows them all."""
-    return not state.count(TileState.PENDING) and not state.unstitched.any() and state.pyramid_stands
 
 
 def mask_digest(run: Run) -> str:
