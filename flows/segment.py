@@ -31,6 +31,7 @@ from flows.watch import RunWatch
 from tiling.errors import PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
+from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
 from tiling.foreground import draw_skipped
 from tiling.ledger import INFERRING, STITCHED, TileRecord, TileState
 from tiling.picture import data_url
@@ -201,10 +202,12 @@ def export(run: Run, formats: str = NONE) -> None:
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
     with run.open_source() as source:
         write_overlay(run, source, failed)
-        if not run.skipped_path.exists():
+        if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
+        announce_drawn(run, OVERLAY, FOREGROUND)
         export_all(run, source, formats)
         write_report(run)
+        announce_drawn(run, REPORT)
 
 
 @task(cache_policy=NO_CACHE)

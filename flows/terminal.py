@@ -132,7 +132,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     """Say what was checked, what was found, and what to do about it."""
     places = [*verdict.recomputed, *verdict.seams]
     console.print(
-        f"{'sound' if verdict.is_sound else 'NOT sound'}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
+        f"{_word(verdict)}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
         f"damaged; {len(verdict.pyramid_faults)} damaged above them; {len(verdict.recomputed)} tiles and "
         f"{len(verdict.seams)} places across seams computed again, {verdict.differing} of "
         f"{sum(each.pixels for each in places)} labels differ",
@@ -143,11 +143,25 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(f"  tile {name}: {fault}", markup=False, highlight=False)
     for name in verdict.pyramid_faults[:20]:
         console.print(f"  pyramid {name}: doesn't show the level below", markup=False, highlight=False)
+    for text in verdict.lacking:
+        console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+    for file, fault in verdict.exports.items():
+        console.print(f"  {file}: {fault}", markup=False, highlight=False, soft_wrap=True)
+    for text in verdict.unchecked:
+        console.print(f"  can't be told: {text}", markup=False, highlight=False, soft_wrap=True)
+    for text in verdict.notes:
+        console.print(f"  note: {text}", markup=False, highlight=False, soft_wrap=True)
     for each in (each for each in places if each.differing):
         text = f"  labels in {each.place}: {each.differing} of {each.pixels} differ when computed again"
         console.print(text, markup=False, highlight=False)
-    if verdict.damaged or verdict.pyramid_faults:
-        console.print(f"mend them with: overtile rerun {verdict.run} --damaged", highlight=False, soft_wrap=True)
+    if verdict.remedy and not verdict.pending:
+        console.print(f"mend it with: {verdict.remedy}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.is_sound:
+        return "sound"
+    return "NOT sound" if verdict.is_wrong else "NOT known to be sound"
 
 
 def print_status(console: Console, run: Run) -> None:

@@ -26,10 +26,14 @@ FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
 PLANNED = "planned"
 """The event after which tiles without foreground are known to be skipped."""
+CARD = "card"
+"""Of the run's card the digest: a fact of the event `PLANNED`."""
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
 INFERRING = "inferring"
 """The event with which a driver begins: times of tiles before and after it say nothing about each other."""
+DRAWN = "drawn"
+"""The event after which pictures show the mask of that digest."""
 PYRAMID_DAMAGED = "pyramid damaged"
 """The event after which the pyramid as a whole has to be built again."""
 
@@ -157,6 +161,11 @@ class Ledger:
     def revision(self) -> int:
         """A number that grows with every segment: what was folded at the same one is still true."""
         return self._segments.newest_number()
+
+    def gaps(self) -> list[int]:
+        """Numbers of segments that are gone from among the others."""
+        numbers = {int(path.stem) for path in self._segments.stored()}
+        return sorted(set(range(1, max(numbers, default=0))) - numbers)
 
     def flush(self) -> None:
         self._segments.flush()

@@ -40,13 +40,21 @@ class Probabilities:
 
         `pixel_size` is the segmented image's.
         """
+        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        return cls.open(path)
+
+    @staticmethod
+    def blueprint(
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+    ) -> Blueprint:
+        """The metadata as it has to be."""
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, 0, channels=len(classes))
             return probability_metadata(levels, classes, pixel_size, plan.grid, corner_px)
 
-        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
-        return cls.open(path)
+        return Blueprint(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Probabilities:

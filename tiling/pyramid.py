@@ -27,7 +27,7 @@ from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
 from tiling.plan import Tile, TilePlan
-from tiling.storage import Place, sweep, write_atomic
+from tiling.storage import PARTIAL, Place, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -116,8 +116,28 @@ class Pyramid:
         height, width = self._extent(level - 1)
         return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
 
+    def shows_below(self, level: int, box: Box) -> bool:
+        """Whether a coarser shard is what the level below makes of it; raises what reading raises."""
+        return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
+
+    def strangers(self) -> list[str]:
+        """Names of files below the group that are neither metadata nor a shard of the plan; of no reader's business."""
+        folder = self._path
+        there = folder.rglob("*") if isinstance(folder, Path) else folder.descendants()
+        planned = {key for n in range(len(self.levels)) for box in self.shards(n) for key in self._keys(n, box)}
+        found = (str(each)[len(str(folder)) + 1 :] for each in there if not isinstance(each, Path) or each.is_file())
+        metadata = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self.levels)))}
+        return sorted(name for name in found if name not in planned | metadata and not name.endswith(PARTIAL))
+
     def _build_shard(self, level: int, box: Box) -> None:
-        self.write(level, box, self._halve(self.read(self.below(level, box), level - 1)))
+        try:
+            below = self.read(self.below(level, box), level - 1)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self._path} holds a shard of level {level - 1} that can't be read ({' '.join(str(error).split())}): "
+                f"the pyramid can't be built on it; overtile verify names the tile, then overtile rerun --damaged"
+            ) from error
+        self.write(level, box, self._halve(below))
 
     def _keys(self, level: int, box: Box) -> list[str]:
         """The names of a shard's files, one per channel."""

@@ -170,8 +170,20 @@ class Run:
     def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
-            classes = [LabelClass(item.name, item.color) for item in self.card.probabilities]
+            classes = self._probability_classes
             Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
+
+    @property
+    def _probability_classes(self) -> list[LabelClass]:
+        return [LabelClass(item.name, item.color) for item in self.card.probabilities]
+
+    def lost_metadata(self) -> list[str]:
+        """Metadata files of the mask and the probabilities that are gone, or place pixels otherwise than planned."""
+        common = self.plan, self.pixel_size, self.corner_px
+        prints = {self.mask_path: Mask.blueprint(common[0], self.classes, *common[1:])}
+        if self.card.probabilities:
+            prints[self.probabilities_path] = Probabilities.blueprint(common[0], self._probability_classes, *common[1:])
+        return [f"{path.name}/{name}" for path, each in prints.items() for name in each.lacking(path)]
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
         """The probability image; None where the card asks for none."""

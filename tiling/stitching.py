@@ -48,12 +48,21 @@ class Mask:
             mend: hears of the image before metadata is made that isn't there, for shards may have gone with it.
         """
 
+        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        return cls.open(path)
+
+    @staticmethod
+    def blueprint(
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+    ) -> Blueprint:
+        """The metadata as it has to be."""
+
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
             return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
-        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
-        return cls.open(path)
+        return Blueprint(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Mask:
