@@ -111,9 +111,10 @@ def prepare_with(
     card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, viewing.outline)
     create_images(run)
-    if run.ledger.fold().last_event(PLANNED) is None:
+    state = run.ledger.fold()
+    if state.last_event(PLANNED) is None:
         _skip_background(run, viewing, started)
-    asked = run.ledger.fold().last_event(EXPORTS_ASKED)
+    asked = state.last_event(EXPORTS_ASKED)
     if formats != (asked.facts["formats"] if asked is not None else []):
         run.ledger.announce(EXPORTS_ASKED, {"formats": formats})
     return run

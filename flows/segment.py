@@ -29,6 +29,7 @@ from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
 from tiling.errors import PlanError, RunError
+from tiling.export.exporting import mask_digest
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
@@ -204,10 +205,11 @@ def export(run: Run, formats: str = NONE) -> None:
         write_overlay(run, source, failed)
         if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
-        announce_drawn(run, OVERLAY, FOREGROUND)
+        digest = mask_digest(run)
+        announce_drawn(run, digest, OVERLAY, FOREGROUND)
         export_all(run, source, formats)
         write_report(run)
-        announce_drawn(run, REPORT)
+        announce_drawn(run, digest, REPORT)
 
 
 @task(cache_policy=NO_CACHE)

@@ -297,6 +297,8 @@ def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
         yield "run.json: an earlier version wrote it and kept no digest of it"
     if lost:
         return
+    if altered := run.altered_metadata():
+        yield f"{', '.join(altered[:5])} says other names, colours or codecs than were planned"
     for image in (run.open_mask(read_only=True), run.open_probabilities(read_only=True)):
         if image is not None and (strangers := image.pyramid.strangers()):
             yield f"{len(strangers)} files in {image.path.name} are no part of it, such as {strangers[0]}"

@@ -212,6 +212,15 @@ def test_shards_that_nobody_wrote_are_named_and_change_nothing(run: Run) -> None
     assert "1 files in mask.ome.zarr are no part of it, such as 0/c/7/7" in told.notes[0]
 
 
+def test_other_names_of_classes_in_the_metadata_are_noted(run: Run) -> None:
+    """A person may colour a mask otherwise; nobody calls it what was written without saying so."""
+    assert isinstance(run.path, Path)
+    rewritten(f"{MASK}/zarr.json", run.card.model.classes[1].name, "other")(run.path)
+    told = verdict_of(run)
+    assert told.is_sound
+    assert told.notes == [f"{MASK}/zarr.json says other names, colours or codecs than were planned"]
+
+
 def test_a_lost_segment_of_the_ledger_is_named(run: Run) -> None:
     assert isinstance(run.path, Path)
     lost_segment_with('"tile":4,')(run.path)

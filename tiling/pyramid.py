@@ -218,6 +218,12 @@ class Blueprint:
         """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
         return [name for name in sorted(self._files) if not _is_as(self._files[name].to_bytes(), path / name)]
 
+    def altered(self, path: Place) -> list[str]:
+        """Names of metadata files that say other names, colours or codecs than planned, which readers take for true."""
+        lacking = set(self.lacking(path))
+        planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
+        return sorted(name for name, said in planned.items() if json.loads((path / name).read_bytes()) != said)
+
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
         for name in names:

@@ -65,10 +65,10 @@ def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
     return place.is_file() if seal is None else seal.fault(place) is None
 
 
-def announce_drawn(run: Run, *files: str) -> None:
-    """Tell the ledger what pictures are, and of which mask."""
+def announce_drawn(run: Run, digest: str, *files: str) -> None:
+    """Tell the ledger what pictures are, and the digest of the mask that they show."""
     seals = {file: Seal.of(_below(run, file)).facts() for file in files}
-    run.ledger.announce(DRAWN, {"mask": mask_digest(run), "seals": seals})
+    run.ledger.announce(DRAWN, {"mask": digest, "seals": seals})
 
 
 def _fault(place: Place, seal: Seal | None, *, is_current: bool) -> str | None:
