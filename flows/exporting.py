@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.cores import usable_threads
 from flows.one_image import drawn_of_one_image
-from tiling.export.exporting import export_run, is_finished
+from tiling.export.exporting import export_run
 from tiling.export.formats import Format
 from tiling.run import Run
 from tiling.storage import Place, lock_run
@@ -36,7 +36,7 @@ def export_all(run: Run, source: ImageSource, wanted: str) -> list[Format]:
 
     A run of which some tiles were computed, and others are still to do, has nothing to export.
     """
-    if not is_finished(run.ledger.fold()):
+    if not run.ledger.fold().is_closed:
         return []
     return export_run(run, source, wanted, threads=threads_of(None))
 

@@ -7,6 +7,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +22,16 @@ from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
 from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
-from tiling.errors import SourceError
+from tiling.errors import ExportError, SourceError
+from tiling.export.exporting import EXPORTS_ASKED
+from tiling.export.formats import chosen_formats
+from tiling.export.subject import Subject
 from tiling.foreground import Foreground, find_foreground
 from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
-from tiling.ledger import PLANNED, TileRecord, TileState
+from tiling.ledger import CARD, PLANNED, TileRecord, TileState
 from tiling.mending import create_images
+from tiling.placement import Placement
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.run import Run
 from tiling.source import ImageSource, open_source
@@ -107,13 +112,30 @@ def prepare_with(
         if source.version() != begun_with:
             raise changed(source.path, "was written")
         image = image_card(config, viewing, seen, source)
+        formats = wanted_formats(seen, viewing.level, plan, config)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, viewing.outline)
     create_images(run)
-    if run.ledger.fold().last_event(PLANNED) is None:
+    state = run.ledger.fold()
+    if state.last_event(PLANNED) is None:
         _skip_background(run, viewing, started)
+    asked = state.last_event(EXPORTS_ASKED)
+    if formats != (asked.facts["formats"] if asked is not None else []):
+        run.ledger.announce(EXPORTS_ASKED, {"formats": formats})
     return run
+
+
+def wanted_formats(source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig) -> list[str]:
+    """Names of the formats with which the run is to end; what the run can't be said in is refused where it is asked."""
+    placement = Placement.of(source, level, plan.grid)
+    subject = Subject(str(config.image), placement, plan.mask.shape, config.probabilities)
+    names: list[str] = []
+    for each in chosen_formats(config.export, placement, probabilities=config.probabilities):
+        with suppress(ExportError):
+            each.expect(subject)
+            names.append(each.name)
+    return names
 
 
 def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
@@ -254,7 +276,8 @@ def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
     share = found.share(run.plan.extent, _inside(run, found))
     seconds = round(time.monotonic() - started, 3)
-    run.ledger.announce(PLANNED, {"skipped": len(skipped), "foreground": reason, SHARE: share, "seconds": seconds})
+    facts = {"skipped": len(skipped), "foreground": reason, SHARE: share, "seconds": seconds}
+    run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()})
 
 
 def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:

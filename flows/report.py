@@ -101,7 +101,9 @@ def _headline(state: LedgerState) -> tuple[str, str]:
     if failed or damaged:
         parts = [f"{count} {name}" for count, name in ((failed, "failed"), (damaged, "damaged")) if count]
         return f"{' and '.join(parts)} {'tile' if failed + damaged == 1 else 'tiles'}", "failed"
-    return (f"{pending:,} tiles to do", "pending") if pending else ("complete", "done")
+    if pending:
+        return f"{pending:,} tiles to do", "pending"
+    return ("complete", "done") if state.is_complete else (state.lacking, "pending")
 
 
 def _picture(run: Run) -> str | None:

@@ -17,6 +17,7 @@ class TileResult:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
     worker: str | None = None
+    probabilities: str | None = None  # their digest, where the run keeps them
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,10 @@ from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
 from tiling.errors import ImageChangedError, PlanError, RunError
+from tiling.export.exporting import mask_digest
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
+from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
 from tiling.foreground import draw_skipped
 from tiling.ledger import INFERRING, STITCHED, TileRecord, TileState
 from tiling.picture import data_url
@@ -65,15 +67,17 @@ class Outcome:
     megapixels_per_second: float
     seconds_per_stage: dict[str, float]  # of work, summed over all workers
     limit: str  # what limited it, in one sentence
+    lacking: str = ""  # before the run is complete, in words
+    remedy: str = ""  # what brings it
 
     @property
     def complete(self) -> bool:
-        return not self.failed
+        return not self.lacking
 
     def __str__(self) -> str:
         """In one sentence, with the command that mends what failed."""
         counts = f"{self.done} of {self.tiles} tiles computed, {self.skipped} skipped, {len(self.failed)} failed"
-        return f"{counts}; overtile rerun {self.run} --failed" if self.failed else counts
+        return counts if self.complete else f"{counts}; {self.lacking}; {self.remedy}"
 
 
 @flow(name="segment-image", validate_parameters=False)
@@ -187,7 +191,8 @@ def stitch(run: Run) -> None:
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
     for image in images:
         image.sweep()
-    if state.pyramid_stands and not fresh:
+    # Above a damaged tile nothing can be right, and nothing below it need be readable: it is built when that is mended.
+    if state.damaged or (state.pyramid_stands and not fresh):
         return
     for image in images:
         image.build_pyramid(fresh if state.pyramid_stands else None)
@@ -196,17 +201,25 @@ def stitch(run: Run) -> None:
 
 @task(cache_policy=NO_CACHE)
 def export(run: Run, formats: str = NONE) -> None:
-    """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats."""
+    """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats.
+
+    Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for.
+    """
     enter("export")
     state, level = run.ledger.fold(), run.card.image.level
+    if state.damaged:
+        return
     failed = [run.plan.tile(index) for index in state.failed]
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
     with drawn_of_one_image(run) as source:
         write_overlay(run, source, failed)
-        if not run.skipped_path.exists():
+        if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
+        digest = mask_digest(run)
+        announce_drawn(run, digest, OVERLAY, FOREGROUND)
         export_all(run, source, formats)
         write_report(run)
+        announce_drawn(run, digest, REPORT)
 
 
 @task(cache_policy=NO_CACHE)
@@ -218,8 +231,9 @@ def finish(run: Run, *, keep_staged: bool) -> None:
 
 def show(run: Run) -> None:
     """Put the picture and the failed tiles into Prefect's pages."""
-    picture = data_url(run.overlay_path, SHOWN_PX)
-    recorded(partial(create_image_artifact, picture, key="overlay", description=markdown(run.overlay_path)))
+    if run.overlay_path.is_file():
+        picture = data_url(run.overlay_path, SHOWN_PX)
+        recorded(partial(create_image_artifact, picture, key="overlay", description=markdown(run.overlay_path)))
     state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
@@ -285,6 +299,8 @@ def summarise(run: Run, started: float) -> Outcome:
         megapixels_per_second=state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
         seconds_per_stage=times.seconds,
         limit=times.sentence(),
+        lacking=state.lacking,
+        remedy=state.remedy(run.path),
     )
 
 
@@ -304,6 +320,7 @@ def _record(result: TileResult, attempts: int, now: float) -> TileRecord:
         state=TileState.DONE if result.digest is not None else TileState.FAILED,
         attempts=attempts,
         digest=result.digest,
+        probabilities=result.probabilities,
         reason=result.reason,
         worker=result.worker,
         seconds={stage: round(value, 6) for stage, value in result.seconds.items()},

@@ -73,13 +73,20 @@ class Segmentation:
         return {self.run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()}
 
     @property
+    def complete(self) -> bool:
+        """Whether every tile is there, and the pyramid shows them all."""
+        return self.run.ledger.fold().is_complete
+
+    @property
     def summary(self) -> str:
         """How far it is, in one sentence."""
         state = self.run.ledger.fold()
-        pending = f", {state.count(TileState.PENDING)} to do" if state.count(TileState.PENDING) else ""
+        others = ((TileState.DAMAGED, "damaged"), (TileState.PENDING, "to do"))
+        more = "".join(f", {state.count(kind)} {name}" for kind, name in others if state.count(kind))
+        lacking = "" if state.is_closed or more else f"; NOT complete: {state.lacking}"
         return (
             f"{state.count(TileState.DONE)} of {self.run.plan.count} tiles computed, "
-            f"{state.count(TileState.SKIPPED)} skipped, {len(state.failed)} failed{pending}"
+            f"{state.count(TileState.SKIPPED)} skipped, {len(state.failed)} failed{more}{lacking}"
         )
 
     def statistics(self) -> list[dict[str, Any]]:
@@ -144,6 +151,7 @@ class Segmentation:
             "done": state.count(TileState.DONE),
             "skipped": state.count(TileState.SKIPPED),
             "pending": state.count(TileState.PENDING),
+            "lacking": state.lacking,
             "failed": [*failed.items()][:FAILED_SHOWN],
             "failed_in_all": len(failed),
             "rows": self._rows(state),

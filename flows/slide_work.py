@@ -152,6 +152,8 @@ class SlideWork:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
             self._end(SlideState.FAILED, reason, len(state.failed))
+        elif not state.is_complete:
+            self._end(SlideState.FAILED, f"{state.lacking}; the next night goes on with it")
         else:
             self._end(SlideState.DONE)
             if config.keep_earlier is not None:

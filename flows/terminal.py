@@ -88,7 +88,7 @@ def run_with_progress(console: Console, name: str, config: Asked) -> Any:
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """Say in a few lines how the run ended, and what to do about failed tiles."""
-    state = "complete" if outcome.complete else "finished with failed tiles"
+    state = "complete" if outcome.complete else f"NOT complete ({outcome.lacking})"
     console.print(
         f"{state}: {outcome.done} of {outcome.tiles} tiles computed, {outcome.skipped} skipped as background, "
         f"{len(outcome.failed)} failed, in {format_seconds(outcome.seconds)} "
@@ -100,8 +100,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     console.print(f"limited by {outcome.limit}", highlight=False, soft_wrap=True)
     for tile, reason in list(outcome.failed.items())[:20]:
         console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)
-    if outcome.failed:
-        console.print(f"rerun them with: overtile rerun {outcome.run} --failed", highlight=False, soft_wrap=True)
+    if not outcome.complete:
+        console.print(f"to complete it: {outcome.remedy}", highlight=False, soft_wrap=True)
     console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
     console.print(f"exports: {outcome.run}/exports", highlight=False, soft_wrap=True)
@@ -133,7 +133,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     """Say what was checked, what was found, and what to do about it."""
     places = [*verdict.recomputed, *verdict.seams]
     console.print(
-        f"{'sound' if verdict.is_sound else 'NOT sound'}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
+        f"{_word(verdict)}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
         f"damaged; {len(verdict.pyramid_faults)} damaged above them; {len(verdict.recomputed)} tiles and "
         f"{len(verdict.seams)} places across seams computed again, {verdict.differing} of "
         f"{sum(each.pixels for each in places)} labels differ",
@@ -144,11 +144,25 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(f"  tile {name}: {fault}", markup=False, highlight=False)
     for name in verdict.pyramid_faults[:20]:
         console.print(f"  pyramid {name}: doesn't show the level below", markup=False, highlight=False)
+    for text in verdict.lacking:
+        console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+    for file, fault in verdict.exports.items():
+        console.print(f"  {file}: {fault}", markup=False, highlight=False, soft_wrap=True)
+    for text in verdict.unchecked:
+        console.print(f"  can't be told: {text}", markup=False, highlight=False, soft_wrap=True)
+    for text in verdict.notes:
+        console.print(f"  note: {text}", markup=False, highlight=False, soft_wrap=True)
     for each in (each for each in places if each.differing):
         text = f"  labels in {each.place}: {each.differing} of {each.pixels} differ when computed again"
         console.print(text, markup=False, highlight=False)
-    if verdict.damaged or verdict.pyramid_faults:
-        console.print(f"mend them with: overtile rerun {verdict.run} --damaged", highlight=False, soft_wrap=True)
+    if verdict.remedy and not verdict.pending:
+        console.print(f"mend it with: {verdict.remedy}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.is_sound:
+        return "sound"
+    return "NOT sound" if verdict.is_wrong else "NOT known to be sound"
 
 
 def print_status(console: Console, run: Run) -> None:
@@ -166,6 +180,8 @@ def print_status(console: Console, run: Run) -> None:
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
+    verdict = "complete" if state.is_complete else f"NOT complete ({state.lacking}); {state.remedy(run.path)}"
+    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
     if not run.plan.grid.is_own:
         (height, width), (y, x) = run.plan.mask.shape, run.plan.grid.scale
         console.print(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -17,13 +18,16 @@ from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
 from flows.segment import open_pool, reopen
+from tiling.export.exporting import EXPORT_DAMAGED, is_shown
+from tiling.export.formats import FORMATS
+from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures
 from tiling.geometry import Box
-from tiling.ledger import PYRAMID_DAMAGED, TileRecord, TileState
+from tiling.ledger import CARD, PLANNED, PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
 from tiling.plan import TilePlan
 from tiling.run import Run
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
 from tiling.storage import lock_run, write_atomic
-from tiling.verification import Finding, check_pyramid, check_shards
+from tiling.verification import Finding, check_probability_pyramid, check_pyramid, check_shards
 
 REPORT_NAME = "verification.json"
 
@@ -34,7 +38,9 @@ class Verdict:
 
     `damaged`: tile name to fault, also of those whose labels a new computation gives otherwise. `pending`: tiles that
     are not done yet. `recomputed` and `seams`: label by label against a new computation, over the
-    tile itself and over a cut of the plane that has the tiles' borders inside.
+    tile itself and over a cut of the plane that has the tiles' borders inside. `lacking`: what is not built, or was not
+    looked at since what it is looked at with is lost. `exports`: file to fault. `unchecked`: what nothing is known of
+    that it could be held against. `notes`: what is worth knowing and takes nothing from the run.
     """
 
     run: str
@@ -45,10 +51,22 @@ class Verdict:
     recomputed: list[Checked] = field(default_factory=list[Checked])
     seams: list[Checked] = field(default_factory=list[Checked])
     seconds: float = 0.0
+    lacking: list[str] = field(default_factory=list[str])
+    exports: dict[str, str] = field(default_factory=dict[str, str])
+    unchecked: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    remedy: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether something is not as it has to be, or not there."""
+        wrong = self.damaged or self.pyramid_faults or self.differing or self.pending or self.lacking or self.exports
+        return bool(wrong)
 
     @property
     def is_sound(self) -> bool:
-        return not (self.damaged or self.pyramid_faults or self.differing or self.pending)
+        """Whether every shard of every level, every picture and every export is there and is what it was."""
+        return not (self.is_wrong or self.unchecked)
 
     @property
     def unfinished(self) -> str:
@@ -65,18 +83,24 @@ class Verdict:
 
 @flow(name="verify-run", validate_parameters=False)
 def verify(config: VerifyConfig) -> Verdict:
-    """Check a run; damaged tiles are marked in the ledger, and nothing else is written but the report."""
+    """Check a run; what is damaged is marked in the ledger, and nothing else is written but the report.
+
+    The answer is of the disk as it is now, so it is the same until something is mended.
+    """
     started, config = time.monotonic(), checked(VerifyConfig, config)
     Run.open(config.run)  # what is no run is refused before a lock is left in it
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config) if config.tiles or config.seams else Run.open(config.run)
+        if lost := run.lost_metadata():
+            return report(run, lost=lost, started=started)
         findings = look_at_shards(run)
         mark(run, findings)
         pyramid = look_at_pyramid(run)
+        exports = look_at_exports(run)
         recomputed = recompute(run, pool, sample(run, config))
         seams = recompute(run, pool, sample_seams(run, config))
         mark_differing(run, [*recomputed, *seams])
-        return report(run, findings, pyramid, recomputed, seams, started)
+        return report(run, findings, pyramid, recomputed, seams, exports, started=started)
 
 
 @task(cache_policy=NO_CACHE)
@@ -98,13 +122,13 @@ def mark(run: Run, findings: Sequence[Finding]) -> None:
     What skipped and failed tiles hold is known without computing: those are mended here.
     """
     states = run.ledger.fold().states
-    mask = run.open_mask()
+    mask, probabilities = run.open_mask(), run.open_probabilities()
     for index, fault in ((each.tile, each.fault) for each in findings if each.fault is not None):
         tile, state = run.plan.tile(index), TileState(states[index])
-        if state is TileState.SKIPPED:
-            run.ledger.append(TileRecord(index, state, digest=mask.fill(tile, BACKGROUND), time=run.ledger.now()))
-        elif state is TileState.FAILED:
-            mask.fill(tile, NOT_PREDICTED)
+        if state in (TileState.SKIPPED, TileState.FAILED):
+            mask.fill(tile, BACKGROUND if state is TileState.SKIPPED else NOT_PREDICTED)
+            if probabilities is not None:
+                probabilities.clear(tile)
         else:
             run.ledger.append(TileRecord(index, TileState.DAMAGED, reason=fault, time=run.ledger.now()))
     run.ledger.flush()
@@ -130,15 +154,30 @@ def _shown_in(plan: TilePlan, place: Box) -> list[int]:
 
 @task(cache_policy=NO_CACHE)
 def look_at_pyramid(run: Run) -> list[str]:
-    """Names of coarser shards that show something else than the level below, damaged tiles apart."""
+    """Names of coarser shards that show something else than the level below, damaged tiles apart.
+
+    All are compared, also where the ledger says already that the pyramid has to be built.
+    """
     enter("pyramid")
     state = run.ledger.fold()
-    if not state.pyramid_stands:
-        return []
-    faults = list(check_pyramid(run, (state.states == TileState.DAMAGED) | state.unstitched))
-    if faults:
+    damaged = state.states == TileState.DAMAGED
+    checks = (("", check_pyramid), ("probabilities, ", check_probability_pyramid))
+    faults = [(of, level, box) for of, check in checks for level, box in check(run, damaged)]
+    if faults and state.pyramid_stands:
         run.ledger.announce(PYRAMID_DAMAGED, {"shards": len(faults)})
-    return [f"level {level}, rows {box.y0}.., columns {box.x0}.." for level, box in faults]
+    return [f"{of}level {level}, rows {box.y0}.., columns {box.x0}.." for of, level, box in faults]
+
+
+@task(cache_policy=NO_CACHE)
+def look_at_exports(run: Run) -> dict[str, str]:
+    """Pictures and exports that aren't what was written, or not of this mask; told to the ledger, they are renewed."""
+    enter("exports")
+    state = run.ledger.fold()
+    exports = dict(check_exports(run, state))
+    for name, form in FORMATS.items():
+        if any(f"exports/{file}" in exports for file in form.files) and is_shown(run, state, name):
+            run.ledger.announce(EXPORT_DAMAGED, {"format": name})
+    return exports | dict(check_pictures(run, state))
 
 
 @task(cache_policy=NO_CACHE)
@@ -190,26 +229,87 @@ def _over_seams(run: Run, other: TilePlan) -> Iterator[int]:
 
 def report(
     run: Run,
-    findings: Sequence[Finding],
-    pyramid: list[str],
-    recomputed: list[Checked],
-    seams: list[Checked],
+    findings: Sequence[Finding] = (),
+    pyramid: Sequence[str] = (),
+    recomputed: Sequence[Checked] = (),
+    seams: Sequence[Checked] = (),
+    exports: Mapping[str, str] | None = None,
+    *,
+    lost: Sequence[str] = (),
     started: float,
 ) -> Verdict:
     """Fold what was found, and leave it in the run folder; what was known to be damaged before still is."""
     state = run.ledger.fold()
+    exports = exports or {}
     found = {each.tile: each.fault for each in findings if each.fault is not None}
     known = {index: record.reason or "it is damaged" for index, record in state.damaged.items()}
     verdict = Verdict(
         run=str(run.path),
-        shards=len(findings),
+        shards=len(findings) + len(known.keys() - {each.tile for each in findings}),
         damaged={run.plan.tile(index).name: fault for index, fault in sorted((known | found).items())},
-        pyramid_faults=pyramid,
+        pyramid_faults=[*pyramid],
         pending=state.count(TileState.PENDING),
-        recomputed=recomputed,
-        seams=seams,
+        recomputed=[*recomputed],
+        seams=[*seams],
         seconds=round(time.monotonic() - started, 3),
+        lacking=[*_lacking(run, state, lost)],
+        exports={file: fault for file, fault in exports.items() if fault != NOT_KNOWN},
+        unchecked=[*_unchecked(findings, exports)],
+        notes=[*_notes(run, state, lost)],
     )
+    verdict = replace(verdict, remedy=_remedy(verdict, state, lost))
     path = run.path / REPORT_NAME
     write_atomic(path, (json.dumps({**asdict(verdict), "sound": verdict.is_sound}, indent=2) + "\n").encode())
     return verdict
+
+
+def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
+    """What is not built, failed, or keeps the rest from being looked at."""
+    if lost:
+        yield f"metadata is lost or damaged ({', '.join(lost[:5])}), so nothing below it was looked at"
+    if state.failed:
+        named = ", ".join(run.plan.tile(index).name for index in list(state.failed)[:5])
+        yield f"{len(state.failed)} tiles failed and hold no labels (such as {named})"
+    waiting = state.unstitched & (state.states != TileState.DAMAGED)
+    if not state.pyramid_stands or waiting.any():
+        yield "the pyramid isn't built over all tiles"
+    planned = state.last_event(PLANNED)
+    if planned is not None and planned.facts.get(CARD, run.card.digest()) != run.card.digest():
+        yield "run.json isn't what it was when the run began; restore it"
+
+
+def _unchecked(findings: Sequence[Finding], exports: Mapping[str, str]) -> Iterator[str]:
+    """What runs of earlier versions kept no digest of."""
+    for what, count in Counter(each.unchecked for each in findings if each.unchecked is not None).items():
+        yield f"{what} of {count} tiles: the ledger has no digest of them; a rerun of a tile writes it down"
+    for file, fault in exports.items():
+        if fault == NOT_KNOWN:
+            yield f"{file}: {fault}"
+
+
+def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
+    """What takes nothing from the run."""
+    if gaps := run.ledger.gaps():
+        numbers = ", ".join(f"{number:08d}" for number in gaps[:5])
+        yield f"the ledger has lost {len(gaps)} segments ({numbers}): what they held counts as if it had never been"
+    planned = state.last_event(PLANNED)
+    if planned is None or CARD not in planned.facts:
+        yield "run.json: an earlier version wrote it and kept no digest of it"
+    if lost:
+        return
+    if altered := run.altered_metadata():
+        yield f"{', '.join(altered[:5])} says other names, colours or codecs than were planned"
+    for image in (run.open_mask(read_only=True), run.open_probabilities(read_only=True)):
+        if image is not None and (strangers := image.pyramid.strangers()):
+            yield f"{len(strangers)} files in {image.path.name} are no part of it, such as {strangers[0]}"
+
+
+def _remedy(verdict: Verdict, state: LedgerState, lost: Sequence[str]) -> str:
+    """The command that mends what can be mended."""
+    if verdict.is_sound:
+        return ""
+    if verdict.pending or lost:
+        return f"run the overtile segment command of {verdict.run} again"
+    if not (verdict.is_wrong or verdict.exports) and all("ledger" in each for each in verdict.unchecked):
+        return ""  # nothing is wrong, and what is computed again is chosen by a person
+    return f"overtile rerun {verdict.run} {'--failed ' if state.failed else ''}--damaged"

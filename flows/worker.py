@@ -67,8 +67,9 @@ class TileWorker:
             seconds["compute"] = prediction.seconds
             start = time.perf_counter()
             # The labels last: the tile is done when they are there.
+            kept: str | None = None
             if bench.probabilities is not None and prediction.probabilities is not None:
-                bench.probabilities.write(tile, bench.cut(prediction.probabilities, tile))
+                kept = bench.probabilities.write(tile, bench.cut(prediction.probabilities, tile))
             digest = bench.mask.write(tile, bench.cut(prediction.labels, tile))
             seconds["write"] = time.perf_counter() - start
         except (DiskError, ImageChangedError):
@@ -77,7 +78,7 @@ class TileWorker:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
         if bench.staged is not None:
             bench.staged.discard(index)
-        return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds)
+        return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds, probabilities=kept)
 
     def check(self, run_path: Place, core_px: int, index: int) -> Checked:
         """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.

@@ -88,9 +88,8 @@ def write_labels(
             record = TileRecord(tile.index, TileState.SKIPPED, digest=mask.fill(tile, 0))
         else:
             part = np.ascontiguousarray(labels[tile.valid.slices])
-            record = TileRecord(tile.index, TileState.DONE, 1, mask.write(tile, part))
-            if kept is not None:
-                kept.write(tile, np.stack([part * 100, 255 - part * 100]))
+            found = kept.write(tile, np.stack([part * 100, 255 - part * 100])) if kept is not None else None
+            record = TileRecord(tile.index, TileState.DONE, 1, mask.write(tile, part), probabilities=found)
         run.ledger.append(record)
     run.ledger.flush()
     stitch.fn(run)

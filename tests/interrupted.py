@@ -128,7 +128,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
     from flows.worker import TileWorker
     from tiling.storage import RunLock
 
-    config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground)
+    config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground, export=formats)
     with RunLock(folder):
         run = prepare(config, 1, partial(tune, device="cpu"))
         todo = remaining(run)

@@ -1,35 +1,40 @@
-"""A run's life in random order, against a model of what must be on disk: tiles, kills, failures, damage, reruns."""
+"""A run's life in random order, against a model of what must be on disk.
+
+Tiles, kills, failures, damage, reruns, verification, exports, an image that is replaced and put back, second drivers.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import answer_of, verdict_of
 from cli import mask_files
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from hypothesis.strategies import integers
+from hypothesis.strategies import integers, sampled_from
 from tiny import save_tiny, write_noise
 
-from flows.config import SegmentConfig
+from flows.config import RerunConfig, SegmentConfig
+from flows.export_config import ExportConfig
+from flows.exporting import export_here
 from flows.prepare import prepare
 from flows.result import TileResult
-from flows.segment import remaining, stitch, write_down
+from flows.segment import export, remaining, reopen, stitch, summarise, write_down
 from flows.tuning import tune
-from flows.verify import mark
 from flows.worker import TileWorker
 from tiling.disk import partial_of
 from tiling.errors import RunError
-from tiling.ledger import PYRAMID_DAMAGED, TileState
+from tiling.ledger import TileState
 from tiling.run import Run
 from tiling.storage import RunLock
-from tiling.verification import check_pyramid, check_shards
+from tiling.verification import check_pyramid
 
 TILES = 5  # in one row, so that the mask has a pyramid
 EXAMPLES = 300 if os.environ.get("OVERTILE_SOAK") else 15
@@ -45,10 +50,13 @@ class World:
     model: Path
     planned: Path
     finished: dict[str, bytes]
+    exported: dict[str, bytes]
     worker: TileWorker
 
     def prepare(self, folder: Path) -> Run:
-        config = SegmentConfig(image=self.image, out=folder, model=str(self.model), core=128, foreground="none")
+        options = {"core": 128, "foreground": "none", "export": "statistics"}
+        asked = {"image": self.image, "out": folder, "model": str(self.model), **options}
+        config = SegmentConfig.model_validate(asked)
         return prepare(config, 1, partial(tune, device="cpu"))
 
 
@@ -56,7 +64,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     image, model = write_noise(folder / "noise.tif", 128, 128 * TILES), save_tiny(folder / "tiny")
-    begun = World(image, model, folder / "planned", {}, TileWorker())
+    begun = World(image, model, folder / "planned", {}, {}, TileWorker())
     begun.prepare(folder / "planned")
     run, mask = begun.prepare(folder / "finished"), None
     for index in range(TILES):
@@ -64,7 +72,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         write_down(run, mask, begun.worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
     stitch.fn(run)
-    return World(image, model, folder / "planned", mask_files(folder / "finished"), begun.worker)
+    export.fn(run)
+    ended = mask_files(folder / "finished"), exported_files(folder / "finished")
+    return World(image, model, folder / "planned", *ended, begun.worker)
+
+
+def exported_files(folder: Path) -> dict[str, bytes]:
+    """Pictures and exports, whose bytes follow from the mask; the report has times in it."""
+    names = ("overlay.png", "exports/foreground.png", "exports/statistics.csv", "exports/statistics.parquet")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
 class Life(RuleBasedStateMachine):
@@ -81,20 +97,46 @@ class Life(RuleBasedStateMachine):
         self.unwritten: dict[int, TileState] = {}  # what dies with the driver
         self.rotten: set[int] = set()  # damaged, and nobody knows yet
         self.unknown: set[int] = set()  # written by a driver that died before its ledger was
+        self.is_built = False  # the ledger says that the pyramid shows every tile that it knows
+        self.is_replaced = False  # another image is where the run's own was
+        self.report: bytes | None = None  # as it was written last
+        self.rotten_file: str | None = None  # of the pyramid or the exports, and nobody knows yet
 
     def teardown(self) -> None:
         """Whatever happened: the same command again ends with the undisturbed run's bytes."""
         try:
+            self._put_back()
             self.driver_is_killed_and_resumes()
-            self.bit_rot_is_found()
+            self.verified()
             for index in remaining(self.run):
                 self.tile_is_done(index)
             self.ledger_is_flushed()
             self.stitched()
-            assert mask_files(self.folder / "run") == self.world.finished
+            self.exported()
+            assert self._holds_what_it_must()
+            self.verified()
         finally:
+            self._put_back()
             shutil.rmtree(self.folder)
 
+    @precondition(lambda self: not self.is_replaced)
+    @rule()
+    def image_is_replaced(self) -> None:
+        self.world.image.rename(self.world.image.with_suffix(".own"))
+        write_noise(self.world.image, 128, 128 * TILES, seed=1)
+        self.is_replaced = True
+
+    @precondition(lambda self: self.is_replaced)
+    @rule()
+    def image_is_put_back(self) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self.is_replaced:
+            self.world.image.with_suffix(".own").rename(self.world.image)
+            self.is_replaced = False
+
+    @precondition(lambda self: not self.is_replaced)
     @rule(index=tiles)
     def tile_is_done(self, index: int) -> None:
         result = self.world.worker.process(self.run.path, index, staged=False)
@@ -105,13 +147,12 @@ class Life(RuleBasedStateMachine):
         had_labels = self._shard(index).exists()
         self._write_down(TileResult(index, None, 0, {}, "it broke"), TileState.FAILED)
         if had_labels:  # the ledger is told first: never is a tile done whose labels are gone
-            self.written.update(self.unwritten)
-            self.unwritten = {}
+            self._told()
 
     @rule(index=tiles)
     def worker_is_killed_after_its_shard(self, index: int) -> None:
         """The shard is there, and nobody knows."""
-        if self._known(index) is TileState.PENDING:
+        if not self.is_replaced and self._known(index) is TileState.PENDING:
             self.world.worker.process(self.run.path, index, staged=False)
             self.rotten.discard(index)
 
@@ -127,22 +168,35 @@ class Life(RuleBasedStateMachine):
     @rule()
     def ledger_is_flushed(self) -> None:
         self.run.ledger.flush()
-        self.written.update(self.unwritten)
-        self.unwritten = {}
+        self._told()
 
     @rule()
     def driver_is_killed_and_resumes(self) -> None:
+        """Another image isn't segmented into the same mask; nothing is lost by trying."""
         self.unknown |= set(self.unwritten)
         self.unwritten = {}
+        self.run = Run.open(self.folder / "run")
         with RunLock(self.folder / "run"):
+            if self.is_replaced:
+                with pytest.raises(RunError, match="different run"):
+                    self.world.prepare(self.folder / "run")
+                with pytest.raises(RunError, match="has changed since"):
+                    reopen.fn(RerunConfig(run=self.folder / "run", failed=True))
+                return
             self.run = self.world.prepare(self.folder / "run")
         assert not list((self.folder / "run" / "ledger").glob("*.partial"))
 
     @rule()
     def second_driver_is_refused(self) -> None:
+        """Whatever it wants to do; and nothing is otherwise than without it."""
         place = self.folder / "run"
-        with RunLock(place), pytest.raises(RunError, match="another driver"), RunLock(place):
-            pytest.fail("two drivers hold one run")
+        before = self._files()
+        with RunLock(place):
+            with pytest.raises(RunError, match="another driver"), RunLock(place):
+                pytest.fail("two drivers hold one run")
+            with pytest.raises(RunError, match="another driver"):
+                export_here(ExportConfig(run=place, formats="statistics"))
+        assert self._files() == before
 
     @rule(index=tiles)
     def bits_rot(self, index: int) -> None:
@@ -152,30 +206,79 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.unwritten)
     @rule()
-    def bit_rot_is_found(self) -> None:
-        """Also labels that a failed tile has from a later attempt, which died before anybody knew of it."""
-        findings = list(check_shards(self.run))
-        hidden = {index for index in self._all(TileState.FAILED) if self._shard(index).exists()}
-        found = {finding.tile for finding in findings if finding.fault is not None}
-        assert found == (self.rotten & self._all(TileState.DONE)) | hidden
-        mark.fn(self.run, findings)
-        self.written.update(dict.fromkeys(found - hidden, TileState.DAMAGED))
-        self.rotten -= found
+    def verified(self) -> None:
+        """Sound if and only if the disk holds what the undisturbed run's does, and the ledger knows it.
 
-    @precondition(lambda self: not self.unwritten and not self.rotten and self._is_inferred())
+        Also labels are found that a failed tile has from a later attempt, which died before anybody knew of it; those
+        are put right at once. All else is said as often as it is asked.
+        """
+        hidden = {index for index in self._all(TileState.FAILED) if self._shard(index).exists()}
+        known = self._all(TileState.DAMAGED)
+        is_right = self._holds_what_it_must() and self.run.ledger.fold().is_complete
+        verdict = verdict_of(self.run)
+        found = {int(name.partition(",")[2]) for name in verdict.damaged}
+        assert found == (self.rotten & self._all(TileState.DONE)) | hidden | known
+        assert verdict.is_sound == is_right, verdict
+        self.written.update(dict.fromkeys(found - hidden, TileState.DAMAGED))
+        self.is_built &= not (found - hidden) and not verdict.pyramid_faults
+        self.rotten -= found
+        self.rotten_file = None
+        answer = answer_of(self.run)
+        assert answer["sound"] == (is_right and not hidden)
+        if not hidden:
+            assert answer == {**asdict(verdict), "sound": is_right, "seconds": 0}
+        assert answer_of(Run.open(self.run.path)) == answer
+
+    @precondition(lambda self: not self.unwritten and not self._is_rotten() and self._is_inferred())
     @rule()
     def stitched(self) -> None:
         """As the flow does: when every tile has an end."""
         stitch.fn(self.run)
         assert list(check_pyramid(self.run)) == []
         assert not list((self.folder / "run" / "mask.ome.zarr").rglob("*.partial"))
+        self.is_built = True
 
-    @precondition(lambda self: not self.unwritten and not self.rotten and self._is_stitched())
+    @precondition(lambda self: not self.unwritten and not self._is_rotten() and self.is_built and not self.is_replaced)
+    @rule()
+    def exported(self) -> None:
+        """As the flow does, also of a run with failed tiles; what was asked for is known from its start."""
+        export.fn(self.run)
+        self.report = (self.folder / "run" / "report.html").read_bytes()
+
+    @precondition(lambda self: not self._is_rotten() and not self.is_replaced)
+    @rule()
+    def driver_comes_to_its_end(self) -> None:
+        """What the other rules do by themselves is seldom all done within a life."""
+        self.ledger_is_flushed()
+        for index in remaining(self.run):
+            self.tile_is_done(index)
+        self.ledger_is_flushed()
+        self.stitched()
+        self.exported()
+
+    @precondition(lambda self: not self.unwritten and not self._is_rotten() and self.is_built)
     @rule(shard=integers(0, 2))
     def bits_of_the_pyramid_rot(self, shard: int) -> None:
-        flip_a_bit(self.folder / "run" / f"mask.ome.zarr/1/c/0/{shard}")
-        assert [level for level, _ in check_pyramid(self.run)] == [1]
-        self.run.ledger.announce(PYRAMID_DAMAGED, {"shards": 1})
+        file = self.folder / "run" / f"mask.ome.zarr/1/c/0/{shard}"
+        if file.exists():  # it isn't where all tiles below it failed
+            flip_a_bit(file)
+            assert [level for level, _ in check_pyramid(self.run)] == [1]
+            self.rotten_file = file.name
+
+    @precondition(lambda self: not self.unwritten and not self._is_rotten())
+    @rule(name=sampled_from(["overlay.png", "report.html", "exports/statistics.parquet", "exports/statistics.csv"]))
+    def an_export_rots(self, name: str) -> None:
+        file = self.folder / "run" / name
+        if file.exists():
+            flip_a_bit(file)
+            self.rotten_file = name
+
+    @invariant()
+    def complete_means_complete(self) -> None:
+        is_whole = all(state is TileState.DONE for state in self.written.values()) and self.is_built
+        outcome = summarise(Run.open(self.run.path), 0.0)
+        assert outcome.complete == is_whole
+        assert bool(outcome.remedy) != is_whole
 
     @invariant()
     def the_ledger_says_what_was_written(self) -> None:
@@ -197,9 +300,27 @@ class Life(RuleBasedStateMachine):
     def _shard(self, index: int) -> Path:
         return self.folder / "run" / f"mask.ome.zarr/0/c/0/{index}"
 
-    def _is_stitched(self) -> bool:
-        state = self.run.ledger.fold()
-        return state.pyramid_stands and not state.unstitched.any()
+    def _is_rotten(self) -> bool:
+        return bool(self.rotten) or self.rotten_file is not None
+
+    def _told(self) -> None:
+        """The ledger's file has what the driver knew."""
+        self.is_built &= not self.unwritten
+        self.written.update(self.unwritten)
+        self.unwritten = {}
+
+    def _holds_what_it_must(self) -> bool:
+        """Whether mask, pyramid, pictures and exports are those of the undisturbed run, byte by byte."""
+        folder = self.folder / "run"
+        mask = {name: data for name, data in mask_files(folder).items() if not name.endswith(".partial")}
+        if mask != self.world.finished or exported_files(folder) != self.world.exported:
+            return False
+        return (folder / "report.html").read_bytes() == self.report
+
+    def _files(self) -> dict[str, bytes]:
+        folder = self.folder / "run"
+        there = (file for file in folder.rglob("*") if file.is_file() and file.name != "driver.lock")
+        return {str(file): file.read_bytes() for file in there}
 
     def _known(self, index: int) -> TileState:
         return self.unwritten.get(index, self.written[index])

@@ -129,7 +129,7 @@ def test_what_a_new_computation_gives_otherwise_is_marked(copy: Run) -> None:
     found = [TileWorker().check(copy.path, 128, index) for index in (0, tile.index)]
     mark_differing.fn(copy, found)
     assert list(copy.ledger.fold().damaged) == [tile.index]
-    verdict = report(copy, [], [], found, [], 0.0)
+    verdict = report(copy, [], [], found, [], started=0.0)
     assert "labels in" in verdict.damaged["1,1"]
     assert "differ when computed again" in verdict.damaged["1,1"]
     assert not verdict.is_sound
@@ -138,7 +138,7 @@ def test_what_a_new_computation_gives_otherwise_is_marked(copy: Run) -> None:
 def test_an_unfinished_run_is_not_sound(copy: Run) -> None:
     for segment in sorted((on_disk(copy.path) / "ledger").glob("*.jsonl")):
         segment.unlink()
-    verdict = report(Run.open(copy.path), [], [], [], [], 0.0)
+    verdict = report(Run.open(copy.path), started=0.0)
     assert not verdict.is_sound
     assert "30 tiles are not done; run the overtile segment command" in verdict.unfinished
 

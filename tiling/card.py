@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar
 
@@ -141,6 +143,18 @@ class RunCard(_Card):
             "foreground": self.foreground,
             "foreground image": self.foreground_digest,
         }
+
+    def digest(self) -> str:
+        """Of all that the card says, but what may change without changing the run: when, where and on what it was made.
+
+        What is at its default is left out, so that a card means the same to a later version that knows more.
+        """
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        for group, names in ((said, ("created", "memory", "versions", "notes")), (said["image"], ("path", "version"))):
+            for name in names:
+                group.pop(name, None)
+        said["model"].pop("reference", None)
+        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def differences(self, other: RunCard) -> list[str]:
         """One line per point in which the other card describes a different run."""

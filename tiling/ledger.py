@@ -26,10 +26,14 @@ FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
 PLANNED = "planned"
 """The event after which tiles without foreground are known to be skipped."""
+CARD = "card"
+"""Of the run's card the digest: a fact of the event `PLANNED`."""
 STITCHED = "stitched"
 """The event after which the pyramid shows every tile that was written before it."""
 INFERRING = "inferring"
 """The event with which a driver begins: times of tiles before and after it say nothing about each other."""
+DRAWN = "drawn"
+"""The event after which pictures show the mask of that digest."""
 PYRAMID_DAMAGED = "pyramid damaged"
 """The event after which the pyramid as a whole has to be built again."""
 
@@ -57,6 +61,7 @@ class TileRecord:
     seconds: dict[str, float] = field(default_factory=dict[str, float])  # per stage of the tile's walk
     pixels: int = 0
     time: float = 0.0
+    probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,37 @@ class LedgerState:
     def last_event(self, name: str) -> Event | None:
         return next((event for event in reversed(self.events) if event.name == name), None)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no tile is left to do or to mend, and the pyramid shows them all: what exports are made of."""
+        is_open = bool(np.isin(self.states, (TileState.PENDING, TileState.DAMAGED)).any())
+        return not is_open and self.pyramid_stands and not self.unstitched.any()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was asked for is there: closed, and no tile failed."""
+        return self.is_closed and not self.failed
+
+    @property
+    def lacking(self) -> str:
+        """What a run lacks before it is complete, in words; empty where it is."""
+        counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
+        parts = [
+            f"{count} {'tile' if count == 1 else 'tiles'} {name}" for s, name in counts if (count := self.count(s))
+        ]
+        if not self.pyramid_stands or self.unstitched.any():
+            parts.append("the pyramid doesn't show all tiles yet")
+        return ", ".join(parts)
+
+    def remedy(self, run: Place) -> str:
+        """What brings what a run lacks; empty where nothing is lacking."""
+        if self.is_complete:
+            return ""
+        if self.count(TileState.PENDING):
+            return f"run the overtile segment command of {run} again"
+        options = [*(["--failed"] if self.failed else []), *(["--damaged"] if not self.is_closed else [])]
+        return f"overtile rerun {run} {' '.join(options)}"
+
 
 class Ledger:
     """The ledger of one run folder, or of a run in an object store.
@@ -125,6 +161,11 @@ class Ledger:
     def revision(self) -> int:
         """A number that grows with every segment: what was folded at the same one is still true."""
         return self._segments.newest_number()
+
+    def gaps(self) -> list[int]:
+        """Numbers of segments that are gone from among the others."""
+        numbers = {int(path.stem) for path in self._segments.stored()}
+        return sorted(set(range(1, max(numbers, default=0))) - numbers)
 
     def flush(self) -> None:
         self._segments.flush()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.ome_metadata import LabelClass, probability_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group
+from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group, pixel_digest
 from tiling.storage import Place
 
 
@@ -40,23 +40,32 @@ class Probabilities:
 
         `pixel_size` is the segmented image's.
         """
+        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        return cls.open(path)
+
+    @staticmethod
+    def blueprint(
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+    ) -> Blueprint:
+        """The metadata as it has to be."""
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, 0, channels=len(classes))
             return probability_metadata(levels, classes, pixel_size, plan.grid, corner_px)
 
-        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
-        return cls.open(path)
+        return Blueprint(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Probabilities:
         return cls(path, open_group(path, "probabilities", read_only=read_only))
 
-    def write(self, tile: Tile, probabilities: NDArray[np.uint8]) -> None:
-        """Write a tile's valid region, `(class, y, x)`, as one whole shard per class."""
+    def write(self, tile: Tile, probabilities: NDArray[np.uint8]) -> str:
+        """Write a tile's valid region, `(class, y, x)`, as one whole shard per class; gives their digest."""
         if probabilities.shape[1:] != tile.valid.shape:
             raise AssertionError(f"tile {tile.name}: {probabilities.shape} for a valid region {tile.valid.shape}")
         self.pyramid.write(0, tile.valid, probabilities)
+        return pixel_digest(probabilities)
 
     def clear(self, tile: Tile) -> None:
         """Write 0 over a tile's whole valid region."""

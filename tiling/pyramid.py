@@ -6,6 +6,7 @@ below it alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -26,7 +27,7 @@ from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
 from tiling.plan import Tile, TilePlan
-from tiling.storage import Place, remove_within, sweep, write_atomic
+from tiling.storage import PARTIAL, Place, remove_within, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -115,8 +116,28 @@ class Pyramid:
         height, width = self._extent(level - 1)
         return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
 
+    def shows_below(self, level: int, box: Box) -> bool:
+        """Whether a coarser shard is what the level below makes of it; raises what reading raises."""
+        return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
+
+    def strangers(self) -> list[str]:
+        """Names of files below the group that are neither metadata nor a shard of the plan; of no reader's business."""
+        folder = self._path
+        there = folder.rglob("*") if isinstance(folder, Path) else folder.descendants()
+        planned = {key for n in range(len(self.levels)) for box in self.shards(n) for key in self._keys(n, box)}
+        found = (str(each)[len(str(folder)) + 1 :] for each in there if not isinstance(each, Path) or each.is_file())
+        metadata = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self.levels)))}
+        return sorted(name for name in found if name not in planned | metadata and not name.endswith(PARTIAL))
+
     def _build_shard(self, level: int, box: Box) -> None:
-        self.write(level, box, self._halve(self.read(self.below(level, box), level - 1)))
+        try:
+            below = self.read(self.below(level, box), level - 1)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self._path} holds a shard of level {level - 1} that can't be read ({' '.join(str(error).split())}): "
+                f"the pyramid can't be built on it; overtile verify names the tile, then overtile rerun --damaged"
+            ) from error
+        self.write(level, box, self._halve(below))
 
     def _keys(self, level: int, box: Box) -> list[str]:
         """The names of a shard's files, one per channel."""
@@ -197,6 +218,12 @@ class Blueprint:
         """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
         return [name for name in sorted(self._files) if not _is_as(self._files[name].to_bytes(), path / name)]
 
+    def altered(self, path: Place) -> list[str]:
+        """Names of metadata files that say other names, colours or codecs than planned, which readers take for true."""
+        lacking = set(self.lacking(path))
+        planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
+        return sorted(name for name, said in planned.items() if json.loads((path / name).read_bytes()) != said)
+
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
         if isinstance(path, Path):
@@ -249,6 +276,11 @@ def damaged_metadata(path: Place) -> Generator[None]:
             f"{path} has lost metadata, or holds some that is damaged ({error}): its levels can't be opened; run "
             f"overtile segment on the image again, which makes it anew and keeps the tiles"
         ) from error
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """blake2b-128 of the pixels, by channels and in row order."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
 
 
 def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
+from tiling.pyramid import Blueprint
 from tiling.source import ImageSource, open_source
 from tiling.staging import STAGED_NAME, StagedTiles, remove_staged
 from tiling.steady import SteadySource
@@ -190,8 +191,28 @@ class Run:
     def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
-            classes = named(self.card.probabilities)
+            classes = self._probability_classes
             Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
+
+    @property
+    def _probability_classes(self) -> list[LabelClass]:
+        return named(self.card.probabilities)
+
+    def lost_metadata(self) -> list[str]:
+        """Metadata files of the mask and the probabilities that are gone, or place pixels otherwise than planned."""
+        return [f"{path.name}/{name}" for path, each in self._blueprints.items() for name in each.lacking(path)]
+
+    def altered_metadata(self) -> list[str]:
+        """Those that say something else than planned, but where pixels lie."""
+        return [f"{path.name}/{name}" for path, each in self._blueprints.items() for name in each.altered(path)]
+
+    @property
+    def _blueprints(self) -> dict[Place, Blueprint]:
+        common = self.plan, self.pixel_size, self.corner_px
+        prints = {self.mask_path: Mask.blueprint(common[0], self.classes, *common[1:])}
+        if self.card.probabilities:
+            prints[self.probabilities_path] = Probabilities.blueprint(common[0], self._probability_classes, *common[1:])
+        return prints
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
         """The probability image; None where the card asks for none."""

@@ -5,7 +5,6 @@ Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.ome_metadata import LabelClass, label_metadata
 from tiling.plan import Tile, TilePlan
-from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group
+from tiling.pyramid import Blueprint, Pyramid, create_levels, open_group, pixel_digest
 from tiling.storage import Place
 
 NOT_PREDICTED = 255
@@ -49,12 +48,21 @@ class Mask:
             mend: hears of the image before metadata is made that isn't there, for shards may have gone with it.
         """
 
+        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        return cls.open(path)
+
+    @staticmethod
+    def blueprint(
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+    ) -> Blueprint:
+        """The metadata as it has to be."""
+
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
             return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
-        Blueprint(describe).complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
-        return cls.open(path)
+        return Blueprint(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Mask:
@@ -81,7 +89,7 @@ class Mask:
         if labels.shape != tile.valid.shape:
             raise AssertionError(f"tile {tile.name}: labels {labels.shape} for a valid region {tile.valid.shape}")
         self.pyramid.write(0, tile.valid, labels)
-        return label_digest(labels)
+        return pixel_digest(labels)
 
     def fill(self, tile: Tile, label: int) -> str:
         """Write one label over a tile's whole valid region."""
@@ -123,8 +131,3 @@ def majority(labels: Labels) -> Labels:
     result = np.where(top_pair, greatest, np.where(lower == upper, lower, np.where(least == lower, least, greatest)))
     # Two equal pairs: the upper pair is the greater class already.
     return result - np.uint8(1)
-
-
-def label_digest(labels: Labels) -> str:
-    """blake2b-128 of the labels in row order."""
-    return hashlib.blake2b(np.ascontiguousarray(labels).data, digest_size=16).hexdigest()

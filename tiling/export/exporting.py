@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels
+from tiling.export.seal import Seal, size_of
 from tiling.ledger import LedgerState, TileState
 from tiling.placement import placement_of
 from tiling.shapes import polygonize
@@ -32,8 +33,15 @@ if TYPE_CHECKING:
 
 EXPORTED = "exported"
 """The event after which a format's files show the mask of that digest."""
+EXPORT_DAMAGED = "export damaged"
+"""The event after which a format's files are no longer what was written."""
+EXPORTS_ASKED = "exports asked"
+"""The event that names the formats with which the run is to end: those that a killed driver has not come to yet."""
 VERSION = 5
 """Of what the files hold: files of another version are written anew."""
+
+Written = tuple[float, dict[str, Seal]]
+"""The seconds that a format took, and what its files are."""
 
 
 def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = False, threads: int = 2) -> list[Format]:
@@ -73,25 +81,28 @@ def expect_finished(run: Run, state: LedgerState) -> None:
     Raises:
         ExportError: exports would show less than the run will hold.
     """
-    if not is_finished(state):
+    if not state.is_closed:
         raise ExportError(
-            f"{run.path} is not finished ({state.count(TileState.PENDING)} of {run.plan.count} tiles to do): exports "
-            f"would show less than it will hold; run the segment command again, then export"
+            f"{run.path} is not finished ({state.lacking}; {run.plan.count} tiles in all): exports would show less "
+            f"than it will hold; run the segment command again, then export"
         )
 
 
-def is_finished(state: LedgerState) -> bool:
-    """Whether no tile is left to do, and the pyramid shows them all."""
-    return not state.count(TileState.PENDING) and not state.unstitched.any() and state.pyramid_stands
-
-
 def mask_digest(run: Run) -> str:
-    """Of what every tile holds now, as the ledger knows it: the same mask has the same digest."""
+    """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
+
+    A damaged tile counts as what it was: what shows it as it was is right once it is mended.
+    """
     held = np.zeros((run.plan.count, 17), np.uint8)
+    kept = np.zeros((run.plan.count, 16), np.uint8)
     for record in run.ledger.records():
+        if record.state is TileState.DAMAGED:
+            continue
         held[record.tile, 0] = record.state
         held[record.tile, 1:] = np.frombuffer(bytes.fromhex(record.digest or "00" * 16), np.uint8)
-    return hashlib.blake2b(held.tobytes(), digest_size=16).hexdigest()
+        kept[record.tile] = np.frombuffer(bytes.fromhex(record.probabilities or "00" * 16), np.uint8)
+    more = kept.tobytes() if kept.any() else b""  # a run without them keeps the digest that it had
+    return hashlib.blake2b(held.tobytes() + more, digest_size=16).hexdigest()
 
 
 def is_shown(run: Run, state: LedgerState, name: str) -> bool:
@@ -100,15 +111,34 @@ def is_shown(run: Run, state: LedgerState, name: str) -> bool:
 
 
 def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
-    """Formats that were exported before, and whether their files still are there and show the mask."""
-    shown: dict[str, bool] = {}
+    """Formats that were asked for or exported before, and whether their files still are there and show the mask."""
+    shown = dict.fromkeys(asked_formats(state), False)
     for event in state.events:
-        if event.name == EXPORTED and event.facts["format"] in FORMATS:
-            shown[event.facts["format"]] = (event.facts["mask"], event.facts["version"]) == (digest, VERSION)
-    return {
-        name: current and all((run.exports / file).is_file() for file in FORMATS[name].files)
-        for name, current in shown.items()
-    }
+        name = event.facts.get("format")
+        if event.name == EXPORTED and name in FORMATS:
+            is_current = (event.facts["mask"], event.facts["version"]) == (digest, VERSION)
+            shown[name] = is_current and _are_there(run, FORMATS[name], event.facts.get("seals", {}))
+        elif event.name == EXPORT_DAMAGED and name in FORMATS:
+            shown[name] = False
+    return shown
+
+
+def asked_formats(state: LedgerState) -> list[str]:
+    """Names of the formats with which the run is to end, as far as they are known to this version."""
+    event = state.last_event(EXPORTS_ASKED)
+    return [name for name in event.facts["formats"] if name in FORMATS] if event is not None else []
+
+
+def _are_there(run: Run, form: Format, seals: dict[str, Any]) -> bool:
+    """Whether files of the sizes that were written are there; those of which no size is known are written anew."""
+    for file in form.files:
+        seal = Seal.parse(seals.get(file))
+        try:
+            if seal is None or size_of(run.exports / file) != seal.bytes:
+                return False
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
@@ -119,6 +149,7 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
     failures: list[BaseException] = []
     # The objects' file goes last: writers of other formats may still read it when one fails.
     with _room(finished.run) as room, ThreadPoolExecutor(max(1, finished.threads)) as pool:
+        writing: dict[Future[Written], Format]
         writing = {pool.submit(_write, finished, each): each for each in formats if not each.of_objects}
         of_objects = [each for each in formats if each.of_objects]
         try:
@@ -141,7 +172,7 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
     return replace(finished, shapes=spool, tally=tally)
 
 
-def _announced(finished: Finished, writing: Mapping[Future[float], Format]) -> list[BaseException]:
+def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) -> list[BaseException]:
     """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
     failures: list[BaseException] = []
     for each in as_completed(writing):
@@ -151,20 +182,22 @@ def _announced(finished: Finished, writing: Mapping[Future[float], Format]) -> l
             continue
         form = writing[each]
         facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
-        seconds = round(each.result(), 3)
-        finished.run.ledger.announce(EXPORTED, {**facts, "seconds": seconds})
+        seconds, seals = each.result()
+        sealed = {file: seal.facts() for file, seal in seals.items()}
+        finished.run.ledger.announce(EXPORTED, {**facts, "seals": sealed, "seconds": round(seconds, 3)})
     return failures
 
 
-def _write(finished: Finished, form: Format) -> float:
-    """One format's files, all of which appear at its end; gives the seconds that they took."""
+def _write(finished: Finished, form: Format) -> Written:
+    """One format's files, all of which appear at its end; gives the seconds that they took, and what they are."""
     started = time.monotonic()
     with ExitStack() as stack:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
         with _errors(finished, form.name):
             form.write(finished, paths)
             expect_readable(finished, paths)
-    return time.monotonic() - started
+            seals = {file: Seal.of(path) for file, path in zip(form.files, paths, strict=True)}
+    return time.monotonic() - started, seals
 
 
 @contextmanager

@@ -59,10 +59,10 @@ export const STATES = [
 ];
 
 /** What became of a run, in a word or two, and the class that colours it. */
-export function verdict({ counts, is_running }) {
+export function verdict({ counts, is_running, is_complete }) {
   const wrong = counts.failed + counts.damaged;
   if (is_running) return { text: "running", kind: "pending", order: 1 };
   if (wrong) return { text: `${whole(wrong)} ${counts.failed ? "failed" : "damaged"}`, kind: "failed-text", order: 0 };
-  if (counts.pending) return { text: "unfinished", kind: "pending", order: 2 };
+  if (!is_complete) return { text: "unfinished", kind: "pending", order: 2 };
   return { text: "complete", kind: "done", order: 3 };
 }

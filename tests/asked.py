@@ -1,0 +1,50 @@
+"""What `overtile verify` answers and `overtile segment` mends, without Ray and Prefect around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.segment import export, remaining, stitch, write_down
+from flows.tuning import tune
+from flows.verify import Verdict, look_at_exports, look_at_pyramid, look_at_shards, mark, report
+from flows.worker import TileWorker
+from tiling.run import Run
+
+
+def verdict_of(run: Run) -> Verdict:
+    """All that verification looks at, but what it computes again."""
+    if lost := run.lost_metadata():
+        return report(run, lost=lost, started=0.0)
+    findings = look_at_shards.fn(run)
+    mark.fn(run, findings)
+    pyramid = look_at_pyramid.fn(run)
+    return report(run, findings, pyramid, exports=look_at_exports.fn(run), started=0.0)
+
+
+def answer_of(run: Run) -> dict[str, Any]:
+    """What is said, without how long it took."""
+    verdict = verdict_of(run)
+    return {**asdict(verdict), "seconds": 0, "sound": verdict.is_sound}
+
+
+def open_or_resume(image: Path, model: Path, folder: Path, *, formats: str = "auto", probabilities: bool = True) -> Run:
+    asked = {"export": formats, "probabilities": probabilities, "core": 128, "foreground": "none"}
+    config = SegmentConfig.model_validate({"image": image, "out": folder, "model": str(model), **asked})
+    return prepare(config, 1, partial(tune, device="cpu"))
+
+
+def compute(run: Run, worker: TileWorker) -> None:
+    """Tiles that are to do or to mend, each in a segment of its own."""
+    for index in remaining(run):
+        write_down(run, run.open_mask(), worker.process(run.path, index, staged=False), 1)
+        run.ledger.flush()
+
+
+def close(run: Run) -> None:
+    stitch.fn(run)
+    export.fn(run)

@@ -1,0 +1,86 @@
+"""Whether what is made of a run's mask shows the mask that there is now, and still is what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tiling.export.exporting import EXPORTED, VERSION, asked_formats, mask_digest
+from tiling.export.formats import FORMATS
+from tiling.export.seal import Seal
+from tiling.ledger import DRAWN, Event, LedgerState
+from tiling.storage import Place
+
+if TYPE_CHECKING:
+    from tiling.run import Run
+
+OVERLAY, FOREGROUND, REPORT = "overlay.png", "exports/foreground.png", "report.html"
+PICTURES = (OVERLAY, FOREGROUND, REPORT)
+"""What every run is drawn as, below its folder."""
+
+ANOTHER = "it shows another mask than there is now"
+NOT_KNOWN = "an earlier version wrote it and kept no digest of it"
+
+
+def check_exports(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
+    """Files of the formats that were asked for or exported, and what is wrong with each, as (file, fault)."""
+    last = {event.facts.get("format"): event for event in state.events if event.name == EXPORTED}
+    asked, digest = asked_formats(state), mask_digest(run)
+    for name, form in FORMATS.items():
+        for file in form.files:
+            fault = None
+            if name in last:
+                seal = Seal.parse(last[name].facts.get("seals", {}).get(file))
+                is_current = (last[name].facts["mask"], last[name].facts["version"]) == (digest, VERSION)
+                fault = _fault(run.exports / file, seal, is_current=is_current)
+            elif name in asked:
+                fault = "it is not written yet"
+            elif (run.exports / file).is_file():
+                fault = "the ledger knows nothing of it"
+            if fault is not None:
+                yield f"exports/{file}", fault
+
+
+def check_pictures(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
+    """The same of the pictures and the report."""
+    digest = mask_digest(run)
+    for file in PICTURES:
+        drawn = last_drawn(state, file)
+        place = _below(run, file)
+        if drawn is None:
+            yield file, NOT_KNOWN if place.is_file() else "it is not drawn yet"
+        elif fault := _fault(place, Seal.parse(drawn.facts["seals"][file]), is_current=drawn.facts["mask"] == digest):
+            yield file, fault
+
+
+def last_drawn(state: LedgerState, file: str) -> Event | None:
+    """The event of a picture's last drawing."""
+    return next((e for e in reversed(state.events) if e.name == DRAWN and file in e.facts["seals"]), None)
+
+
+def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
+    """Whether a picture is there, and is what was drawn; one of which that isn't known counts as it is."""
+    place, drawn = _below(run, file), last_drawn(state, file)
+    seal = Seal.parse(drawn.facts["seals"][file]) if drawn is not None else None
+    return place.is_file() if seal is None else seal.fault(place) is None
+
+
+def announce_drawn(run: Run, digest: str, *files: str) -> None:
+    """Tell the ledger what pictures are, and the digest of the mask that they show."""
+    seals = {file: Seal.of(_below(run, file)).facts() for file in files}
+    run.ledger.announce(DRAWN, {"mask": digest, "seals": seals})
+
+
+def _fault(place: Place, seal: Seal | None, *, is_current: bool) -> str | None:
+    if not is_current:
+        return ANOTHER if place.is_file() else "it is missing"
+    if seal is None:
+        return NOT_KNOWN if place.is_file() else "it is missing"
+    return seal.fault(place)
+
+
+def _below(run: Run, file: str) -> Place:
+    place = run.path
+    for part in file.split("/"):
+        place = place / part
+    return place
