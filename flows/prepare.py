@@ -254,7 +254,10 @@ def _digest_of(mask_image: str) -> str:
     try:
         return hashlib.sha256(Path(mask_image).read_bytes()).hexdigest()[:16]
     except OSError as error:
-        raise SourceError(f"foreground mask {mask_image}: {error.strerror or error}; give its path") from error
+        raise SourceError(
+            f"foreground mask {mask_image} can't be read ({error.strerror or error}): it says what is computed; "
+            f"give the path of an image"
+        ) from error
 
 
 def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:

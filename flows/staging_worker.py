@@ -9,6 +9,7 @@ from flows.result import TileResult
 from tiling.errors import ImageChangedError, StagingError, TilingError
 from tiling.run import Run
 from tiling.staging import StagedTiles, load_tile
+from tiling.stamp import Stamp
 from tiling.steady import SteadySource
 from tiling.storage import Place
 
@@ -20,7 +21,7 @@ class StagingWorker:
     """Stages tiles of any runs."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[Place, tuple[Run, SteadySource, StagedTiles]] = OrderedDict()
+        self._runs: OrderedDict[tuple[Place, Stamp], tuple[Run, SteadySource, StagedTiles]] = OrderedDict()
 
     def stage(self, run_path: Place, indices: list[int]) -> list[TileResult]:
         """Stage tiles in order; one that can't be read is reported and the others go on.
@@ -33,13 +34,14 @@ class StagingWorker:
         return [_stage_one(run, source, staged, index) for index in indices]
 
     def _open(self, run_path: Place) -> tuple[Run, SteadySource, StagedTiles]:
-        if run_path not in self._runs:
+        key = run_path, Run.stamp(run_path)  # a folder may hold another run by now: a slide took another's name
+        if key not in self._runs:
             run = Run.open(run_path)
-            self._runs[run_path] = run, run.open_steady(), run.open_staged()
-        self._runs.move_to_end(run_path)
+            self._runs[key] = run, run.open_steady(), run.open_staged()
+        self._runs.move_to_end(key)
         while len(self._runs) > RUNS_OPEN:
             self._runs.popitem(last=False)[1][1].close()
-        return self._runs[run_path]
+        return self._runs[key]
 
 
 def _stage_one(run: Run, source: SteadySource, staged: StagedTiles, index: int) -> TileResult:

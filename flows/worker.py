@@ -20,6 +20,7 @@ from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities
 from tiling.run import Run
 from tiling.staging import StagedTiles, load_tile
+from tiling.stamp import Stamp
 from tiling.steady import SteadySource
 from tiling.stitching import Mask
 from tiling.storage import Place
@@ -44,7 +45,7 @@ class TileWorker:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
-        self._benches: OrderedDict[tuple[Place, bool], _Bench] = OrderedDict()
+        self._benches: OrderedDict[tuple[Place, Stamp, bool], _Bench] = OrderedDict()
         self._opening = threading.Lock()
 
     def process(self, run_path: Place, index: int, *, staged: bool) -> TileResult:
@@ -97,8 +98,8 @@ class TileWorker:
         return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
 
     def _open(self, run_path: Place, staged: bool) -> _Bench:
+        key = run_path, Run.stamp(run_path), staged  # a folder may hold another run by now
         with self._opening:
-            key = (run_path, staged)
             if key not in self._benches:
                 self._benches[key] = _Bench.open(run_path, staged, self._device, [*self._benches.values()])
             self._benches.move_to_end(key)

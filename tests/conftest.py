@@ -21,7 +21,7 @@ import pytest
 from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
-pytest_plugins = ["exported_runs", "night_pool"]
+pytest_plugins = ["accounts", "exported_runs", "night_pool"]
 """Fixtures that several test files share and others don't need."""
 
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one. The same examples each time, so that

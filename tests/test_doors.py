@@ -155,6 +155,8 @@ def test_the_link_opens_the_pages_logged_in_once(served: Served, tmp_path: Path)
         page = browser.new_context().new_page()
         page.goto(served.link)
         page.wait_for_url(re.compile("dashboard"), timeout=60_000)
+        # The pages take a request that a new address cuts off for a wrong password, and forget it.
+        page.wait_for_load_state("networkidle", timeout=60_000)
         page.goto(f"{served.base}/deployments")
         expect(page.get_by_text("segment-archive").first).to_be_visible(timeout=60_000)
         page.screenshot(path=os.environ.get("OVERTILE_SCREENSHOT", tmp_path / "pages.png"))

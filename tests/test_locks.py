@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from accounts import NOBODY
 from cli import Cli
 from tiny import save_tiny, write_noise
 
@@ -152,30 +153,23 @@ def test_two_hosts_are_told_of_each_other(tmp_path: Path) -> None:
         assert "is being worked on by another driver" in said
 
 
-def test_another_user_cannot_lead_a_lock_away(tmp_path: Path) -> None:
+def test_another_user_cannot_lead_a_lock_away(open_folder: Path) -> None:
     """A folder that a group shares: another account puts a link there before the run begins."""
-    if os.getuid() != 0:
-        pytest.skip("acting as another account needs root")
-    run = tmp_path / "run"
+    run, mine = open_folder / "run", open_folder / "mine"
     run.mkdir()
-    for folder in (run, *list(tmp_path.parents)[:2], tmp_path):
-        folder.chmod(0o777)
-    (tmp_path / "mine").write_text("mine")
-    subprocess.run(["ln", "-s", str(tmp_path / "mine"), str(run / "driver.lock")], user=65534, check=True)
+    run.chmod(0o777)
+    mine.write_text("mine")
+    subprocess.run(["ln", "-s", str(mine), str(run / "driver.lock")], user=NOBODY, check=True)
     with pytest.raises(PlaceError, match="is no lock of a run"), RunLock(run):
         pass
-    assert (tmp_path / "mine").read_text() == "mine"
+    assert mine.read_text() == "mine"
 
 
-def test_a_group_that_shares_runs_shares_their_locks(tmp_path: Path) -> None:
+def test_a_group_that_shares_runs_shares_their_locks(open_folder: Path) -> None:
     """Of two accounts with a group in common and a umask of 002 the second can lock what the first made."""
-    if os.getuid() != 0:
-        pytest.skip("acting as another account needs root")
-    run = tmp_path / "run"
+    run = open_folder / "run"
     run.mkdir()
     os.chown(run, 0, 65533)
-    for folder in (*list(tmp_path.parents)[:2], tmp_path):
-        folder.chmod(0o777)
     run.chmod(0o2770)
     take = "import os, sys; descriptor = os.open(sys.argv[1], os.O_RDWR); print('ours')"
     before = os.umask(0o002)
@@ -185,7 +179,7 @@ def test_a_group_that_shares_runs_shares_their_locks(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     command = ["python3", "-c", take, str(run / "driver.lock")]
-    asked = subprocess.run(command, user=65534, group=65533, extra_groups=[], capture_output=True, check=False)
+    asked = subprocess.run(command, user=NOBODY, group=65533, extra_groups=[], capture_output=True, check=False)
     assert asked.stdout == b"ours\n", asked.stderr
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from accounts import NOBODY
 from tiny import save_tiny, write_noise
 
 from flows.config import SegmentConfig
@@ -258,9 +261,10 @@ def test_a_memo_that_is_a_pipe_is_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path / f"overtile-{os.getuid()}"
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="t-", dir="/tmp") as short:  # a socket's path has an end
+        monkeypatch.setattr("tempfile.tempdir", short)
+        yield Path(short) / f"overtile-{os.getuid()}"
 
 
 def expect_private(folder: Path) -> None:
@@ -286,21 +290,23 @@ def test_a_private_folder_is_had_whoever_took_its_name(taken: str, temporary: Pa
     assert (found == temporary) == (taken in {"nothing", "readable folder"})
 
 
-def test_a_private_folder_is_had_where_another_user_took_its_name(temporary: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("acting as another account needs root")
-    for above in (temporary.parent, *list(temporary.parents)[1:3]):
-        above.chmod(0o777)
-    subprocess.run(["mkdir", "-m", "700", str(temporary)], user=65534, check=True)
+def test_a_private_folder_is_had_where_another_user_took_its_name(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(open_folder))
+    taken = open_folder / f"overtile-{os.getuid()}"
+    subprocess.run(["mkdir", "-m", "700", str(taken)], user=NOBODY, check=True)
     found = private_folder()
     expect_private(found)
-    assert found != temporary
+    assert found.parent == open_folder
+    assert found != taken
 
 
 def test_without_room_for_a_private_folder_one_line_says_what_helps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr("flows.short_folder.LONGEST_BYTES", 0)
     with pytest.raises(ConfigError, match=r"no folder for Ray's sockets can be made .*: set TMPDIR, or RAY_TMPDIR"):
         private_folder()
 

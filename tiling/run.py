@@ -17,11 +17,13 @@ from tiling.errors import RunError
 from tiling.escaping import plain
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
+from tiling.objects import ObjectPath
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.pyramid import Blueprint
 from tiling.source import ImageSource, open_source
 from tiling.staging import STAGED_NAME, StagedTiles, remove_staged
+from tiling.stamp import Stamp
 from tiling.steady import SteadySource
 from tiling.stitching import Mask
 from tiling.storage import PARTIAL, Place, sweep_partials, write_atomic
@@ -113,6 +115,19 @@ class Run:
             RunError: no run there, or its card is damaged.
         """
         return cls(path, read_card(path, "run.json", RunCard, "run"))
+
+    @staticmethod
+    def stamp(path: Place) -> Stamp:
+        """What tells that a folder holds another run by now than the one that was opened there.
+
+        Raises:
+            RunError: no run is there.
+        """
+        card = path / "run.json"
+        try:
+            return Stamp.of_object(card.facts()) if isinstance(card, ObjectPath) else Stamp.of_file(card.stat())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunError(f"{path} holds no run (no run.json); give the folder that --out named") from error
 
     def sweep(self) -> None:
         """Remove what a killed driver has left beside the card and the ledger; only for the run's one driver."""
