@@ -193,3 +193,32 @@ def test_a_night_ends_by_its_budget_and_the_next_goes_on(cli: Cli, model: Path, 
     assert "3 done" in again.out
     first = {name: Run.open(out / "slides" / name).ledger.fold().first_time or 0 for name in records(out)}
     assert min(first, key=lambda name: first[name]) == "2.tif"
+
+
+@pytest.mark.soak
+def test_slides_that_are_cut_short_or_removed_in_mid_night_are_named_and_the_others_done(
+    cli: Cli, model: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(6):
+        write_noise(source / f"{number}.tif", 640, 640, seed=number)
+    night = cli.start("archive", source, "--out", out, "--model", model, *QUICK, log=tmp_path / "log")
+    deadline = time.monotonic() + 200
+    while not (out / "slides/0.tif/run.json").is_file():
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    kept = (source / "5.tif").read_bytes()
+    os.truncate(source / "5.tif", 5000)
+    (source / "4.tif").unlink()
+    assert night.wait(240) == 3, (tmp_path / "log").read_text()
+    told = (tmp_path / "log").read_text()
+    assert "Traceback" not in told
+    known = records(out)
+    assert {name for name, record in known.items() if record.state is SlideState.DONE} == {f"{n}.tif" for n in range(4)}
+    assert "5.tif: " in told
+    assert "4.tif" in told
+    (source / "5.tif").write_bytes(kept)
+    again = cli.run("archive", source, "--out", out, "--model", model, *QUICK)
+    assert records(out)["5.tif"].state is SlideState.DONE, again.out
+    assert "4.tif" in again.out

@@ -109,18 +109,27 @@ def undisturbed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[tup
     return command, mask_files(folder / "run")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ([signal.SIGKILL], -9),
+        ([signal.SIGTERM], 143),
+        pytest.param([signal.SIGTERM, signal.SIGTERM], 143, marks=pytest.mark.soak),
+    ],
+)
 def test_a_stopped_driver_resumes_with_the_missing_tiles_only(
     cli: Cli,
     undisturbed: tuple[tuple[object, ...], dict[str, bytes]],
     tmp_path: Path,
-    sent: signal.Signals,
+    sent: list[signal.Signals],
     code: int,
 ) -> None:
     command, expected = undisturbed
     driver = cli.start(*command, tmp_path / "killed")
     known = wait_for_tiles(tmp_path / "killed", 20)
-    driver.send_signal(sent)
+    for each in sent:
+        driver.send_signal(each)
+        time.sleep(0.2)  # an impatient person
     assert driver.wait(60) == code
     done_before = {r.tile for r in records(tmp_path / "killed")}
     assert 20 <= known <= len(done_before) < 144

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli import Cli, clean_environment
 from ray_nodes import QUICK_TO_NOTICE, Cluster, Link, Node, cluster, linked_namespace
 from small_bundles import noise, whole_labels
 from tiny import save_tiny, write_noise
@@ -130,3 +131,15 @@ def test_a_node_whose_link_is_cut_loses_no_tile(job: tuple[Path, Path], link: Li
             known = driver.tiles_of(near)
             driver.wait_until(lambda: driver.tiles_of(near) > known + 20, "the near node goes on")
             driver.expect_whole()
+
+
+def test_an_embedded_ray_joins_no_cluster_that_runs_on_the_machine(tmp_path: Path) -> None:
+    image = write_noise(tmp_path / "noise.tif", 128, 128)
+    command = ("segment", image, "--model", save_tiny(tmp_path / "tiny"), "--core", 64, "--foreground", "none")
+    with cluster(tmp_path / "cluster") as beside:
+        node = beside.join(cpus=2)
+        ended = Cli(clean_environment(tmp_path / "prefect")).run(*command, "--workers", 1, "--out", tmp_path / "run")
+        assert ended.code == 0, ended.err
+        workers = {record.worker or "" for record in Run.open(tmp_path / "run").ledger.records()}
+        assert not [each for each in workers if (node.node_id or "none") in each]
+        assert node.node_id is not None, "the other cluster is as it was"

@@ -1,4 +1,4 @@
-"""One run of 4,096 tiles in which 200 processes of every kind are killed at random, then viewers and their reruns."""
+"""A run and an archive's night in which processes of every kind are killed at random, then viewers and their reruns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 from cli import OVERTILE, Cli, clean_environment, mask_files
-from killer import Killer, deal, table
+from killer import Killer, table
 from tiny import save_tiny, write_noise
+from undertaker import Undertaker
 
 from flows.viewer.guard import TOKEN_HEADER
+from tiling.archive import Archive
 from tiling.ledger import TileState
 from tiling.run import Run
+from tiling.slide_record import SlideState
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
@@ -42,101 +45,10 @@ SHARES = {
 """In 200 kills, of which those that end a driver are few: each costs a start."""
 ASKED = os.environ.get("OVERTILE_KINDS", "")
 """Some of the kinds, with commas between them; all by default."""
+CHOSEN = {kind: share for kind, share in SHARES.items() if not ASKED or kind in ASKED.split(",")}
 ABOUT_THE_VIEWER = max(2, KILLS // 25)
-SECONDS_WITHOUT_A_TILE = 240
-
-
-class Undertaker:
-    """Starts the same command again whenever it has ended, and kills what it has started.
-
-    Before each kill it waits until a random number of further shards has been written, so that the kills are spread
-    over the whole run, however fast it is, and none is of a run that stands still.
-    """
-
-    def __init__(self, killer: Killer, command: list[str], cli: Cli, folder: Path) -> None:
-        self.killer, self.starts, self.words = killer, 0, list[str]()
-        self._command, self._environment, self._folder = command, killer.environment(cli.environment), folder
-        self._log = folder.with_suffix(".log")
-        self._is_killed = False
-        self._driver = self._start()
-
-    def run(self, kills: int) -> None:
-        """Kill as often, then let the run end."""
-        shares = {kind: share for kind, share in SHARES.items() if not ASKED or kind in ASKED.split(",")}
-        deck = deal(shares, kills, self.killer.random)
-        for number in range(kills):
-            written = self._written()
-            share = (TILES - written) / (kills - number + 1)
-            self._wait_for_shards(written + max(1, round(share * self.killer.random.uniform(0.2, 0.8))))
-            time.sleep(self.killer.random.uniform(0.0, 0.03))
-            self._kill_one(deck)
-        deadline = time.monotonic() + 900
-        while not self._is_complete():
-            assert time.monotonic() < deadline, "the run doesn't end"
-            time.sleep(0.1)
-
-    def _kill_one(self, deck: list[str]) -> None:
-        """The first kind of the deck that there is; where there is none, the driver, whose next start has them all."""
-        deadline = time.monotonic() + 30
-        while True:
-            self._keep_running()
-            for number, kind in enumerate(deck):
-                if self._kill(kind):
-                    del deck[number]
-                    return
-            if time.monotonic() > deadline and self._kill("driver"):
-                deck.pop()
-                return
-            time.sleep(0.05)
-
-    def _kill(self, kind: str) -> bool:
-        is_killed = self.killer.kill(kind)
-        if is_killed and kind == "driver":
-            self._is_killed = True
-            self._driver.wait()
-            self._keep_running()
-        return is_killed
-
-    def _wait_for_shards(self, wanted: int) -> None:
-        written, since = -1, time.monotonic()
-        while (now := self._written()) < wanted:
-            if now > written:
-                written, since = now, time.monotonic()
-            assert time.monotonic() - since < SECONDS_WITHOUT_A_TILE, f"the run stands still at {now} tiles: {self}"
-            self._keep_running()
-            time.sleep(0.01)
-
-    def _written(self) -> int:
-        return sum(1 for _ in self._folder.glob("mask.ome.zarr/0/c/*/[0-9]*"))
-
-    def _keep_running(self) -> None:
-        assert not self._is_complete(), "the run has ended before the last kill"
-
-    def _is_complete(self) -> bool:
-        """Whether it has ended well; where it has ended otherwise, it said why on one line, and is started again."""
-        if (code := self._driver.poll()) is None:
-            return False
-        if code == 0:
-            return True
-        lines = self._log.read_text(errors="replace").splitlines()
-        told = "\n".join(line for line in lines if not line.startswith("WARNING flows."))  # tiles that are tried again
-        if self._is_killed:
-            assert "Traceback" not in told, told
-        else:
-            self.words.append(told)
-            assert code == 1, f"the driver ended with {code}, {self}: {told}"
-            assert re.fullmatch("error: [^\n]+", told), f"more or less than one line, {self}: {told}"
-        self._is_killed = False
-        self._driver = self._start()
-        return False
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.starts += 1
-        with self._log.open("wb") as file:
-            return subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=file)
-
-    def __str__(self) -> str:
-        return f"after {dict(self.killer.killed)} in {self.starts} starts"
+SLIDES, SLIDE_CORES = 40, 4
+NIGHT_KILLS = int(os.environ.get("OVERTILE_NIGHT_KILLS", "50"))
 
 
 @pytest.fixture
@@ -159,13 +71,11 @@ def test_random_kills_of_every_kind_change_no_byte(own: Cli, killer: Killer, tmp
     undisturbed = own.run(*command, tmp_path / "undisturbed", timeout=900)
     assert undisturbed.code == 0, undisturbed.err
     started, folder = time.monotonic(), tmp_path / "run"
-    undertaker = Undertaker(killer, [str(OVERTILE), *map(str, command), str(folder)], own, folder)
+    undertaker = Undertaker(killer, [str(OVERTILE), *map(str, command), str(folder)], own, folder, TILES)
     try:
-        undertaker.run(KILLS)
+        undertaker.run(KILLS, CHOSEN)
     finally:
-        print(json.dumps({"killed": dict(killer.killed), "starts": undertaker.starts}))  # noqa: T201
-        for words in sorted(set(undertaker.words)):
-            print(words)  # noqa: T201
+        say(undertaker)
     records = list(Run.open(folder).ledger.records())
     assert sorted(record.tile for record in records) == list(range(TILES)), "no tile is lost or counted twice"
     assert {record.state for record in records} == {TileState.DONE}
@@ -176,7 +86,40 @@ def test_random_kills_of_every_kind_change_no_byte(own: Cli, killer: Killer, tmp
     again = own.run(*command, folder, timeout=900)
     assert again.code == 0, again.err
     assert products(folder) == products(tmp_path / "undisturbed")
-    keep_table(killer, time.monotonic() - started)
+    keep_table("one run", f"{TILES:,} tiles", killer, time.monotonic() - started)
+
+
+def test_random_kills_of_every_kind_in_an_archives_night(own: Cli, killer: Killer, tmp_path: Path) -> None:
+    source, out, sides = tmp_path / "in", tmp_path / "out", SLIDE_CORES * CORE
+    source.mkdir()
+    for number in range(SLIDES):
+        write_noise(source / f"{number:02}.tif", sides, sides, seed=number)
+    model = save_tiny(tmp_path / "tiny")
+    settings = ("--core", CORE, "--foreground", "none", "--workers", 2, "--settle", "0s")
+    command = ("archive", source, "--model", model, *settings, "--out")
+    undisturbed = own.run(*command, tmp_path / "undisturbed", timeout=1800)
+    assert undisturbed.code == 0, undisturbed.err
+    started, tiles = time.monotonic(), SLIDES * SLIDE_CORES**2
+    undertaker = Undertaker(killer, [str(OVERTILE), *map(str, command), str(out)], own, out, tiles)
+    try:
+        undertaker.run(NIGHT_KILLS, CHOSEN)
+    finally:
+        say(undertaker)
+    known = {record.slide: record for record in Archive.open(out).ledger}
+    assert {name: record.state for name, record in known.items()} == {
+        f"{number:02}.tif": SlideState.DONE for number in range(SLIDES)
+    }
+    for name in known:
+        assert products(out / "slides" / name) == products(tmp_path / "undisturbed" / "slides" / name), name
+    assert not list(out.rglob("*.partial"))
+    expect_nothing_left(killer)
+    keep_table("one night", f"{SLIDES} slides of {SLIDE_CORES**2} tiles", killer, time.monotonic() - started)
+
+
+def say(undertaker: Undertaker) -> None:
+    print(json.dumps({"killed": dict(undertaker.killer.killed), "starts": undertaker.starts}))  # noqa: T201
+    for words in sorted(set(undertaker.words)):
+        print(words)  # noqa: T201
 
 
 def kill_viewers_and_their_reruns(killer: Killer, own: Cli, folder: Path) -> None:
@@ -223,12 +166,12 @@ def expect_nothing_left(killer: Killer, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def keep_table(killer: Killer, seconds: float) -> None:
+def keep_table(name: str, what: str, killer: Killer, seconds: float) -> None:
     """For docs/reliability.md: measured, with the day and the machine."""
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    head = f"{datetime.now(UTC):%Y-%m-%d}, {where}, seed {SEED}, {TILES:,} tiles, {seconds / 60:.0f} min"
-    lines = [head, "", *table({"one run": killer.killed})]
-    file = Path(__file__).parents[1] / "build" / "soak" / "one-run.md"
+    head = f"{datetime.now(UTC):%Y-%m-%d}, {where}, seed {SEED}, {what}, {seconds / 60:.0f} min"
+    lines = [head, "", *table({name: killer.killed})]
+    file = Path(__file__).parents[1] / "build" / "soak" / f"{name.replace(' ', '-')}.md"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))  # noqa: T201
