@@ -82,7 +82,8 @@ class Undertaker:
             time.sleep(0.01)
 
     def _written(self) -> int:
-        return sum(1 for _ in self._folder.rglob("mask.ome.zarr/0/c/*/[0-9]*"))
+        shards = "mask.ome.zarr/0/c/*/[0-9]*"
+        return sum(1 for pattern in (shards, f"slides/*/{shards}") for _ in self._folder.glob(pattern))
 
     def _keep_running(self) -> None:
         assert not self._is_complete(), "the run has ended before the last kill"
