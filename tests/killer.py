@@ -18,8 +18,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "stager": ("ray::StagingActor",),
     "raylet": ("/raylet/raylet ",),
     "gcs_server": ("/gcs/gcs_server ",),
-    "dashboard agent": ("/dashboard/agent.py ",),
-    "runtime agent": ("/runtime_env/agent/main.py ",),
+    "dashboard agent": ("ray::DashboardAgent", "/dashboard/agent.py "),
+    "runtime agent": ("ray::RuntimeEnvAgent", "/runtime_env/agent/main.py "),
     "log monitor": ("/_private/log_monitor.py ",),
     "Prefect's server": ("prefect.server.api.server:create_app", "flows.door:create_app"),
     "served process": ("/overtile serve ",),
@@ -37,6 +37,7 @@ class Killer:
         self.random = random.Random(seed)
         self.killed: Counter[str] = Counter()
         self._mark = uuid.uuid4().hex
+        self._agents: set[psutil.Process] = set()
 
     def environment(self, of: Mapping[str, str]) -> dict[str, str]:
         """The same, with the mark that all processes of the command inherit."""
@@ -68,8 +69,17 @@ class Killer:
                 each.kill()
 
     def _is_ours(self, process: psutil.Process) -> bool:
+        """Ray's agents write titles over their environments: they are known by their parent, once seen for good."""
         try:
-            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self._mark
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if process.environ().get(MARK) == self._mark:
+                return True
+            if "agent" in (_kind(process) or "") and process not in self._agents:
+                parent = process.parent()
+                if parent is not None and parent.environ().get(MARK) == self._mark:
+                    self._agents.add(process)
+            return process in self._agents
         except (psutil.Error, OSError):
             return False
 

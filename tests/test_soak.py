@@ -47,7 +47,7 @@ ASKED = os.environ.get("OVERTILE_KINDS", "")
 """Some of the kinds, with commas between them; all by default."""
 CHOSEN = {kind: share for kind, share in SHARES.items() if not ASKED or kind in ASKED.split(",")}
 ABOUT_THE_VIEWER = max(2, KILLS // 25)
-SLIDES, SLIDE_CORES = 40, 4
+SLIDES, SLIDE_CORES = 60, 4
 NIGHT_KILLS = int(os.environ.get("OVERTILE_NIGHT_KILLS", "50"))
 
 
