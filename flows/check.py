@@ -12,11 +12,14 @@ from tiling.geometry import IMAGE_GRID
 from tiling.normalisation import Normalisation
 from tiling.placement import Placement
 from tiling.source import ImageSource, open_source
+from tiling.view import View
 from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
 from unet_core.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
+TOLD = ("image", "bands", "pixels")
+"""Notes of what was decided that a person hears before anything is computed."""
 
 
 def check(config: SegmentConfig) -> dict[str, str]:
@@ -35,8 +38,8 @@ def check(config: SegmentConfig) -> dict[str, str]:
         with open_source(config.image, viewing.view) as source:
             check_fit(source, card)
             expect_formats(source, viewing.level, config)
-        return {fact: text for fact, text in viewing.notes.items() if fact == "pixels"}
-    with open_source(config.image) as source:
+        return {fact: text for fact, text in viewing.notes.items() if fact in TOLD}
+    with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
         expect_formats(source, config.level or 0, config)

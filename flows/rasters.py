@@ -13,6 +13,7 @@ from tiling.geojson import read_geojson
 from tiling.geometry import Box
 from tiling.polygons import Polygons
 from tiling.source import ImageSource, Level, open_source
+from tiling.view import View
 from unet_core.card import ModelCard
 from unet_core.data import LazyExample, Pixels
 from unet_core.errors import TrainingError
@@ -30,7 +31,7 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
     Raises SourceError or AnnotationError for a file that can't be read, and TrainingError for labels that don't
     fit the image or the card. Labels of a raster are looked through once, piece by piece, for unknown classes.
     """
-    source = open_source(config.image)
+    source = open_source(config.image, View(series=config.series))
     if config.level >= len(source.levels):
         raise TrainingError(
             f"{config.image} has levels 0 to {len(source.levels) - 1}, not {config.level}: correct data.rasters.level"

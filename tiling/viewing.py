@@ -26,6 +26,8 @@ CLOSE = 1.1
 IMPLAUSIBLE = 10.0
 """From this factor on a pixel size is taken for a mistake."""
 
+_SHOWN = 8  # images of a file that a note names
+
 _METRES_PER_DEGREE = 111_320.0
 _WEB_MERCATOR = {"EPSG:3857", "EPSG:3785", "EPSG:900913"}
 _MERCATOR_RADIUS = 6_378_137.0
@@ -53,6 +55,7 @@ class Wanted:
     bands: str | None = None
     z: int = 0
     t: int = 0
+    series: str | None = None
     region: str | None = None
     normalise: str | None = None
 
@@ -90,9 +93,12 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    with open_source(place, View(z=wanted.z, t=wanted.t)) as source:
+    with open_source(place, View(z=wanted.z, t=wanted.t, series=wanted.series)) as source:
         view, notes = _choose_scale(source, wanted, model)
-        view = view.model_copy(update={"z": wanted.z, "t": wanted.t, "bands": _bands(source, wanted.bands)})
+        notes = _which(source, wanted) | notes
+        series = source.series if source.images else None
+        chosen = {"z": wanted.z, "t": wanted.t, "series": series, "bands": _bands(source, wanted.bands)}
+        view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if wanted.region is not None:
             region = Region.parse(wanted.region, source)
@@ -106,6 +112,26 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
     if view.is_plain:
         return Viewing(view.level, None, notes)
     return Viewing(0, view, notes | {"view": str(view)}, outline)
+
+
+def _which(source: ImageSource, wanted: Wanted) -> dict[str, str]:
+    """Which image of several is taken, and which focal plane and time; nothing where there is no choice."""
+    parts: list[str] = []
+    if source.images:
+        why = "as asked" if wanted.series is not None else "the largest"
+        if wanted.series is None and source.images[source.series].pixel_size is not None:
+            why = "the largest of those with a pixel size"
+        others = [f"{at}: {image}" for at, image in enumerate(source.images) if at != source.series]
+        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        parts.append(
+            f"series {source.series} of {len(source.images)}, {source.images[source.series]}, {why}; --series takes "
+            f"another ({listed})"
+        )
+    if source.focal_planes > 1:
+        parts.append(f"z {wanted.z} of {source.focal_planes}")
+    if source.times > 1:
+        parts.append(f"t {wanted.t} of {source.times}")
+    return {"image": "; ".join(parts)} if parts else {}
 
 
 def ground_um(source: ImageSource) -> Um | None:

@@ -8,7 +8,7 @@ from tiling.errors import SourceError, TilingError
 from tiling.objects import ObjectPath
 from tiling.sources.facts import FIRST, Moment, Reader
 from tiling.sources.file import ImageFile, open_file
-from tiling.sources.limits import one_line
+from tiling.sources.limits import one_line, source_errors
 from tiling.sources.omezarr import OmeZarrReader
 from tiling.sources.raster import RasterReader
 from tiling.sources.slide import SlideReader
@@ -30,7 +30,7 @@ _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7
 
 def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
     """The reader of an image, and the image's identity."""
-    moment = FIRST if view is None else Moment(view.z, view.t)
+    moment = FIRST if view is None else Moment(view.z, view.t, view.series)
     try:
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
         reader, identity = (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
@@ -70,8 +70,10 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
         return _slide_reader(path, file, vendor, moment)
     if head[:4] in _TIFF_MAGIC:
         return TiffReader(path, file, moment)
-    if moment != FIRST:
+    if moment.z or moment.t:
         raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
+    with source_errors(str(path)):
+        moment.expect_one_image()
     for magic, kind in _RASTER_MAGIC.items():
         if head.startswith(magic):
             return RasterReader(path, file, kind)

@@ -54,9 +54,14 @@ class Interpretation:
     convert: Convert | None
 
 
-def interpret(page: TiffPage, directory: Directory) -> Interpretation:
-    """Decide what a page's samples mean; `SourceError` for colours that would come out wrong."""
+def interpret(page: TiffPage, directory: Directory, *, is_indexed: bool = False) -> Interpretation:
+    """Decide what a page's samples mean; `SourceError` for colours that would come out wrong.
+
+    `is_indexed`: the numbers themselves are the band of a page with a palette, which is how a channel is shown.
+    """
     photometric, samples = int(page.photometric), int(page.samplesperpixel)
+    if is_indexed and photometric == _PALETTE:
+        photometric = _MINISBLACK
     name = _NAMES.get(photometric, f"photometric {photometric}")
     if page.dtype is None:
         raise SourceError(f"samples of {page.bitspersample} bits in format {page.sampleformat} are not supported")
@@ -67,7 +72,7 @@ def interpret(page: TiffPage, directory: Directory) -> Interpretation:
     stored = np.dtype(np.uint8) if page.dtype.kind == "b" else page.dtype.newbyteorder("=")
     alpha = _alpha_samples(page, samples)
     kept = tuple(sample for sample in range(samples) if sample not in alpha)
-    dtype, convert, kept = _conversion(page, directory, name, stored, kept)
+    dtype, convert, kept = _conversion(page, photometric, directory, name, stored, kept)
     bands = _band_names(photometric, len(kept))
     if photometric == _PALETTE:
         bands = _band_names(_RGB, 3)
@@ -110,10 +115,15 @@ def _band_names(photometric: int, count: int) -> tuple[str, ...]:
 
 
 def _conversion(
-    page: TiffPage, directory: Directory, name: str, stored: np.dtype[np.generic], kept: tuple[int, ...]
+    page: TiffPage,
+    photometric: int,
+    directory: Directory,
+    name: str,
+    stored: np.dtype[np.generic],
+    kept: tuple[int, ...],
 ) -> tuple[np.dtype[np.generic], Convert | None, tuple[int, ...]]:
     """The bands' type, the conversion, and the samples that it needs."""
-    photometric, bits = int(page.photometric), page.bitspersample
+    bits = page.bitspersample
     if photometric == _PALETTE:
         return np.dtype(np.uint8), _palette(page, directory, stored), kept[:1]
     if photometric in {_MINISWHITE, _MINISBLACK, _MASK, _RGB}:

@@ -68,6 +68,7 @@ class SlideReader:
         self.cache = SegmentCache(_CACHE_BYTES)
         with source_errors(str(path)):
             moment.expect_in(1, 1)
+            moment.expect_one_image()
             self._found = _probed(path)
         levels = make_levels(list(self._found.shapes), self._found.pixel_size)
         memory = _CACHE_BYTES + _OPENSLIDE_CACHE_BYTES + 16 * _CELL_PX * _CELL_PX

@@ -90,13 +90,15 @@ def _parse(
     """The planes of every level, their masks, and what is known of the image."""
     chain = Chain.from_layout(TiffLayout.from_file(file))
     first = chain[0]
-    nodata = read_nodata(first)
     # Special cases of tifffile that would follow lengths which the file claims.
     with TiffFile(file.stream(), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
         dialect = tell_dialect(place.name, chain, _page(tif, first), moment)
-        levels = [[chain[index] for index in dialect.pages], *find_levels(chain, dialect.pages, dialect.smaller)]
-        planes = _planes(tif, levels)
-        masks = _masks(tif, chain, levels, planes, nodata)
+        first = chain[dialect.pages[0]]
+        nodata = read_nodata(first)
+        smaller = find_levels(chain, dialect.pages, dialect.rule, dialect.smaller, dialect.following)
+        levels = [[chain[index] for index in dialect.pages], *smaller]
+        planes = _planes(tif, levels, dialect)
+        masks = _masks(tif, chain, levels, planes, nodata, dialect)
     file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
     largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
@@ -112,14 +114,14 @@ def _page(tif: TiffFile, directory: Directory) -> TiffPage:
     return TiffPage(tif, 0)
 
 
-def _planes(tif: TiffFile, levels: list[list[Directory]]) -> list[list[Plane]]:
+def _planes(tif: TiffFile, levels: list[list[Directory]], dialect: Dialect) -> list[list[Plane]]:
     planes: list[list[Plane]] = []
     segments = 0
     for directories in levels:
         planes.append([])
         for directory in directories:
             page = _page(tif, directory)
-            plane = Plane(page, directory, interpret(page, directory))
+            plane = Plane(page, directory, interpret(page, directory, is_indexed=dialect.is_indexed))
             segments += plane.segment_count
             if segments > MAX_ALL_SEGMENTS:
                 raise SourceError(f"more than {MAX_ALL_SEGMENTS} strips and tiles in all; use larger tiles")
@@ -128,13 +130,19 @@ def _planes(tif: TiffFile, levels: list[list[Directory]]) -> list[list[Plane]]:
 
 
 def _masks(
-    tif: TiffFile, chain: Chain, levels: list[list[Directory]], planes: list[list[Plane]], nodata: float | None
+    tif: TiffFile,
+    chain: Chain,
+    levels: list[list[Directory]],
+    planes: list[list[Plane]],
+    nodata: float | None,
+    dialect: Dialect,
 ) -> list[Plane | None]:
     """What says which pixels hold data, per level: a mask of its own, an alpha channel, or a palette's nodata."""
     if len(levels[0]) > 1:
         return [None] * len(levels)
     found: list[Plane | None] = []
-    for directory, level in zip(find_masks(chain, [level[0].size_px for level in planes]), levels, strict=True):
+    sizes = [level[0].size_px for level in planes]
+    for directory, level in zip(find_masks(chain, dialect.following, sizes), levels, strict=True):
         if directory is not None:
             page = _page(tif, directory)
             found.append(Plane(page, directory, interpret(page, directory)))
@@ -166,4 +174,6 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) ->
         pages=dialect.stack_pages,
         focal_planes=dialect.focal_planes,
         times=dialect.times,
+        images=dialect.images,
+        series=dialect.series,
     )

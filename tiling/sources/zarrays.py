@@ -107,19 +107,20 @@ class OpenArray:
     document: bytes
 
 
+def shape_of(store: Store, path: str, dimensions: int) -> tuple[int, ...]:
+    """An array's shape, from its metadata alone; `SourceError` as for `open_array`."""
+    document = parse(_document(store, path)[1], path)
+    _check(document, path, dimensions)
+    return tuple(cast("list[int]", document["shape"]))
+
+
 def open_array(store: Store, path: str, dimensions: int) -> OpenArray:
     """Open an array once its metadata is within the limits.
 
     Raises:
         SourceError: no array there, or one of a kind that isn't read.
     """
-    fetch = fetcher(store)
-    for name in ("zarr.json", ".zarray"):
-        raw = fetch(f"{path}/{name}")
-        if raw is not None:
-            break
-    else:
-        raise SourceError(f"its level {path!r} is missing: the copy is incomplete")
+    name, raw = _document(store, path)
     _check(parse(raw, f"{path}/{name}"), path, dimensions)
     array = zarr.open_array(store, path=path, mode="r")
     if array.dtype.kind not in "uif":
@@ -128,6 +129,16 @@ def open_array(store: Store, path: str, dimensions: int) -> OpenArray:
     if chunk_bytes > MAX_DECODED_BYTES:
         raise SourceError(f"a chunk of level {path!r} holds {chunk_bytes} bytes, more than {MAX_DECODED_BYTES}")
     return OpenArray(array, raw)
+
+
+def _document(store: Store, path: str) -> tuple[str, bytes]:
+    """The file that describes an array, and its name."""
+    fetch = fetcher(store)
+    for name in ("zarr.json", ".zarray"):
+        raw = fetch(f"{path}/{name}")
+        if raw is not None:
+            return name, raw
+    raise SourceError(f"its level {path!r} is missing: the copy is incomplete")
 
 
 def _check(document: Document, path: str, dimensions: int) -> None:
