@@ -68,6 +68,7 @@ class Plane:
         if self._raw:
             self._join_strips(page)
         self._check_segments()
+        self.gaps = self._unwritten()
         page.init_decode()
         self._decode: Callable[..., Any] = page.decode
 
@@ -131,7 +132,7 @@ class Plane:
 
     def _part(self, segment: int, place: Box, part: Box, cache: SegmentCache, key: int) -> Pixels:
         inside = part.translate(-place.y0, -place.x0)
-        if self._offsets[segment] == 0 and self._counts[segment] == 0:
+        if self._counts[segment] == 0:
             # A segment that was never written (GDAL calls such files sparse) holds the no-data value.
             sparse = np.full((1, 1, self._stored_samples), self._fill, self._stored.newbyteorder("="))
             return self._bands(sparse)
@@ -232,6 +233,15 @@ class Plane:
         tables = (np.array(table[:expected], np.float64) for table in (page.dataoffsets, page.databytecounts))
         offsets, counts = (np.clip(table, 0, _BEYOND_ANY_FILE).astype(np.int64) for table in tables)
         return offsets, counts
+
+    def _unwritten(self) -> npt.NDArray[np.bool_] | None:
+        """Which segments `(row, column)` were never written for any band; None where all were."""
+        cells, per_plane = self.grid.rows * self.grid.cols, self.grid.rows * self.grid.cols * self._depth
+        samples = self.interpretation.kept if self._planar else (0,)
+        empty = np.zeros(cells, np.bool_)
+        for sample in samples:
+            empty |= self._counts[sample * per_plane :][:cells] == 0
+        return empty.reshape(self.grid.rows, self.grid.cols) if empty.any() else None
 
     def _join_strips(self, page: TiffPage) -> None:
         """Treat strips that follow each other without gaps as one: fewer and larger reads."""

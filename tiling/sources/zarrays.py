@@ -20,6 +20,8 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from tiling.errors import SourceError
 from tiling.object_zarr import zarr_at
+from tiling.objects import READ_ONLY_SCHEMES
+from tiling.sources.chunk_keys import expect_chunks
 from tiling.sources.claims import expect_modest
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES
 from tiling.sources.ngff import Document, Fetch, parse
@@ -31,11 +33,13 @@ _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 class GuardedStore(WrapperStore[Store]):
-    """A store whose files are looked at before they are held or unpacked.
+    """A store whose files are looked at before they are held or unpacked. `lists`: whether it can say what it holds.
 
     Raises:
         SourceError: a file that is larger than any chunk may be, or unpacks to more.
     """
+
+    lists = True
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if byte_range is None:
@@ -76,7 +80,9 @@ def open_store(place: Place) -> GuardedStore:
         SourceError: a zip file that is none.
     """
     if not isinstance(place, Path):
-        return GuardedStore(cast("Store", zarr_at(place)))
+        store = GuardedStore(cast("Store", zarr_at(place)))
+        store.lists = not place.root.startswith(READ_ONLY_SCHEMES)
+        return store
     if place.is_dir():
         return GuardedStore(LocalStore(place, read_only=True))
     try:
@@ -114,7 +120,7 @@ def shape_of(store: Store, path: str, dimensions: int) -> tuple[int, ...]:
     return tuple(cast("list[int]", document["shape"]))
 
 
-def open_array(store: Store, path: str, dimensions: int) -> OpenArray:
+def open_array(store: GuardedStore, path: str, dimensions: int) -> OpenArray:
     """Open an array once its metadata is within the limits.
 
     Raises:
@@ -128,6 +134,7 @@ def open_array(store: Store, path: str, dimensions: int) -> OpenArray:
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if chunk_bytes > MAX_DECODED_BYTES:
         raise SourceError(f"a chunk of level {path!r} holds {chunk_bytes} bytes, more than {MAX_DECODED_BYTES}")
+    expect_chunks(store, path, array, lists=store.lists)
     return OpenArray(array, raw)
 
 
