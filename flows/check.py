@@ -59,7 +59,7 @@ def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> No
 
 def needs_of(card: ModelCard) -> ModelNeeds:
     """What a model was made for."""
-    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um)
+    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
 
 
 def check_fit(source: ImageSource, card: ModelCard) -> None:

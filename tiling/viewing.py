@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import PlanError, SourceError
 from tiling.normalisation import Normalisation
 from tiling.outline import Outline
@@ -67,12 +68,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ModelNeeds:
-    """What the model was made for: one pixel size, or between which ones it can be right."""
+    """What the model was made for: one pixel size, or between which ones it can be right; its bands, where known."""
 
     name: str
     pixel_um: float | None
     dtype: str
     plausible_um: Um | None = None
+    bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,11 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         view, notes = _choose_scale(source, wanted, model)
         notes = _which(source, wanted) | notes
         series = source.series if source.images else None
-        chosen = {"z": wanted.z, "t": wanted.t, "series": series, "bands": _bands(source, wanted.bands)}
+        bands = _bands(source, wanted.bands)
+        if wanted.bands is None and (bands := _by_name(source, model)) is not None:
+            taken = ", ".join(f"{model.bands[at]} from band {band + 1}" for at, band in enumerate(bands))
+            notes |= {"bands": f"by name, since their order differs: {taken}"}
+        chosen = {"z": wanted.z, "t": wanted.t, "series": series, "bands": bands}
         view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if wanted.region is not None:
@@ -297,6 +303,19 @@ def _bands(source: ImageSource, text: str | None) -> tuple[int, ...] | None:
     names = [name.casefold() for name in source.bands]
     chosen = tuple(_band(source, names, part.strip().casefold()) for part in text.split(","))
     return None if chosen == tuple(range(len(names))) else chosen
+
+
+def _by_name(source: ImageSource, model: ModelNeeds) -> tuple[int, ...] | None:
+    """The image's bands in the model's order where their names say that it is another; None where it is the same."""
+    try:
+        return match_bands(source.bands, model.bands)
+    except BandsDifferError as error:
+        numbers = ",".join(str(number + 1) for number in range(len(model.bands)))
+        raise PlanError(
+            f"the bands of {source.path} are {', '.join(source.bands)} and model {model.name} takes "
+            f"{', '.join(model.bands)}: by other bands it would see something else; give --bands with the image's in the "
+            f"model's order, for example --bands {numbers} if they are meant as they stand, or another model"
+        ) from error
 
 
 def _band(source: ImageSource, names: Sequence[str], wanted: str) -> int:
