@@ -58,6 +58,11 @@ class ImageSource:
         return self._facts.format
 
     @property
+    def is_slide(self) -> bool:
+        """Whether the format is one that slide scanners alone write, whatever the file says of its pixels' size."""
+        return self._facts.is_slide
+
+    @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, alpha excluded: colours, OME channel names, or numbers from 1."""
         return self._facts.bands
@@ -91,6 +96,11 @@ class ImageSource:
     def has_alpha(self) -> bool:
         """Whether the file has an alpha channel, which `bands` leaves out."""
         return self._facts.has_alpha
+
+    @property
+    def alpha(self) -> tuple[str, ...]:
+        """Names of the alpha channels, which a view's bands may count after the bands."""
+        return self._facts.alpha
 
     @property
     def view(self) -> View | None:

@@ -114,7 +114,9 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         if wanted.normalise is not None:
             asked = Normalisation.parse(wanted.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(source.bands)))
-            view = view.model_copy(update={"stretch": asked.stretch(source, bands, model.dtype)})
+            every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
+            with open_source(place, View(z=wanted.z, t=wanted.t, series=series, bands=every)) as measured:
+                view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
     if view.is_plain:
         return Viewing(view.level, None, notes)
     return Viewing(0, view, notes | {"view": str(view)}, outline)
@@ -296,13 +298,13 @@ def _um(side: Um) -> str:
 def _bands(source: ImageSource, text: str | None) -> tuple[int, ...] | None:
     """Numbers of the bands that were named, from 0; None where those are all of them in their order.
 
-    A number counts from 1; where a band is named like a number, its name wins.
+    A number counts from 1, alpha channels after all others; where a band is named like a number, its name wins.
     """
     if text is None:
         return None
-    names = [name.casefold() for name in source.bands]
+    names = [name.casefold() for name in (*source.bands, *source.alpha)]
     chosen = tuple(_band(source, names, part.strip().casefold()) for part in text.split(","))
-    return None if chosen == tuple(range(len(names))) else chosen
+    return None if chosen == tuple(range(len(source.bands))) else chosen
 
 
 def _by_name(source: ImageSource, model: ModelNeeds) -> tuple[int, ...] | None:
@@ -313,7 +315,7 @@ def _by_name(source: ImageSource, model: ModelNeeds) -> tuple[int, ...] | None:
         numbers = ",".join(str(number + 1) for number in range(len(model.bands)))
         raise PlanError(
             f"the bands of {source.path} are {', '.join(source.bands)} and model {model.name} takes "
-            f"{', '.join(model.bands)}: by other bands it would see something else; give --bands with the image's in the "
+            f"{', '.join(model.bands)}: by others it would see something else; give --bands with the image's in the "
             f"model's order, for example --bands {numbers} if they are meant as they stand, or another model"
         ) from error
 
@@ -325,5 +327,5 @@ def _band(source: ImageSource, names: Sequence[str], wanted: str) -> int:
         return int(wanted) - 1
     raise SourceError(
         f"{source.path} has no band {wanted!r}; give --bands with numbers from 1 to {len(names)} or names of "
-        f"{', '.join(source.bands)}"
+        f"{', '.join((*source.bands, *source.alpha))}"
     )

@@ -57,7 +57,7 @@ class ImageFacts:
     than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
     there are to choose one from. `has_mask` is whether the file says which pixels hold data. `images` are those of a
     file that has several, and `series` the number of the one that is read. `alpha` are the names of channels that are
-    no bands unless they are asked for.
+    no bands unless they are asked for. `is_slide`: slide scanners alone write that format.
     """
 
     format: str
@@ -76,6 +76,7 @@ class ImageFacts:
     images: tuple[FileImage, ...] = ()
     series: int = 0
     alpha: tuple[str, ...] = ()
+    is_slide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

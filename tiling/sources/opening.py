@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
@@ -31,18 +32,25 @@ _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7
 def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
     """The reader of an image, and the image's identity."""
     moment = FIRST if view is None else Moment(view.z, view.t, view.series)
-    try:
-        zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
-        reader, identity = (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
-    except OSError as error:
-        raise SourceError(f"{path}: {one_line(error)}") from error
+    reader, identity = _open(path, moment)
     if view is None:
         return reader, identity
+    if reader.facts.alpha and view.bands is not None and max(view.bands, default=0) >= len(reader.facts.bands):
+        reader.close()
+        reader, identity = _open(path, replace(moment, alpha=True))
     try:
         return ViewReader(reader, view), identity
     except SourceError as error:
         reader.close()
         raise SourceError(f"{path}: {error}") from error
+
+
+def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
+    try:
+        zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
+        return (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
+    except OSError as error:
+        raise SourceError(f"{path}: {one_line(error)}") from error
 
 
 def _may_be_zarr(path: Place) -> bool:
@@ -76,7 +84,7 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
         moment.expect_one_image()
     for magic, kind in _RASTER_MAGIC.items():
         if head.startswith(magic):
-            return RasterReader(path, file, kind)
+            return RasterReader(path, file, kind, alpha=moment.alpha)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return RasterReader(path, file, "webp")
     for magic, kind in _ARCHIVES.items():

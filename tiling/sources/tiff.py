@@ -122,7 +122,7 @@ def _parse(
         nodata = read_nodata(first)
         smaller = find_levels(chain, dialect.pages, dialect.rule, dialect.smaller, dialect.following)
         levels = [[chain[index] for index in dialect.pages], *smaller]
-        planes = _planes(tif, levels, dialect)
+        planes = _planes(tif, levels, dialect, alpha=moment.alpha)
         levels, planes = _whole_levels(levels, planes, dialect)
         masks = _masks(tif, chain, levels, planes, nodata, dialect)
     file.expect_unbroken()
@@ -141,14 +141,14 @@ def _page(tif: TiffFile, directory: Directory) -> TiffPage:
     return TiffPage(tif, 0)
 
 
-def _planes(tif: TiffFile, levels: list[list[Directory]], dialect: Dialect) -> list[list[Plane]]:
+def _planes(tif: TiffFile, levels: list[list[Directory]], dialect: Dialect, *, alpha: bool) -> list[list[Plane]]:
     planes: list[list[Plane]] = []
     segments = 0
     for directories in levels:
         planes.append([])
         for directory in directories:
             page = _page(tif, directory)
-            plane = Plane(page, directory, interpret(page, directory, is_indexed=dialect.is_indexed))
+            plane = Plane(page, directory, interpret(page, directory, is_indexed=dialect.is_indexed, alpha=alpha))
             segments += plane.segment_count
             if segments > MAX_ALL_SEGMENTS:
                 raise SourceError(f"more than {MAX_ALL_SEGMENTS} strips and tiles in all; use larger tiles")
@@ -166,8 +166,7 @@ def _whole_levels(
     """
     if is_never_written(planes[0]):
         raise SourceError(
-            "not one strip or tile was ever written for all its bands: there is nothing but no data; write its pixels, "
-            "or copy it again"
+            "not one strip or tile was ever written: there is nothing but no data; write its pixels, or copy it again"
         )
     if dialect.format == _FILLED:
         return levels, planes
@@ -197,7 +196,9 @@ def _masks(
             found.append(Plane(page, directory, interpret(page, directory)))
             continue
         page = _page(tif, level[0])
-        held = interpret_alpha(page) or interpret_index(page, nodata)
+        # Asked for as a band, alpha is what it is in many maps: another band, that masks nothing.
+        held = None if planes[0][0].interpretation.is_alpha_kept else interpret_alpha(page)
+        held = held or interpret_index(page, nodata)
         found.append(None if held is None else Plane(page, level[0], held))
     return found
 
@@ -224,5 +225,7 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) ->
         focal_planes=dialect.focal_planes,
         times=dialect.times,
         images=dialect.images,
+        is_slide=dialect.format == _FILLED,
+        alpha=first.alpha if len(planes[0]) == 1 and not first.is_alpha_kept else (),
         series=dialect.series,
     )

@@ -26,20 +26,12 @@ def has_gaps(planes: Sequence[Plane]) -> bool:
 
 
 def is_never_written(planes: Sequence[Plane]) -> bool:
-    """Whether no pixel of a level holds data of all its bands."""
-    if all(plane.gaps is None for plane in planes):
-        return False
-    whole = planes[0].grid
-    return not written(planes, Box(0, 0, whole.height, whole.width), by_segment=True).any()
+    """Whether not one segment of a level was written."""
+    return all(plane.is_empty for plane in planes)
 
 
-def written(planes: Sequence[Plane], box: Box, *, by_segment: bool = False) -> Mask:
-    """Which pixels `(y, x)` of a box lie in segments of all bands that were written.
-
-    `by_segment` gives one value per segment of the whole level instead, where all planes are cut alike.
-    """
-    if by_segment and len({plane.grid for plane in planes}) == 1:
-        return np.logical_not(np.logical_or.reduce([_gaps(plane) for plane in planes]))
+def written(planes: Sequence[Plane], box: Box) -> Mask:
+    """Which pixels `(y, x)` of a box lie in segments that were written for all bands."""
     held = np.ones(box.shape, np.bool_)
     for plane in planes:
         for place in gaps_under(plane, box):
@@ -128,7 +120,3 @@ def _any_written(plane: Plane, box: Box) -> bool:
     rows = slice(box.y0 // grid.segment_height, -(-box.y1 // grid.segment_height))
     cols = slice(box.x0 // grid.segment_width, -(-box.x1 // grid.segment_width))
     return not bool(plane.gaps[rows, cols].all())
-
-
-def _gaps(plane: Plane) -> Mask:
-    return np.zeros((plane.grid.rows, plane.grid.cols), np.bool_) if plane.gaps is None else plane.gaps

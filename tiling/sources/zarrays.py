@@ -23,7 +23,7 @@ from tiling.object_zarr import zarr_at
 from tiling.objects import READ_ONLY_SCHEMES
 from tiling.sources.chunk_keys import expect_chunks
 from tiling.sources.claims import expect_modest
-from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES
+from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES, one_line
 from tiling.sources.ngff import Document, Fetch, parse
 from tiling.storage import Place
 
@@ -128,7 +128,13 @@ def open_array(store: GuardedStore, path: str, dimensions: int) -> OpenArray:
     """
     name, raw = _document(store, path)
     _check(parse(raw, f"{path}/{name}"), path, dimensions)
-    array = zarr.open_array(store, path=path, mode="r")
+    try:
+        array = zarr.open_array(store, path=path, mode="r")
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise SourceError(
+            f"the metadata of array {path!r} is damaged or not supported ({one_line(error)}); correct it, or copy the "
+            "image again"
+        ) from error
     if array.dtype.kind not in "uif":
         raise SourceError(f"level {path!r} is of type {array.dtype}; integers and floats are read")
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
