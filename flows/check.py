@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from flows.config import SegmentConfig
 from flows.errors import FlowError
+from tiling.emptiness import expect_data
 from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
@@ -38,6 +39,10 @@ def check(config: SegmentConfig) -> dict[str, str]:
         with open_source(config.image, viewing.view) as source:
             check_fit(source, card)
             expect_formats(source, viewing.level, config)
+        # Values as the image has them: what is stretched no longer tells where there is no data.
+        seen = viewing.view and viewing.view.model_copy(update={"stretch": None})
+        with open_source(config.image, seen) as source:
+            expect_data(source, viewing.level)
         return {fact: text for fact, text in viewing.notes.items() if fact in TOLD}
     with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()

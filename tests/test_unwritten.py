@@ -16,17 +16,22 @@ import zarr
 from rasterio.windows import Window
 from source_oracle import picture
 
+from flows.check import check
+from flows.config import SegmentConfig
+from tiling.emptiness import expect_data
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.source import open_source
 
 Pixels = npt.NDArray[Any]
+window: Any = Window
 
 
 def forget_tiles(path: Path, page: int, tiles: list[int]) -> None:
     """Set the byte counts and offsets of some tiles of a page to 0, as scanners do for tiles that hold nothing."""
     with tifffile.TiffFile(path) as tif:
-        tags = tif.pages.get(page).tags
+        found: Any = tif.pages.get(page)
+        tags = found.tags
         places = [(tags[code].valueoffset, {3: 2, 4: 4, 16: 8}[int(tags[code].dtype)]) for code in (324, 325)]
     with path.open("r+b") as file:
         for start, width in places:
@@ -101,9 +106,9 @@ def test_unwritten_tiles_of_a_sparse_map_hold_no_data(tmp_path: Path, bands: int
     options: dict[str, Any] = {"tiled": True, "blockxsize": 64, "blockysize": 64, "interleave": interleave}
     options |= {"sparse_ok": True, "width": 256, "height": 192, "count": bands, "dtype": "uint8", "driver": "GTiff"}
     with rasterio.open(path, "w", **options) as file:
-        file.write(np.full((bands, 64, 64), 7, np.uint8), window=Window(64, 64, 64, 64))
+        file.write(np.full((bands, 64, 64), 7, np.uint8), window=window(64, 64, 64, 64))
         if bands == 3:  # of this one, a single band is written
-            file.write(np.full((64, 64), 7, np.uint8), 1, window=Window(128, 64, 64, 64))
+            file.write(np.full((64, 64), 7, np.uint8), 1, window=window(128, 64, 64, 64))
     with open_source(path) as source:
         assert source.has_mask
         held = source.read_mask(0, source.levels[0].box)
@@ -166,3 +171,49 @@ def test_an_array_without_a_chunk_is_refused_and_with_one_it_is_read(
     array[130:140, 260:270] = 9  # the first chunk stays empty
     with open_source(place()) as source:
         assert source.read(0, source.levels[0].box).sum() == 900
+
+
+def whole_of(path: Path, value: float, nodata: float | None, dtype: str) -> Path:
+    options: dict[str, Any] = {"width": 90, "height": 70, "count": 2, "dtype": dtype, "driver": "GTiff"}
+    with rasterio.open(path, "w", nodata=nodata, **options) as file:
+        file.write(np.full((2, 70, 90), value, dtype))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "nodata", "dtype"),
+    [
+        (255, 255, "uint8"),
+        (-9999, -9999, "float32"),
+        (np.nan, np.nan, "float32"),
+        (np.nan, None, "float32"),
+        (0, 0, "uint16"),
+    ],
+)
+def test_an_image_of_nothing_but_nodata_is_refused_at_once(
+    tmp_path: Path, value: float, nodata: float | None, dtype: str
+) -> None:
+    path = whole_of(tmp_path / "empty.tif", value, nodata, dtype)
+    with open_source(path) as source, pytest.raises(SourceError, match="holds nothing but no data"):
+        expect_data(source, 0)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.ones((1, 1), dtype), 1, window=window(89, 69, 1, 1))
+    with open_source(path) as source:
+        expect_data(source, 0)
+
+
+def test_an_image_all_transparent_is_refused_at_once(tmp_path: Path) -> None:
+    pixels = picture(4, height=70, width=90)
+    pixels[..., 3] = 0
+    path = tmp_path / "clear.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+    with open_source(path) as source, pytest.raises(SourceError, match="holds nothing but no data"):
+        expect_data(source, 0)
+
+
+def test_the_command_refuses_it_before_anything_starts(tmp_path: Path) -> None:
+    path = tmp_path / "clear.tif"
+    pixels = np.zeros((70, 90, 4), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+    with pytest.raises(SourceError, match="holds nothing but no data"):
+        check(SegmentConfig(image=path, out=tmp_path / "run"))
