@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from rasterio.enums import ColorInterp
 from source_oracle import picture
 
+from flows.rasters import raster_examples
+from flows.recipe import RasterConfig
 from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import PlanError
 from tiling.source import open_source
 from tiling.viewing import ModelNeeds, Wanted, choose_view
+from unet_core.card import read_card
+from unet_core.errors import TrainingError
 
 RGB = ("red", "green", "blue")
 
@@ -68,7 +73,7 @@ def scene(path: Path, described: tuple[str, ...] = (), colors: tuple[str, ...] =
         if described:
             file.descriptions = described
         if colors:
-            file.colorinterp = [getattr(rasterio.enums.ColorInterp, color) for color in colors]
+            file.colorinterp = [ColorInterp[color] for color in colors]
     return path
 
 
@@ -102,6 +107,17 @@ def test_an_image_of_other_bands_is_refused_and_taken_where_a_person_says_so(tmp
     with pytest.raises(PlanError, match=r"are DAPI, FITC, Cy3 and model nuclei takes red, green, blue.*--bands 1,2,3"):
         choose_view(path, Wanted(), needs)
     assert choose_view(path, Wanted(bands="1,2,3"), needs).view is None
+
+
+def test_training_rasters_go_by_name_too(tmp_path: Path) -> None:
+    path, labels = scene(tmp_path / "bgr.tif", described=("Blue", "Green", "Red")), tmp_path / "labels.tif"
+    tifffile.imwrite(labels, np.eye(60, 80, dtype=np.uint8), metadata=None)
+    card = read_card("nuclei")
+    read, _ = raster_examples(RasterConfig(image=path, labels=labels), card)[0].read(0, 0, 60, 80)
+    np.testing.assert_array_equal(read, picture(3, height=60, width=80)[..., ::-1])
+    other = scene(tmp_path / "other.tif", described=("DAPI", "FITC", "Cy3"))
+    with pytest.raises(TrainingError, match=r"are DAPI, FITC, Cy3 and the card's red, green, blue"):
+        raster_examples(RasterConfig(image=other, labels=labels), card)
 
 
 def test_a_plain_colour_image_is_as_before(tmp_path: Path) -> None:

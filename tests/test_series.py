@@ -15,10 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_oracle import assert_reads_like, picture
 
-from tiling.errors import SourceError
+from flows.archive_config import ArchiveConfig
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.rasters import raster_examples
+from flows.recipe import RasterConfig
+from flows.tuning import Tuning, TuningRequest
+from tiling.errors import RunError, SourceError
+from tiling.manifest import read_manifest
 from tiling.source import open_source
 from tiling.view import View
 from tiling.viewing import ModelNeeds, Wanted, choose_view
+from unet_core.card import read_card
 
 Pixels = npt.NDArray[Any]
 ANY = ModelNeeds("any", None, "uint8")
@@ -182,6 +190,45 @@ def test_pixels_are_equal_whatever_the_order_of_series(
         assert len(source.levels) == 1
     with open_source(path) as source:
         assert source.images[source.series].name == "scene 3"
+
+
+def untuned(request: TuningRequest) -> Tuning:
+    raise AssertionError("nothing is left open")
+
+
+def test_a_run_of_another_series_is_refused_with_the_difference(tmp_path: Path) -> None:
+    image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)}, {"macro": 0.5, "slide": 0.5})
+    config = SegmentConfig(image=image, out=tmp_path / "run", core=64, foreground="none")
+    card = prepare(config, 1, untuned).card
+    assert card.image.view is not None
+    assert (card.image.view.series, card.image.extent) == (1, (96, 112))
+    assert card.notes["image"].startswith("series 1 of 2, 'slide' 112 x 96 px of 0.5 um, the largest of those")
+    same = prepare(config.model_copy(update={"series": "slide"}), 1, untuned).card
+    assert same.image.view == card.image.view
+    with pytest.raises(RunError, match="series: 1 here, 0 asked for"):
+        prepare(config.model_copy(update={"series": "macro"}), 1, untuned)
+
+
+def test_a_manifest_asks_for_the_series_of_each_slide(tmp_path: Path) -> None:
+    ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)})
+    manifest = tmp_path / "slides.csv"
+    manifest.write_text("slide,name,series\na.ome.tif,first,macro\na.ome.tif,second,1\n")
+    asked = [slide.overrides for slide in read_manifest(manifest)]
+    assert asked == [{"series": "macro"}, {"series": "1"}]
+    archive = ArchiveConfig(source=str(manifest), out=tmp_path / "out")
+    config = archive.of_slide(tmp_path / "a.ome.tif", tmp_path / "run", "nuclei", asked[0])
+    assert config.wanted().series == "macro"
+
+
+@pytest.mark.parametrize(("series", "number"), [(None, 1), ("macro", 0)])
+def test_training_takes_the_series_that_its_recipe_names(tmp_path: Path, series: str | None, number: int) -> None:
+    scenes = {"macro": scene(0), "slide": scene(1)}
+    image, labels = ome(tmp_path / "a.ome.tif", scenes), tmp_path / "labels.tif"
+    pixels = list(scenes.values())[number]
+    tifffile.imwrite(labels, (pixels[..., 0] > 99).astype(np.uint8), metadata=None)
+    raster = RasterConfig(image=image, labels=labels, series=series)
+    read, _ = raster_examples(raster, read_card("nuclei"))[0].read(0, 0, *pixels.shape[:2])
+    np.testing.assert_array_equal(read, pixels)
 
 
 def test_channels_in_pages_are_bands(cases_dir: Path) -> None:
