@@ -6,17 +6,21 @@ from dataclasses import replace
 
 from flows.config import SegmentConfig
 from flows.errors import FlowError
+from tiling.emptiness import expect_data
 from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
 from tiling.normalisation import Normalisation
 from tiling.placement import Placement
 from tiling.source import ImageSource, open_source
+from tiling.view import View
 from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
 from unet_core.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
+TOLD = ("image", "bands", "pixels")
+"""Notes of what was decided that a person hears before anything is computed."""
 
 
 def check(config: SegmentConfig) -> dict[str, str]:
@@ -35,8 +39,12 @@ def check(config: SegmentConfig) -> dict[str, str]:
         with open_source(config.image, viewing.view) as source:
             check_fit(source, card)
             expect_formats(source, viewing.level, config)
-        return {fact: text for fact, text in viewing.notes.items() if fact == "pixels"}
-    with open_source(config.image) as source:
+        # Values as the image has them: what is stretched no longer tells where there is no data.
+        seen = viewing.view and viewing.view.model_copy(update={"stretch": None})
+        with open_source(config.image, seen) as source:
+            expect_data(source, viewing.level)
+        return {fact: text for fact, text in viewing.notes.items() if fact in TOLD}
+    with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
         expect_formats(source, config.level or 0, config)
@@ -56,7 +64,7 @@ def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> No
 
 def needs_of(card: ModelCard) -> ModelNeeds:
     """What a model was made for."""
-    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um)
+    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
 
 
 def check_fit(source: ImageSource, card: ModelCard) -> None:

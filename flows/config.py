@@ -127,6 +127,10 @@ class Options(Asked):
     bands: str | None = Field(default=None, description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8.")
     z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
     t: int = Field(default=0, ge=0, description="Point in time, from 0.")
+    series: str | None = Field(
+        default=None,
+        description="Which image of a file of several, by number from 0 or by name; the largest calibrated by default.",
+    )
     region: str | None = Field(
         default=None,
         description="Part of the image: Y0,X0,Y1,X1 in pixels of level 0, map:XMIN,YMIN,XMAX,YMAX, or a .geojson file.",
@@ -179,6 +183,7 @@ class Options(Asked):
             bands=self.bands,
             z=self.z,
             t=self.t,
+            series=self.series,
             region=self.region,
             normalise=self.normalise,
         )

@@ -37,6 +37,7 @@ from tiling.run import Run
 from tiling.source import ImageSource, open_source
 from tiling.steady import SteadySource, changed
 from tiling.stitching import BACKGROUND
+from tiling.view import View
 from tiling.viewing import Viewing, choose_view
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
@@ -66,7 +67,7 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
         RunError: the folder holds a different run.
         FootprintError: a network without finite bounds, and no leave to run it approximately.
     """
-    with open_source(config.image) as source:
+    with open_source(config.image, View(series=config.series)) as source:
         config = with_bundle(config)
         return prepare_with(load_model(config), source, config, workers, tuner)
 

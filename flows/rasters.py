@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipe import RasterConfig
+from tiling.band_names import BandsDifferError, match_bands
 from tiling.geojson import read_geojson
 from tiling.geometry import Box
 from tiling.polygons import Polygons
 from tiling.source import ImageSource, Level, open_source
+from tiling.view import View
 from unet_core.card import ModelCard
 from unet_core.data import LazyExample, Pixels
 from unet_core.errors import TrainingError
@@ -30,7 +32,7 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
     Raises SourceError or AnnotationError for a file that can't be read, and TrainingError for labels that don't
     fit the image or the card. Labels of a raster are looked through once, piece by piece, for unknown classes.
     """
-    source = open_source(config.image)
+    source = _opened(config, card)
     if config.level >= len(source.levels):
         raise TrainingError(
             f"{config.image} has levels 0 to {len(source.levels) - 1}, not {config.level}: correct data.rasters.level"
@@ -54,6 +56,23 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
 
     parts = [box] if config.role == "training" else list(_squares(box, config.validation_px))
     return [lazy(part) for part in parts]
+
+
+def _opened(config: RasterConfig, card: ModelCard) -> ImageSource:
+    """The image, with its bands in the card's order where their names say that theirs is another."""
+    source = open_source(config.image, View(series=config.series))
+    try:
+        bands = match_bands(source.bands, card.bands)
+    except BandsDifferError as error:
+        source.close()
+        raise TrainingError(
+            f"the bands of {config.image} are {', '.join(source.bands)} and the card's {', '.join(card.bands)}: the "
+            "model would learn one for the other; correct card.bands, or name the image's bands"
+        ) from error
+    if bands is None:
+        return source
+    source.close()
+    return open_source(config.image, View(series=config.series, bands=bands))
 
 
 def _box(config: RasterConfig, level: Level) -> Box:

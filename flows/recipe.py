@@ -21,7 +21,8 @@ class RasterConfig(BaseModel):
     Only `box` (`y0, x0, y1, x1` in pixels of `level`) is used, by default all of it: one image can so serve for
     training and, in another box, for validation, where it is measured in squares of `validation_px`. `mask`:
     every label above 0, and every polygon, is class 1; `classes`: labels are the card's, and polygons name their
-    class in the property `class_property`. `coordinates` of polygons: see `tiling.geojson.read_geojson`.
+    class in the property `class_property`. `series` says which image of a file of several, by number from 0 or by name.
+    `coordinates` of polygons: see `tiling.geojson.read_geojson`.
     """
 
     model_config = _CONFIG
@@ -30,6 +31,7 @@ class RasterConfig(BaseModel):
     labels: Path
     role: Literal["training", "validation"] = "training"
     level: Annotated[int, Field(ge=0)] = 0
+    series: str | None = None
     box: tuple[int, int, int, int] | None = None
     label_kind: Literal["mask", "classes"] = "classes"
     coordinates: Literal["pixels", "crs"] = "pixels"

@@ -33,6 +33,7 @@ from tiling.slides import Slide, look_at
 from tiling.source import open_source
 from tiling.stitching import Mask
 from tiling.storage import lock_run, size_of_tree
+from tiling.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class SlideWork:
         if self._is_changing(shift.config.settle):
             return
         asked = shift.config.of_slide(slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides)
-        with open_source(slide.place) as source:
+        with open_source(slide.place, View(series=asked.series)) as source:
             self._fingerprint = source.fingerprint()
             if self._is_changing(0) or self._is_anothers(asked):
                 return

@@ -37,6 +37,13 @@ BandsOption = Annotated[
 ]
 ZOption = Annotated[int, typer.Option("--z", min=0, help="Focal plane, from 0.", rich_help_panel=PANEL)]
 TOption = Annotated[int, typer.Option("--t", min=0, help="Point in time, from 0.", rich_help_panel=PANEL)]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which image of a file of several, by number from 0 or by name; the largest with a pixel size by default.",
+        rich_help_panel=PANEL,
+    ),
+]
 RegionOption = Annotated[
     str | None,
     typer.Option(

@@ -52,6 +52,15 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """The folder of small inputs with one trait each; tests that look at it skip where it is absent."""
+    folder = DATA_DIR.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip("the folder of cases (../shared/cases) is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server for the whole session."""
     home = tmp_path_factory.mktemp("prefect")

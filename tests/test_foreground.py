@@ -56,6 +56,13 @@ def test_glass_is_skipped_and_tissue_is_not(tmp_path: Path) -> None:
     assert skipped == {(y, x) for y in range(8) for x in range(8) if y > 3 or x > 3}
 
 
+def test_an_aperio_slide_without_a_pixel_size_is_a_slide_all_the_same(tmp_path: Path) -> None:
+    pixels, path = glass_with_tissue(1024, 1024, 400), tmp_path / "slide.svs"
+    text = "Aperio Image Library v11\n1024x1024 (64x64) JPEG/RGB Q=90|AppMag = 20"
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), description=text, metadata=None)
+    assert skipped_tiles(path) == {(y, x) for y in range(8) for x in range(8) if y > 3 or x > 3}
+
+
 def test_a_single_small_nucleus_keeps_its_tile(tmp_path: Path) -> None:
     pixels = glass_with_tissue(1024, 1024, 400)
     pixels[900:912, 900:912] = (90, 60, 130)

@@ -124,6 +124,7 @@ class RunCard(_Card):
             "image fingerprint": self.image.fingerprint,
             "image level": self.image.level,
             "view": self.image.view,
+            "series": self.image.view.series if self.image.view is not None else None,
             "image extent": self.image.extent,
             "bands": self.image.bands,
             "model": self.model.name,

@@ -117,7 +117,8 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
 def _tissue(source: ImageSource, level: int) -> Foreground:
     keep_all = Foreground(None, (1, 1), "every tile is computed: ")
     pixel_size = source.levels[level].pixel_size
-    if pixel_size is None or pixel_size.unit != "um" or pixel_size.x > MICROSCOPY_MPP:
+    is_slide = pixel_size is None and source.is_slide
+    if not is_slide and (pixel_size is None or pixel_size.unit != "um" or pixel_size.x > MICROSCOPY_MPP):
         return _because(keep_all, "the image has no microscopic pixel size, so it may be no slide")
     if len(source.bands) != 3 or source.dtype != np.uint8:
         return _because(keep_all, "only 8-bit RGB slides are judged by colour")

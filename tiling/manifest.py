@@ -14,7 +14,7 @@ from tiling.slides import Slide, look_at
 from tiling.storage import Place, place_of
 
 SLIDE, NAME = "slide", "name"
-PIXELS = ("level", "mpp", "gsd", "image_mpp", "as_is", "bands", "normalise", "z", "t")
+PIXELS = ("level", "mpp", "gsd", "image_mpp", "as_is", "bands", "normalise", "z", "t", "series")
 OVERRIDES = (*PIXELS, "core", "precision", "foreground")
 """What may be asked for one slide: which pixels, by the names of the options, and how they are segmented."""
 

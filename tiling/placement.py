@@ -13,6 +13,7 @@ from tiling.errors import ExportError
 from tiling.geometry import OutputGrid, PixelSize
 from tiling.source import ImageSource, open_source
 from tiling.sources.facts import Georeference
+from tiling.view import View
 
 if TYPE_CHECKING:
     from tiling.run import Run
@@ -126,7 +127,7 @@ def placement_of(run: Run, source: ImageSource) -> Placement:
     if image.view is None:
         return placement
     # The view places itself; what people open lies on the file's own pixels.
-    with open_source(image.path) as file:
+    with open_source(image.path, View(series=image.view.series)) as file:
         return replace(
             placement,
             to_image=composed(image.view.affine, placement.to_image),

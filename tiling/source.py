@@ -20,6 +20,7 @@ from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.opening import open_reader
+from tiling.sources.series import FileImage
 from tiling.sources.version import UNKNOWN, ImageFiles
 from tiling.storage import Place, place_of
 from tiling.view import View
@@ -57,6 +58,11 @@ class ImageSource:
         return self._facts.format
 
     @property
+    def is_slide(self) -> bool:
+        """Whether the format is one that slide scanners alone write, whatever the file says of its pixels' size."""
+        return self._facts.is_slide
+
+    @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, alpha excluded: colours, OME channel names, or numbers from 1."""
         return self._facts.bands
@@ -92,6 +98,11 @@ class ImageSource:
         return self._facts.has_alpha
 
     @property
+    def alpha(self) -> tuple[str, ...]:
+        """Names of the alpha channels, which a view's bands may count after the bands."""
+        return self._facts.alpha
+
+    @property
     def view(self) -> View | None:
         """Which pixels of the file it gives; None for all of them as they are."""
         return self._view
@@ -105,6 +116,16 @@ class ImageSource:
     def times(self) -> int:
         """How many points in time the file has, of which one is read."""
         return self._facts.times
+
+    @property
+    def images(self) -> tuple[FileImage, ...]:
+        """The images of a file that has several; empty where it has one."""
+        return self._facts.images
+
+    @property
+    def series(self) -> int:
+        """The number of the one that is read, from 0."""
+        return self._facts.series
 
     @property
     def has_mask(self) -> bool:
@@ -197,7 +218,8 @@ class ImageSource:
         levels = f"{len(self.levels)} level{'s' if len(self.levels) > 1 else ''}"
         bands = "/".join(self.bands[:6]) + ("/…" if len(self.bands) > 6 else "")
         stack = f", first of {self._facts.pages} pages" if self._facts.pages > 1 else ""
-        return f"{self.format} {first.width} x {first.height} px, {bands} {self.dtype}, {levels}{pixel}{stack}"
+        image = f", image {self.series} of {len(self.images)}" if self.images else ""
+        return f"{self.format} {first.width} x {first.height} px, {bands} {self.dtype}, {levels}{pixel}{stack}{image}"
 
     def close(self) -> None:
         """Release the file once no other thread reads from it; a later read opens it again."""

@@ -51,6 +51,7 @@ class View(_Noun):
         bands: numbers of the bands from 0, in the view's order; None takes all of them.
         z: the focal plane, from 0.
         t: the point in time, from 0.
+        series: which of a file's images, by number from 0, or as a person names it; None leaves it to the file.
         stretch: how values become those of the model; None takes them as they are.
         pixel_size: what a pixel of level 0 measures where the user said so: y, x, unit.
         outline: SHA-256 of the polygons outside of which tiles are skipped.
@@ -63,6 +64,7 @@ class View(_Noun):
     bands: tuple[Index, ...] | None = None
     z: Index = 0
     t: Index = 0
+    series: Index | str | None = None
     stretch: Stretch | None = None
     pixel_size: tuple[Positive, Positive, Unit] | None = None
     outline: str | None = None
@@ -126,6 +128,8 @@ class View(_Noun):
             parts.append(f"bands {', '.join(str(band + 1) for band in self.bands)}")
         if self.z or self.t:
             parts.append(f"z {self.z}, t {self.t}")
+        if self.series is not None:
+            parts.append(f"series {self.series}")
         if self.stretch is not None:
             ranges = ", ".join(f"{a:.6g} to {b:.6g}" for a, b in zip(self.stretch.low, self.stretch.high, strict=True))
             parts.append(f"values {ranges} as {self.stretch.dtype}")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import PlanError, SourceError
 from tiling.normalisation import Normalisation
 from tiling.outline import Outline
@@ -25,6 +26,8 @@ CLOSE = 1.1
 
 IMPLAUSIBLE = 10.0
 """From this factor on a pixel size is taken for a mistake."""
+
+_SHOWN = 8  # images of a file that a note names
 
 _METRES_PER_DEGREE = 111_320.0
 _WEB_MERCATOR = {"EPSG:3857", "EPSG:3785", "EPSG:900913"}
@@ -53,6 +56,7 @@ class Wanted:
     bands: str | None = None
     z: int = 0
     t: int = 0
+    series: str | None = None
     region: str | None = None
     normalise: str | None = None
 
@@ -64,12 +68,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ModelNeeds:
-    """What the model was made for: one pixel size, or between which ones it can be right."""
+    """What the model was made for: one pixel size, or between which ones it can be right; its bands, where known."""
 
     name: str
     pixel_um: float | None
     dtype: str
     plausible_um: Um | None = None
+    bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,16 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    with open_source(place, View(z=wanted.z, t=wanted.t)) as source:
+    with open_source(place, View(z=wanted.z, t=wanted.t, series=wanted.series)) as source:
         view, notes = _choose_scale(source, wanted, model)
-        view = view.model_copy(update={"z": wanted.z, "t": wanted.t, "bands": _bands(source, wanted.bands)})
+        notes = _which(source, wanted) | notes
+        series = source.series if source.images else None
+        bands = _bands(source, wanted.bands)
+        if wanted.bands is None and (bands := _by_name(source, model)) is not None:
+            taken = ", ".join(f"{model.bands[at]} from band {band + 1}" for at, band in enumerate(bands))
+            notes |= {"bands": f"by name, since their order differs: {taken}"}
+        chosen = {"z": wanted.z, "t": wanted.t, "series": series, "bands": bands}
+        view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if wanted.region is not None:
             region = Region.parse(wanted.region, source)
@@ -102,10 +114,32 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         if wanted.normalise is not None:
             asked = Normalisation.parse(wanted.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(source.bands)))
-            view = view.model_copy(update={"stretch": asked.stretch(source, bands, model.dtype)})
+            every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
+            with open_source(place, View(z=wanted.z, t=wanted.t, series=series, bands=every)) as measured:
+                view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
     if view.is_plain:
         return Viewing(view.level, None, notes)
     return Viewing(0, view, notes | {"view": str(view)}, outline)
+
+
+def _which(source: ImageSource, wanted: Wanted) -> dict[str, str]:
+    """Which image of several is taken, and which focal plane and time; nothing where there is no choice."""
+    parts: list[str] = []
+    if source.images:
+        why = "as asked" if wanted.series is not None else "the largest"
+        if wanted.series is None and source.images[source.series].pixel_size is not None:
+            why = "the largest of those with a pixel size"
+        others = [f"{at}: {image}" for at, image in enumerate(source.images) if at != source.series]
+        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        parts.append(
+            f"series {source.series} of {len(source.images)}, {source.images[source.series]}, {why}; --series takes "
+            f"another ({listed})"
+        )
+    if source.focal_planes > 1:
+        parts.append(f"z {wanted.z} of {source.focal_planes}")
+    if source.times > 1:
+        parts.append(f"t {wanted.t} of {source.times}")
+    return {"image": "; ".join(parts)} if parts else {}
 
 
 def ground_um(source: ImageSource) -> Um | None:
@@ -264,13 +298,26 @@ def _um(side: Um) -> str:
 def _bands(source: ImageSource, text: str | None) -> tuple[int, ...] | None:
     """Numbers of the bands that were named, from 0; None where those are all of them in their order.
 
-    A number counts from 1; where a band is named like a number, its name wins.
+    A number counts from 1, alpha channels after all others; where a band is named like a number, its name wins.
     """
     if text is None:
         return None
-    names = [name.casefold() for name in source.bands]
+    names = [name.casefold() for name in (*source.bands, *source.alpha)]
     chosen = tuple(_band(source, names, part.strip().casefold()) for part in text.split(","))
-    return None if chosen == tuple(range(len(names))) else chosen
+    return None if chosen == tuple(range(len(source.bands))) else chosen
+
+
+def _by_name(source: ImageSource, model: ModelNeeds) -> tuple[int, ...] | None:
+    """The image's bands in the model's order where their names say that it is another; None where it is the same."""
+    try:
+        return match_bands(source.bands, model.bands)
+    except BandsDifferError as error:
+        numbers = ",".join(str(number + 1) for number in range(len(model.bands)))
+        raise PlanError(
+            f"the bands of {source.path} are {', '.join(source.bands)} and model {model.name} takes "
+            f"{', '.join(model.bands)}: by others it would see something else; give --bands with the image's in the "
+            f"model's order, for example --bands {numbers} if they are meant as they stand, or another model"
+        ) from error
 
 
 def _band(source: ImageSource, names: Sequence[str], wanted: str) -> int:
@@ -280,5 +327,5 @@ def _band(source: ImageSource, names: Sequence[str], wanted: str) -> int:
         return int(wanted) - 1
     raise SourceError(
         f"{source.path} has no band {wanted!r}; give --bands with numbers from 1 to {len(names)} or names of "
-        f"{', '.join(source.bands)}"
+        f"{', '.join((*source.bands, *source.alpha))}"
     )

@@ -35,6 +35,7 @@ from flows.view_options import (
     LevelOption,
     MppOption,
     NormaliseOption,
+    SeriesOption,
     TOption,
     ZOption,
 )
@@ -89,6 +90,7 @@ def archive_command(
     bands: BandsOption = None,
     z: ZOption = 0,
     t: TOption = 0,
+    series: SeriesOption = None,
     normalise: NormaliseOption = None,
     core: CoreOption = None,
     precision: PrecisionOption = "float32",

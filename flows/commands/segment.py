@@ -30,6 +30,7 @@ from flows.view_options import (
     MppOption,
     NormaliseOption,
     RegionOption,
+    SeriesOption,
     TOption,
     ZOption,
 )
@@ -82,6 +83,7 @@ def segment_command(
     bands: BandsOption = None,
     z: ZOption = 0,
     t: TOption = 0,
+    series: SeriesOption = None,
     region: RegionOption = None,
     normalise: NormaliseOption = None,
     core: CoreOption = None,
@@ -114,6 +116,7 @@ def segment_command(
         bands=bands,
         z=z,
         t=t,
+        series=series,
         region=region,
         normalise=normalise,
         core=core,

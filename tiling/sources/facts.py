@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
+from tiling.sources.series import FileImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class ImageFacts:
 
     `memory_bytes` is the most that reading holds besides the boxes that it returns. `pages` is more
     than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
-    there are to choose one from. `has_mask` is whether the file says which pixels hold data.
+    there are to choose one from. `has_mask` is whether the file says which pixels hold data. `images` are those of a
+    file that has several, and `series` the number of the one that is read. `alpha` are the names of channels that are
+    no bands unless they are asked for. `is_slide`: slide scanners alone write that format.
     """
 
     format: str
@@ -70,14 +73,23 @@ class ImageFacts:
     focal_planes: int = 1
     times: int = 1
     has_mask: bool = False
+    images: tuple[FileImage, ...] = ()
+    series: int = 0
+    alpha: tuple[str, ...] = ()
+    is_slide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Which focal plane and which point in time of a file are read, from 0."""
+    """Which focal plane and which point in time of a file are read, from 0; of which of its images; with its alpha?
+
+    `series` is a number from 0, or a name; None leaves it to `choose_image`. `alpha` makes bands of alpha channels.
+    """
 
     z: int = 0
     t: int = 0
+    series: int | str | None = None
+    alpha: bool = False
 
     def expect_in(self, focal_planes: int, times: int) -> None:
         """Raise `SourceError` where there is no such one."""
@@ -86,6 +98,11 @@ class Moment:
                 f"there is no z {self.z} at t {self.t}: the image has {focal_planes} focal plane(s) and {times} "
                 f"point(s) in time, counted from 0; give --z 0 to {focal_planes - 1} and --t 0 to {times - 1}"
             )
+
+    def expect_one_image(self) -> None:
+        """Raise `SourceError` where another image than the only one is asked for."""
+        if self.series not in (None, 0, "0"):
+            raise SourceError(f"there is no series {self.series!r}: the file has one image; leave out --series")
 
 
 FIRST = Moment()

@@ -62,7 +62,7 @@ def reason(error: BaseException) -> str:
     """What went wrong, for people: our errors and the disk's as they are, others as signs of damage."""
     if isinstance(error, (SourceError, OSError)):
         return one_line(error)
-    return f"damaged or not supported ({type(error).__name__}: {one_line(error)})"
+    return f"damaged or not supported ({one_line(error)})"
 
 
 def one_line(error: BaseException) -> str:

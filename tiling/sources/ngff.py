@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
+from xml.etree import ElementTree as ET
 
 from tiling.errors import SourceError
 from tiling.geometry import PixelSize
@@ -37,6 +38,7 @@ _UM = {
 }
 _METRES = {"meter": 1.0, "metre": 1.0, "m": 1.0, "kilometer": 1e3}
 _LEAST_GROUND_M = 1e-3  # metres below that are microscopy, above it a map
+MAX_IMAGES = 256  # of one place
 _AXES_BEFORE_0_3 = "tczyx"
 
 
@@ -48,32 +50,71 @@ class Multiscale:
     version: str
     axes: str
     paths: tuple[str, ...]
-    pixel_size: PixelSize | None
+    pixel_sizes: tuple[PixelSize | None, ...]  # of each level
+    sides: tuple[tuple[float, float], ...]  # the same as plain numbers, y before x
+    name: str
     channel_names: tuple[str, ...]
     documents: tuple[bytes, ...]  # as they were read, of which the image's identity is made
 
 
-def find_multiscale(fetch: Fetch) -> Multiscale | None:
-    """The first image below a place; None where there is no OME-Zarr.
+def find_multiscales(fetch: Fetch) -> list[Multiscale]:
+    """The images below a place, in the order in which it names them; none where there is no OME-Zarr.
 
     Raises:
         SourceError: metadata that is no OME-Zarr's, or a plate, of which an image must be chosen.
     """
     found = _attributes(fetch, "")
     if found is None:
-        return None
+        return []
     attributes, raw = found
-    folder = ""
-    if "multiscales" not in attributes and attributes.get("bioformats2raw.layout") is not None:
-        inner = _attributes(fetch, "0/")
-        if inner is None:
-            raise SourceError("the OME-Zarr of several images has no image 0; give the folder of one of them")
-        attributes, raw, folder = inner[0], raw + inner[1], "0/"
+    if "multiscales" not in attributes and "plate" not in attributes:
+        layout = attributes.get("bioformats2raw.layout")
+        if layout is not None:
+            return _images_of_layout(fetch, raw)
     if "plate" in attributes or "well" in attributes:
         raise SourceError("the OME-Zarr is a plate of many images; give the folder of one field, such as PLATE/A/1/0")
     if "multiscales" not in attributes:
         raise SourceError("the Zarr holds no image: its attributes have no multiscales; give the folder of an OME-Zarr")
-    return _multiscale(attributes, raw, folder)
+    return _multiscales(attributes, raw, "")
+
+
+def _images_of_layout(fetch: Fetch, raw: bytes) -> list[Multiscale]:
+    """The images that bioformats2raw writes side by side: those of `OME/series`, else 0, 1, 2 and so on."""
+    series = _attributes(fetch, "OME/")
+    listed = series[0].get("series") if series is not None else None
+    folders = [str(each).strip("/") for each in cast("list[Any]", listed)] if isinstance(listed, list) else []
+    if any(not each or ".." in each.split("/") for each in folders):
+        raise SourceError("the OME-Zarr names images that lie outside it")
+    if len(folders) > MAX_IMAGES:
+        raise SourceError(f"the OME-Zarr holds {len(folders)} images; at most {MAX_IMAGES} can be told apart")
+    images: list[Multiscale] = []
+    for number in range(MAX_IMAGES if not folders else len(folders)):
+        folder = f"{folders[number] if folders else number}/"
+        inner = _attributes(fetch, folder)
+        if inner is None:
+            if not folders:
+                break
+            raise SourceError(f"the OME-Zarr names image {folder!r}, which isn't there: the copy is incomplete")
+        if "multiscales" in inner[0]:
+            images += _multiscales(inner[0], raw + inner[1], folder)
+    if not images:
+        raise SourceError("the OME-Zarr of several images has no image 0; give the folder of one of them")
+    names = _names_in(fetch("OME/METADATA.ome.xml"))
+    if len(names) == len(images):
+        return [replace(image, name=name or image.name) for image, name in zip(images, names, strict=True)]
+    return images
+
+
+def _names_in(xml: bytes | None) -> list[str]:
+    """What OME-XML beside the images calls them; nothing where it can't be followed."""
+    if xml is None or len(xml) > MAX_XML_BYTES or b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
+        return []
+    try:
+        root = ET.fromstring(xml)
+    except (ET.ParseError, ValueError):
+        return []
+    names = [image.get("Name", "") for image in root if image.tag.rpartition("}")[2] == "Image"]
+    return [name[:200] if name.isprintable() else "" for name in names]
 
 
 def _attributes(fetch: Fetch, folder: str) -> tuple[Document, bytes] | None:
@@ -106,22 +147,32 @@ def _mapping(value: Any) -> Document:
     return cast("Document", value)
 
 
-def _multiscale(attributes: Document, raw: bytes, folder: str) -> Multiscale:
+def _multiscales(attributes: Document, raw: bytes, folder: str) -> list[Multiscale]:
+    """The images of one folder: mostly one."""
     images = attributes["multiscales"]
     if not isinstance(images, list) or not images:
         raise SourceError("the OME-Zarr's multiscales are empty; give the folder of an image")
-    image = _mapping(cast("list[Any]", images)[0])
+    listed = cast("list[Any]", images)
+    if len(listed) > MAX_IMAGES:
+        raise SourceError(f"the OME-Zarr holds {len(listed)} images; at most {MAX_IMAGES} can be told apart")
+    return [_multiscale(_mapping(image), attributes, raw, folder) for image in listed]
+
+
+def _multiscale(image: Document, attributes: Document, raw: bytes, folder: str) -> Multiscale:
     axes, units = _axes(image)
     datasets = cast("list[Any]", image.get("datasets") if isinstance(image.get("datasets"), list) else [])
     paths = tuple(str(_mapping(each).get("path", "")) for each in datasets[:MAX_LEVELS])
     if not paths or any(not path or path.startswith("/") or ".." in path.split("/") for path in paths):
         raise SourceError("the OME-Zarr names no arrays for its levels, or some that lie outside it")
-    scale = _scale(_mapping(datasets[0]), len(axes))
     whole = _scale(image, len(axes))
-    sides = [a * b for a, b in zip(scale, whole, strict=True)]
-    size = _pixel_size(dict(zip(axes, sides, strict=True)), units)
+    scales = [_scale(_mapping(each), len(axes)) for each in datasets[:MAX_LEVELS]]
+    sides = [dict(zip(axes, (a * b for a, b in zip(scale, whole, strict=True)), strict=True)) for scale in scales]
+    sizes = tuple(_pixel_size(each, units) for each in sides)
+    plain = tuple((each["y"], each["x"]) for each in sides)
+    name = str(image.get("name") or "")[:200]
     version = str(attributes.get("version") or image.get("version") or "0.4")[:20]
-    return Multiscale(folder, version, axes, paths, size, _channel_names(attributes), (raw,))
+    name = name if name and name.isprintable() else folder.rstrip("/") or "image"
+    return Multiscale(folder, version, axes, paths, sizes, plain, name, _channel_names(attributes), (raw,))
 
 
 def _axes(image: Document) -> tuple[str, dict[str, str]]:

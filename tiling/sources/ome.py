@@ -1,37 +1,46 @@
 """OME-XML: which page holds which channel, what channels are called, how large a pixel is.
 
-OME Model 2016-06, https://docs.openmicroscopy.org/ome-model/. The first image that has pixels is the slide.
+OME Model 2016-06, https://docs.openmicroscopy.org/ome-model/.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 
 from tiling.errors import SourceError
 from tiling.geometry import PixelSize
 from tiling.sources.facts import FIRST, Moment
 from tiling.sources.limits import MAX_BANDS, MAX_XML_BYTES
+from tiling.sources.series import FileImage, choose_image
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One image of an OME-TIFF, at one z and t. `pages` are page numbers, one per channel, in order."""
+    """One image of an OME-TIFF, at one z and t. `pages` are page numbers, one per channel, in order.
+
+    `shape` is its height and width as the XML has them, 0 where it doesn't say. `images` are all of the file, if it has
+    several, and `series` is this one's number.
+    """
 
     pages: tuple[int, ...]
+    shape: tuple[int, int]
     channel_names: tuple[str, ...]
     samples_per_channel: int
     pixel_size: PixelSize | None
     focal_planes: int
     times: int
+    images: tuple[FileImage, ...] = ()
+    series: int = 0
 
 
 def parse_ome(xml: str, file_name: str, moment: Moment = FIRST) -> OmeImage:
-    """Read the first image of OME-XML. `file_name` tells planes of this file from those in others.
+    """Read one image of OME-XML. `file_name` tells planes of this file from those in others.
 
-    `SourceError` where the XML is broken, declares entities, keeps the planes in another file, or has no such z or t.
+    `SourceError` where the XML is broken, declares entities, keeps the planes in another file, or has no such image, z
+    or t.
     """
     if len(xml) > MAX_XML_BYTES:
         raise SourceError(f"OME-XML of {len(xml)} characters is over {MAX_XML_BYTES}; write it without per-plane data")
@@ -41,10 +50,34 @@ def parse_ome(xml: str, file_name: str, moment: Moment = FIRST) -> OmeImage:
         root = ET.fromstring(xml)
     except (ET.ParseError, ValueError) as error:
         raise SourceError(f"OME-XML can't be parsed: {error}") from error
-    for image in _children(root, "Image"):
-        for pixels in _children(image, "Pixels"):
-            return _image(root, pixels, file_name, moment)
-    raise SourceError("OME-XML names no image with pixels in this file")
+    found = [(image, pixels) for image in _children(root, "Image") for pixels in _children(image, "Pixels")[:1]]
+    # Of a set of files, each repeats the XML of all: images that lie in another file are no images of this one.
+    here = [each for each in found if not _is_elsewhere(root, each[1], file_name)] or found
+    if not here:
+        raise SourceError("OME-XML names no image with pixels in this file")
+    images = tuple(_told(image, pixels, number) for number, (image, pixels) in enumerate(here))
+    series = choose_image(images, moment.series)
+    pixels = here[series][1]
+    if len(found) > 1 and not _children(pixels, "TiffData"):
+        raise SourceError(
+            f"OME-XML doesn't say which pages hold {images[series].name!r} of {len(found)} images: another's could "
+            "be taken; write the file with TiffData elements"
+        )
+    read = _image(root, pixels, file_name, moment)
+    return replace(read, images=images, series=series) if len(images) > 1 else read
+
+
+def _told(image: ET.Element, pixels: ET.Element, number: int) -> FileImage:
+    name = image.get("Name", "") or image.get("ID", "")
+    height, width = (max(0, _integer(pixels, f"Size{axis}", 0)) for axis in "YX")
+    called = name[:200] if name and name.isprintable() else f"image {number}"
+    return FileImage(called, height, width, _pixel_size(pixels))
+
+
+def _is_elsewhere(root: ET.Element, pixels: ET.Element, file_name: str) -> bool:
+    """Whether all planes of an image are said to lie in other files."""
+    data = _children(pixels, "TiffData")
+    return bool(data) and all(_other_file(root, each, file_name) for each in data)
 
 
 def _image(root: ET.Element, pixels: ET.Element, file_name: str, moment: Moment) -> OmeImage:
@@ -58,7 +91,8 @@ def _image(root: ET.Element, pixels: ET.Element, file_name: str, moment: Moment)
     moment.expect_in(focal_planes, times)
     pages = _channel_pages(root, pixels, planes, file_name, moment)
     names = tuple(channel.get("Name", "") for channel in channels[:planes])
-    return OmeImage(pages, names, samples, _pixel_size(pixels), focal_planes, times)
+    shape = _integer(pixels, "SizeY", 0), _integer(pixels, "SizeX", 0)
+    return OmeImage(pages, shape, names, samples, _pixel_size(pixels), focal_planes, times)
 
 
 def _channel_pages(
@@ -93,10 +127,18 @@ def _channel_pages(
 
 
 def _check_file(root: ET.Element, data: ET.Element, file_name: str) -> None:
+    other = _other_file(root, data, file_name)
+    if other:
+        raise SourceError(f"OME-XML keeps pixels in another file, {other!r}; merge them into one OME-TIFF")
+
+
+def _other_file(root: ET.Element, data: ET.Element, file_name: str) -> str:
+    """The other file that holds planes; empty where they lie in this one."""
     for uuid in _children(data, "UUID"):
         other = uuid.get("FileName", "")
         if other and other.lower() != file_name.lower() and uuid.text != root.get("UUID"):
-            raise SourceError(f"OME-XML keeps pixels in another file, {other!r}; merge them into one OME-TIFF")
+            return other
+    return ""
 
 
 def _pixel_size(pixels: ET.Element) -> PixelSize | None:

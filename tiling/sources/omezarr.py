@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tiling.errors import SourceError
-from tiling.geometry import Box
+from tiling.geometry import Box, PixelSize
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.grid import Grid
 from tiling.sources.limits import MAX_BANDS, MAX_DECODED_BYTES, source_errors
-from tiling.sources.ngff import Multiscale, find_multiscale
-from tiling.sources.zarrays import GuardedStore, OpenArray, fetcher, open_array, open_store
+from tiling.sources.ngff import Multiscale, find_multiscales
+from tiling.sources.series import FileImage, choose_image
+from tiling.sources.zarrays import GuardedStore, OpenArray, fetcher, open_array, open_store, shape_of
 from tiling.storage import Place
 
 Pixels = npt.NDArray[np.generic]
@@ -27,18 +29,27 @@ _RGB = ("red", "green", "blue")
 class OmeZarrReader:
     """An open OME-Zarr. Safe to call from several threads at once."""
 
-    def __init__(self, place: Place, store: GuardedStore, image: Multiscale, moment: Moment = FIRST) -> None:
+    def __init__(self, place: Place, store: GuardedStore, images: list[Multiscale], moment: Moment = FIRST) -> None:
         self._store = store
-        self._axes = image.axes
         self.cache = SegmentCache(DEFAULT_CACHE_BYTES)
         with source_errors(str(place)):
-            self._levels = _levels(store, image)
+            told = _told(store, images) if len(images) > 1 else ()
+            series = choose_image(told, moment.series) if told else 0
+            if not told:
+                moment.expect_one_image()
+            image = images[series]
+            self._axes = image.axes
+            self._levels, size = _levels(store, image)
             first = self._levels[0].array
             sizes = dict(zip(image.axes, first.shape, strict=True))
             moment.expect_in(sizes.get("z", 1), sizes.get("t", 1))
             self._moment = moment
-            self._facts = self._describe(image, sizes)
-        documents = b"\n".join((*image.documents, *(level.document for level in self._levels)))
+            self._facts = replace(self._describe(image, sizes, size), images=told, series=series)
+        # What any image is made of counts, whichever is read: the file's fingerprint is one.
+        others = [each for each in images if each is not image]
+        self._others = tuple(each.folder + path for each in others for path in each.paths)
+        metadata = [*image.documents, *(document for each in others for document in each.documents)]
+        documents = b"\n".join((*metadata, *(level.document for level in self._levels)))
         self.identity = hashlib.sha256(documents).hexdigest()
 
     @classmethod
@@ -51,11 +62,11 @@ class OmeZarrReader:
         """
         with source_errors(str(place)):
             store = open_store(place)
-            image = find_multiscale(fetcher(store))
-        if image is None:
+            images = find_multiscales(fetcher(store))
+        if not images:
             store.close()
             return None
-        return cls(place, store, image, moment)
+        return cls(place, store, images, moment)
 
     @property
     def facts(self) -> ImageFacts:
@@ -63,8 +74,9 @@ class OmeZarrReader:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Where the levels' arrays lie below the place."""
-        return tuple(level.array.path for level in self._levels)
+        """Where the arrays lie below the place: the levels', and those of other images."""
+        own = tuple(level.array.path for level in self._levels)
+        return own + tuple(path for path in dict.fromkeys(self._others) if path not in own)
 
     def read(self, level: int, box: Box) -> Pixels:
         """Pixels `(y, x, band)` of a box inside the level, decoding only the chunks under it."""
@@ -126,7 +138,7 @@ class OmeZarrReader:
         y, x = self._axes.index("y"), self._axes.index("x")
         return Grid(array.shape[y], array.shape[x], array.chunks[y], array.chunks[x])
 
-    def _describe(self, image: Multiscale, sizes: dict[str, int]) -> ImageFacts:
+    def _describe(self, image: Multiscale, sizes: dict[str, int], size: PixelSize | None) -> ImageFacts:
         count, first = sizes.get("c", 1), self._levels[0].array
         if count > MAX_BANDS:
             raise SourceError(f"{count} channels; at most {MAX_BANDS} are read")
@@ -142,7 +154,7 @@ class OmeZarrReader:
             f"ome-zarr-{image.version}",
             _bands(image.channel_names, count, first.dtype),
             first.dtype.newbyteorder("="),
-            make_levels(shapes, image.pixel_size),
+            make_levels(shapes, size),
             "rgb" if count == 3 and first.dtype == np.uint8 else "min-is-black",
             memory_bytes=DEFAULT_CACHE_BYTES + 3 * chunk_bytes,
             focal_planes=sizes.get("z", 1),
@@ -150,10 +162,36 @@ class OmeZarrReader:
         )
 
 
-def _levels(store: GuardedStore, image: Multiscale) -> list[OpenArray]:
-    """The arrays that are downsamples of the first, largest first."""
+def _told(store: GuardedStore, images: list[Multiscale]) -> tuple[FileImage, ...]:
+    """What each of several images is called, and how large its larger end is."""
+    told: list[FileImage] = []
+    for image in images:
+        y, x = image.axes.index("y"), image.axes.index("x")
+        ends = {0, len(image.paths) - 1}
+        shapes = {at: shape_of(store, image.folder + image.paths[at], len(image.axes)) for at in sorted(ends)}
+        first = max(shapes, key=lambda at: shapes[at][x])
+        told.append(FileImage(image.name, shapes[first][y], shapes[first][x], image.pixel_sizes[first]))
+    return tuple(told)
+
+
+def _levels(store: GuardedStore, image: Multiscale) -> tuple[list[OpenArray], PixelSize | None]:
+    """The arrays that are downsamples of the finest, largest first, wherever they stand; what its pixel measures.
+
+    Raises:
+        SourceError: of two arrays, the one of more pixels is said to have larger ones.
+    """
     y, x = image.axes.index("y"), image.axes.index("x")
-    found = [open_array(store, image.folder + path, len(image.axes)) for path in image.paths]
+    stored = [open_array(store, image.folder + path, len(image.axes)) for path in image.paths]
+    order = sorted(range(len(stored)), key=lambda at: -stored[at].array.shape[x])
+    finest = order[0]
+    for at in order[1:]:
+        if stored[at].array.shape[x] < stored[finest].array.shape[x] and image.sides[at][1] < image.sides[finest][1]:
+            raise SourceError(
+                f"level {image.paths[finest]!r} has more pixels than {image.paths[at]!r}, and larger ones "
+                f"({image.sides[finest][1]:g} against {image.sides[at][1]:g}): the OME-Zarr contradicts itself; "
+                "correct its scales"
+            )
+    found = [stored[at] for at in order]
     levels = found[:1]
     base = found[0].array
     for each in found[1:]:
@@ -167,7 +205,7 @@ def _levels(store: GuardedStore, image: Multiscale) -> list[OpenArray]:
             and abs(down_y - down_x) <= 0.02 * max(down_y, down_x) + max(down_y / height, down_x / width)
         ):
             levels.append(each)
-    return levels
+    return levels, image.pixel_sizes[finest]
 
 
 def _others(level: OpenArray, axes: str) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
 from tiling.objects import ObjectPath
 from tiling.sources.facts import FIRST, Moment, Reader
 from tiling.sources.file import ImageFile, open_file
-from tiling.sources.limits import one_line
+from tiling.sources.limits import one_line, source_errors
 from tiling.sources.omezarr import OmeZarrReader
 from tiling.sources.raster import RasterReader
 from tiling.sources.slide import SlideReader
@@ -30,19 +31,26 @@ _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7
 
 def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
     """The reader of an image, and the image's identity."""
-    moment = FIRST if view is None else Moment(view.z, view.t)
-    try:
-        zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
-        reader, identity = (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
-    except OSError as error:
-        raise SourceError(f"{path}: {one_line(error)}") from error
+    moment = FIRST if view is None else Moment(view.z, view.t, view.series)
+    reader, identity = _open(path, moment)
     if view is None:
         return reader, identity
+    if reader.facts.alpha and view.bands is not None and max(view.bands, default=0) >= len(reader.facts.bands):
+        reader.close()
+        reader, identity = _open(path, replace(moment, alpha=True))
     try:
         return ViewReader(reader, view), identity
     except SourceError as error:
         reader.close()
         raise SourceError(f"{path}: {error}") from error
+
+
+def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
+    try:
+        zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
+        return (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
+    except OSError as error:
+        raise SourceError(f"{path}: {one_line(error)}") from error
 
 
 def _may_be_zarr(path: Place) -> bool:
@@ -70,11 +78,13 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
         return _slide_reader(path, file, vendor, moment)
     if head[:4] in _TIFF_MAGIC:
         return TiffReader(path, file, moment)
-    if moment != FIRST:
+    if moment.z or moment.t:
         raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
+    with source_errors(str(path)):
+        moment.expect_one_image()
     for magic, kind in _RASTER_MAGIC.items():
         if head.startswith(magic):
-            return RasterReader(path, file, kind)
+            return RasterReader(path, file, kind, alpha=moment.alpha)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return RasterReader(path, file, "webp")
     for magic, kind in _ARCHIVES.items():

@@ -24,6 +24,7 @@ from tiling.sources.limits import (
     MAX_DECODED_BYTES,
     MAX_ENCODED_BYTES,
     MAX_SEGMENTS,
+    one_line,
     reason,
 )
 from tiling.sources.lzw import check_lzw
@@ -42,6 +43,7 @@ _FRAMES: dict[int, Callable[[bytes], codestream.Frame]] = {
     34933: codestream.png_frame,
 }
 LZW_CODE = 5
+_OLD_JPEG = 6
 _BEYOND_ANY_FILE = 2**53
 _ROWS_AT_ONCE_BYTES = 1024**2
 _SLACK_BYTES = 16 * 1024**2  # headers, tables and colour profiles that a compressed segment may carry
@@ -68,8 +70,22 @@ class Plane:
         if self._raw:
             self._join_strips(page)
         self._check_segments()
+        self.gaps = self._unwritten()
         page.init_decode()
         self._decode: Callable[..., Any] = page.decode
+        if self._compression == _OLD_JPEG:
+            self._expect_old_jpeg()
+
+    def _expect_old_jpeg(self) -> None:
+        """Refuse old-style JPEG whose pieces lie apart in the file, which only a look at one of them can tell."""
+        first = int(np.argmax(self._counts > 0))
+        try:
+            self._decoded(first)
+        except (SourceError, *LIBRARY_ERRORS) as error:
+            raise SourceError(
+                f"it is compressed as old-style JPEG (compression 6), and its pieces can't be put together "
+                f"({one_line(error)}); convert it with tiffcp -c jpeg or gdal_translate -co COMPRESS=JPEG"
+            ) from error
 
     @property
     def band_count(self) -> int:
@@ -131,7 +147,7 @@ class Plane:
 
     def _part(self, segment: int, place: Box, part: Box, cache: SegmentCache, key: int) -> Pixels:
         inside = part.translate(-place.y0, -place.x0)
-        if self._offsets[segment] == 0 and self._counts[segment] == 0:
+        if self._counts[segment] == 0:
             # A segment that was never written (GDAL calls such files sparse) holds the no-data value.
             sparse = np.full((1, 1, self._stored_samples), self._fill, self._stored.newbyteorder("="))
             return self._bands(sparse)
@@ -144,8 +160,8 @@ class Plane:
 
     def _bands(self, stored: Pixels) -> Pixels:
         """Stored samples to bands: alpha dropped, colours converted."""
-        if not self._planar and len(self.interpretation.kept) < self._stored_samples:
-            kept = self.interpretation.kept
+        kept = self.interpretation.kept
+        if not self._planar and kept != tuple(range(self._stored_samples)):
             prefix = kept == tuple(range(len(kept)))
             stored = stored[..., : len(kept)] if prefix else stored[..., list(kept)]
         convert = self.interpretation.convert
@@ -232,6 +248,20 @@ class Plane:
         tables = (np.array(table[:expected], np.float64) for table in (page.dataoffsets, page.databytecounts))
         offsets, counts = (np.clip(table, 0, _BEYOND_ANY_FILE).astype(np.int64) for table in tables)
         return offsets, counts
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one segment was written."""
+        return not bool((self._counts > 0).any())
+
+    def _unwritten(self) -> npt.NDArray[np.bool_] | None:
+        """Which segments `(row, column)` were never written for any band; None where all were."""
+        cells, per_plane = self.grid.rows * self.grid.cols, self.grid.rows * self.grid.cols * self._depth
+        samples = self.interpretation.kept if self._planar else (0,)
+        empty = np.zeros(cells, np.bool_)
+        for sample in samples:
+            empty |= self._counts[sample * per_plane :][:cells] == 0
+        return empty.reshape(self.grid.rows, self.grid.cols) if empty.any() else None
 
     def _join_strips(self, page: TiffPage) -> None:
         """Treat strips that follow each other without gaps as one: fewer and larger reads."""

@@ -32,12 +32,14 @@ _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
 class RasterReader:
     """A file whose image is decoded whole on the first read. Safe to call from several threads at once.
 
-    Transparency is dropped; the orientation that cameras write is not applied: pixels stay as stored.
+    Transparency is dropped unless it is asked for as a band; the orientation that cameras write is not applied: pixels
+    stay as stored.
     """
 
-    def __init__(self, place: Place, file: ImageFile, kind: str) -> None:
+    def __init__(self, place: Place, file: ImageFile, kind: str, *, alpha: bool = False) -> None:
         self._file = file
         self._kind = kind
+        self._keeps_alpha = alpha
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
         with source_errors(str(place)):
@@ -88,9 +90,12 @@ class RasterReader:
             codestream.check_jpeg_end(data)
             codestream.check_jpeg_scans(data)
         names, has_alpha = _bands(self._kind, frame, data)
+        offered = ("alpha",) if has_alpha and self._kind == "png" else ()
+        if self._keeps_alpha:
+            names, offered = (*names, *offered), ()
         levels = make_levels([(frame.height, frame.width)], None)
         dtype = np.dtype(np.uint8 if frame.bits <= 8 else np.uint16)
-        photometric = "min-is-black" if len(names) == 1 else "rgb"
+        photometric = "min-is-black" if names[0] == "gray" else "rgb"
         return ImageFacts(
             self._kind,
             names,
@@ -98,6 +103,7 @@ class RasterReader:
             levels,
             photometric,
             has_alpha=has_alpha,
+            alpha=offered,
             memory_bytes=frame.working_bytes + len(data),
         )
 

@@ -42,8 +42,8 @@ _NAMES = {
 class Interpretation:
     """Which stored samples become which bands, and how.
 
-    `kept` are the sample numbers that are read; alpha is not among them. `convert` maps a decoded segment
-    `(y, x, sample)` to `(y, x, band)`; None where samples are bands already.
+    `kept` are the sample numbers that are read; alpha, whose names are `alpha`, is among them only where it is kept.
+    `convert` maps a decoded segment `(y, x, sample)` to `(y, x, band)`; None where samples are bands already.
     """
 
     photometric: str
@@ -52,11 +52,19 @@ class Interpretation:
     kept: tuple[int, ...]
     has_alpha: bool
     convert: Convert | None
+    alpha: tuple[str, ...] = ()
+    is_alpha_kept: bool = False
 
 
-def interpret(page: TiffPage, directory: Directory) -> Interpretation:
-    """Decide what a page's samples mean; `SourceError` for colours that would come out wrong."""
+def interpret(page: TiffPage, directory: Directory, *, is_indexed: bool = False, alpha: bool = False) -> Interpretation:
+    """Decide what a page's samples mean; `SourceError` for colours that would come out wrong.
+
+    `is_indexed`: the numbers themselves are the band of a page with a palette, which is how a channel is shown.
+    `alpha`: alpha channels are bands too, after the others.
+    """
     photometric, samples = int(page.photometric), int(page.samplesperpixel)
+    if is_indexed and photometric == _PALETTE:
+        photometric = _MINISBLACK
     name = _NAMES.get(photometric, f"photometric {photometric}")
     if page.dtype is None:
         raise SourceError(f"samples of {page.bitspersample} bits in format {page.sampleformat} are not supported")
@@ -65,13 +73,19 @@ def interpret(page: TiffPage, directory: Directory) -> Interpretation:
     if not 1 <= samples <= MAX_BANDS:
         raise SourceError(f"{samples} samples per pixel; 1 to {MAX_BANDS} are allowed")
     stored = np.dtype(np.uint8) if page.dtype.kind == "b" else page.dtype.newbyteorder("=")
-    alpha = _alpha_samples(page, samples)
-    kept = tuple(sample for sample in range(samples) if sample not in alpha)
-    dtype, convert, kept = _conversion(page, directory, name, stored, kept)
+    clear = sorted(_alpha_samples(page, samples))
+    kept = tuple(sample for sample in range(samples) if sample not in clear)
+    dtype, convert, kept = _conversion(page, photometric, directory, name, stored, kept)
     bands = _band_names(photometric, len(kept))
     if photometric == _PALETTE:
         bands = _band_names(_RGB, 3)
-    return Interpretation(name, bands, dtype, kept, bool(alpha), convert)
+    called = tuple("alpha" if at == 0 else f"alpha {at + 1}" for at in range(len(clear)))
+    if alpha and clear and photometric in {_MINISBLACK, _RGB} and len(kept) == len(bands):
+        return Interpretation(
+            name, (*bands, *called), dtype, (*kept, *clear), True, convert, called, is_alpha_kept=True
+        )
+    offered = called if photometric in {_MINISBLACK, _RGB} else ()
+    return Interpretation(name, bands, dtype, kept, bool(clear), convert, offered)
 
 
 def interpret_alpha(page: TiffPage) -> Interpretation | None:
@@ -110,10 +124,15 @@ def _band_names(photometric: int, count: int) -> tuple[str, ...]:
 
 
 def _conversion(
-    page: TiffPage, directory: Directory, name: str, stored: np.dtype[np.generic], kept: tuple[int, ...]
+    page: TiffPage,
+    photometric: int,
+    directory: Directory,
+    name: str,
+    stored: np.dtype[np.generic],
+    kept: tuple[int, ...],
 ) -> tuple[np.dtype[np.generic], Convert | None, tuple[int, ...]]:
     """The bands' type, the conversion, and the samples that it needs."""
-    photometric, bits = int(page.photometric), page.bitspersample
+    bits = page.bitspersample
     if photometric == _PALETTE:
         return np.dtype(np.uint8), _palette(page, directory, stored), kept[:1]
     if photometric in {_MINISWHITE, _MINISBLACK, _MASK, _RGB}:

@@ -68,10 +68,13 @@ class SlideReader:
         self.cache = SegmentCache(_CACHE_BYTES)
         with source_errors(str(path)):
             moment.expect_in(1, 1)
+            moment.expect_one_image()
             self._found = _probed(path)
         levels = make_levels(list(self._found.shapes), self._found.pixel_size)
         memory = _CACHE_BYTES + _OPENSLIDE_CACHE_BYTES + 16 * _CELL_PX * _CELL_PX
-        self._facts = ImageFacts(self._found.vendor, _BANDS, np.dtype(np.uint8), levels, "rgb", memory_bytes=memory)
+        self._facts = ImageFacts(
+            self._found.vendor, _BANDS, np.dtype(np.uint8), levels, "rgb", memory_bytes=memory, is_slide=True
+        )
 
     @property
     def facts(self) -> ImageFacts:

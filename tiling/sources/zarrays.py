@@ -20,8 +20,10 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from tiling.errors import SourceError
 from tiling.object_zarr import zarr_at
+from tiling.objects import READ_ONLY_SCHEMES
+from tiling.sources.chunk_keys import expect_chunks
 from tiling.sources.claims import expect_modest
-from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES
+from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES, one_line
 from tiling.sources.ngff import Document, Fetch, parse
 from tiling.storage import Place
 
@@ -31,11 +33,13 @@ _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 class GuardedStore(WrapperStore[Store]):
-    """A store whose files are looked at before they are held or unpacked.
+    """A store whose files are looked at before they are held or unpacked. `lists`: whether it can say what it holds.
 
     Raises:
         SourceError: a file that is larger than any chunk may be, or unpacks to more.
     """
+
+    lists = True
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if byte_range is None:
@@ -76,7 +80,9 @@ def open_store(place: Place) -> GuardedStore:
         SourceError: a zip file that is none.
     """
     if not isinstance(place, Path):
-        return GuardedStore(cast("Store", zarr_at(place)))
+        store = GuardedStore(cast("Store", zarr_at(place)))
+        store.lists = not place.root.startswith(READ_ONLY_SCHEMES)
+        return store
     if place.is_dir():
         return GuardedStore(LocalStore(place, read_only=True))
     try:
@@ -107,27 +113,45 @@ class OpenArray:
     document: bytes
 
 
-def open_array(store: Store, path: str, dimensions: int) -> OpenArray:
+def shape_of(store: Store, path: str, dimensions: int) -> tuple[int, ...]:
+    """An array's shape, from its metadata alone; `SourceError` as for `open_array`."""
+    document = parse(_document(store, path)[1], path)
+    _check(document, path, dimensions)
+    return tuple(cast("list[int]", document["shape"]))
+
+
+def open_array(store: GuardedStore, path: str, dimensions: int) -> OpenArray:
     """Open an array once its metadata is within the limits.
 
     Raises:
         SourceError: no array there, or one of a kind that isn't read.
     """
-    fetch = fetcher(store)
-    for name in ("zarr.json", ".zarray"):
-        raw = fetch(f"{path}/{name}")
-        if raw is not None:
-            break
-    else:
-        raise SourceError(f"its level {path!r} is missing: the copy is incomplete")
+    name, raw = _document(store, path)
     _check(parse(raw, f"{path}/{name}"), path, dimensions)
-    array = zarr.open_array(store, path=path, mode="r")
+    try:
+        array = zarr.open_array(store, path=path, mode="r")
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise SourceError(
+            f"the metadata of array {path!r} is damaged or not supported ({one_line(error)}); correct it, or copy the "
+            "image again"
+        ) from error
     if array.dtype.kind not in "uif":
         raise SourceError(f"level {path!r} is of type {array.dtype}; integers and floats are read")
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if chunk_bytes > MAX_DECODED_BYTES:
         raise SourceError(f"a chunk of level {path!r} holds {chunk_bytes} bytes, more than {MAX_DECODED_BYTES}")
+    expect_chunks(store, path, array, lists=store.lists)
     return OpenArray(array, raw)
+
+
+def _document(store: Store, path: str) -> tuple[str, bytes]:
+    """The file that describes an array, and its name."""
+    fetch = fetcher(store)
+    for name in ("zarr.json", ".zarray"):
+        raw = fetch(f"{path}/{name}")
+        if raw is not None:
+            return name, raw
+    raise SourceError(f"its level {path!r} is missing: the copy is incomplete")
 
 
 def _check(document: Document, path: str, dimensions: int) -> None:
