@@ -9,7 +9,7 @@ nodata), no tile is skipped.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.picture import write_png
 from tiling.plan import Tile, TilePlan
+from tiling.sources.matching import matched
 from tiling.storage import Place
 from tiling.thumbnail import block_mean, screen_factor, to_display
 
@@ -43,20 +44,29 @@ class Foreground:
         factor: level pixels per coarse pixel along y and x.
         reason: one sentence for the run card and the person.
         held: the same for what is tissue or data itself, where `coarse` is more cautious; None where they are the same.
+        data: where the coarse view shows any data; None of images that hold data everywhere.
     """
 
     coarse: NDArray[np.bool_] | None
     factor: tuple[float, float]
     reason: str
     held: NDArray[np.bool_] | None = None
+    data: NDArray[np.bool_] | None = None
 
     def keeps(self, tile: Tile) -> bool:
         if self.coarse is None:
             return True
+        return bool(self.coarse[self._around(tile)].any())
+
+    def is_blind(self, tile: Tile) -> bool:
+        """Whether a tile shows nothing at all in the coarse view: all that it is judged by is that it has no data."""
+        return self.data is not None and not self.data[self._around(tile)].any()
+
+    def _around(self, tile: Tile) -> tuple[slice, slice]:
+        """The coarse pixels of a tile's core, and one more on each side."""
         (fy, fx), core = self.factor, tile.core
-        y0, y1 = max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1
-        x0, x1 = max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1
-        return bool(self.coarse[y0:y1, x0:x1].any())
+        rows = slice(max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1)
+        return rows, slice(max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1)
 
     def skipped(self, plan: TilePlan) -> list[Tile]:
         return [tile for tile in plan.tiles() if not self.keeps(tile)]
@@ -93,11 +103,19 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
         return Foreground(None, (1, 1), "every tile is computed, as asked")
     if mode != "auto":
         return _from_mask(source, level, Path(mode))
-    if source.has_mask:
-        return _with_data(source, level)
-    if source.nodata is not None:
-        return _without_nodata(source, level)
-    return _tissue(source, level)
+    if not source.has_mask and matched(source.nodata, source.dtype) is None and not _is_nan(source.nodata):
+        return _tissue(source, level)
+    data = _data(source, level)
+    if not data.any():
+        return Foreground(None, (1, 1), "every tile is computed: nothing in the image is data")
+    found = _tissue(source, level, data)
+    if found.coarse is not None:
+        return replace(found, reason=f"{found.reason}; so are tiles without data", data=data)
+    return Foreground(data, (COARSE_PX, COARSE_PX), "tiles without a pixel that is data are skipped", data=data)
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and bool(np.isnan(value))
 
 
 def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
@@ -114,7 +132,7 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
     write_png(path, picture, below=path.parent.parent)
 
 
-def _tissue(source: ImageSource, level: int) -> Foreground:
+def _tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None = None) -> Foreground:
     keep_all = Foreground(None, (1, 1), "every tile is computed: ")
     pixel_size = source.levels[level].pixel_size
     if pixel_size is None or pixel_size.unit != "um" or pixel_size.x > MICROSCOPY_MPP:
@@ -139,18 +157,9 @@ def _tissue(source: ImageSource, level: int) -> Foreground:
     return Foreground(coarse, factor, reason, absorbed > threshold)
 
 
-def _without_nodata(source: ImageSource, level: int) -> Foreground:
-    means = block_mean(source, level, COARSE_PX)
-    nodata = np.float32(np.nan if source.nodata is None else source.nodata)
-    # A block's mean equals nodata to the last bit only where rounding is none: a block of nothing else.
-    empty = np.isclose(means, nodata, rtol=0, atol=1e-3, equal_nan=True).all(axis=-1)
-    reason = f"tiles in which every pixel is nodata ({nodata:g}) are skipped"
-    return Foreground(np.logical_not(empty), (COARSE_PX, COARSE_PX), reason)
-
-
 @dataclass(frozen=True, slots=True)
-class _DataMask:
-    """An image's own mask as an image: 255 where there is data, everywhere where a level has no mask."""
+class _Data:
+    """Where an image holds data as an image: 255 there, 0 elsewhere."""
 
     source: ImageSource
 
@@ -163,19 +172,16 @@ class _DataMask:
         return ("data",)
 
     def read(self, level: int, box: Box) -> NDArray[np.generic]:
-        held = self.source.read_mask(level, box)
-        whole = np.ones(box.shape, np.bool_) if held is None else held
+        held = self.source.read_present(level, box)[1]
+        whole = np.ones(box.shape, np.bool_) if held is None else np.asarray(held.any(axis=-1))
         return whole[..., np.newaxis] * np.uint8(255)
 
 
-def _with_data(source: ImageSource, level: int) -> Foreground:
-    means = block_mean(_DataMask(source), level, COARSE_PX)[..., 0]
+def _data(source: ImageSource, level: int) -> NDArray[np.bool_]:
+    """Where a coarse view shows any data."""
+    means = block_mean(_Data(source), level, COARSE_PX)[..., 0]
     # What didn't decode may be data: its tiles are tried, and fail with their reason.
-    held = (means > 0) | np.isnan(means)
-    if not held.any():
-        return Foreground(None, (1, 1), "every tile is computed: the image's own mask calls nothing data")
-    reason = "tiles without a pixel that the image's own mask calls data are skipped"
-    return Foreground(held, (COARSE_PX, COARSE_PX), reason)
+    return (means > 0) | np.isnan(means)
 
 
 def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:
