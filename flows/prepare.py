@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ from unet_core.card import ClassInfo
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
+
+logger = logging.getLogger(__name__)
 
 Tuner = Callable[[TuningRequest], Tuning]
 
@@ -280,6 +283,9 @@ def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
         found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
         skipped = _skip(run, source, found)
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
+    if found.remark:
+        logger.warning("%s: %s", image.path, found.remark)
+        reason = f"{reason}. {found.remark}"
     share = found.share(run.plan.extent, _inside(run, found))
     seconds = round(time.monotonic() - started, 3)
     facts = {"skipped": skipped, "foreground": reason, SHARE: share, "seconds": seconds}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
-_ULPS = 2
+_ULPS, _EPSILON = 2, float(np.finfo(np.float32).eps)
 """By how many units in the last place GDAL lets a float differ from a no-data value (`ARE_REAL_EQUAL`)."""
 
 
@@ -27,37 +28,30 @@ def matched(nodata: float | None, dtype: np.dtype[np.generic]) -> tuple[float, f
     kind = np.float64 if dtype.itemsize > 4 else np.float32
     limit = np.finfo(kind).max
     centre = kind(np.clip(nodata, -limit, limit))
-    if abs(centre) > limit / 2:  # their sum overflows, and so does that of all values this far out
-        inner = float(_innermost(centre))
+    if abs(centre) > limit / 2:
+        # Sums of two values this far out overflow, and an infinity is within any distance: so writers may well shorten
+        # -3.4028235e38.
+        inner = float(_last(kind(centre), kind(0), lambda value: bool(np.isinf(_sum(value, centre)))))
         return (float(-limit), inner) if centre < 0 else (inner, float(limit))
-    ends: list[np.floating] = [centre, centre]
-    for number, towards in enumerate((-np.inf, np.inf)):
-        while np.isfinite(following := _next(ends[number], towards)) and _is_close(following, centre):
-            ends[number] = following
+    reach = abs(centre) * kind(8 * _EPSILON)
+    ends = [_last(centre, centre + side, lambda value: _is_close(value, centre)) for side in (-reach, reach)]
     return float(ends[0]), float(ends[1])
 
 
-def _next(value: np.floating, towards: float) -> np.floating:
-    with np.errstate(over="ignore"):
-        return np.nextafter(value, type(value)(towards))
-
-
 def _is_close(value: np.floating, nodata: np.floating) -> bool:
-    """`ARE_REAL_EQUAL` of GDAL's gdal_priv_templates.hpp, overflow included: most writers shorten -3.4028235e38."""
-    epsilon = type(value)(np.finfo(type(value)).eps)
-    with np.errstate(over="ignore"):
-        return bool(value == nodata or abs(value - nodata) < epsilon * abs(value + nodata) * type(value)(_ULPS))
+    """`ARE_REAL_EQUAL` of GDAL's gdal_priv_templates.hpp, which takes the epsilon of float for doubles too."""
+    kind = type(value)
+    return bool(value == nodata or abs(value - nodata) < kind(_EPSILON) * abs(_sum(value, nodata)) * kind(_ULPS))
+
+
+def _last(near: np.floating, far: np.floating, is_so: Callable[[np.floating], bool]) -> np.floating:
+    """The value furthest from `near` of which something is so that isn't of `far`."""
+    kind = type(near)
+    while (middle := near / kind(2) + far / kind(2)) not in (near, far):
+        near, far = (middle, far) if is_so(middle) else (near, middle)
+    return near
 
 
 def _sum(first: np.floating, second: np.floating) -> np.floating:
     with np.errstate(over="ignore"):
         return first + second
-
-
-def _innermost(nodata: np.floating) -> np.floating:
-    """The value nearest to 0 whose sum with a very large one overflows."""
-    kind = type(nodata)
-    near, far = kind(0), nodata
-    while (middle := near / kind(2) + far / kind(2)) not in (near, far):
-        near, far = (near, middle) if np.isinf(_sum(middle, nodata)) else (middle, far)
-    return far
