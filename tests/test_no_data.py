@@ -15,6 +15,8 @@ import rasterio
 import tifffile
 from finished import labels_of
 from numpy.typing import NDArray
+from PIL import Image
+from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from tiny import save_tiny
 
@@ -35,7 +37,7 @@ from tiling.sources.matching import matched
 from tiling.verification import check_shards
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-HERE = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)}
+HERE: dict[str, Any] = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)}
 
 
 def segmented(image: Path, out: Path, model: object, core: int, **options: object) -> Run:
@@ -156,7 +158,21 @@ def as_alpha(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbag
     return folder / f"a{garbage}.tif"
 
 
-KINDS = {"nodata": as_nodata, "mask": as_mask, "alpha": as_alpha}
+def as_png(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    return as_picture(folder / f"p{garbage}.png", pixels, held, garbage)
+
+
+def as_webp(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    return as_picture(folder / f"w{garbage}.webp", pixels, held, garbage, lossless=True, exact=True)
+
+
+def as_picture(path: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int, **more: Any) -> Path:
+    shown = np.where(held[..., None], pixels, np.uint8(garbage))
+    Image.fromarray(np.concatenate([shown, (held * np.uint8(255))[..., None]], -1)).save(path, **more)
+    return path
+
+
+KINDS = {"nodata": as_nodata, "mask": as_mask, "alpha": as_alpha, "png": as_png, "webp": as_webp}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -267,7 +283,7 @@ def test_a_coarse_view_that_takes_one_pixel_of_many_loses_no_data(tiny: Path, tm
     pixels[300:303, 77:80] = 90
     image = write_map(tmp_path / "few.tif", pixels, nodata=0, tiled=True, blockxsize=64, blockysize=64)
     with rasterio.open(image, "r+") as file:
-        file.build_overviews([16], rasterio.enums.Resampling.nearest)
+        file.build_overviews([16], Resampling.nearest)
     for core in (64, 256):
         run = segmented(image, tmp_path / str(core), tiny, core)
         assert np.array_equal(labels_of(run) != 255, pixels.any(-1))
