@@ -114,7 +114,7 @@ def prepare_with(
         check_fit(seen, bundle.card)
         settled = settle(config, viewing, workers, tuner, available_bytes)
         plan = make_plan(seen, viewing.level, settled.core_px or smallest_good_core(found), found)
-        memory = tile_memory(plan, bundle, settled.precision)
+        memory = tile_memory(plan, bundle, settled.precision, lacks_data=seen.may_lack_data)
         memory.check(workers, available_bytes, plan)
         if source.version() != begun_with:
             raise changed(source.path, "was written")
@@ -187,13 +187,15 @@ def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -
     return TilePlan((wanted.height, wanted.width), core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
-def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
+def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False) -> TileMemory:
     """What a worker takes for this plan, from the network's own graph."""
     height, width = plan.read_shape
     bands = len(bundle.card.bands)
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bundle.card.dtype]
     # Normalisation holds the tile twice in float32 before the network sees it.
     tile_bytes = height * width * bands * (itemsize + 8)
+    if lacks_data:  # a band that says where, packed and unpacked, and sums of it
+        tile_bytes += height * width * (bands * itemsize + itemsize + 6)
     activations = activation_bytes(bundle.module, bands, plan.read_shape, precision)
     return TileMemory(tile_bytes, activations, IN_FLIGHT_PER_ACTOR, WORKER_FIXED_BYTES)
 

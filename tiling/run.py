@@ -247,9 +247,13 @@ class Run:
 
     def create_staged(self, *, keep: bool = False) -> StagedTiles:
         """The staged array; `keep` leaves tiles in it that are done."""
+        return StagedTiles.create(self.staged_path, self.plan, self.staged_bands, self.card.image.dtype, keep=keep)
+
+    @property
+    def staged_bands(self) -> int:
+        """Bands of a staged tile: the image's, and one that says where there is data where only that can."""
         image = self.card.image
-        bands = len(image.bands) + (extra_bands(image.dtype) if self.fill is not None else 0)
-        return StagedTiles.create(self.staged_path, self.plan, bands, image.dtype, keep=keep)
+        return len(image.bands) + (extra_bands(image.dtype) if self.fill is not None else 0)
 
     def open_staged(self) -> StagedTiles:
         return StagedTiles.open(self.staged_path)
