@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 from finished import labels_of
 from hypothesis import HealthCheck, given, settings
@@ -20,17 +20,16 @@ from unet_core.bundle import save_bundle
 from unet_core.models.unet import UNet
 
 DTYPES = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, -9999), "float32": (-9999.0, -3.4028235e38)}
-TILES = {64: 5, 128: 3, 256: 2, 512: 1, 1024: 1}
+CORES = (64, 128, 256, 512, 1024)
 
 
-@cache
-def model(folder: str) -> Path:
+def model(folder: Path) -> Path:
     """A network of stride 4, whose halo is a quarter of a core of 64."""
     bundle = bundle_of(UNet(3, 3, first_channels=2, depth=2), 3)
     shape = {"bands": 3, "classes": 3, "first_channels": 2, "depth": 2}
     card = bundle.card.model_copy(update={"parameters": shape})
-    save_bundle(Path(folder), card, bundle.module)
-    return Path(folder)
+    save_bundle(folder, card, bundle.module)
+    return folder
 
 
 def random_mask(random: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
@@ -59,29 +58,39 @@ def write(
     return path
 
 
-@settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    dtype=st.sampled_from([*DTYPES]),
-    cores=st.lists(st.sampled_from([*TILES]), min_size=2, max_size=2, unique=True),
-    first=st.booleans(),
-    alpha=st.booleans(),
-)
+ASKED: dict[str, st.SearchStrategy[Any]] = {
+    "seed": st.integers(0, 2**32 - 1),
+    "dtype": st.sampled_from([*DTYPES]),
+    "cores": st.lists(st.sampled_from(CORES), min_size=2, max_size=2, unique=True),
+    "first": st.booleans(),
+    "alpha": st.booleans(),
+}
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=SLOW)
+@given(**ASKED)
 def test_labels_are_the_same_for_any_core(seed: int, dtype: str, cores: list[int], first: bool, alpha: bool) -> None:
+    expect_same(seed, dtype, cores, 130, first=first, alpha=alpha)
+
+
+@pytest.mark.soak
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@given(**ASKED)
+def test_labels_of_larger_images_are(seed: int, dtype: str, cores: list[int], first: bool, alpha: bool) -> None:
+    expect_same(seed, dtype, cores, 400, first=first, alpha=alpha)
+
+
+def expect_same(seed: int, dtype: str, cores: list[int], most_px: int, *, first: bool, alpha: bool) -> None:
     random = np.random.default_rng(seed)
-    height, width = (int(side) for side in random.integers(70, 270, 2))
+    height, width = (int(side) for side in random.integers(70, most_px, 2))
     held = random_mask(random, height, width)
     garbage = DTYPES[dtype][0 if first else 1]
     kind = "alpha" if alpha and dtype.startswith("u") else "value"
     stretch = {} if dtype == "uint8" else {"normalise": "0,255"}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        image = write(folder / "image.tif", random, dtype, held, garbage, kind)
-        found = [labels_of(segmented(image, folder / str(core), model(name + "/m"), core, **stretch)) for core in cores]
+        image, bundle = write(folder / "image.tif", random, dtype, held, garbage, kind), model(folder / "model")
+        found = [labels_of(segmented(image, folder / str(core), bundle, core, **stretch)) for core in cores]
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0] == 255, ~held)
