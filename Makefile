@@ -60,7 +60,7 @@ soak: $(STAMP)
 		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
 		tests/test_stages.py tests/test_every_file.py tests/test_python.py tests/test_notebook.py \
 		tests/test_archive_cluster.py tests/test_object_runs.py tests/test_archive_gone.py tests/test_doctor.py \
-		tests/test_main_job.py tests/test_locks.py $(ARGS)
+		tests/test_main_job.py tests/test_locks.py tests/test_no_data_property.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

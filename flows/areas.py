@@ -46,11 +46,14 @@ class Areas:
         level: of the pyramid that was counted: 0 but for masks of very many pixels.
         of_foreground: how large the tissue or data is and what share of it is of any class, in one sentence; empty
             where it isn't known.
+        of_no_data: what holds no data and how much lies within the halo of it, in one sentence; empty where all holds
+            data.
     """
 
     rows: tuple[Area, ...]
     level: int
     of_foreground: str
+    of_no_data: str = ""
 
     @property
     def has_objects(self) -> bool:
@@ -78,9 +81,10 @@ class Areas:
             )
             for label, item in enumerate(run.classes)
         ]
-        for label, name, count in apart.rows(int(counts[NOT_PREDICTED])):
+        for label, name, count in apart.rows(max(0, int(counts[NOT_PREDICTED]) - (apart.no_data or 0))):
             rows += [Area(label, name, _APART, count, unit.text(count), None, None)] if count else []
-        return cls(tuple(rows), level, _of_foreground(run, pixels, apart, unit))
+        of_foreground, of_no_data = _of_foreground(run, pixels, apart, unit), _of_no_data(run, apart, computed, unit)
+        return cls(tuple(rows), level, of_foreground, of_no_data)
 
 
 def _of_foreground(run: Run, pixels: Mapping[int, int], apart: Apart, unit: _Unit) -> str:
@@ -92,6 +96,23 @@ def _of_foreground(run: Run, pixels: Mapping[int, int], apart: Apart, unit: _Uni
         if label != BACKGROUND
     ]
     return f"Foreground by a coarse look at the image: {unit.text(round(apart.foreground))}, of it {', '.join(shares)}."
+
+
+def _of_no_data(run: Run, apart: Apart, computed: int, unit: _Unit) -> str:
+    card = run.card.image.no_data
+    if card is None or not apart.no_data:
+        return ""
+    share = f" ({apart.near / computed:.2%} of what was computed)" if computed else ""
+    return (
+        f"No data: {unit.text(apart.no_data)}, told by {' and '.join(card.told_by)}. The network saw "
+        f"{', '.join(f'{value:g}' for value in card.fill)} there; {unit.text(apart.near)}{share} lie within its halo "
+        f"of {_halo(run)} px of such pixels."
+    )
+
+
+def _halo(run: Run) -> str:
+    sides = run.plan.halo.sides
+    return f"{sides[0]}" if len(set(sides)) == 1 else " / ".join(str(side) for side in sides)
 
 
 def known_areas(run: Run, state: LedgerState) -> tuple[Area, ...]:

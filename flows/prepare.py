@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from flows.own_model import absolute, local_bundle, reference_of, with_bundle
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.errors import ExportError, SourceError
 from tiling.export.exporting import EXPORTS_ASKED
 from tiling.export.formats import chosen_formats
@@ -34,9 +37,9 @@ from tiling.mending import create_images
 from tiling.placement import Placement
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.run import Run
+from tiling.skipped import Skipped
 from tiling.source import ImageSource, open_source
 from tiling.steady import SteadySource, changed
-from tiling.stitching import BACKGROUND
 from tiling.view import View
 from tiling.viewing import Viewing, choose_view
 from unet_core.bounds import Footprint, approximate_footprint, footprint
@@ -46,10 +49,14 @@ from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
 
+logger = logging.getLogger(__name__)
+
 Tuner = Callable[[TuningRequest], Tuning]
 
 DEFAULT_CORE_PX = 512
 WORKER_FIXED_BYTES = 600 * 2**20  # interpreter, torch and Zarr: 0.5 GiB measured between two tiles, and some room
+THREADS = 2
+AHEAD = 64
 VERSIONS = ("overtile", "torch", "zarr", "tifffile", "imagecodecs", "numpy", "ray", "prefect")
 
 
@@ -108,11 +115,11 @@ def prepare_with(
         check_fit(seen, bundle.card)
         settled = settle(config, viewing, workers, tuner, available_bytes)
         plan = make_plan(seen, viewing.level, settled.core_px or smallest_good_core(found), found)
-        memory = tile_memory(plan, bundle, settled.precision)
+        memory = tile_memory(plan, bundle, settled.precision, lacks_data=seen.may_lack_data)
         memory.check(workers, available_bytes, plan)
         if source.version() != begun_with:
             raise changed(source.path, "was written")
-        image = image_card(config, viewing, seen, source)
+        image = image_card(config, viewing, seen, source, bundle)
         formats = wanted_formats(seen, viewing.level, plan, config)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
@@ -181,18 +188,22 @@ def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -
     return TilePlan((wanted.height, wanted.width), core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
-def tile_memory(plan: TilePlan, bundle: Bundle, precision: str) -> TileMemory:
+def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False) -> TileMemory:
     """What a worker takes for this plan, from the network's own graph."""
     height, width = plan.read_shape
     bands = len(bundle.card.bands)
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bundle.card.dtype]
     # Normalisation holds the tile twice in float32 before the network sees it.
     tile_bytes = height * width * bands * (itemsize + 8)
+    if lacks_data:  # a band that says where, packed and unpacked, and sums of it
+        tile_bytes += height * width * (bands * itemsize + itemsize + 6)
     activations = activation_bytes(bundle.module, bands, plan.read_shape, precision)
     return TileMemory(tile_bytes, activations, IN_FLIGHT_PER_ACTOR, WORKER_FIXED_BYTES)
 
 
-def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole: ImageSource) -> ImageCard:
+def image_card(
+    config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole: ImageSource, bundle: Bundle
+) -> ImageCard:
     """The card of an image; `seen` is what is segmented of it."""
     level = seen.levels[viewing.level]
     size = level.pixel_size
@@ -208,6 +219,7 @@ def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole
         pixel_size=(size.y, size.x, size.unit) if size else None,
         view=viewing.view,
         asked=config.wanted().typed(),
+        no_data=NoDataCard.of(seen, whole, bundle.card.normalization.mean),
     )
 
 
@@ -270,18 +282,52 @@ def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
     image, view = run.card.image, viewing.view
     # Values as the image has them: where there is no data is not told from what became of them.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
-    with SteadySource(image.path, seen, image.fingerprint, image.version) as source:
+    with SteadySource(image.path, seen, image.fingerprint, image.version, run.fill) as source:
         found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
-    skipped = [tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile)]
-    mask = run.open_mask()
-    for tile in skipped:
-        digest = mask.fill(tile, BACKGROUND)
-        run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest))
+        skipped = _skip(run, source, found)
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
+    if found.remark:
+        logger.warning("%s: %s", image.path, found.remark)
+        reason = f"{reason}. {found.remark}"
     share = found.share(run.plan.extent, _inside(run, found))
     seconds = round(time.monotonic() - started, 3)
-    facts = {"skipped": len(skipped), "foreground": reason, SHARE: share, "seconds": seconds}
+    facts = {"skipped": skipped, "foreground": reason, SHARE: share, "seconds": seconds}
     run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()})
+
+
+def _skip(run: Run, source: SteadySource, found: Foreground) -> int:
+    """Write what skipped tiles hold, and say how many they are. Two threads read, where some may hold no data."""
+    mask, count = run.open_mask(), 0
+    candidates = (tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile))
+
+    def look(tile: Tile) -> tuple[Tile, Skipped | None]:
+        return tile, _skipped(run, source, found, tile)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        while batch := list(islice(candidates, AHEAD)):
+            for tile, skipped in threads.map(look, batch) if run.fill is not None else map(look, batch):
+                if skipped is not None:
+                    digest = mask.write(tile, skipped.labels)
+                    run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest, empty=skipped.empty))
+                    count += 1
+    return count
+
+
+def _skipped(run: Run, source: SteadySource, found: Foreground, tile: Tile) -> Skipped | None:
+    """What a tile holds that is to be skipped; None where it is computed all the same.
+
+    The coarse view may show a tile empty that isn't, as where overviews take one pixel of many. What doesn't decode is
+    tried, and fails with its reason, but where nobody asked for it.
+    """
+    if run.fill is None:
+        return Skipped.of(run, None, tile)
+    is_outside = _is_outside(run, tile)
+    try:
+        skipped = source.read(lambda image: Skipped.of(run, image, tile))
+    except SourceError:
+        return Skipped.of(run, None, tile) if is_outside else None
+    is_judged = is_outside or not found.is_blind(tile)
+    return skipped if is_judged or not skipped.has_data else None
 
 
 def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:

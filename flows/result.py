@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tiling.no_data import NOTHING_LACKS, Emptiness
 from tiling.storage import Place
 
 
@@ -18,6 +19,7 @@ class TileResult:
     reason: str | None = None
     worker: str | None = None
     probabilities: str | None = None  # their digest, where the run keeps them
+    empty: Emptiness = NOTHING_LACKS
 
 
 @dataclass(frozen=True, slots=True)

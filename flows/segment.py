@@ -326,4 +326,5 @@ def _record(result: TileResult, attempts: int, now: float) -> TileRecord:
         seconds={stage: round(value, 6) for stage, value in result.seconds.items()},
         pixels=result.pixels,
         time=now,
+        empty=result.empty,
     )

@@ -295,8 +295,7 @@ class SlideWork:
 def tile_bytes(run: Run) -> int:
     """What a staged tile takes, at most."""
     height, width = run.plan.read_shape
-    image = run.card.image
-    return height * width * len(image.bands) * np.dtype(image.dtype).itemsize
+    return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
 
 
 def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flows.own_model import local_bundle
 from tiling.geometry import Box
+from tiling.no_data import fill_of
 from tiling.source import ImageSource, open_source
 from tiling.storage import Place
 from tiling.view import View
@@ -69,7 +70,8 @@ def tune(request: TuningRequest, device: str) -> Tuning:
         bundle = load_bundle(folder)
     approximate = request.approximate_halo_px is not None
     precision, notes = request.precision, dict[str, object]()
-    with open_source(request.image, request.view) as source:
+    fill = fill_of(bundle.card.normalization.mean, bundle.card.dtype)
+    with open_source(request.image, request.view, fill) as source:
         if precision == "auto":
             choice = choose_precision(bundle, busiest_samples(source, request.level), device, approximate=approximate)
             precision = choice.precision
@@ -109,7 +111,7 @@ def _job(request: TuningRequest, precision: str, device: str, extent: tuple[int,
 
 def busiest_samples(source: ImageSource, level: int, side_px: int = SAMPLE_PX) -> list[NDArray[np.generic]]:
     """Samples `(y, x, band)` from where there is most to see: the greatest spread of values on a 3 x 3 grid."""
-    candidates = [source.read(level, box) for box in _sample_boxes(source, level, side_px)]
+    candidates = [source.read_filled(level, box)[0] for box in _sample_boxes(source, level, side_px)]
     return sorted(candidates, key=_spread, reverse=True)[:SAMPLES]
 
 

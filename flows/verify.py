@@ -23,9 +23,10 @@ from tiling.export.formats import FORMATS
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures
 from tiling.geometry import Box
 from tiling.ledger import CARD, PLANNED, PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
+from tiling.mending import fill_skipped
 from tiling.plan import TilePlan
 from tiling.run import Run
-from tiling.stitching import BACKGROUND, NOT_PREDICTED
+from tiling.stitching import NOT_PREDICTED
 from tiling.storage import lock_run, write_atomic
 from tiling.verification import Finding, check_probability_pyramid, check_pyramid, check_shards
 
@@ -121,12 +122,13 @@ def mark(run: Run, findings: Sequence[Finding]) -> None:
 
     What skipped and failed tiles hold is known without computing: those are mended here.
     """
-    states = run.ledger.fold().states
+    state_of_run = run.ledger.fold()
     mask, probabilities = run.open_mask(), run.open_probabilities()
     for index, fault in ((each.tile, each.fault) for each in findings if each.fault is not None):
-        tile, state = run.plan.tile(index), TileState(states[index])
-        if state in (TileState.SKIPPED, TileState.FAILED):
-            mask.fill(tile, BACKGROUND if state is TileState.SKIPPED else NOT_PREDICTED)
+        tile, state = run.plan.tile(index), TileState(state_of_run.states[index])
+        if state is TileState.FAILED:
+            mask.fill(tile, NOT_PREDICTED)
+        if state is TileState.FAILED or (state is TileState.SKIPPED and fill_skipped(run, mask, tile, state_of_run)):
             if probabilities is not None:
                 probabilities.clear(tile)
         else:

@@ -16,6 +16,7 @@ from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
 from flows.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
+from tiling.no_data import NOTHING_LACKS, Coverage, Emptiness, unpack
 from tiling.plan import Tile, TilePlan
 from tiling.probabilities import Probabilities
 from tiling.run import Run
@@ -27,7 +28,7 @@ from tiling.storage import Place
 from unet_core.bounds import Edges
 from unet_core.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
-from unet_core.predictor import Precision, Predictor, Region
+from unet_core.predictor import Precision, Prediction, Predictor, Region
 from unet_core.tta import Tta
 
 logger = logging.getLogger(__name__)
@@ -61,17 +62,16 @@ class TileWorker:
         seconds: dict[str, float] = {}
         try:
             start = time.perf_counter()
-            tile_HWC = bench.load(tile)
+            packed_HWC = bench.load(tile)
             seconds["read"] = time.perf_counter() - start
-            region = _region(bench.run.plan, tile)
-            prediction = bench.predictor.run(tile_HWC, region, probabilities=bench.probabilities is not None)
-            seconds["compute"] = prediction.seconds
+            found = bench.labelled(tile, packed_HWC)
+            seconds["compute"] = found.seconds
             start = time.perf_counter()
             # The labels last: the tile is done when they are there.
             kept: str | None = None
-            if bench.probabilities is not None and prediction.probabilities is not None:
-                kept = bench.probabilities.write(tile, bench.cut(prediction.probabilities, tile))
-            digest = bench.mask.write(tile, bench.cut(prediction.labels, tile))
+            if bench.probabilities is not None and found.probabilities is not None:
+                kept = bench.probabilities.write(tile, found.probabilities)
+            digest = bench.mask.write(tile, found.labels)
             seconds["write"] = time.perf_counter() - start
         except (DiskError, ImageChangedError):
             raise
@@ -79,7 +79,8 @@ class TileWorker:
             return TileResult(index, None, 0, seconds, f"{type(error).__name__}: {error}")
         if bench.staged is not None:
             bench.staged.discard(index)
-        return TileResult(index, digest, tile.core.intersect(bench.run.plan.image).area, seconds, probabilities=kept)
+        pixels = tile.core.intersect(bench.run.plan.image).area
+        return TileResult(index, digest, pixels, seconds, probabilities=kept, empty=found.empty)
 
     def check(self, run_path: Place, core_px: int, index: int) -> Checked:
         """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.
@@ -91,8 +92,8 @@ class TileWorker:
         assert bench.source is not None
         card, plan = bench.run.card, replace(bench.run.plan, core_px=core_px)
         tile = plan.tile(index)
-        tile_HWC = bench.source.read(lambda image: load_tile(image, card.image.level, plan, tile))
-        labels = bench.cut(bench.predictor.predict(tile_HWC, _region(plan, tile)), tile)
+        packed_HWC = bench.source.read(lambda image: load_tile(image, card.image.level, plan, tile))
+        labels = bench.labelled(tile, packed_HWC, plan).labels
         differing = int(np.count_nonzero(labels != bench.mask.read(tile.valid)))
         box = tile.valid
         return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
@@ -106,6 +107,16 @@ class TileWorker:
             while len(self._benches) > RUNS_OPEN:
                 self._benches.popitem(last=False)[1].close()
             return self._benches[key]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labelled:
+    """What is written of a tile."""
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None
+    seconds: float
+    empty: Emptiness = NOTHING_LACKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,31 @@ class _Bench:
         """Release the image's file; a thread that still reads from it opens it again."""
         if self.source is not None:
             self.source.close()
+
+    def labelled(self, tile: Tile, packed_HWC: NDArray[np.generic], plan: TilePlan | None = None) -> _Labelled:
+        """What a tile's read, as it was loaded, gives; of another plan than the run's where one is given."""
+        plan, fill = plan or self.run.plan, self.run.fill
+        tile_HWC, held = (packed_HWC, None) if fill is None else unpack(packed_HWC, fill)
+        coverage = None if held is None else Coverage.of(held, tile, plan)
+        if coverage is not None and not coverage.held.any():
+            found = self._nothing(tile)  # nothing that a network says of it would be kept
+        else:
+            found = self.predictor.run(tile_HWC, _region(plan, tile), probabilities=self.probabilities is not None)
+        labels, probabilities = self.cut(found.labels, tile), found.probabilities
+        if probabilities is not None:
+            probabilities = self.cut(probabilities, tile)
+        if coverage is None:
+            return _Labelled(labels, probabilities, found.seconds)
+        if probabilities is not None:
+            probabilities = coverage.weighed(probabilities)
+        outline = self.run.outline
+        empty = coverage.emptiness(None if outline is None else ~outline.inside(tile.valid))
+        return _Labelled(coverage.labelled(labels), probabilities, found.seconds, empty)
+
+    def _nothing(self, tile: Tile) -> Prediction:
+        classes = len(self.run.card.probabilities)
+        kept = np.zeros((classes, *tile.valid.shape), np.uint8) if self.probabilities is not None else None
+        return Prediction(np.zeros(tile.valid.shape, np.uint8), kept, 0.0)
 
     def cut(self, pixels: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
         """Background outside the polygons of the run's region, where it has some."""

@@ -1,4 +1,4 @@
-"""What of a mask is no labelled area: tiles skipped as empty, pixels outside of polygons, and what is not predicted."""
+"""What of a mask is no labelled area: in skipped tiles, outside of polygons, without data, not predicted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiling.ledger import PLANNED, LedgerState, TileState
+from tiling.no_data import NO_DATA
 from tiling.stitching import BACKGROUND, NOT_PREDICTED
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ SHARE = "foreground share"
 
 SKIPPED_NAME = "skipped as empty"
 OUTSIDE_NAME = "outside the polygons"
+NO_DATA_NAME = "no data"
 NOT_PREDICTED_NAME = "not predicted"
 
 
@@ -31,11 +33,16 @@ class Apart:
             nothing in them is predicted.
         foreground: pixels of the extent that are tissue (or data, or the given mask's) by a coarse look; None where
             that isn't known, or there are such tiles, whose part of it isn't known.
+        no_data: that hold no data, wherever they lie but in tiles that failed or are to do; None of images that hold
+            data everywhere, and of runs of earlier versions.
+        near: that hold data and lie within the halo of some that don't, where the network saw what was filled.
     """
 
     skipped: int
     outside: int | None
     foreground: float | None
+    no_data: int | None = None
+    near: int = 0
 
     @classmethod
     def of(cls, run: Run, state: LedgerState) -> Apart:
@@ -43,11 +50,16 @@ class Apart:
         empty = np.isin(state.states, (TileState.FAILED, TileState.PENDING))
         planned = state.last_event(PLANNED)
         share = planned.facts.get(SHARE) if planned is not None else None
-        skipped = state.indices(TileState.SKIPPED)
+        skipped, known = state.indices(TileState.SKIPPED), np.flatnonzero(~empty)
+        lacking, lacked = state.emptiness(known), state.emptiness(skipped)
+        # What is outside and holds no data counts as that alone.
+        outside = int(run.outside[skipped].sum()) - lacked.outside
         return cls(
-            skipped=sum(run.plan.tile(int(index)).valid.area for index in skipped) - int(run.outside[skipped].sum()),
-            outside=int(run.outside[~empty].sum()) if run.outline is not None else None,
+            skipped=sum(run.plan.tile(int(index)).valid.area for index in skipped) - outside - lacked.no_data,
+            outside=int(run.outside[known].sum()) - lacking.outside if run.outline is not None else None,
             foreground=share * run.plan.mask.area if share is not None and not empty.any() else None,
+            no_data=lacking.no_data if run.fill is not None else None,
+            near=lacking.near,
         )
 
     @property
@@ -59,4 +71,5 @@ class Apart:
         """Label, name and pixels of what is listed apart, in the order of tables."""
         outside = [] if self.outside is None else [(BACKGROUND, OUTSIDE_NAME, self.outside)]
         skipped = (BACKGROUND, SKIPPED_NAME, self.skipped)
-        return [skipped, *outside, (NOT_PREDICTED, NOT_PREDICTED_NAME, not_predicted)]
+        no_data = [] if self.no_data is None else [(NO_DATA, NO_DATA_NAME, self.no_data)]
+        return [skipped, *outside, *no_data, (NOT_PREDICTED, NOT_PREDICTED_NAME, not_predicted)]

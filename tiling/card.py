@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from fractions import Fraction
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from tiling.errors import RunError
 from tiling.geometry import Halo, OutputGrid
+from tiling.no_data import fill_of
 from tiling.plan import TilePlan
+from tiling.sources.matching import matched
 from tiling.storage import Place
 from tiling.view import View
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
 
 FORMAT_VERSION = 1
 
@@ -22,6 +28,32 @@ Ratio = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?$")]
 
 class _Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NoDataCard(_Card):
+    """How pixels without data are told, and the value of each band that the network sees in their place."""
+
+    told_by: tuple[str, ...]
+    fill: tuple[FiniteFloat, ...]
+
+    @classmethod
+    def of(cls, seen: ImageSource, whole: ImageSource, means: tuple[float, ...]) -> NoDataCard | None:
+        """Of an image, and of what is segmented of it, for a model of those means; None where all of it holds data."""
+        if not seen.may_lack_data:
+            return None
+        kinds = (
+            (f"the value {whole.nodata}", matched(whole.nodata, whole.dtype) is not None or _is_nan(whole.nodata)),
+            ("the image's mask or alpha", whole.has_mask),
+            (NUMBERS, whole.dtype.kind == "f"),
+        )
+        return cls(told_by=tuple(name for name, is_told in kinds if is_told), fill=fill_of(means, str(seen.dtype)))
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.told_by)}, seen as {', '.join(f'{value:g}' for value in self.fill)}"
+
+
+NUMBERS = "values that are no numbers"
+"""What tells pixels without data in any image of floats."""
 
 
 class ImageCard(_Card):
@@ -37,6 +69,7 @@ class ImageCard(_Card):
     pixel_size: tuple[float, float, str] | None  # y, x, unit
     view: View | None = None
     asked: dict[str, str] = Field(default_factory=dict)  # which pixels, as typed; the level apart
+    no_data: NoDataCard | None = None  # of images of which some pixel may hold no data
     version: str | None = None  # of its files when the fingerprint was taken (`tiling.sources.version`)
 
 
@@ -127,6 +160,7 @@ class RunCard(_Card):
             "series": self.image.view.series if self.image.view is not None else None,
             "image extent": self.image.extent,
             "bands": self.image.bands,
+            "no data": self.image.no_data,
             "model": self.model.name,
             "model digest": self.model.digest,
             "core": self.geometry.core_px,
@@ -162,7 +196,13 @@ class RunCard(_Card):
         mine, others = self.identity(), other.identity()
         if self.foreground_digest is None and self.foreground == other.foreground:
             others["foreground image"] = None  # a run that began before it was recorded
+        if self.image.no_data is None and other.image.no_data and other.image.no_data.told_by == (NUMBERS,):
+            others["no data"] = None  # a run that began before it was recorded, of an image that names no such value
         return [f"{key}: {mine[key]} here, {others[key]} asked for" for key in mine if mine[key] != others[key]]
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 _Read = TypeVar("_Read", bound=BaseModel)

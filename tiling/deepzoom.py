@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tiling.errors import PlanError
 from tiling.geometry import Box
+from tiling.no_data import NO_DATA
 from tiling.stitching import Mask
 from tiling.thumbnail import block_mean, display_range, screen_factor, to_display
 
@@ -108,14 +109,22 @@ class DeepImage:
         return self._limits
 
 
+SHOWN_NO_DATA = 254
+"""What stands for no data in what is shown, where 255 is what was not predicted; of models with fewer classes."""
+
+
 class DeepMask:
     """The squares of a mask, in the place of the image's."""
 
     def __init__(self, mask: Mask, grid: ZoomGrid) -> None:
         self._mask, self._grid = mask, grid
 
-    def square(self, zoom: int, row: int, col: int, *, margin: int = 0) -> NDArray[np.uint8]:
+    def square(
+        self, zoom: int, row: int, col: int, *, margin: int = 0, known: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
         """A square's labels `(y, x)`, with `margin` pixels around it; beyond the mask's edge the last is repeated.
+
+        `known` says of each tile of the grid whether what it doesn't label is no data, which is `SHOWN_NO_DATA` then.
 
         Raises:
             PlanError: there is no such square.
@@ -128,14 +137,21 @@ class DeepMask:
         rows = _sampled(box.y0 - margin, box.y1 + margin, scale_y * size, height)
         cols = _sampled(box.x0 - margin, box.x1 + margin, scale_x * size, width)
         held = self._mask.read(Box(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1), level)
-        return held[np.ix_(rows - rows[0], cols - cols[0])]
+        labels = held[np.ix_(rows - rows[0], cols - cols[0])]
+        if known is not None:
+            tall, wide = (int(side) for side in self._mask.levels[0].shards or self._mask.levels[0].chunks)
+            tiles = known[np.ix_(rows * 2**level // tall, cols * 2**level // wide)]
+            labels = np.where(tiles & (labels == NO_DATA), np.uint8(SHOWN_NO_DATA), labels)
+        return labels
 
-    def label_at(self, y: float, x: float) -> int | None:
-        """The label under a point of the level; None outside."""
+    def label_at(self, y: float, x: float, known: NDArray[np.bool_] | None = None) -> int | None:
+        """The label under a point of the level; None outside. `known` is as for `square`."""
         if not (0 <= y < self._grid.extent[0] and 0 <= x < self._grid.extent[1]):
             return None
         row, col = int(y * self._grid.scale[0]), int(x * self._grid.scale[1])
-        return int(self._mask.read(Box(row, col, row + 1, col + 1))[0, 0])
+        label = int(self._mask.read(Box(row, col, row + 1, col + 1))[0, 0])
+        tall, wide = (int(side) for side in self._mask.levels[0].shards or self._mask.levels[0].chunks)
+        return SHOWN_NO_DATA if label == NO_DATA and known is not None and known[row // tall, col // wide] else label
 
 
 def _sampled(start: int, stop: int, step: float, length: int) -> NDArray[np.int64]:

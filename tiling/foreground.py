@@ -1,15 +1,15 @@
 """Which tiles hold tissue or data; the others are skipped and hold background.
 
-Bright-field slides are judged by Otsu's threshold (IEEE Trans. SMC 9, 1979) on a coarse view. A tile is
-skipped only when nothing in it, nor one coarse pixel around it, looks like tissue even at a quarter of the way
-from the glass to that threshold; where that judgement isn't safe (fluorescence, photographs, rasters without
-nodata), no tile is skipped.
+Bright-field slides are judged by Otsu's threshold (IEEE Trans. SMC 9, 1979) on a coarse view, in which what has the
+colour of ink has no say (`tiling.ink`). A tile is skipped only when nothing in it, nor one coarse pixel around it,
+looks like tissue even at a quarter of the way from the glass to that threshold; where that judgement isn't safe
+(fluorescence, photographs, rasters without nodata), no tile is skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from skimage.filters import threshold_otsu
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.ink import ink_colours, without_detail
 from tiling.picture import write_png
 from tiling.plan import Tile, TilePlan
+from tiling.sources.matching import matched
 from tiling.storage import Place
 from tiling.thumbnail import block_mean, screen_factor, to_display
 
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
 COARSE_PX = 16
 GLASS_BRIGHTNESS = 200
 SHARE_OF_THRESHOLD = 0.25
+GLASS_TINT = 15
+"""Bands of glass differ by no more, of 255."""
+LEAST_GLASS = 0.005
+"""Of a slide; where less is bright, nothing says how bright its glass is."""
+WHITEST = 90
+"""The percentile of bright blocks that is the colour of the glass itself: shadows and pale tissue are darker."""
+LEAST_ABSORBED = 4
+"""Of 255, above the glass: less is dust, and the uneven light of the microscope."""
+MOST_ABSORBED = 12
+"""The same: what absorbs more is tissue, however dark something else is, such as a violet pen or a fold."""
+DENSE = 60
+"""The same, of a pen's middle: between such a mark and bare glass lies its edge, with all the detail of an edge."""
+LEAST_TISSUE = 0.01
+"""Of a slide: less, or all but less, is worth a look."""
 MICROSCOPY_MPP = 20.0
 
 
@@ -43,20 +59,31 @@ class Foreground:
         factor: level pixels per coarse pixel along y and x.
         reason: one sentence for the run card and the person.
         held: the same for what is tissue or data itself, where `coarse` is more cautious; None where they are the same.
+        data: where the coarse view shows any data; None of images that hold data everywhere.
+        remark: what a person should look at; mostly empty.
     """
 
     coarse: NDArray[np.bool_] | None
     factor: tuple[float, float]
     reason: str
     held: NDArray[np.bool_] | None = None
+    data: NDArray[np.bool_] | None = None
+    remark: str = ""
 
     def keeps(self, tile: Tile) -> bool:
         if self.coarse is None:
             return True
+        return bool(self.coarse[self._around(tile)].any())
+
+    def is_blind(self, tile: Tile) -> bool:
+        """Whether a tile shows nothing at all in the coarse view: all that it is judged by is that it has no data."""
+        return self.data is not None and not self.data[self._around(tile)].any()
+
+    def _around(self, tile: Tile) -> tuple[slice, slice]:
+        """The coarse pixels of a tile's core, and one more on each side."""
         (fy, fx), core = self.factor, tile.core
-        y0, y1 = max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1
-        x0, x1 = max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1
-        return bool(self.coarse[y0:y1, x0:x1].any())
+        rows = slice(max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1)
+        return rows, slice(max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1)
 
     def skipped(self, plan: TilePlan) -> list[Tile]:
         return [tile for tile in plan.tiles() if not self.keeps(tile)]
@@ -93,11 +120,19 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
         return Foreground(None, (1, 1), "every tile is computed, as asked")
     if mode != "auto":
         return _from_mask(source, level, Path(mode))
-    if source.has_mask:
-        return _with_data(source, level)
-    if source.nodata is not None:
-        return _without_nodata(source, level)
-    return _tissue(source, level)
+    if not source.has_mask and matched(source.nodata, source.dtype) is None and not _is_nan(source.nodata):
+        return _tissue(source, level)
+    data = _data(source, level)
+    if not data.any():
+        return Foreground(None, (1, 1), "every tile is computed: nothing in the image is data")
+    found = _tissue(source, level, data)
+    if found.coarse is not None:
+        return replace(found, reason=f"{found.reason}; so are tiles without data", data=data)
+    return Foreground(data, (COARSE_PX, COARSE_PX), "tiles without a pixel that is data are skipped", data=data)
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and bool(np.isnan(value))
 
 
 def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
@@ -114,7 +149,7 @@ def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Itera
     write_png(path, picture, below=path.parent.parent)
 
 
-def _tissue(source: ImageSource, level: int) -> Foreground:
+def _tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None = None) -> Foreground:
     keep_all = Foreground(None, (1, 1), "every tile is computed: ")
     pixel_size = source.levels[level].pixel_size
     is_slide = pixel_size is None and source.is_slide
@@ -122,36 +157,63 @@ def _tissue(source: ImageSource, level: int) -> Foreground:
         return _because(keep_all, "the image has no microscopic pixel size, so it may be no slide")
     if len(source.bands) != 3 or source.dtype != np.uint8:
         return _because(keep_all, "only 8-bit RGB slides are judged by colour")
-    means = block_mean(source, level, COARSE_PX)
+    means = block_mean(source if data is None else _Held(source), level, COARSE_PX)
     # Glass is white in every band; stain takes light from at least one.
     absorbed = 255 - means.min(axis=-1)
-    seen = absorbed[np.isfinite(absorbed)]
-    if seen.size == 0 or np.ptp(seen) < 1:
+    seen = np.isfinite(absorbed)
+    if not seen.any() or np.ptp(absorbed[seen]) < 1:
         return _because(keep_all, "the image is of one colour")
-    threshold = float(threshold_otsu(seen))
-    glass = seen[seen < threshold]
-    level_of_glass = float(np.median(glass)) if glass.size else 255.0
-    if 255 - level_of_glass < GLASS_BRIGHTNESS:
+    bright = seen & (absorbed <= 255 - GLASS_BRIGHTNESS) & (np.ptp(means, axis=-1) <= GLASS_TINT)
+    if np.count_nonzero(bright) < LEAST_GLASS * np.count_nonzero(seen):
         return _because(keep_all, "the background is not bright, so the image is no bright-field slide")
-    cautious = level_of_glass + SHARE_OF_THRESHOLD * (threshold - level_of_glass)
-    reason = f"bright-field slide: tiles in which nothing absorbs more than {cautious:.0f} of 255 are skipped"
+    grey, coloured = ink_colours(means, np.percentile(means[bright], WHITEST, axis=0))
+    inky = grey | coloured
+    threshold, glass = _threshold(absorbed[seen & ~inky], absorbed[bright & ~inky])
+    cautious = glass + float(np.clip(SHARE_OF_THRESHOLD * (threshold - glass), LEAST_ABSORBED, MOST_ABSORBED))
+    threshold = max(threshold, cautious)
+    dark = absorbed > cautious
+    ink = without_detail(source, level, COARSE_PX, means, grey & dark, coloured & dark)
     # What didn't decode may be tissue: its tiles are tried, and fail with their reason.
-    coarse, factor = (absorbed > cautious) | np.isnan(absorbed), (COARSE_PX, COARSE_PX)
-    return Foreground(coarse, factor, reason, absorbed > threshold)
+    ink |= inky & dark & _beside(ink & (absorbed > glass + DENSE)) & _beside(seen & ~dark)
+    coarse = (dark & ~ink) | (~seen if data is None else ~seen & data)
+    reason = f"bright-field slide: tiles in which nothing absorbs more than {cautious:.0f} of 255 are skipped"
+    if ink.any():
+        reason += f", pens and other marks without detail ({np.mean(ink):.1%} of the slide) too"
+    found = Foreground(coarse, (COARSE_PX, COARSE_PX), reason, (absorbed > threshold) & ~ink)
+    return replace(found, remark=_remark(found, source.levels[level]))
 
 
-def _without_nodata(source: ImageSource, level: int) -> Foreground:
-    means = block_mean(source, level, COARSE_PX)
-    nodata = np.float32(np.nan if source.nodata is None else source.nodata)
-    # A block's mean equals nodata to the last bit only where rounding is none: a block of nothing else.
-    empty = np.isclose(means, nodata, rtol=0, atol=1e-3, equal_nan=True).all(axis=-1)
-    reason = f"tiles in which every pixel is nodata ({nodata:g}) are skipped"
-    return Foreground(np.logical_not(empty), (COARSE_PX, COARSE_PX), reason)
+def _beside(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a block or one of its eight neighbours is set."""
+    padded = np.pad(flags, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+
+
+def _threshold(judged: NDArray[np.float32], bright: NDArray[np.float32]) -> tuple[float, float]:
+    """Otsu's threshold of blocks that are no ink, and what glass absorbs: the median of the bright ones below it."""
+    if not judged.size or np.ptp(judged) < 1:
+        level = float(np.median(judged)) if judged.size else 255.0 - GLASS_BRIGHTNESS
+        return level, level
+    threshold = float(threshold_otsu(judged))
+    glass = bright[bright < threshold]
+    return threshold, float(np.median(glass)) if glass.size else float(judged.min())
+
+
+def _remark(found: Foreground, level: Level) -> str:
+    """What is worth telling of a share of tissue that few slides have; else nothing."""
+    share = found.share((level.height, level.width))
+    if share is None or LEAST_TISSUE <= share <= 1 - LEAST_TISSUE:
+        return ""
+    return (
+        f"{share:.2%} of the slide is taken for tissue: look at exports/foreground.png, and give --foreground none or "
+        f"a mask image where that is wrong"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _DataMask:
-    """An image's own mask as an image: 255 where there is data, everywhere where a level has no mask."""
+class _Data:
+    """Where an image holds data as an image: 255 there, 0 elsewhere."""
 
     source: ImageSource
 
@@ -164,19 +226,35 @@ class _DataMask:
         return ("data",)
 
     def read(self, level: int, box: Box) -> NDArray[np.generic]:
-        held = self.source.read_mask(level, box)
-        whole = np.ones(box.shape, np.bool_) if held is None else held
+        held = self.source.read_present(level, box)[1]
+        whole = np.ones(box.shape, np.bool_) if held is None else np.asarray(held.any(axis=-1))
         return whole[..., np.newaxis] * np.uint8(255)
 
 
-def _with_data(source: ImageSource, level: int) -> Foreground:
-    means = block_mean(_DataMask(source), level, COARSE_PX)[..., 0]
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An image's pixels as floats, those without data being no numbers."""
+
+    source: ImageSource
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self.source.levels
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return self.source.bands
+
+    def read(self, level: int, box: Box) -> NDArray[np.generic]:
+        pixels, held = self.source.read_present(level, box)
+        return pixels if held is None else np.where(held, pixels.astype(np.float32), np.float32(np.nan))
+
+
+def _data(source: ImageSource, level: int) -> NDArray[np.bool_]:
+    """Where a coarse view shows any data."""
+    means = block_mean(_Data(source), level, COARSE_PX)[..., 0]
     # What didn't decode may be data: its tiles are tried, and fail with their reason.
-    held = (means > 0) | np.isnan(means)
-    if not held.any():
-        return Foreground(None, (1, 1), "every tile is computed: the image's own mask calls nothing data")
-    reason = "tiles without a pixel that the image's own mask calls data are skipped"
-    return Foreground(held, (COARSE_PX, COARSE_PX), reason)
+    return (means > 0) | np.isnan(means)
 
 
 def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiling.apart import NO_DATA_NAME, NOT_PREDICTED_NAME
 from tiling.errors import ExportError
 from tiling.export.crs import crs_of
 from tiling.placement import Placement, placement_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import xarray
 
 _UNITS = {"um": "µm", "m": "m", "degree": "degree"}
-NOT_PREDICTED_NAME = "not predicted"
 
 
 def dataset_of(run: Run) -> xarray.Dataset:
@@ -54,7 +54,8 @@ def dataset_of(run: Run) -> xarray.Dataset:
 
 
 def _meaning(run: Run) -> dict[str, Any]:
-    names = [*(item.name for item in run.classes), NOT_PREDICTED_NAME]
+    unlabelled = NOT_PREDICTED_NAME if run.fill is None else f"{NO_DATA_NAME} or {NOT_PREDICTED_NAME}"
+    names = [*(item.name for item in run.classes), unlabelled]
     return {
         "long_name": "class of each pixel",
         "flag_values": np.array([*range(len(run.classes)), NOT_PREDICTED], np.uint8),

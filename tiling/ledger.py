@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiling.clock import SteadyClock
 from tiling.errors import RunError
+from tiling.no_data import NOTHING_LACKS, Emptiness
 from tiling.objects import ObjectPath
 from tiling.segments import Segments
 from tiling.storage import Place
@@ -62,6 +63,7 @@ class TileRecord:
     pixels: int = 0
     time: float = 0.0
     probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
+    empty: Emptiness = NOTHING_LACKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,24 @@ class LedgerState:
     last_time: float | None = None
     elapsed: float = 0.0  # seconds between tiles, without the pauses between one driver and the next
     latest: float | None = None  # of the current driver's tiles
+    empty: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
+    """`(tile, 3)`: what each tile lacks, in the order of `Emptiness`; of no tile where none lacks anything."""
 
     def count(self, state: TileState) -> int:
         return int(np.count_nonzero(self.states == state))
 
     def indices(self, *states: TileState) -> NDArray[np.int64]:
         return np.flatnonzero(np.isin(self.states, states))
+
+    def empty_of(self, tile: int) -> Emptiness:
+        """What a tile lacks."""
+        return Emptiness(*(int(count) for count in self.empty[tile])) if len(self.empty) else Emptiness()
+
+    def emptiness(self, tiles: NDArray[np.int64] | slice = slice(None)) -> Emptiness:
+        """What tiles lack together."""
+        if not len(self.empty):
+            return Emptiness()
+        return Emptiness(*(int(count) for count in self.empty[tiles].sum(axis=0, dtype=np.int64)))
 
     def last_event(self, name: str) -> Event | None:
         return next((event for event in reversed(self.events) if event.name == name), None)
@@ -151,7 +165,10 @@ class Ledger:
 
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
-        self._segments.append(_dump({**asdict(record), "state": record.state.name.lower()}))
+        entry: dict[str, Any] = {**asdict(record), "state": record.state.name.lower()}
+        if record.empty == NOTHING_LACKS:
+            del entry["empty"]  # as of most tiles
+        self._segments.append(_dump(entry))
 
     def announce(self, name: str, facts: dict[str, Any]) -> None:
         """Add an event and write it at once."""
@@ -219,6 +236,10 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
     state.unstitched[record.tile] = True
+    if record.empty != NOTHING_LACKS and not len(state.empty):
+        state.empty = np.zeros((len(state.states), 3), np.uint32)
+    if len(state.empty):
+        state.empty[record.tile] = astuple(record.empty)
     for named, kind in ((state.failed, TileState.FAILED), (state.damaged, TileState.DAMAGED)):
         if record.state is kind:
             named[record.tile] = record
@@ -236,6 +257,8 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
 
 def _parse_record(entry: dict[str, Any]) -> TileRecord:
     fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
+    if "empty" in fields:
+        fields["empty"] = Emptiness(**fields["empty"])
     return TileRecord(**fields)
 
 

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 
-from tiling.ledger import PYRAMID_DAMAGED, TileRecord, TileState
+from tiling.errors import TilingError
+from tiling.ledger import PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
+from tiling.plan import Tile
 from tiling.probabilities import Probabilities
 from tiling.run import Run
+from tiling.skipped import Skipped
 from tiling.stitching import BACKGROUND, Mask
+
+
+def fill_skipped(run: Run, mask: Mask, tile: Tile, state: LedgerState) -> bool:
+    """Write again what a skipped tile holds; False where that can't be told, since the image can't be read."""
+    if not state.empty_of(tile.index).no_data:
+        mask.fill(tile, BACKGROUND)
+        return True
+    try:
+        with run.open_steady() as source:
+            mask.write(tile, source.read(lambda image: Skipped.of(run, image, tile)).labels)
+    except (TilingError, OSError):
+        return False
+    return True
 
 
 def create_images(run: Run) -> None:
@@ -24,11 +40,14 @@ def _put_back(run: Run, image: Mask | Probabilities) -> None:
     state = run.ledger.fold()
     known = state.indices(TileState.DONE, TileState.SKIPPED).tolist()
     for tile in image.pyramid.lost(run.plan.tile(index) for index in known):
-        if state.states[tile.index] == TileState.DONE:
+        if state.empty_of(tile.index).no_data == tile.valid.area:
+            continue  # it never had a shard
+        is_done = state.states[tile.index] == TileState.DONE
+        if not is_done and isinstance(image, Mask) and fill_skipped(run, image, tile, state):
+            continue
+        if is_done or isinstance(image, Mask):
             reason = f"its shard was lost with metadata of {image.path.name}"
             run.ledger.append(TileRecord(tile.index, TileState.DAMAGED, reason=reason, time=run.ledger.now()))
-        elif isinstance(image, Mask):
-            image.fill(tile, BACKGROUND)
     run.ledger.flush()
     if state.pyramid_stands:
         run.ledger.announce(PYRAMID_DAMAGED, {"lost": f"metadata of {image.path.name}"})

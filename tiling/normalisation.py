@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tiling.errors import PlanError
 from tiling.geometry import Box
 from tiling.source import ImageSource, Level
+from tiling.sources.present import present
 from tiling.view import Stretch
 
 Dtype = Literal["uint8", "uint16", "float32"]
@@ -62,7 +63,7 @@ class Normalisation:
         if not self.of_percentiles:
             return Stretch(low=(self.low,) * len(bands), high=(self.high,) * len(bands), dtype=wanted)
         samples = coarse_samples(source, bands)
-        ranges = [_percentiles(values, source.nodata, (self.low, self.high)) for values in samples.T]
+        ranges = [_percentiles(values, (self.low, self.high)) for values in samples]
         for band, (low, high) in zip(bands, ranges, strict=True):
             if not low < high:
                 raise PlanError(
@@ -72,23 +73,30 @@ class Normalisation:
         return Stretch(low=tuple(low for low, _ in ranges), high=tuple(high for _, high in ranges), dtype=wanted)
 
 
-def coarse_samples(source: ImageSource, bands: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Pixels `(n, band)` of the coarsest level that has a million; of a large one, thinned pieces on a grid.
+def coarse_samples(source: ImageSource, bands: tuple[int, ...]) -> list[npt.NDArray[np.generic]]:
+    """Values of each band of the coarsest level that has a million pixels; of a large one, thinned pieces on a grid.
 
-    Those that the image's own mask or its transparency calls no data are left out.
+    Those that are no data are left out.
     """
     fitting = [level for level in source.levels if level.height * level.width >= _ENOUGH_PX]
     level = fitting[-1] if fitting else source.levels[0]
     boxes = _pieces(level)
     step = max(1, math.isqrt(sum(box.area for box in boxes) // _MOST_PX))
-    return np.concatenate([_held(source, level, box, step)[:, list(bands)] for box in boxes])
+    parts = [_held(source, level, box, step, bands) for box in boxes]
+    return [np.concatenate([part[number] for part in parts]) for number in range(len(bands))]
 
 
-def _held(source: ImageSource, level: Level, box: Box, step: int) -> npt.NDArray[np.generic]:
-    """Every n-th pixel `(n, band)` of a box along y and x, of those that hold data."""
-    pixels = source.read(level.index, box)[::step, ::step]
+def _held(
+    source: ImageSource, level: Level, box: Box, step: int, bands: tuple[int, ...]
+) -> list[npt.NDArray[np.generic]]:
+    """Of each band every n-th value of a box along y and x that is data."""
+    pixels = source.read(level.index, box)[::step, ::step, list(bands)]
     mask = source.read_mask(level.index, box) if source.has_mask else None
-    return pixels.reshape(-1, pixels.shape[-1]) if mask is None else pixels[mask[::step, ::step]]
+    held = present(pixels, source.nodata, None if mask is None else mask[::step, ::step])
+    if held is None:
+        return [pixels[..., number].ravel() for number in range(len(bands))]
+    held = np.broadcast_to(held, pixels.shape)
+    return [pixels[..., number][held[..., number]] for number in range(len(bands))]
 
 
 def _pieces(level: Level) -> list[Box]:
@@ -108,13 +116,8 @@ def _starts(side: int) -> list[int]:
     return [(side - _PIECE_PX) * index // (_PIECES_PER_SIDE - 1) for index in range(_PIECES_PER_SIDE)]
 
 
-def _percentiles(
-    values: npt.NDArray[np.generic], nodata: float | None, wanted: tuple[float, float]
-) -> tuple[float, float]:
-    held = values[np.isfinite(values)]
-    if nodata is not None:
-        held = held[held != nodata]
-    if not held.size:
+def _percentiles(values: npt.NDArray[np.generic], wanted: tuple[float, float]) -> tuple[float, float]:
+    if not values.size:
         return float("nan"), float("nan")
-    low, high = np.percentile(held.astype(np.float64), wanted)
+    low, high = np.percentile(values.astype(np.float64), wanted)
     return float(low), float(high)

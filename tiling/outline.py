@@ -108,8 +108,12 @@ class Outline:
 
     def cut(self, pixels: npt.NDArray[_Pixel], box: Box) -> npt.NDArray[_Pixel]:
         """`(…, y, x)` of a box with background wherever a pixel's centre is outside."""
-        inside_HW = self.polygons.labels(box).astype(np.bool_)
+        inside_HW = self.inside(box)
         return pixels if inside_HW.all() else np.where(inside_HW, pixels, pixels.dtype.type(OUTSIDE))
+
+    def inside(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Which pixels `(y, x)` of a box have their centre inside."""
+        return self.polygons.labels(box).astype(np.bool_)
 
     def outside(self, box: Box) -> int:
         """How many pixels of a box have their centre outside."""

@@ -17,11 +17,13 @@ from tiling.errors import RunError
 from tiling.escaping import plain
 from tiling.geometry import PixelSize
 from tiling.ledger import Ledger
+from tiling.no_data import extra_bands
 from tiling.objects import ObjectPath
 from tiling.ome_metadata import LabelClass
 from tiling.probabilities import Probabilities
 from tiling.pyramid import Blueprint
 from tiling.source import ImageSource, open_source
+from tiling.sources.present import Fill
 from tiling.staging import STAGED_NAME, StagedTiles, remove_staged
 from tiling.stamp import Stamp
 from tiling.steady import SteadySource
@@ -144,6 +146,11 @@ class Run:
         return PixelSize(y, x, unit)  # type: ignore[arg-type]
 
     @property
+    def fill(self) -> Fill | None:
+        """What the network sees in place of no data; None of images that have data everywhere, and of earlier runs."""
+        return None if self.card.image.no_data is None else self.card.image.no_data.fill
+
+    @property
     def corner_px(self) -> tuple[int, int]:
         """Where a region begins, in pixels of what is segmented, y before x."""
         view = self.card.image.view
@@ -240,8 +247,13 @@ class Run:
 
     def create_staged(self, *, keep: bool = False) -> StagedTiles:
         """The staged array; `keep` leaves tiles in it that are done."""
+        return StagedTiles.create(self.staged_path, self.plan, self.staged_bands, self.card.image.dtype, keep=keep)
+
+    @property
+    def staged_bands(self) -> int:
+        """Bands of a staged tile: the image's, and one that says where there is data where only that can."""
         image = self.card.image
-        return StagedTiles.create(self.staged_path, self.plan, len(image.bands), image.dtype, keep=keep)
+        return len(image.bands) + (extra_bands(image.dtype) if self.fill is not None else 0)
 
     def open_staged(self) -> StagedTiles:
         return StagedTiles.open(self.staged_path)
@@ -251,9 +263,9 @@ class Run:
 
     def open_source(self) -> ImageSource:
         """The image as it is segmented: the card's view of it, whose level is the card's."""
-        return open_source(self.card.image.path, self.card.image.view)
+        return open_source(self.card.image.path, self.card.image.view, self.fill)
 
     def open_steady(self) -> SteadySource:
         """The same, refused as soon as it is no longer the image that the run began with."""
         image = self.card.image
-        return SteadySource(image.path, image.view, image.fingerprint, image.version)
+        return SteadySource(image.path, image.view, image.fingerprint, image.version, self.fill)

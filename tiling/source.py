@@ -20,8 +20,10 @@ from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.opening import open_reader
+from tiling.sources.present import Fill, filled, read_present
 from tiling.sources.series import FileImage
 from tiling.sources.version import UNKNOWN, ImageFiles
+from tiling.sources.viewed import ViewReader
 from tiling.storage import Place, place_of
 from tiling.view import View
 
@@ -35,9 +37,12 @@ class ImageSource:
     first read, and refuses it if it is no longer the same size, or in an object store no longer the same object.
     """
 
-    def __init__(self, path: Place, reader: Reader, identity: str, view: View | None = None) -> None:
+    def __init__(
+        self, path: Place, reader: Reader, identity: str, view: View | None = None, fill: Fill | None = None
+    ) -> None:
         self._path = path
         self._view = view
+        self._fill = fill
         self._facts = reader.facts
         self._identity = identity
         self._reader: Reader | None = reader
@@ -133,6 +138,16 @@ class ImageSource:
         return self._facts.has_mask
 
     @property
+    def may_lack_data(self) -> bool:
+        """Whether some pixel may hold no data, by a no-data value, a mask, alpha or NaN."""
+        return self._facts.may_lack_data
+
+    @property
+    def fill(self) -> Fill | None:
+        """What `read_filled` puts in place of values that are no data, one per band; None where nothing is."""
+        return self._fill
+
+    @property
     def memory_bytes(self) -> int:
         """The most memory that reading holds in one process, besides the boxes that it returns."""
         return self._facts.memory_bytes
@@ -161,6 +176,36 @@ class ImageSource:
             return reader.read_mask(level, box)
         except (SourceError, *LIBRARY_ERRORS) as error:
             raise SourceError(f"{self._path}: mask of level {level}, box {box}: {reason(error)}") from error
+
+    def read_present(self, level: int, box: Box) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]:
+        """Pixels of a box as `read` gives them, and which of their values are data (`tiling.sources.present`).
+
+        The second is `(y, x, band)`, or `(y, x, 1)` where all bands share it; None where all values are data. Raises as
+        `read` does.
+        """
+        if not self.may_lack_data:
+            return self.read(level, box), None
+        self._expect_inside(level, box)
+        reader = self._opened()
+        try:
+            if isinstance(reader, ViewReader):
+                return reader.read_present(level, box)
+            return read_present(reader, level, box, None)
+        except (SourceError, *LIBRARY_ERRORS) as error:
+            raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
+
+    def read_filled(self, level: int, box: Box) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]:
+        """Pixels of a box with `fill` in place of what is no data, and which pixels `(y, x)` hold data.
+
+        None in place of the second where all do. Raises as `read` does.
+        """
+        if self._fill is None:
+            return self.read(level, box), None
+        pixels, held = self.read_present(level, box)
+        if held is None:
+            return pixels, None
+        held_HW = np.asarray(held.any(axis=-1))
+        return filled(pixels, held, self._fill), None if held_HW.all() else held_HW
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
@@ -243,6 +288,7 @@ class ImageSource:
         return {
             "path": self._path,
             "view": self._view,
+            "fill": self._fill,
             "facts": self._facts,
             "identity": self._identity,
             "fingerprint": self._fingerprint,
@@ -252,6 +298,7 @@ class ImageSource:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._path = state["path"]
         self._view = state["view"]
+        self._fill = state["fill"]
         self._facts = state["facts"]
         self._identity = state["identity"]
         self._fingerprint = state["fingerprint"]
@@ -275,15 +322,17 @@ class ImageSource:
         with self._lock:
             if self._reader is None:
                 reader, identity = open_reader(self._path, self._view)
-                if identity != self._identity or reader.facts != self._facts:
+                if identity != self._identity or not reader.facts.is_same(self._facts):
                     reader.close()
                     raise SourceError(f"{self._path}: the file changed after it was opened; start again")
                 self._reader = reader
             return self._reader
 
 
-def open_source(path: str | Place, view: View | None = None) -> ImageSource:
+def open_source(path: str | Place, view: View | None = None, fill: Fill | None = None) -> ImageSource:
     """Open an image: a path, or the URL of an object that is read by ranges, or of an OME-Zarr; or a view of it.
+
+    `fill` is what `read_filled` puts in place of what is no data, one value per band.
 
     `SourceError`, on one line, where the file is missing, unreadable, damaged, over a limit or of a kind that
     is not supported, or where the view doesn't lie on it; `StorageError` where an object store fails.
@@ -293,7 +342,7 @@ def open_source(path: str | Place, view: View | None = None) -> ImageSource:
         raise SourceError(f"{str(place)!a}: its name is not UTF-8, and no run could name its image; rename it")
     if isinstance(place, Path):
         place = place.expanduser().absolute()
-    return ImageSource(place, *open_reader(place, view), view)
+    return ImageSource(place, *open_reader(place, view), view, fill)
 
 
 def _split(length: int, chunk: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from tiling.disk import is_partial
 from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
+from tiling.no_data import pack
 from tiling.object_zarr import zarr_at
 from tiling.objects import ObjectPath
 from tiling.plan import Tile, TilePlan
@@ -41,7 +42,8 @@ def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> ND
     """Read a tile from the image.
 
     Returns:
-        The read region `(y, x, band)` in the image's dtype, mirrored where it reaches beyond the image (about the
+        The read region `(y, x, band)` in the image's dtype, packed with where it holds data (`tiling.no_data`) where
+        the source fills what holds none; mirrored where it reaches beyond the image (about the
         outermost pixel, which itself is not repeated; forth and back where the image is smaller than that).
 
     Raises:
@@ -49,11 +51,16 @@ def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> ND
     """
     read, (height, width) = tile.read, plan.extent
     if plan.image.contains(read):
-        return source.read(level, read)
+        return _read(source, level, read)
     rows, cols = mirrored(read.y0, read.y1, height), mirrored(read.x0, read.x1, width)
     seen = Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
-    pixels = source.read(level, seen)
+    pixels = _read(source, level, seen)
     return pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
+
+
+def _read(source: ImageSource, level: int, box: Box) -> NDArray[np.generic]:
+    pixels, held = source.read_filled(level, box)
+    return pixels if source.fill is None else pack(pixels, held)
 
 
 def mirrored(start: int, stop: int, extent: int) -> NDArray[np.int64]:

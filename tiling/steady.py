@@ -11,6 +11,7 @@ from typing import TypeVar
 from tiling.errors import ImageChangedError, SourceError, StorageError, TilingError
 from tiling.source import ImageSource, open_source
 from tiling.sources.fingerprint import fingerprint_of
+from tiling.sources.present import Fill
 from tiling.sources.version import UNKNOWN, ImageFiles
 from tiling.storage import Place
 from tiling.view import View
@@ -32,16 +33,19 @@ class SteadySource:
         view: of the image.
         fingerprint: of the content that is wanted.
         version: of the files that had it; None reads them to know.
+        fill: what stands in place of values that are no data, one per band.
 
     Raises:
         ImageChangedError: the content is another, or gone.
         SourceError, StorageError: it can't be opened.
     """
 
-    def __init__(self, path: str | Place, view: View | None, fingerprint: str, version: str | None) -> None:
+    def __init__(
+        self, path: str | Place, view: View | None, fingerprint: str, version: str | None, fill: Fill | None = None
+    ) -> None:
         self._wanted, self._lock = fingerprint, threading.Lock()
         try:
-            self.source = open_source(path, view)
+            self.source = open_source(path, view, fill)
         except SourceError as error:
             raise changed(path, f"can't be opened any more ({error})") from error
         self._files = ImageFiles(self.source.path, self.source.format)

@@ -48,10 +48,10 @@ class _Digests:
 def check_shards(run: Run) -> Iterator[Finding]:
     """Compare the mask and the probabilities with the ledger, tile by tile, in the plan's order.
 
-    A done tile must have the digests that its record names, a skipped one background and a failed one 'not predicted'
-    everywhere, both without a probability. Where a record names none, which runs of earlier versions do of
-    probabilities, these must decode, and be there where the tile holds a class. Tiles to do, and those that are known
-    to be damaged, are left out. Reads every shard once, and holds a few at a time.
+    A done tile and a skipped one must have the digests that their records name, a failed one 'not predicted'
+    everywhere, and neither of the last two a probability. Where a record names none, which runs of earlier versions do
+    of probabilities, these must decode, and be there where the tile holds a class. Tiles to do, and those that are
+    known to be damaged, are left out. Reads every shard once, and holds a few at a time.
     """
     state, mask = run.ledger.fold(), run.open_mask(read_only=True)
     probabilities = run.open_probabilities(read_only=True)
@@ -60,7 +60,7 @@ def check_shards(run: Run) -> Iterator[Finding]:
 
     def look(index: int) -> Finding:
         tile, kind = run.plan.tile(index), TileState(state.states[index])
-        expected = digests.get(index, _Digests()) if kind is TileState.DONE else _Digests()
+        expected = digests.get(index, _Digests()) if kind is not TileState.FAILED else _Digests()
         fault, unchecked = _fault(mask, tile, kind, expected.labels)
         if fault is None and probabilities is not None:
             fault, more = _fault_in_probabilities(mask, probabilities, tile, kind, expected.probabilities)
@@ -120,7 +120,7 @@ def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tup
     is_empty = bool((labels == NOT_PREDICTED).all())
     if kind is TileState.FAILED:
         return (None if is_empty else "it failed, and its shard holds labels all the same"), None
-    if kind is TileState.SKIPPED:
+    if kind is TileState.SKIPPED and expected is None:
         is_right = bool((labels == BACKGROUND).all())
     elif expected is None:
         return ("its shard is missing or empty", None) if is_empty else (None, "labels")

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from flows.bottleneck import StageTimes
 from flows.palette import class_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
-from tiling.deepzoom import SQUARE_PX, DeepImage, DeepMask, ZoomGrid
+from tiling.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.errors import RunError, TilingError
 from tiling.ledger import LedgerState, TileRecord, TileState
 from tiling.run import Run
@@ -75,6 +77,7 @@ class ShownRun:
             "affine": self._affine(),
             "model": card.model.name,
             "created": card.created,
+            "no_data": SHOWN_NO_DATA if self._tells_no_data else None,
             "tiles": {"rows": plan.shape[0], "cols": plan.shape[1], "core": plan.core_px},
             "zoom": {"coarsest": self._grid.coarsest, "finest": self._grid.finest, "square": SQUARE_PX},
             "classes": [
@@ -141,10 +144,10 @@ class ShownRun:
             TilingError: there is no such square, or the mask can't be read.
         """
         with _reading:
-            return paint(self._deep_mask().square(zoom, row, col, margin=how.margin), how)
+            return paint(self._deep_mask().square(zoom, row, col, margin=how.margin, known=self._known()), how)
 
     def label_at(self, y: float, x: float) -> int | None:
-        return self._deep_mask().label_at(y, x)
+        return self._deep_mask().label_at(y, x, self._known())
 
     def thumbnail(self) -> bytes:
         """The overlay at the size of a table's row.
@@ -169,6 +172,17 @@ class ShownRun:
             if self._folded is None or self._folded[0] != revision:
                 self._folded = revision, self.run.ledger.fold()
             return self._folded
+
+    @property
+    def _tells_no_data(self) -> bool:
+        return self.run.fill is not None and len(self.run.classes) <= SHOWN_NO_DATA
+
+    def _known(self) -> NDArray[np.bool_] | None:
+        """Tiles whose pixels without a label hold no data; None where nothing lacks data."""
+        if not self._tells_no_data:
+            return None
+        states = self._fold()[1].states
+        return np.isin(states, (TileState.DONE, TileState.SKIPPED)).reshape(self.run.plan.shape)
 
     def _summary(self, state: LedgerState) -> dict[str, Any]:
         times = StageTimes.of(state)

@@ -21,6 +21,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
+from tiling.apart import NO_DATA_NAME, NOT_PREDICTED_NAME
 from tiling.errors import ExportError
 from tiling.export.crs import crs_of
 from tiling.export.destination import scratch
@@ -50,6 +51,8 @@ def expect_cog(subject: Subject) -> None:
 def write_cog(finished: Finished, paths: Sequence[Path]) -> None:
     """The labels with a colour table, and 255 as nodata."""
     names = {0: finished.run.classes[0], **finished.classes}
+    if finished.run.fill is not None:
+        names[NOT_PREDICTED] = LabelClass(f"{NO_DATA_NAME} or {NOT_PREDICTED_NAME}", names[NOT_PREDICTED].color)
     colors = np.zeros((3, 256), np.uint16)
     for label, item in names.items():
         # TIFF's colours have 16 bits: 255 becomes 65535.

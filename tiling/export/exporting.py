@@ -20,7 +20,7 @@ from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.readback import expect_readable
-from tiling.export.rows import bands_of_labels
+from tiling.export.rows import bands_of_labels, without_data
 from tiling.export.seal import Seal, size_of
 from tiling.ledger import LedgerState, TileState
 from tiling.placement import placement_of
@@ -167,7 +167,8 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
     """The run with its objects, which are kept in a file."""
     spool, tally = Spool(room), Tally()
     with _errors(finished, "the list of objects"):
-        for shapes in spool.extend(polygonize(bands_of_labels(finished.mask.pyramid))):
+        rows = bands_of_labels(finished.mask.pyramid, without_data(finished.run, finished.state))
+        for shapes in spool.extend(polygonize(rows)):
             tally.add(shapes)
     return replace(finished, shapes=spool, tally=tally)
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import cast
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiling.geometry import Box
+from tiling.ledger import LedgerState, TileState
+from tiling.no_data import NO_DATA
 from tiling.pyramid import Pyramid
+from tiling.stitching import BACKGROUND
+
+if TYPE_CHECKING:
+    from tiling.run import Run
 
 BAND_PIXELS = 2 * 1024**2
 """Of labels that are polygonised at once: at worst, where every pixel differs from its neighbours, this takes some
@@ -45,9 +53,30 @@ def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> It
             yield rows
 
 
-def bands_of_labels(pyramid: Pyramid) -> Iterator[NDArray[np.uint8]]:
-    """The labels of level 0 in bands that the polygoniser takes at once."""
+def bands_of_labels(pyramid: Pyramid, without: Iterable[Box] = ()) -> Iterator[NDArray[np.uint8]]:
+    """The labels of level 0 in bands that the polygoniser takes at once.
+
+    In the boxes `without`, given from top to bottom, pixels without data are background: they are no object's.
+    """
+    boxes, y0 = [*without], 0
     for rows in rows_of(pyramid):
+        y1 = y0 + rows.shape[0]
+        for box in takewhile(partial(_begins_above, y1), boxes):
+            part = rows[max(0, box.y0 - y0) : box.y1 - y0, box.x0 : box.x1]
+            part[part == NO_DATA] = BACKGROUND
         tall = max(1, BAND_PIXELS // rows.shape[-1])
         for y in range(0, rows.shape[0], tall):
             yield rows[y : y + tall]
+        boxes, y0 = [box for box in boxes if box.y1 > y1], y1
+
+
+def _begins_above(y: int, box: Box) -> bool:
+    return box.y0 < y
+
+
+def without_data(run: Run, state: LedgerState) -> list[Box]:
+    """The valid regions of tiles that are computed or skipped and have pixels without data, from top to bottom."""
+    if not len(state.empty):
+        return []
+    known = np.isin(state.states, (TileState.DONE, TileState.SKIPPED)) & (state.empty[:, 0] > 0)
+    return [run.plan.tile(int(index)).valid for index in np.flatnonzero(known)]

@@ -49,7 +49,7 @@ def read_statistics(path: Place) -> list[Row]:
 
 def statistics(finished: Finished) -> list[Row]:
     """One row per class, then one for tiles skipped as empty, one for what lies outside of polygons where some were
-    asked for, and one for what was not predicted.
+    asked for, one for what holds no data where an image may, and one for what was not predicted.
 
     Their pixels add up to the mask's. Background is what was computed and is of no class; `share_of_computed` is of
     that and the classes, `share_of_foreground` of the tissue or data that a coarse look at the image found.
@@ -57,7 +57,7 @@ def statistics(finished: Finished) -> list[Row]:
     tally, apart = finished.tally, Apart.of(finished.run, finished.state)
     pixels = {label: int(tally.pixels[label]) for label in range(len(finished.run.classes))}
     failed = int(tally.pixels[NOT_PREDICTED])
-    computed = finished.run.plan.mask.area - apart.area - failed
+    computed = finished.run.plan.mask.area - apart.area - failed - (apart.no_data or 0)
     pixels[BACKGROUND] = computed - sum(pixels[label] for label in pixels if label != BACKGROUND)
     rows: list[Row] = []
     for label, item in enumerate(finished.run.classes):

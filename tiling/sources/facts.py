@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
+from tiling.sources.matching import matched
 from tiling.sources.series import FileImage
 
 
@@ -55,9 +56,10 @@ class ImageFacts:
 
     `memory_bytes` is the most that reading holds besides the boxes that it returns. `pages` is more
     than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
-    there are to choose one from. `has_mask` is whether the file says which pixels hold data. `images` are those of a
-    file that has several, and `series` the number of the one that is read. `alpha` are the names of channels that are
-    no bands unless they are asked for. `is_slide`: slide scanners alone write that format.
+    there are to choose one from. `has_mask` is whether the file says which pixels hold data, `lacks_by_value` whether
+    its values do, where that isn't known from `dtype` and `nodata`: of a view that has stretched them. `images` are
+    those of a file that has several, and `series` the number of the one that is read. `alpha` are the names of channels
+    that are no bands unless they are asked for. `is_slide`: slide scanners alone write that format.
     """
 
     format: str
@@ -77,6 +79,19 @@ class ImageFacts:
     series: int = 0
     alpha: tuple[str, ...] = ()
     is_slide: bool = False
+    lacks_by_value: bool | None = None
+
+    def is_same(self, other: ImageFacts) -> bool:
+        """Whether both say the same; a no-data value that is no number equals itself here."""
+        both_nan = self.nodata != self.nodata and other.nodata != other.nodata
+        return replace(self, nodata=None) == replace(other, nodata=None) and (both_nan or self.nodata == other.nodata)
+
+    @property
+    def may_lack_data(self) -> bool:
+        """Whether some pixel may hold no data."""
+        if self.has_mask or self.lacks_by_value is not None:
+            return self.has_mask or bool(self.lacks_by_value)
+        return self.dtype.kind == "f" or matched(self.nodata, self.dtype) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_e
 from tiling.storage import Place
 
 Pixels = npt.NDArray[np.generic]
+Mask = npt.NDArray[np.bool_]
 
 _CHUNK_PX = 1024
 _HEADER_BYTES = 64 * 1024  # where the palette of a JP2 file stands
@@ -32,8 +33,8 @@ _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
 class RasterReader:
     """A file whose image is decoded whole on the first read. Safe to call from several threads at once.
 
-    Transparency is dropped unless it is asked for as a band; the orientation that cameras write is not applied: pixels
-    stay as stored.
+    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is not
+    applied: pixels stay as stored.
     """
 
     def __init__(self, place: Place, file: ImageFile, kind: str, *, alpha: bool = False) -> None:
@@ -41,7 +42,7 @@ class RasterReader:
         self._kind = kind
         self._keeps_alpha = alpha
         self._lock = threading.Lock()
-        self._pixels: Pixels | None = None
+        self._pixels: tuple[Pixels, Mask | None] | None = None
         with source_errors(str(place)):
             self._facts = self._describe(self._load())
 
@@ -51,13 +52,18 @@ class RasterReader:
 
     def read(self, level: int, box: Box) -> Pixels:
         """Pixels `(y, x, band)` of a box inside the image."""
+        return np.ascontiguousarray(self._whole()[0][box.slices])
+
+    def read_mask(self, level: int, box: Box) -> Mask | None:
+        """Which pixels of a box hold data: those that aren't wholly transparent; None where nothing is transparent."""
+        shown = self._whole()[1] if self._facts.has_mask else None
+        return None if shown is None else np.ascontiguousarray(shown[box.slices])
+
+    def _whole(self) -> tuple[Pixels, Mask | None]:
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._decoded(self._load())
-        return np.ascontiguousarray(self._pixels[box.slices])
-
-    def read_mask(self, level: int, box: Box) -> None:
-        """Transparency is dropped, so nothing says which pixels hold data."""
+            return self._pixels
 
     def chunk_px(self, level: int) -> tuple[int, int]:
         whole = self._facts.levels[level]
@@ -104,10 +110,11 @@ class RasterReader:
             photometric,
             has_alpha=has_alpha,
             alpha=offered,
+            has_mask=has_alpha and not self._keeps_alpha,
             memory_bytes=frame.working_bytes + len(data),
         )
 
-    def _decoded(self, data: bytes) -> Pixels:
+    def _decoded(self, data: bytes) -> tuple[Pixels, Mask | None]:
         pixels = _decode(self._kind, data)
         if pixels.ndim == 2:
             pixels = pixels[..., np.newaxis]
@@ -118,14 +125,15 @@ class RasterReader:
                 f"it decodes to {pixels.dtype} of shape {pixels.shape}, its header says {dtype} of "
                 f"{(whole.height, whole.width, bands)}: the file is damaged"
             )
-        return np.ascontiguousarray(pixels[..., :bands])
+        shown = pixels[..., bands] != 0 if drops_alpha else None
+        return np.ascontiguousarray(pixels[..., :bands]), shown
 
 
 def _bands(kind: str, frame: codestream.Frame, data: bytes) -> tuple[tuple[str, ...], bool]:
     """Band names, and whether there is an alpha channel besides."""
     rgb, gray = ("red", "green", "blue"), ("gray",)
     if kind == "webp":
-        return rgb, False
+        return rgb, _webp_has_alpha(data)
     if kind == "png":
         color = data[25]
         return (gray if color in {0, 4} else rgb), color in {4, 6}
@@ -134,6 +142,13 @@ def _bands(kind: str, frame: codestream.Frame, data: bytes) -> tuple[tuple[str, 
     if frame.components in {1, 3}:
         return (gray if frame.components == 1 else rgb), False
     raise SourceError(f"{kind} image of {frame.components} components is neither grey nor RGB; convert it to RGB")
+
+
+def _webp_has_alpha(data: bytes) -> bool:
+    """By the header of an extended or a lossless file (RFC 9649, 2.7 and 3.4); plain lossy ones have none."""
+    if data[12:16] == b"VP8X":
+        return bool(data[20] & 0x10)
+    return data[12:16] == b"VP8L" and bool(data[24] & 0x10)
 
 
 def _decode(kind: str, data: bytes) -> Pixels:

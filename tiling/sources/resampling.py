@@ -18,10 +18,14 @@ import numpy.typing as npt
 from tiling.geometry import Box
 
 Pixels = npt.NDArray[np.generic]
+Present = npt.NDArray[np.bool_]
 Sums = npt.NDArray[Any]  # of a type that holds every input value as it is
 
 PIECE_BYTES = 16 * 1024**2
 """Of the input that is held at once, in the type of the sums."""
+
+LEAST_SHARE = 0.5
+"""Of what a pixel is made of, so much has to be data for it to hold data."""
 
 WORKING_BYTES = 8 * PIECE_BYTES
 """The most that resampling holds beside its result: a piece as it is read, in the type of the sums, and the sums."""
@@ -91,12 +95,46 @@ class Resampling:
 
     def read(self, read: Callable[[Box], Pixels], box: Box) -> Pixels:
         """Pixels `(y, x, band)` of a box of the output; `read` gives those of a box of the input."""
-        (y0, y1), (x0, x1) = self.rows.seen(box.y0, box.y1), self.cols.seen(box.x0, box.x1)
-        seen = Box(y0, x0, y1, x1)
-        if seen.area * self.bands * self._sums.itemsize > PIECE_BYTES and box.area > 1:
+        seen = self._seen(box)
+        if self._is_large(seen, box):
             first, second = self._halves(box)
             return np.concatenate([self.read(read, first), self.read(read, second)], axis=int(first.y0 == second.y0))
         return self._rounded(self._weighed(read(seen), seen, box))
+
+    def read_present(
+        self, read: Callable[[Box], tuple[Pixels, Present | None]], box: Box
+    ) -> tuple[Pixels, Present | None]:
+        """The same where values may be no data: `read` says of each whether it is, and so does what is given back.
+
+        A pixel is made of data alone, and holds data where at least half of its weight lies on some; None where all do.
+        What is made of nothing else than no data is `gap`, or NaN, or 0 where there are none.
+        """
+        seen = self._seen(box)
+        if self._is_large(seen, box):
+            parts = [self.read_present(read, half) for half in self._halves(box)]
+            axis = int(self._halves(box)[0].y0 == self._halves(box)[1].y0)
+            pixels = np.concatenate([part[0] for part in parts], axis=axis)
+            if all(part[1] is None for part in parts):
+                return pixels, None
+            whole = [np.ones((*p.shape[:2], 1), np.bool_) if held is None else held for p, held in parts]
+            bands = max(held.shape[-1] for held in whole)
+            return pixels, np.concatenate([np.broadcast_to(h, (*h.shape[:2], bands)) for h in whole], axis=axis)
+        values, held = read(seen)
+        if held is None:
+            held = np.ones((*values.shape[:2], 1), np.bool_)
+        sums, weights = self._divided(values, held, seen, box)
+        # A band of a pixel that holds data is data where anything says what it is.
+        enough = weights.max(axis=-1, keepdims=True) >= LEAST_SHARE
+        found = enough & (weights > 0)
+        return self._rounded(sums), None if found.all() else found
+
+    def _seen(self, box: Box) -> Box:
+        """The box of the input that a box of the output needs."""
+        (y0, y1), (x0, x1) = self.rows.seen(box.y0, box.y1), self.cols.seen(box.x0, box.x1)
+        return Box(y0, x0, y1, x1)
+
+    def _is_large(self, seen: Box, box: Box) -> bool:
+        return seen.area * self.bands * self._sums.itemsize > PIECE_BYTES and box.area > 1
 
     @property
     def _sums(self) -> np.dtype[np.generic]:
@@ -117,11 +155,16 @@ class Resampling:
         held = np.isfinite(pixels)
         if self.gap is not None:
             held &= pixels != self.gap
+        return self._divided(pixels, held, seen, box)[0]
+
+    def _divided(self, pixels: Pixels, held: Present, seen: Box, box: Box) -> tuple[Sums, Sums]:
+        """Means of the values that are held, and the share of the weight that these have."""
         weights = self._summed(held.astype(self._sums), seen, box)
         sums = self._summed(np.where(held, pixels, 0).astype(self._sums), seen, box)
-        gap = np.nan if self.gap is None else self.gap
+        empty = np.nan if self.dtype.kind == "f" else 0
+        gap = empty if self.gap is None else self.gap
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(weights > 0, sums / weights, np.asarray(gap, self._sums))
+            return np.where(weights > 0, sums / weights, np.asarray(gap, self._sums)), weights
 
     def _summed(self, values: Sums, seen: Box, box: Box) -> Sums:
         """Rows first, then columns; product by product, since a library's matrix product has no fixed order."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.sources.facts import Georeference, ImageFacts, Level, Reader, make_levels
+from tiling.sources.matching import matched
+from tiling.sources.present import Present, read_present
 from tiling.sources.resampling import WORKING_BYTES, Axis, Resampling
 from tiling.view import Stretch, View
 
@@ -59,13 +61,29 @@ class ViewReader:
         sampled, facts = self._levels[level], self._reader.facts
         if sampled.corner is not None:
             pixels = self._chosen(self._reader.read(sampled.level, box.translate(*sampled.corner)))
+        elif facts.may_lack_data:
+            return self.read_present(level, box)[0]
         else:
-            has_gaps = facts.nodata is not None or facts.dtype.kind == "f"
-            gap = None if facts.nodata is None or np.isnan(facts.nodata) else facts.nodata
-            bands = len(self._facts.bands)
-            resampling = Resampling(sampled.rows, sampled.cols, bands, facts.dtype, has_gaps, gap)
+            resampling = Resampling(sampled.rows, sampled.cols, len(self._facts.bands), facts.dtype)
             pixels = resampling.read(lambda seen: self._chosen(self._reader.read(sampled.level, seen)), box)
         return pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)
+
+    def read_present(self, level: int, box: Box) -> tuple[Pixels, Present | None]:
+        """Pixels of a box, and which of their values are data by what the file holds before anything is stretched."""
+        sampled, facts = self._levels[level], self._reader.facts
+        bands = self._view.bands
+        if sampled.corner is not None:
+            place = box.translate(*sampled.corner)
+            pixels, held = read_present(self._reader, sampled.level, place, bands)
+        else:
+            gap = facts.nodata if matched(facts.nodata, facts.dtype) is not None else None
+            resampling = Resampling(
+                sampled.rows, sampled.cols, len(self._facts.bands), facts.dtype, has_gaps=True, gap=gap
+            )
+            pixels, held = resampling.read_present(
+                lambda seen: read_present(self._reader, sampled.level, seen, bands), box
+            )
+        return (pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)), held
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
         """Which pixels of a box hold data, `(y, x)`; None where the file says nothing of it."""
@@ -161,6 +179,7 @@ def _facts(facts: ImageFacts, view: View, bands: tuple[str, ...], levels: list[_
         dtype=facts.dtype if view.stretch is None else np.dtype(view.stretch.dtype),
         levels=make_levels([level.shape for level in levels], size),
         nodata=facts.nodata if view.stretch is None else None,
+        lacks_by_value=None if view.stretch is None else replace(facts, has_mask=False).may_lack_data,
         georeference=None if facts.georeference is None else _placed(facts.georeference, view),
         memory_bytes=facts.memory_bytes + (0 if all(level.corner is not None for level in levels) else WORKING_BYTES),
     )

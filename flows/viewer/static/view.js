@@ -90,6 +90,7 @@ function showPointer(event) {
 
 function labelName(label) {
   if (label === NOT_PREDICTED) return "not predicted";
+  if (label !== null && label === page.facts.no_data) return "no data";
   return page.facts.classes[label]?.name ?? `label ${label}`;
 }
 
@@ -113,6 +114,7 @@ function showClasses() {
     const shown = part("safe").checked ? safe : color;
     return classRow(label, name, shown, label < 10 ? String(label) : "");
   });
+  if (page.facts.no_data !== null) rows.push(classRow(page.facts.no_data, "no data", "#808080", ""));
   rows.push(classRow(NOT_PREDICTED, "not predicted", "#d55e00", ""));
   part("classes").replaceChildren(...rows);
 }
@@ -142,6 +144,7 @@ function toggleLabel(label) {
 
 function showMask() {
   const all = [...page.facts.classes.slice(1).map(({ label }) => label), NOT_PREDICTED];
+  if (page.facts.no_data !== null) all.push(page.facts.no_data);
   mask.show({
     revision: page.state.revision,
     labels: all.filter((label) => !page.hidden.has(label)),

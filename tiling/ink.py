@@ -1,0 +1,100 @@
+"""What takes light on a bright-field slide and is no stain: pens, lines, shadows, black borders, tiles never written.
+
+Told by its colour and by its lack of detail, both of which are needed: a pen over tissue shows the tissue through it,
+and some stains (alcian blue, methyl green) have the colour of a pen. Other pipelines go by colour alone (the red, green
+and blue pen filters of HistoQC and histolab, https://github.com/histolab/histolab), and lose such tissue.
+
+Colours are optical densities (Beer and Lambert; Ruifrok and Johnston 2001), whose proportions between the bands are the
+same for a pale and a dark mark: haematoxylin 0.65, 0.70, 0.29, eosin 0.07, 0.99, 0.11, DAB 0.27, 0.57, 0.78.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.errors import SourceError
+from tiling.geometry import Box
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+Flags = NDArray[np.bool_]
+
+NEUTRAL, NOISE = 0.25, 0.02
+"""Where densities differ by less than this share of the greatest, or by the noise of pale blocks, they are one grey."""
+FAINT = 0.015
+"""A density below which glass and its unevenness lie, whose colour says nothing."""
+BLACK = 16
+"""What is darker in all bands shows no detail that could tell of tissue."""
+SMOOTH, SMOOTH_GREY = 1.5, 2.5
+"""Of 255: the curvature of brightness over 6 px that three quarters of a block exceed where there is detail in it. Pens
+on bare glass have 0.3 to 0.7, JPEG's noise included, and a thin line up to 2; tissue under a pen 3 to 20."""
+REACH_PX = 3
+SQUARE_BLOCKS = 64
+THREADS = 2
+
+
+def ink_colours(means: NDArray[np.float32], white: NDArray[np.floating]) -> tuple[Flags, Flags]:
+    """Which block means `(y, x, 3)` have a colour that no common stain has, beside the glass: grey, and others."""
+    density = np.maximum(0, np.log(white / np.maximum(means, 1)))
+    red, green, blue = density[..., 0], density[..., 1], density[..., 2]
+    most, least = density.max(axis=-1), density.min(axis=-1)
+    grey = most - least < np.maximum(NEUTRAL * most, NOISE)
+    # Stains take green at least as much as red; inks of green and blue let it through.
+    green_or_blue = red > 1.3 * green
+    # Eosin takes green alone, blood a little of the others too, red ink green and blue alike.
+    red_ink = (blue > 0.7 * green) & (red < 0.35 * green)
+    yellow = blue > 1.8 * np.maximum(green, red)
+    coloured = ~grey & (green_or_blue | red_ink | yellow)
+    return (most > FAINT) & grey, (most > FAINT) & coloured
+
+
+def without_detail(
+    source: ImageSource, level: int, block_px: int, means: NDArray[np.float32], grey: Flags, coloured: Flags
+) -> Flags:
+    """Which of the blocks of either kind show nothing but a colour; only squares with some of them are read.
+
+    What doesn't decode counts as detail: its tiles are tried, and fail with their reason.
+    """
+    asked, limits = grey | coloured, np.where(grey, SMOOTH_GREY, SMOOTH)
+    smooth = asked & (means.max(axis=-1) < BLACK)
+    open_ = asked & ~smooth
+    whole = source.levels[level]
+
+    def look(top: int, left: int) -> None:
+        place = slice(top, top + SQUARE_BLOCKS), slice(left, left + SQUARE_BLOCKS)
+        if not open_[place].any():
+            return
+        side = SQUARE_BLOCKS * block_px
+        y, x = top * block_px, left * block_px
+        try:
+            pixels = source.read(level, Box(y, x, min(y + side, whole.height), min(x + side, whole.width)))
+        except SourceError:
+            return
+        curved = _curvature(pixels.astype(np.float32).mean(axis=-1), block_px)
+        smooth[place] |= open_[place] & (curved < limits[place])
+
+    rows, cols = (range(0, count, SQUARE_BLOCKS) for count in asked.shape)
+    tasks = [dask.delayed(look)(top, left) for top in rows for left in cols]
+    dask.compute(*tasks, scheduler="threads", num_workers=THREADS)
+    return smooth
+
+
+def _curvature(bright: NDArray[np.float32], block_px: int) -> NDArray[np.float32]:
+    """The lower quartile over each block of how much brightness bends: a ramp, as at a pen's edge, bends nowhere.
+
+    Blocks that the image covers in part are filled with what lies at its edge.
+    """
+    more = tuple((0, -side % block_px) for side in bright.shape)
+    padded = np.pad(bright, more, mode="edge")
+    rows, cols = padded.shape[0] // block_px, padded.shape[1] // block_px
+    blocks = padded.reshape(rows, block_px, cols, block_px).swapaxes(1, 2)
+    d = REACH_PX
+    down = np.abs(2 * blocks[:, :, d:-d] - blocks[:, :, 2 * d :] - blocks[:, :, : -2 * d])
+    across = np.abs(2 * blocks[..., d:-d] - blocks[..., 2 * d :] - blocks[..., : -2 * d])
+    both = np.concatenate([down.reshape(rows, cols, -1), across.reshape(rows, cols, -1)], axis=-1)
+    return np.percentile(both, 25, axis=-1)
