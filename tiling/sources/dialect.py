@@ -11,10 +11,12 @@ from tiling.errors import SourceError
 from tiling.geometry import PixelSize
 from tiling.sources import georeference as geo
 from tiling.sources import pixel_size as sizes
+from tiling.sources.beside import NOTHING_BESIDE, Beside
 from tiling.sources.directory import Chain, Directory
 from tiling.sources.facts import FIRST, Georeference, Moment
 from tiling.sources.ome import OmeImage, parse_ome
 from tiling.sources.qptiff import find_channels, is_qptiff
+from tiling.storage import Place
 
 _NODATA_TAG = 42113
 _MAX_IMAGEJ_CHANNELS = 64
@@ -33,9 +35,10 @@ class Dialect:
     focal_planes: int = 1
     times: int = 1
     smaller: tuple[tuple[int, ...], ...] = ()  # pages of coarser levels that the metadata names, one per plane
+    beside: Beside = NOTHING_BESIDE
 
 
-def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
+def tell_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
     """Tell the dialect from the first page, and read what that dialect keeps where.
 
     Raises:
@@ -43,22 +46,23 @@ def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST
     """
     description = base.description
     if base.is_ome:
-        return _ome_dialect(parse_ome(description, name, moment), chain, base)
+        return _ome_dialect(parse_ome(description, place.name, moment), chain, base)
     if base.is_imagej:
         return _imagej_dialect(description, chain, moment)
     if is_qptiff(description):
         moment.expect_in(1, 1)
         found = find_channels(chain)
         return Dialect("qptiff", found.pages, found.names, found.pixel_size, None, smaller=found.smaller)
-    reference = geo.read_georeference(chain[0])
+    beside = NOTHING_BESIDE if base.is_svs else Beside.of(place)
+    reference = geo.read_georeference(chain[0], beside)
     stack = 1 if base.is_svs or reference is not None else _stack_pages(chain)
     moment.expect_in(stack, 1)
     if base.is_svs:
         return Dialect("aperio-svs", (0,), (), sizes.from_aperio(description), None)
     if reference is not None:
-        return Dialect("geotiff", (0,), (), geo.ground_pixel_size(reference), reference)
+        return Dialect("geotiff", (0,), (), geo.ground_pixel_size(reference), reference, beside=beside)
     resolution = sizes.from_resolution(chain[0], description)
-    return Dialect("tiff", (moment.z,), (), resolution, None, stack, stack)
+    return Dialect("tiff", (moment.z,), (), resolution, None, stack, stack, beside=beside)
 
 
 def _stack_pages(chain: Chain) -> int:

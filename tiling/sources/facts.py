@@ -32,19 +32,17 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where level 0 lies on the earth (OGC GeoTIFF 1.1).
+    """Where level 0 lies on the earth, as GDAL reads it.
 
     `affine` is `(a, b, c, d, e, f)` with `x = a*col + b*row + c` and `y = d*col + e*row + f`, from the corner
-    (not the centre) of a pixel to map coordinates; None where only ground control points are known.
-    `crs` is `"EPSG:n"` or the file's own citation. `geokeys`, `double_params` and `ascii_params` are the file's
-    raw keys, so that an export can repeat them exactly. `tiepoints` are `(col, row, k, x, y, z)`.
+    (not the centre) of a pixel to map coordinates, x to the east; None where only ground control points are known.
+    `crs` is a name for people, `"EPSG:n"` or the file's own citation; `wkt` says what it is. `tiepoints` are
+    `(col, row, k, x, y, z)`.
     """
 
     crs: str | None
     affine: tuple[float, float, float, float, float, float] | None
-    geokeys: tuple[int, ...] = ()
-    double_params: tuple[float, ...] = ()
-    ascii_params: str = ""
+    wkt: str | None = None
     tiepoints: tuple[tuple[float, ...], ...] = ()
 
 
