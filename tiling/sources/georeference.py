@@ -7,7 +7,9 @@ no file beside it can lead anywhere.
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,6 +46,18 @@ _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "PROJ_NETWORK": "OFF",
 }
+
+
+class _Quiet(logging.Filter):
+    """Keeps what GDAL says of the file in memory out of the log: it names no file that a person has."""
+
+    here = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(self.here, "quiet", False)
+
+
+logging.getLogger("rasterio._env").addFilter(_Quiet())
 
 Tag = tuple[int | str, int | str, int | None, Any, bool]
 
@@ -123,6 +137,8 @@ def _as_gdal_sees_it(tags: list[Tag], beside: Beside) -> Generator[Any]:
     options: Any = rasterio.Env(**cast("dict[str, Any]", _OPTIONS))
     with ExitStack() as held, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        _Quiet.here.quiet = True
+        held.callback(setattr, _Quiet.here, "quiet", False)
         held.enter_context(options)
         image = held.enter_context(MemoryFile(file.getvalue(), dirname=folder, filename="image.tif"))
         for name, data in (("image.tfw", beside.world), ("image.tif.aux.xml", beside.aux)):
