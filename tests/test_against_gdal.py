@@ -58,7 +58,7 @@ def differences(ours: ImageSource, theirs: Any) -> Iterator[Difference]:
         yield "mask", int(held_by_us(ours, box).sum()), int(held.sum())
 
 
-def unit_of(theirs: Any) -> tuple[str | None, float | None]:
+def unit_of(theirs: Any) -> tuple[str | None, Any]:
     """The unit and the width of a pixel in it, as GDAL and PROJ say."""
     if theirs.transform.is_identity or not theirs.crs:
         return None, None
