@@ -40,4 +40,4 @@ def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
             "classification": {"name": item.name, "color": color},
         }
 
-    write_features(paths[0], map(placed, finished.shapes), lambda label, pixels: of_class(label))
+    write_features(paths[0], map(placed, finished.shapes), lambda label, pixels, area: of_class(label))
