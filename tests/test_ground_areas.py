@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import pyproj
 import pytest
 import rasterio
 from case_files import case
 from finished import finished_run, labels_of
+from pyogrio.raw import read
 from rasterio.transform import Affine
 
 from flows.areas import Areas, known_areas
@@ -89,9 +89,9 @@ def test_areas_are_those_on_the_ellipsoid_in_every_output(name: str, tmp_path: P
     if name not in {"degrees", "grads"}:
         a, b, _, d, e, _ = tuple(MAPS[name][1])[:6]
         assert found["area_projected_km2"] * 1e6 == pytest.approx(found["pixels"] * abs(a * e - b * d))
-    features = json.loads((run.exports / "objects.geojson").read_text())["features"]
+    features = json.loads((run.exports / "objects.geojson").read_bytes())["features"]
     assert areas_of(features, 1) == pytest.approx(found["area_km2"] * 1e6)
-    meta, _, _, columns = pyogrio.raw.read(run.exports / "objects.gpkg", read_geometry=False)
+    meta, _, _, columns = read(run.exports / "objects.gpkg", read_geometry=False)
     table = dict(zip(meta["fields"], columns, strict=True))
     assert table["area_m2"][table["label"] == 1].sum() == pytest.approx(found["area_km2"] * 1e6)
     state = run.ledger.fold()

@@ -99,9 +99,12 @@ class Finished:
         """Of each object in the square of `area_unit`, on the ground; None where it isn't known."""
         plane = self.placement.pixel_area
         if self.ground is None:
-            return None if plane is None else shapes.pixels * plane
+            return None if plane is None else np.asarray(shapes.pixels * plane, np.float64)
         found = self.ground.of_shapes(shapes)
-        return found if plane is None else np.where(np.isfinite(found), found, shapes.pixels * plane).astype(np.float64)
+        missing = np.logical_not(np.isfinite(found))
+        if plane is not None:
+            found[missing] = (shapes.pixels * plane)[missing]
+        return found
 
     @property
     def area_unit(self) -> Unit | None:
