@@ -206,6 +206,7 @@ def image_card(config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole
         dtype=str(seen.dtype),
         pixel_size=(size.y, size.x, size.unit) if size else None,
         view=viewing.view,
+        origin_px=origin if any(origin := seen.origin_px(viewing.level)) else None,
         asked=config.wanted().typed(),
     )
 

@@ -37,6 +37,7 @@ class ImageCard(_Card):
     pixel_size: tuple[float, float, str] | None  # y, x, unit
     view: View | None = None
     asked: dict[str, str] = Field(default_factory=dict)  # which pixels, as typed; the level apart
+    origin_px: tuple[float, float] | None = None  # of its first pixel's centre in the file's own coordinates; y, x
     version: str | None = None  # of its files when the fingerprint was taken (`tiling.sources.version`)
 
 

@@ -86,6 +86,11 @@ class ImageSource:
         """Where level 0 lies on the earth."""
         return self._facts.georeference
 
+    def origin_px(self, level: int) -> tuple[float, float]:
+        """Where the centre of a level's first pixel lies in the file's own coordinates, in its pixels, y before x."""
+        origins = self._facts.origins_px
+        return origins[level] if level < len(origins) else (0.0, 0.0)
+
     @property
     def has_alpha(self) -> bool:
         """Whether the file has an alpha channel, which `bands` leaves out."""

@@ -53,6 +53,8 @@ class ImageFacts:
     `memory_bytes` is the most that reading holds besides the boxes that it returns. `pages` is more
     than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
     there are to choose one from. `has_mask` is whether the file says which pixels hold data.
+    `origins_px` are where the first pixel's centre of each level lies in the file's own coordinates, in that level's
+    pixels, y before x; empty where that is the corner of those coordinates.
     """
 
     format: str
@@ -68,6 +70,7 @@ class ImageFacts:
     focal_planes: int = 1
     times: int = 1
     has_mask: bool = False
+    origins_px: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
