@@ -74,7 +74,9 @@ def _drawn(config: RasterConfig, card: ModelCard, source: ImageSource, level: Le
     """Labels that are drawn from polygons."""
     names = {item.name: label for label, item in enumerate(card.classes)}
     classes = names if config.label_kind == "classes" else None
-    polygons = read_geojson(config.labels, classes, config.coordinates, source.georeference, config.class_property)
+    polygons = read_geojson(
+        config.labels, classes, config.coordinates, source.georeference, config.class_property, source.bounds_px
+    )
     first = source.levels[0]
     _check_on_image(config, polygons, first.box)
     downsample = first.height / level.height, first.width / level.width

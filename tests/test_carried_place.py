@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.tuning import tune
 from tiling.export.exporting import export_run
+from tiling.geojson import read_geojson
+from tiling.geometry import Box
 from tiling.labelled import dataset_of
+from tiling.region import Region
 from tiling.run import Run
+from tiling.source import open_source
 
 
 def write_zarr(path: Path, levels: list[tuple[tuple[int, int], Any]], whole: Any = None, unit: str = "um") -> Path:
@@ -51,7 +56,7 @@ def at(scale: list[float], translation: list[float] | None = None) -> list[dict[
 def planned(image: Path, folder: Path, **asked: Any) -> Run:
     model = save_tiny(folder / "model")
     config = SegmentConfig(image=image, model=str(model), out=folder / "run", core=64, foreground="none", **asked)
-    return prepare(config, 1, tune)
+    return prepare(config, 1, partial(tune, device="cpu"))
 
 
 def first_transformations(run: Run) -> tuple[list[float], list[float]]:
@@ -105,3 +110,27 @@ def test_ome_tiff_and_datasets_begin_where_the_image_does(tmp_path: Path) -> Non
         assert 'PositionY="10.0"' in tif.ome_metadata
     labels = dataset_of(run)
     assert (float(labels.y[0]), float(labels.x[0])) == (10.25, -29.875)
+
+
+def first_corner(path: Any) -> tuple[float, float]:
+    """The least x and y of all objects."""
+    features = json.loads(path.read_bytes())["features"]
+    points = np.concatenate([np.array(ring) for each in features for ring in each["geometry"]["coordinates"]])
+    return float(points[:, 0].min()), float(points[:, 1].min())
+
+
+def test_a_slides_polygons_begin_where_qupath_crops_it(tmp_path: Path) -> None:
+    image = case("e01_bounds.mrxs")
+    labels = np.zeros((1024, 1024), np.uint8)
+    labels[256:300, 256:340] = 1
+    run = finished_run(image, tmp_path / "run", labels)
+    with run.open_source() as source:
+        assert source.bounds_px == (256, 256)
+        export_run(run, source, "qupath,qupath-full")
+    assert first_corner(run.exports / "qupath.geojson") == (0, 0)
+    assert first_corner(run.exports / "qupath-full.geojson") == (256, 256)
+    # The same file names the same pixels when it says which part is meant.
+    with open_source(image) as source:
+        assert Region.parse(str(run.exports / "qupath.geojson"), source).bounds == (256, 256, 300, 340)
+        drawn = read_geojson(Path(str(run.exports / "qupath.geojson")), None, bounds_px=source.bounds_px)
+    assert (drawn.labels(Box(0, 0, 1024, 1024)) == labels).all()

@@ -31,12 +31,14 @@ def read_geojson(
     coordinates: Literal["pixels", "crs", "degrees"] = "pixels",
     georeference: Georeference | None = None,
     class_property: str = _QUPATH_CLASS,
+    bounds_px: tuple[int, int] = (0, 0),
 ) -> Polygons:
     """The polygons of a GeoJSON file in pixels of the image's level 0.
 
     `classes` gives each class name's label; with None every polygon is label 1. The name stands in the feature's
     property `class_property`: text, or an object with a `name`, as QuPath writes its `classification`.
-    `coordinates`: "pixels" are x and y from the corner of the first pixel, as QuPath exports them; "crs" are those
+    `coordinates`: "pixels" are x and y from the corner of the first pixel, as QuPath exports them, which is that of
+    `bounds_px` (y before x) where a scanner names bounds; "crs" are those
     of the CRS that the file names, else of the image's own, brought to pixels through `georeference`; "degrees" are
     longitude and latitude (RFC 7946) where the file names no CRS. Edges are straight in the file's coordinates.
 
@@ -45,7 +47,7 @@ def read_geojson(
     """
     document = _load(path)
     unnamed = CRS.from_user_input(_CRS84) if coordinates == "degrees" else None
-    place = _in_pixels if coordinates == "pixels" else _from_map(path, document, georeference, unnamed)
+    place = _in_pixels(bounds_px) if coordinates == "pixels" else _from_map(path, document, georeference, unnamed)
     polygons: list[Polygon] = []
     for index, feature in enumerate(_features(path, document)):
         where = f"{path}: feature {index}"
@@ -134,8 +136,8 @@ def _ring(where: str, positions: Any) -> npt.NDArray[np.float64]:
     return ring
 
 
-def _in_pixels(ring_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return ring_xy[:, ::-1]
+def _in_pixels(bounds_px: tuple[int, int]) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    return lambda ring_xy: ring_xy[:, ::-1] + bounds_px
 
 
 def _from_map(

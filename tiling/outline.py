@@ -35,9 +35,12 @@ class Outline:
     edges: shapely.STRtree
 
     @classmethod
-    def read(cls, path: Path, georeference: Georeference | None, image: Box) -> Outline:
+    def read(
+        cls, path: Path, georeference: Georeference | None, image: Box, bounds_px: tuple[int, int] = (0, 0)
+    ) -> Outline:
         """Read polygons in pixels of level 0, or of a georeferenced image in map coordinates.
 
+        Pixels are counted from `bounds_px` where a scanner names bounds, as QuPath counts them.
         Map coordinates are of the CRS that the file names. Without one they are of the image's own CRS, or longitude
         and latitude (RFC 7946) where they don't lie on the image as the former.
 
@@ -45,7 +48,7 @@ class Outline:
             AnnotationError: no polygons, or none that meets the image.
         """
         on_map = georeference is not None and georeference.affine is not None
-        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None)
+        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None, bounds_px=bounds_px)
         if not polygons.touches(image):
             raise AnnotationError(
                 f"none of the {len(polygons)} polygons in {path} lies on the image of {image.height} x {image.width} "

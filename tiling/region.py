@@ -34,7 +34,7 @@ class Region:
         """
         image = source.levels[0].box
         if Path(text).suffix.lower() in _POLYGONS:
-            outline = Outline.read(Path(text), source.georeference, image)
+            outline = Outline.read(Path(text), source.georeference, image, source.bounds_px)
             return cls(outline.bounds, outline)
         kind, _, rest = text.rpartition(":")
         try:

@@ -92,6 +92,16 @@ class ImageSource:
         return origins[level] if level < len(origins) else (0.0, 0.0)
 
     @property
+    def bounds_px(self) -> tuple[int, int]:
+        """The pixel of the file's level 0 that QuPath calls the first, y before x: where the scanner's bounds begin."""
+        return self._facts.bounds_px
+
+    @property
+    def orientation(self) -> int:
+        """How a photograph's viewer would turn the image (TIFF 6.0, EXIF): 1 to 8; 1 leaves it as it is stored."""
+        return self._facts.orientation
+
+    @property
     def has_alpha(self) -> bool:
         """Whether the file has an alpha channel, which `bands` leaves out."""
         return self._facts.has_alpha

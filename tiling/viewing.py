@@ -17,6 +17,7 @@ from tiling.outline import Outline
 from tiling.region import Region
 from tiling.source import ImageSource, Level, open_source
 from tiling.sources.facts import Georeference
+from tiling.sources.orientation import MEANINGS
 from tiling.storage import Place
 from tiling.view import View
 
@@ -93,6 +94,7 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
     with open_source(place, View(z=wanted.z, t=wanted.t)) as source:
         view, notes = _choose_scale(source, wanted, model)
         view = view.model_copy(update={"z": wanted.z, "t": wanted.t, "bands": _bands(source, wanted.bands)})
+        notes = notes | as_stored(source)
         level, outline = source.levels[view.level], None
         if wanted.region is not None:
             region = Region.parse(wanted.region, source)
@@ -106,6 +108,16 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
     if view.is_plain:
         return Viewing(view.level, None, notes)
     return Viewing(0, view, notes | {"view": str(view)}, outline)
+
+
+def as_stored(source: ImageSource) -> dict[str, str]:
+    """What is worth saying of an image that asks to be turned, which photographs' viewers do and this field's don't."""
+    if source.orientation == 1:
+        return {}
+    return {
+        "orientation": f"the file says orientation {source.orientation} ({MEANINGS[source.orientation]}): its pixels "
+        f"are taken as they are stored, as QGIS and napari show them; a viewer of photographs turns them"
+    }
 
 
 def ground_um(source: ImageSource) -> Um | None:

@@ -54,7 +54,9 @@ class ImageFacts:
     than 1 for a stack of which nothing says what it is: one page of it is read. `focal_planes` and `times` are how many
     there are to choose one from. `has_mask` is whether the file says which pixels hold data.
     `origins_px` are where the first pixel's centre of each level lies in the file's own coordinates, in that level's
-    pixels, y before x; empty where that is the corner of those coordinates.
+    pixels, y before x; empty where that is the corner of those coordinates. `bounds_px` is where what the scanner took
+    begins on level 0, y before x: programs that crop slides to it count pixels from there.
+    `orientation` is what TIFF 6.0 and EXIF call so, 1 to 8; pixels stay as they are stored whatever it says.
     """
 
     format: str
@@ -71,6 +73,8 @@ class ImageFacts:
     times: int = 1
     has_mask: bool = False
     origins_px: tuple[tuple[float, float], ...] = ()
+    bounds_px: tuple[int, int] = (0, 0)
+    orientation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,14 @@ from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.georeference import nodata_beside
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
+from tiling.sources.orientation import known_orientation
 from tiling.sources.plane import Plane
 from tiling.sources.pyramid import find_levels, find_masks
 from tiling.sources.samples import interpret, interpret_alpha, interpret_index
 from tiling.storage import Place
 
 _CHUNK_PX = 1024
+_ORIENTATION = 274
 _MASK_KEY = 0xFFFF  # no plane of bands has that number
 
 # tifffile logs every oddity of a file; what matters of them reaches the user as a SourceError.
@@ -187,4 +189,5 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) ->
         pages=dialect.stack_pages,
         focal_planes=dialect.focal_planes,
         times=dialect.times,
+        orientation=known_orientation(directory.number(_ORIENTATION, 1)),
     )
