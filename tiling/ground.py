@@ -79,6 +79,21 @@ class Ground:
         height, width = self.shape
         return self.of_box(Box(0, 0, height, width))
 
+    @property
+    def sides_at_middle(self) -> tuple[float, float] | None:
+        """What the middle pixel measures along y and x, in metres; None where it lies outside of the projection."""
+        height, width = self.shape
+        col, row = width / 2, height / 2
+        ends = np.array([[col, row - 0.5], [col, row + 0.5], [col - 0.5, row], [col + 0.5, row]])
+        (top, bottom, left, right) = self._degrees(ends) * self._radians
+        geod = pyproj.Geod(a=self._semi_major_m, es=self._eccentricity**2)
+        try:
+            y = geod.inv(*top, *bottom, radians=True)[2]
+            x = geod.inv(*left, *right, radians=True)[2]
+        except ProjError:  # beyond a pole
+            return None
+        return (float(y), float(x)) if 0 < y < math.inf and 0 < x < math.inf else None
+
     def of_box(self, box: Box) -> float:
         """Of a rectangle of mask pixels."""
         ring = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1], [box.x0, box.y0]])
@@ -118,17 +133,22 @@ class Ground:
         source = self._to_degrees.source_crs
         return float(source.axis_info[0].unit_conversion_factor) if source is not None else 1.0
 
+    def _degrees(self, points_px: npt.NDArray[np.number]) -> Floats:
+        """Mask pixels as longitude, without a jump on the mask, and latitude, in the unit of the CRS."""
+        points = moved(self.to_map, points_px)
+        if self.is_geographic:
+            return points
+        height, width = self.shape
+        middle = moved(self.to_map, np.array([[width / 2, height / 2]]))
+        lon, lat = self._to_degrees.transform(*np.concatenate([middle, points]).T)
+        turn = 2 * math.pi / self._radians
+        with np.errstate(invalid="ignore"):
+            return np.column_stack([lon[1:] - turn * np.rint((lon[1:] - lon[0]) / turn * (1 - 1e-9)), lat[1:]])
+
     def _flat(self, points_px: npt.NDArray[np.number]) -> Floats:
         """Mask pixels as coordinates whose plane areas are those on the ellipsoid, in metres."""
-        points = moved(self.to_map, points_px)
-        if not self.is_geographic:
-            height, width = self.shape
-            middle = moved(self.to_map, np.array([[width / 2, height / 2]]))
-            lon, lat = self._to_degrees.transform(*np.concatenate([middle, points]).T)
-            turn = 2 * math.pi / self._radians
-            points = np.column_stack([lon[1:] - turn * np.rint((lon[1:] - lon[0]) / turn * (1 - 1e-9)), lat[1:]])
         with np.errstate(invalid="ignore"):
-            points = points * self._radians
+            points = self._degrees(points_px) * self._radians
             half = self._semi_major_m**2 / 2
             return np.column_stack([points[:, 0] * self._semi_major_m, self._ordinate(points[:, 1]) * half])
 
