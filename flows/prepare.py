@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.own_model import absolute, local_bundle, reference_of, with_bundle
+from flows.plain import plain
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
@@ -44,6 +46,8 @@ from unet_core.card import ClassInfo
 from unet_core.memory import activation_bytes
 from unet_core.predictor import MATHS_VERSION
 from unet_core.tta import tta_footprint
+
+logger = logging.getLogger(__name__)
 
 Tuner = Callable[[TuningRequest], Tuning]
 
@@ -103,6 +107,8 @@ def prepare_with(
     available_bytes = available_bytes or free_memory_bytes()
     begun_with = source.look()
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
+    if "orientation" in viewing.notes:
+        logger.warning("%s: %s", plain(str(config.image)), viewing.notes["orientation"])
     with open_source(config.image, viewing.view) as seen:
         check_fit(seen, bundle.card)
         settled = settle(config, viewing, workers, tuner, available_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import rasterio
 import tifffile
 from case_files import case
 from PIL import Image
+from tiny import save_tiny
 
+from flows.config import SegmentConfig
+from flows.prepare import prepare
+from flows.tuning import tune
 from tiling.source import open_source
 from tiling.viewing import ModelNeeds, Wanted, choose_view
 
@@ -57,3 +62,13 @@ def test_an_exif_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(data[: at + 4] + b"\xff\xff\xff\xff" + data[at + 8 :])
     with open_source(tmp_path / "broken.jpg") as source:
         assert source.orientation == 1
+
+
+def test_the_log_says_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tags: Any = [(274, "H", 1, 3, True)]
+    tifffile.imwrite(tmp_path / "turned.tif", PIXELS, photometric="rgb", metadata=None, extratags=tags)
+    model = save_tiny(tmp_path / "model")
+    asked: dict[str, Any] = {"core": 64, "foreground": "none", "as_is": True}
+    config = SegmentConfig(image=tmp_path / "turned.tif", model=str(model), out=tmp_path / "run", **asked)
+    prepare(config, 1, partial(tune, device="cpu"))
+    assert any("orientation 3 (upside down)" in record.getMessage() for record in caplog.records)
