@@ -5,20 +5,25 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flows.palette import safe_color
 from tiling.apart import Apart
-from tiling.counts import count_labels
+from tiling.counts import count_labels, ground_areas
 from tiling.errors import TilingError
 from tiling.export.exporting import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
+from tiling.ground import Ground
 from tiling.ledger import LedgerState
 from tiling.placement import placement_of
 from tiling.run import Run
-from tiling.stitching import BACKGROUND, NOT_PREDICTED
+from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask
 
 _APART = "#808080"
 _MOST_STATISTICS_BYTES = 4_000_000
@@ -62,12 +67,13 @@ class Areas:
     @classmethod
     def of(cls, run: Run, state: LedgerState) -> Areas:
         """Count the mask. Shares are of what was computed; what is no labelled area (`Apart`) has lines of its own."""
-        counts, level = count_labels(run.open_mask(read_only=True))
+        mask = run.open_mask(read_only=True)
+        counts, level = count_labels(mask)
         apart = Apart.of(run, state)
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
         pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - apart.area)
         computed = sum(pixels.values())
-        unit = _Unit.of_run(run)
+        unit = _Unit.of_run(run).on_ground(mask, counts, level)
         objects = _objects(run, pixels) if level == 0 else {}
         rows = [
             Area(
@@ -75,14 +81,14 @@ class Areas:
                 name=item.name,
                 color=safe_color(item.color),
                 pixels=pixels[label],
-                text=unit.text(pixels[label]),
+                text=unit.text(pixels[label], label),
                 share=pixels[label] / computed if computed else 0.0,
                 objects=objects.get(label),
             )
             for label, item in enumerate(run.classes)
         ]
         for label, name, count in apart.rows(max(0, int(counts[NOT_PREDICTED]) - (apart.no_data or 0))):
-            rows += [Area(label, name, _APART, count, unit.text(count), None, None)] if count else []
+            rows += [Area(label, name, _APART, count, unit.text(count, label), None, None)] if count else []
         of_foreground, of_no_data = _of_foreground(run, pixels, apart, unit), _of_no_data(run, apart, computed, unit)
         return cls(tuple(rows), level, of_foreground, of_no_data)
 
@@ -127,7 +133,7 @@ def known_areas(run: Run, state: LedgerState) -> tuple[Area, ...]:
             name=row["class"],
             color=safe_color(run.classes[row["label"]].color) if row["class"] in names else _APART,
             pixels=row["pixels"],
-            text=unit.text(row["pixels"]),
+            text=unit.said(row) or unit.text(row["pixels"]),
             share=row["share_of_computed"],
             objects=row["objects"],
         )
@@ -143,33 +149,59 @@ class _Unit:
     name: str
     per_pixel: float
     decimals: int
+    ground: Ground | None = None
+    per_label: tuple[float, ...] = ()
 
     @classmethod
     def of_run(cls, run: Run) -> _Unit:
         """Square millimetres or micrometres, kilometres or metres; pixels where no length is known."""
         pixel_size, pixels = run.pixel_size, run.plan.mask.area
-        if pixel_size is None or pixel_size.unit == "degree":
+        if pixel_size is None:
+            return cls("MPix", 1e-6, 3)
+        each, ground = _pixel_area(run, pixel_size.on(run.plan.grid))
+        if pixel_size.unit == "degree" and ground is None:
             return cls("MPix", 1e-6, 3)
         large, small = ("mm²", "µm²") if pixel_size.unit == "um" else ("km²", "m²")
-        each = _pixel_area(run, pixel_size.on(run.plan.grid))
         name, each = (large, each * 1e-6) if pixels * each * 1e-6 >= 0.01 else (small, each)
-        return cls(name, each, min(6, max(0, 3 - math.floor(math.log10(max(pixels * each, 1e-9))))))
+        return cls(name, each, min(6, max(0, 3 - math.floor(math.log10(max(pixels * each, 1e-9))))), ground)
 
-    def text(self, pixels: int) -> str:
-        return f"{pixels * self.per_pixel:,.{self.decimals}f} {self.name}"
+    def on_ground(self, mask: Mask, counts: NDArray[np.int64], level: int) -> _Unit:
+        """The same with the mean size of each label's own pixels, where a map's pixels differ on the ground."""
+        if self.ground is None:
+            return self
+        areas = ground_areas(mask, self.ground, level)
+        scale = 1e-6 if self.name == "km²" else 1.0
+        return replace(self, per_label=tuple((areas * scale / np.maximum(counts, 1)).tolist()))
+
+    def text(self, pixels: int, label: int | None = None) -> str:
+        each = self.per_label[label] if label is not None and self.per_label else self.per_pixel
+        return f"{pixels * each:,.{self.decimals}f} {self.name}"
+
+    def said(self, row: Mapping[str, Any]) -> str:
+        """A row's area on the ground as statistics have it; empty where that isn't another than the map's own."""
+        if self.ground is None or row.get("area_km2") is None:
+            return ""
+        return f"{row['area_km2'] * (1.0 if self.name == 'km²' else 1e6):,.{self.decimals}f} {self.name}"
 
 
-def _pixel_area(run: Run, size: PixelSize) -> float:
-    """Of one mask pixel, also where pixels are no rectangles; of an image that is gone, the rectangle's."""
+def _pixel_area(run: Run, size: PixelSize) -> tuple[float, Ground | None]:
+    """Of one mask pixel, also where pixels are no rectangles; of an image that is gone, the rectangle's.
+
+    Where a map's plane doesn't show areas, it is the mean on the ground, with the way there.
+    """
     view = run.card.image.view
     # Slides lie nowhere on the earth, where alone pixels are sheared: they aren't opened for this.
-    if size.unit == "m" or (view is not None and view.pixel_size is not None):
+    if size.unit != "um" or (view is not None and view.pixel_size is not None):
         try:
             with run.open_source() as source:
-                return placement_of(run, source).pixel_area or size.y * size.x
+                placement = placement_of(run, source)
+            ground = Ground.of(placement, run.plan.mask.shape)
+            if ground is not None:
+                return ground.total / run.plan.mask.area, ground
+            return placement.pixel_area or size.y * size.x, None
         except (TilingError, OSError):
             pass
-    return size.y * size.x
+    return size.y * size.x, None
 
 
 def _objects(run: Run, pixels: Mapping[int, int]) -> dict[int, int]:

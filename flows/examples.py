@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from flows.rasters import raster_examples
 from flows.recipe import DataConfig, GeneratedConfig
+from tiling.alignment import Alignment
 from tiling.errors import SourceError
 from tiling.source import open_source
 from unet_core.card import ModelCard
@@ -96,7 +97,7 @@ def _validates(stem: str, data: DataConfig) -> bool:
 
 
 def _read_example(path: Path, labels: Path, data: DataConfig) -> Example:
-    image_HWN, labels_HW = _read_image(path), _read_labels(labels)
+    image_HWN, labels_HW = _read_image(path), _on_image(path, labels, _read_labels(labels))
     instances_HW = labels_HW if data.label_kind == "instances" else None
     if data.label_kind != "classes":
         labels_HW = labels_HW > 0
@@ -107,6 +108,23 @@ def _read_example(path: Path, labels: Path, data: DataConfig) -> Example:
         )
     group = modality(image_HWN) if data.group_by == "modality" else "all"
     return Example(path.stem, image_HWN, labels_HW.astype(np.uint8), group, instances_HW)
+
+
+def _on_image(path: Path, labels: Path, labels_HW: NDArray[Any]) -> NDArray[Any]:
+    """The labels that lie on an image where both say where they lie; else as they stand.
+
+    A PNG of labels says nothing of its place, and isn't asked.
+    """
+    if labels.suffix.lower() == ".png":
+        return labels_HW
+    with open_source(path) as image, open_source(labels) as source:
+        if image.georeference is None or source.georeference is None:
+            return labels_HW
+        try:
+            aligned = Alignment.of(image, 0, source, 0)
+        except SourceError as error:
+            raise TrainingError(str(error)) from error
+        return aligned.turned(labels_HW[aligned.box(image.levels[0].box).slices])
 
 
 def _generated(config: GeneratedConfig, role: str, count: int) -> list[Example]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from flows.check import check_fit, needs_of
 from flows.config import SegmentConfig
 from flows.own_model import absolute, local_bundle, reference_of, with_bundle
+from flows.plain import plain
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
 from tiling.apart import SHARE
@@ -111,6 +112,8 @@ def prepare_with(
     available_bytes = available_bytes or free_memory_bytes()
     begun_with = source.look()
     viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
+    if "orientation" in viewing.notes:
+        logger.warning("%s: %s", plain(str(config.image)), viewing.notes["orientation"])
     with open_source(config.image, viewing.view) as seen:
         check_fit(seen, bundle.card)
         settled = settle(config, viewing, workers, tuner, available_bytes)
@@ -218,6 +221,7 @@ def image_card(
         dtype=str(seen.dtype),
         pixel_size=(size.y, size.x, size.unit) if size else None,
         view=viewing.view,
+        origin_px=origin if any(origin := seen.origin_px(viewing.level)) else None,
         asked=config.wanted().typed(),
         no_data=NoDataCard.of(seen, whole, bundle.card.normalization.mean),
     )

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipe import RasterConfig
+from tiling.alignment import Alignment
 from tiling.band_names import BandsDifferError, match_bands
+from tiling.errors import SourceError
 from tiling.geojson import read_geojson
 from tiling.geometry import Box
 from tiling.polygons import Polygons
@@ -42,7 +44,7 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
     if config.labels.suffix.lower() in _GEOJSON:
         labels = _drawn(config, card, source, level)
     else:
-        labels = _stored(config, level)
+        labels = _stored(config, source, level)
         _check_classes(config, card, labels, box)
 
     def lazy(part: Box) -> LazyExample:
@@ -91,7 +93,9 @@ def _drawn(config: RasterConfig, card: ModelCard, source: ImageSource, level: Le
     """Labels that are drawn from polygons."""
     names = {item.name: label for label, item in enumerate(card.classes)}
     classes = names if config.label_kind == "classes" else None
-    polygons = read_geojson(config.labels, classes, config.coordinates, source.georeference, config.class_property)
+    polygons = read_geojson(
+        config.labels, classes, config.coordinates, source.georeference, config.class_property, source.bounds_px
+    )
     first = source.levels[0]
     _check_on_image(config, polygons, first.box)
     downsample = first.height / level.height, first.width / level.width
@@ -106,24 +110,23 @@ def _check_on_image(config: RasterConfig, polygons: Polygons, image: Box) -> Non
         )
 
 
-def _stored(config: RasterConfig, level: Level) -> Labels:
-    """Labels that are read from a raster of the level's size; one level of a pyramid may be it."""
+def _stored(config: RasterConfig, image: ImageSource, level: Level) -> Labels:
+    """Labels that are read from a raster that lies on the level; one level of a pyramid may be it."""
     source = open_source(config.labels)
     fitting = [each for each in source.levels if (each.height, each.width) == (level.height, level.width)]
-    if not fitting:
-        raise TrainingError(
-            f"labels {config.labels} are {source.levels[0].height} x {source.levels[0].width} px, {config.image} at "
-            f"level {level.index} is {level.height} x {level.width}: they must be of one size; export the labels again"
-        )
+    index = (fitting or source.levels)[0].index
     if len(source.bands) != 1 or not np.issubdtype(source.dtype, np.integer):
         raise TrainingError(
             f"labels {config.labels} are {len(source.bands)} bands of {source.dtype}: labels are one band of whole "
             "numbers; export class numbers, not a coloured picture of them"
         )
-    index = fitting[0].index
+    try:
+        aligned = Alignment.of(image, level.index, source, index)
+    except SourceError as error:
+        raise TrainingError(str(error)) from error
 
     def stored(box: Box) -> NDArray[Any]:
-        labels_HW: NDArray[Any] = source.read(index, box)[:, :, 0]
+        labels_HW = aligned.turned(source.read(index, aligned.box(box))[:, :, 0])
         return labels_HW > 0 if config.label_kind == "mask" else labels_HW
 
     return stored

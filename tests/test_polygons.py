@@ -167,8 +167,9 @@ def test_coordinates_that_would_land_elsewhere_are_refused(tmp_path: Path) -> No
     path = write(tmp_path / "x.geojson", a_polygon(SQUARE), crs=crs84)
     with pytest.raises(AnnotationError, match="no geotransform"):
         read_geojson(path, None, "crs", None)
-    with pytest.raises(AnnotationError, match=r"are of urn.*CRS84, the image's of EPSG:32616.*reproject it"):
-        read_geojson(path, None, "crs", Georeference("EPSG:32616", (1.0, 0, 0, 0, -1.0, 0)))
+    unknown = write(tmp_path / "u.geojson", a_polygon(SQUARE), crs={"properties": {"name": "EPSG:99999"}})
+    with pytest.raises(AnnotationError, match=r"EPSG:99999.*names no CRS that PROJ knows.*reproject it"):
+        read_geojson(unknown, None, "crs", Georeference("EPSG:32616", (1.0, 0, 0, 0, -1.0, 0)))
     with pytest.raises(AnnotationError, match="can't be inverted"):
         read_geojson(path, None, "crs", Georeference("EPSG:4326", (1.0, 1.0, 0, 1.0, 1.0, 0)))
     assert len(read_geojson(path, None, "crs", Georeference("EPSG:4326", (1.0, 0, 0, 0, -1.0, 0)))) == 1

@@ -74,7 +74,9 @@ def test_a_box_costs_the_segments_under_it(s3: str, tmp_path: Path) -> None:
         reading = len(script.seen) - opening
         source.read(0, Box(0, 0, 256, 256))
         assert len(script.seen) == opening + reading
-    assert opening <= 4
+    # The six names that files beside it may have are asked for side by side, and the three of them that make pixels
+    # once more for the fingerprint.
+    assert opening <= 4 + 6 + 3
     assert reading == 1  # the four tiles lie near each other in the file
 
 

@@ -17,7 +17,7 @@ from source_oracle import picture
 
 from tiling.errors import AnnotationError, PlanError, SourceError
 from tiling.source import open_source
-from tiling.viewing import ModelNeeds, Wanted, choose_view
+from tiling.viewing import ModelNeeds, Wanted, choose_view, ground_um
 
 ANY = ModelNeeds("any", None, "uint8")
 
@@ -160,6 +160,18 @@ def test_a_metre_of_web_mercator_is_shorter_on_the_ground(tmp_path: Path) -> Non
     assert choose_view(path, Wanted(), model(1e6)).view is None, "2 m are 1 m at 60 degrees north"
 
 
+@pytest.mark.parametrize(
+    ("crs", "px", "ground"), [("EPSG:3395", 2.0, 1.0025), ("EPSG:3031", 2.0, 2.0057), ("EPSG:2263", 2.0, 0.6096)]
+)
+def test_pixels_of_any_projection_are_measured_on_the_ground(
+    crs: str, px: float, ground: float, tmp_path: Path
+) -> None:
+    at = {"EPSG:3395": (10.0, 60.0), "EPSG:3031": (0.0, -72.0), "EPSG:2263": (-74.0, 40.7)}[crs]
+    place: Any = transform(CRS.from_epsg(4326), CRS.from_string(crs), [at[0]], [at[1]])
+    with open_source(scene(tmp_path / "map.tif", crs, place[0][0], place[1][0], px=px)) as source:
+        assert ground_um(source) == (pytest.approx(ground * 1e6, rel=2e-3), pytest.approx(ground * 1e6, rel=2e-3))
+
+
 def test_a_geotiff_names_its_bands_by_gdals_descriptions(tmp_path: Path) -> None:
     path = scene(tmp_path / "scene.tif")
     with rasterio.open(path, "r+") as file:
@@ -183,8 +195,8 @@ def test_maps_are_measured_in_metres_and_degrees(tmp_path: Path) -> None:
     path = scene(tmp_path / "degrees.tif", "EPSG:4326", 10.0, 60.0, px)
     degrees = choose_view(path, Wanted(pixel_um=1e6), ANY)
     assert degrees.view is not None
-    # At 60° north a degree of longitude is half as long as one of latitude.
-    assert degrees.view.step == pytest.approx((2.0, 4.0), rel=1e-4)
+    # On the ellipsoid at 60° north a degree of latitude is 111,412 m long, one of longitude 55,800 m.
+    assert degrees.view.step == pytest.approx((111_320 / 111_412 * 2, 111_320 / 55_800 * 2), rel=1e-4)
     assert choose_view(tmp_path / "metres.tif", Wanted(), model(0.5e6)).view is None
 
 

@@ -70,6 +70,7 @@ class ImageCard(_Card):
     view: View | None = None
     asked: dict[str, str] = Field(default_factory=dict)  # which pixels, as typed; the level apart
     no_data: NoDataCard | None = None  # of images of which some pixel may hold no data
+    origin_px: tuple[float, float] | None = None  # of its first pixel's centre in the file's own coordinates; y, x
     version: str | None = None  # of its files when the fingerprint was taken (`tiling.sources.version`)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.geometry import Box
+from tiling.ground import Ground
 from tiling.stitching import Mask
 
 PIXELS_AT_ONCE = 2**22
 COUNTED_AT_ONCE = 2**20  # counting makes 8 bytes of each
 MOST_PIXELS = 2**31
+_PIECE_PX = 1024
 
 
 def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2) -> tuple[NDArray[np.int64], int]:
@@ -44,6 +46,20 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
         for found in dask.compute(*tasks, scheduler="threads", num_workers=threads):
             counts += found
     return counts * _area(mask.levels[0]) // _area(array) if level else counts, level
+
+
+def ground_areas(mask: Mask, ground: Ground, level: int) -> NDArray[np.float64]:
+    """The area on the ground of every label, 0 to 255, in square metres: piece by piece of a level of the pyramid."""
+    array = mask.levels[level]
+    height, width = (int(side) for side in array.shape)
+    areas = np.zeros(256)
+    for y in range(0, height, _PIECE_PX):
+        for x in range(0, width, _PIECE_PX):
+            box = Box(y, x, min(y + _PIECE_PX, height), min(x + _PIECE_PX, width))
+            scaled = Box(*(side << level for side in (box.y0, box.x0, box.y1, box.x1)))
+            inside = scaled.intersect(Box(0, 0, *ground.shape))
+            areas += np.bincount(mask.read(box, level).ravel(), minlength=256) * (ground.of_box(inside) / box.area)
+    return areas
 
 
 def _area(array: Any) -> int:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
-from tiling.errors import AnnotationError
+from tiling.errors import AnnotationError, ExportError
+from tiling.export.crs import crs_of
 from tiling.polygons import Polygon, Polygons
+from tiling.reprojection import to_pixels
 from tiling.sources.facts import Georeference
 
 # Parsed, positions take about seven times their text.
 MAX_FILE_BYTES = 512 * 1024**2
 _QUPATH_CLASS = "classification"
-_WORLD = {"4326", "84"}
+_CRS84 = "EPSG:4326"
+"""Longitude and latitude of WGS 84: GDAL takes this code's coordinates x before y, too."""
 
 
 def read_geojson(
@@ -27,20 +31,23 @@ def read_geojson(
     coordinates: Literal["pixels", "crs", "degrees"] = "pixels",
     georeference: Georeference | None = None,
     class_property: str = _QUPATH_CLASS,
+    bounds_px: tuple[int, int] = (0, 0),
 ) -> Polygons:
     """The polygons of a GeoJSON file in pixels of the image's level 0.
 
     `classes` gives each class name's label; with None every polygon is label 1. The name stands in the feature's
     property `class_property`: text, or an object with a `name`, as QuPath writes its `classification`.
-    `coordinates`: "pixels" are x and y from the corner of the first pixel, as QuPath exports them; "crs" are those
-    of the image's own CRS, brought to pixels through `georeference`; "degrees" are given back as they are, latitude as
-    y and longitude as x.
+    `coordinates`: "pixels" are x and y from the corner of the first pixel, as QuPath exports them, which is that of
+    `bounds_px` (y before x) where a scanner names bounds; "crs" are those
+    of the CRS that the file names, else of the image's own, brought to pixels through `georeference`; "degrees" are
+    longitude and latitude (RFC 7946) where the file names no CRS. Edges are straight in the file's coordinates.
 
-    Raises AnnotationError for a file that is not GeoJSON, another CRS than the image's, a feature of an unknown
-    class, and a geometry that encloses no area; it names the feature by its place, counted from 0.
+    Raises AnnotationError for a file that is not GeoJSON, a CRS from which nothing leads to the image, a feature of an
+    unknown class, and a geometry that encloses no area; it names the feature by its place, counted from 0.
     """
     document = _load(path)
-    place = _from_map(path, document, georeference) if coordinates == "crs" else _in_pixels
+    unnamed = CRS.from_user_input(_CRS84) if coordinates == "degrees" else None
+    place = _in_pixels(bounds_px) if coordinates == "pixels" else _from_map(path, document, georeference, unnamed)
     polygons: list[Polygon] = []
     for index, feature in enumerate(_features(path, document)):
         where = f"{path}: feature {index}"
@@ -129,41 +136,44 @@ def _ring(where: str, positions: Any) -> npt.NDArray[np.float64]:
     return ring
 
 
-def _in_pixels(ring_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return ring_xy[:, ::-1]
+def _in_pixels(bounds_px: tuple[int, int]) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    return lambda ring_xy: ring_xy[:, ::-1] + bounds_px
 
 
 def _from_map(
-    path: Path, document: Any, georeference: Georeference | None
+    path: Path, document: Any, georeference: Georeference | None, unnamed: Any
 ) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """The way from map coordinates to pixels, y before x; AnnotationError where the image has none."""
+    """The way from map coordinates to pixels, y before x; AnnotationError where the image has none.
+
+    `unnamed` is the CRS of a file that names none; None for the image's own.
+    """
     if georeference is None or georeference.affine is None:
         raise AnnotationError(
             f"{path}: its image has no geotransform, so map coordinates lead nowhere; georeference the image, "
             'or give coordinates = "pixels"'
         )
-    _check_crs(path, document, georeference.crs)
-    a, b, c, d, e, f = georeference.affine
-    if a * e == b * d:
-        raise AnnotationError(f"{path}: its image's geotransform can't be inverted; georeference the image again")
-    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
-
-    def place(ring_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return ((ring_xy - (c, f)) @ inverse.T)[:, ::-1]
-
-    return place
+    try:
+        own = crs_of(georeference)
+    except ExportError:
+        own = None  # a name that means nothing to GDAL: coordinates are taken for the image's own
+    return to_pixels(str(path), georeference, _named_crs(path, document) or unnamed, own)
 
 
-def _check_crs(path: Path, document: Any, image_crs: str | None) -> None:
-    """Refuse a file that names another CRS (the `crs` member of GeoJSON 2008) than the image's EPSG code."""
+def _named_crs(path: Path, document: Any) -> Any:
+    """The CRS that a file names in the `crs` member of GeoJSON 2008, as QGIS and ogr2ogr write it; None without one.
+
+    Its coordinates are x before y whatever order the CRS itself has them in, as all writers have it.
+    """
     member: Any = cast("dict[str, Any]", document).get("crs") if isinstance(document, dict) else None
+    if member is None:
+        return None
     properties: Any = cast("dict[str, Any]", member).get("properties") if isinstance(member, dict) else None
-    name = str(cast("dict[str, Any]", properties).get("name", "")) if isinstance(properties, dict) else ""
-    theirs = re.search(r"(?:EPSG|CRS)\D*(?:\d+\.\d+)?:*(\d+)$", name)
-    ours = re.fullmatch(r"EPSG:(\d+)", image_crs or "")
-    if theirs is None or ours is None or theirs[1] == ours[1] or {theirs[1], ours[1]} <= _WORLD:
-        return
-    raise AnnotationError(
-        f"{path}: its coordinates are of {name}, the image's of {image_crs}: they would land elsewhere; "
-        f"reproject it to {image_crs}"
-    )
+    said = cast("dict[str, Any]", properties) if isinstance(properties, dict) else {}
+    name = str(said.get("name") or (f"EPSG:{said['code']}" if "code" in said else ""))
+    try:
+        return CRS.from_user_input(_CRS84 if name.rstrip().endswith("CRS84") else name)
+    except (CRSError, ValueError) as error:
+        raise AnnotationError(
+            f"{path}: its member crs is {json.dumps(member)[:80]}, which names no CRS that PROJ knows: nothing says "
+            f"where its coordinates lie; reproject it to the image's CRS, or to longitude and latitude without crs"
+        ) from error

@@ -43,6 +43,9 @@ def dataset_of(run: Run) -> xarray.Dataset:
         placement = placement_of(run, source)
     mask = run.open_mask(read_only=True)
     y, x, unit = _coordinates(placement, mask.shape)
+    if run.card.image.origin_px is not None and run.pixel_size is not None and placement.to_map is None:
+        y = y + run.card.image.origin_px[0] * run.pixel_size.y
+        x = x + run.card.image.origin_px[1] * run.pixel_size.x
     along = {"y": ("y", y, {"units": unit, "axis": "Y"}), "x": ("x", x, {"units": unit, "axis": "X"})}
     variables: dict[str, Any] = {"labels": (("y", "x"), mask.pyramid.lazy()[0], _meaning(run))}
     kept = run.open_probabilities(read_only=True)

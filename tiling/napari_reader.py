@@ -76,7 +76,7 @@ def _place(run: Run, *, on_mask: bool) -> dict[str, Any]:
     size = run.pixel_size
     y, x = (size.y, size.x) if size is not None and size.unit in _UNITS else (1.0, 1.0)
     units = {"units": [_UNITS[size.unit]] * 2} if size is not None and size.unit in _UNITS else {}
-    top, left = run.card.image.view.region[:2] if run.card.image.view and run.card.image.view.region else (0, 0)
+    top, left = run.corner_px
     if not on_mask:
         return {"scale": [y, x], "translate": [top * y, left * x], **units}
     scale = run.plan.grid.scale

@@ -25,7 +25,7 @@ def label_metadata(
     not_predicted: int,
     pixel_size: PixelSize | None,
     grid: OutputGrid,
-    corner_px: tuple[int, int] = (0, 0),
+    corner_px: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
     """Of a label image.
 
@@ -56,7 +56,7 @@ def probability_metadata(
     classes: Sequence[LabelClass],
     pixel_size: PixelSize | None,
     grid: OutputGrid,
-    corner_px: tuple[int, int] = (0, 0),
+    corner_px: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
     """Of an image with one channel per class, 255 being certainty; the rest is as of a label image."""
     return {
@@ -90,7 +90,7 @@ def _multiscale(
     pixel_size: PixelSize | None,
     grid: OutputGrid,
     method: str,
-    corner_px: tuple[int, int] = (0, 0),
+    corner_px: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
     unit = {"unit": _OME_UNITS[pixel_size.unit]} if pixel_size and pixel_size.unit in _OME_UNITS else {}
     image_px = pixel_size or PixelSize(1.0, 1.0, "um")  # without a pixel size, lengths are in image pixels

@@ -12,10 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import shapely
-from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
-from rasterio.warp import transform
 
 from tiling.errors import AnnotationError, RunError
 from tiling.geojson import read_geojson
@@ -24,7 +20,6 @@ from tiling.polygons import Polygon, Polygons
 from tiling.sources.facts import Georeference
 from tiling.storage import Place, write_atomic
 
-WORLD = "EPSG:4326"
 OUTSIDE = 0
 """What pixels outside hold: background, as in tiles that are skipped."""
 
@@ -40,17 +35,20 @@ class Outline:
     edges: shapely.STRtree
 
     @classmethod
-    def read(cls, path: Path, georeference: Georeference | None, image: Box) -> Outline:
+    def read(
+        cls, path: Path, georeference: Georeference | None, image: Box, bounds_px: tuple[int, int] = (0, 0)
+    ) -> Outline:
         """Read polygons in pixels of level 0, or of a georeferenced image in map coordinates.
 
-        Map coordinates are the image's own CRS's, or longitude and latitude (RFC 7946) where they lie on the image as
-        such and not as the former.
+        Pixels are counted from `bounds_px` where a scanner names bounds, as QuPath counts them.
+        Map coordinates are of the CRS that the file names. Without one they are of the image's own CRS, or longitude
+        and latitude (RFC 7946) where they don't lie on the image as the former.
 
         Raises:
             AnnotationError: no polygons, or none that meets the image.
         """
         on_map = georeference is not None and georeference.affine is not None
-        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None)
+        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None, bounds_px=bounds_px)
         if not polygons.touches(image):
             raise AnnotationError(
                 f"none of the {len(polygons)} polygons in {path} lies on the image of {image.height} x {image.width} "
@@ -130,7 +128,7 @@ def _lost(path: Place, why: str) -> str:
 
 
 def _on_map(path: Path, georeference: Georeference | None, image: Box) -> Polygons:
-    """In the image's CRS, else as longitude and latitude."""
+    """In the CRS that the file names; without one in the image's CRS, else as longitude and latitude."""
     try:
         polygons = read_geojson(path, None, "crs", georeference)
     except AnnotationError:
@@ -142,26 +140,10 @@ def _on_map(path: Path, georeference: Georeference | None, image: Box) -> Polygo
 
 
 def _from_degrees(path: Path, georeference: Georeference | None) -> Polygons | None:
-    """The polygons as longitude and latitude on the image; None where they are none, or its CRS is not known."""
-    assert georeference is not None
+    """The polygons as longitude and latitude on the image; None where they can't be, or its CRS is not known."""
+    if georeference is None or (georeference.wkt is None and not georeference.crs):
+        return None
     try:
-        crs = CRS.from_string(georeference.crs or "")
-    except CRSError:
+        return read_geojson(path, None, "degrees", georeference)
+    except AnnotationError:
         return None
-    degrees = read_geojson(path, None, "degrees")
-    ends = degrees.edges.reshape(-1, 2)
-    if np.abs(ends[:, 0]).max() > 90 or np.abs(ends[:, 1]).max() > 180:
-        return None
-    assert georeference.affine is not None
-    a, b, c, d, e, f = georeference.affine
-    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
-
-    def placed(ends_yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        xs, ys = transform(WORLD, crs, ends_yx[:, 1].tolist(), ends_yx[:, 0].tolist())[:2]
-        return ((np.array([xs, ys]).T - (c, f)) @ inverse.T)[:, ::-1]
-
-    try:
-        moved = [Polygon(1, placed(each.edges.reshape(-1, 2)).reshape(-1, 4)) for each in degrees]
-    except CPLE_BaseError:  # beyond what the projection can show
-        return None
-    return Polygons(moved) if all(np.isfinite(each.edges).all() for each in moved) else None

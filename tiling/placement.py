@@ -30,11 +30,13 @@ class Placement:
         to_image: to pixels of the image's level 0.
         georeference: where that level lies on the earth; None where nothing says so.
         pixel_size: of one mask pixel.
+        bounds_px: the pixel of the image's level 0 that QuPath calls the first, y before x.
     """
 
     to_image: Affine
     georeference: Georeference | None = None
     pixel_size: PixelSize | None = None
+    bounds_px: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(
@@ -63,7 +65,8 @@ class Placement:
         if size is not None:
             size = PixelSize(size.y * step[0], size.x * step[1], size.unit).on(grid)
         tall, wide = float(y / grid.scale[0]), float(x / grid.scale[1])
-        return cls((wide, 0.0, float(x * origin[1]), 0.0, tall, float(y * origin[0])), source.georeference, size)
+        to_image = wide, 0.0, float(x * origin[1]), 0.0, tall, float(y * origin[0])
+        return cls(to_image, source.georeference, size, source.bounds_px)
 
     @property
     def to_map(self) -> Affine | None:

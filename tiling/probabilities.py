@@ -34,7 +34,7 @@ class Probabilities:
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
         mend: Callable[[Probabilities], None] | None = None,
-        corner_px: tuple[int, int] = (0, 0),
+        corner_px: tuple[float, float] = (0, 0),
     ) -> Probabilities:
         """Make the image, all 0; open it where it is there already. `mend` is as for the mask.
 
@@ -46,7 +46,7 @@ class Probabilities:
 
     @staticmethod
     def blueprint(
-        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
     ) -> Blueprint:
         """The metadata as it has to be."""
 

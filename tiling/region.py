@@ -13,6 +13,7 @@ from tiling.outline import Outline
 from tiling.source import ImageSource
 from tiling.view import View
 
+_ROUNDING_PX = 1e-3
 _POLYGONS = {".geojson", ".json"}
 
 
@@ -33,7 +34,7 @@ class Region:
         """
         image = source.levels[0].box
         if Path(text).suffix.lower() in _POLYGONS:
-            outline = Outline.read(Path(text), source.georeference, image)
+            outline = Outline.read(Path(text), source.georeference, image, source.bounds_px)
             return cls(outline.bounds, outline)
         kind, _, rest = text.rpartition(":")
         try:
@@ -86,9 +87,9 @@ def _from_map(
 
 
 def _floor(value: float) -> int:
-    """Rounding errors of a millionth of a pixel take no further pixel in."""
-    return math.floor(value + 1e-6)
+    """A thousandth of a pixel takes no further pixel in: transformations between CRS are no better."""
+    return math.floor(value + _ROUNDING_PX)
 
 
 def _ceil(value: float) -> int:
-    return math.ceil(value - 1e-6)
+    return math.ceil(value - _ROUNDING_PX)

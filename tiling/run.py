@@ -151,10 +151,13 @@ class Run:
         return None if self.card.image.no_data is None else self.card.image.no_data.fill
 
     @property
-    def corner_px(self) -> tuple[int, int]:
-        """Where a region begins, in pixels of what is segmented, y before x."""
-        view = self.card.image.view
-        return view.region[:2] if view is not None and view.region is not None else (0, 0)
+    def corner_px(self) -> tuple[float, float]:
+        """Where what is segmented begins in the image's own coordinates, in its pixels, y before x: where its region
+        does, from where the image lies itself.
+        """
+        view, (y, x) = self.card.image.view, self.card.image.origin_px or (0, 0)
+        top, left = view.region[:2] if view is not None and view.region is not None else (0, 0)
+        return top + y, left + x
 
     @cached_property
     def outline(self) -> Outline | None:

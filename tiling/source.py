@@ -97,6 +97,21 @@ class ImageSource:
         """Where level 0 lies on the earth."""
         return self._facts.georeference
 
+    def origin_px(self, level: int) -> tuple[float, float]:
+        """Where the centre of a level's first pixel lies in the file's own coordinates, in its pixels, y before x."""
+        origins = self._facts.origins_px
+        return origins[level] if level < len(origins) else (0.0, 0.0)
+
+    @property
+    def bounds_px(self) -> tuple[int, int]:
+        """The pixel of the file's level 0 that QuPath calls the first, y before x: where the scanner's bounds begin."""
+        return self._facts.bounds_px
+
+    @property
+    def orientation(self) -> int:
+        """How a photograph's viewer would turn the image (TIFF 6.0, EXIF): 1 to 8; 1 leaves it as it is stored."""
+        return self._facts.orientation
+
     @property
     def has_alpha(self) -> bool:
         """Whether the file has an alpha channel, which `bands` leaves out."""

@@ -39,7 +39,7 @@ class Mask:
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
         mend: Callable[[Mask], None] | None = None,
-        corner_px: tuple[int, int] = (0, 0),
+        corner_px: tuple[float, float] = (0, 0),
     ) -> Mask:
         """Make the label image, with every pixel not predicted; open it where it is there already.
 
@@ -54,7 +54,7 @@ class Mask:
 
     @staticmethod
     def blueprint(
-        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[int, int]
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
     ) -> Blueprint:
         """The metadata as it has to be."""
 

@@ -13,11 +13,14 @@ from dataclasses import dataclass, fields
 
 from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import PlanError, SourceError
+from tiling.geometry import IMAGE_GRID
+from tiling.ground import Ground
 from tiling.normalisation import Normalisation
 from tiling.outline import Outline
+from tiling.placement import Placement
 from tiling.region import Region
 from tiling.source import ImageSource, Level, open_source
-from tiling.sources.facts import Georeference
+from tiling.sources.orientation import MEANINGS
 from tiling.storage import Place
 from tiling.view import View
 
@@ -28,10 +31,6 @@ IMPLAUSIBLE = 10.0
 """From this factor on a pixel size is taken for a mistake."""
 
 _SHOWN = 8  # images of a file that a note names
-
-_METRES_PER_DEGREE = 111_320.0
-_WEB_MERCATOR = {"EPSG:3857", "EPSG:3785", "EPSG:900913"}
-_MERCATOR_RADIUS = 6_378_137.0
 _UM = 1e6
 
 Um = tuple[float, float]
@@ -97,7 +96,7 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
     """
     with open_source(place, View(z=wanted.z, t=wanted.t, series=wanted.series)) as source:
         view, notes = _choose_scale(source, wanted, model)
-        notes = _which(source, wanted) | notes
+        notes = _which(source, wanted) | notes | as_stored(source)
         series = source.series if source.images else None
         bands = _bands(source, wanted.bands)
         if wanted.bands is None and (bands := _by_name(source, model)) is not None:
@@ -142,31 +141,27 @@ def _which(source: ImageSource, wanted: Wanted) -> dict[str, str]:
     return {"image": "; ".join(parts)} if parts else {}
 
 
+def as_stored(source: ImageSource) -> dict[str, str]:
+    """What is worth saying of an image that asks to be turned, which photographs' viewers do and this field's don't."""
+    if source.orientation == 1:
+        return {}
+    return {
+        "orientation": f"the file says orientation {source.orientation} ({MEANINGS[source.orientation]}): its pixels "
+        f"are taken as they are stored, as QGIS and napari show them; a viewer of photographs turns them"
+    }
+
+
 def ground_um(source: ImageSource) -> Um | None:
-    """What a pixel of level 0 measures along y and x, in µm; in degrees or Web Mercator, at the image's middle."""
+    """What a pixel of level 0 measures along y and x, in µm: on the ground at its middle, where a map is off."""
     size = source.levels[0].pixel_size
     if size is None or size.unit == "um":
         return None if size is None else (size.y, size.x)
-    reference, whole = source.georeference, source.levels[0]
-    if size.unit == "m":
-        wider = 1.0 if reference is None else _mercator_scale(reference, whole)
-        return size.y * _UM / wider, size.x * _UM / wider
-    if reference is None or reference.affine is None:
-        return None
-    _, _, _, d, e, f = reference.affine
-    latitude = d * whole.width / 2 + e * whole.height / 2 + f
-    metres = _METRES_PER_DEGREE * _UM
-    narrowed = math.cos(math.radians(latitude))
-    return (size.y * metres, size.x * metres * narrowed) if abs(latitude) < 90 and narrowed > 0 else None
-
-
-def _mercator_scale(reference: Georeference, whole: Level) -> float:
-    """How many metres of Web Mercator a metre on the ground is at the middle of the image; 1 in any other CRS."""
-    if reference.crs not in _WEB_MERCATOR or reference.affine is None:
-        return 1.0
-    _, _, _, d, e, f = reference.affine
-    north = (d * whole.width / 2 + e * whole.height / 2 + f) / _MERCATOR_RADIUS
-    return math.cosh(north) if abs(north) <= math.pi else 1.0  # the projection ends there
+    whole = source.levels[0]
+    ground = Ground.of(Placement.of(source, 0, IMAGE_GRID), (whole.height, whole.width))
+    if ground is not None:
+        sides = ground.sides_at_middle
+        return None if sides is None else (sides[0] * _UM, sides[1] * _UM)
+    return (size.y * _UM, size.x * _UM) if size.unit == "m" else None
 
 
 def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tuple[View, dict[str, str]]:

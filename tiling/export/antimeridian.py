@@ -22,13 +22,16 @@ def unrolled(longitudes: NDArray[np.float64], around: float | NDArray[np.float64
     return longitudes - TURN * np.rint((longitudes - around) / TURN * _SLACK)
 
 
-def cut(shapes: Shapes, points: NDArray[np.float64], decimals: int) -> Iterator[Placed]:
+def cut(
+    shapes: Shapes, points: NDArray[np.float64], decimals: int, areas: NDArray[np.float64] | None = None
+) -> Iterator[Placed]:
     """Every object by longitudes from -180 to 180; those that cross the meridian between as several polygons.
 
     Args:
         shapes: objects.
         points: of their rings, by unrolled longitude and latitude; outer rings run anticlockwise.
         decimals: of each number.
+        areas: of each object, where they are known.
     """
     starts = shapes.offsets[shapes.rings[:-1]]
     low, high = (by.reduceat(points[:, 0], starts) for by in (np.minimum, np.maximum))
@@ -37,18 +40,20 @@ def cut(shapes: Shapes, points: NDArray[np.float64], decimals: int) -> Iterator[
     lengths = np.diff(np.append(starts, len(points)))
     home = points - np.repeat(np.column_stack([TURN * turns, np.zeros(turns.size)]), lengths, axis=0)
     if not crosses.any():
-        yield Placed.of(shapes, home, decimals)
+        yield Placed.of(shapes, home, decimals, areas)
         return
     if not crosses.all():
         kept = shapes.where(~crosses)
-        yield Placed.of(kept, home[np.repeat(~crosses, lengths)], decimals)
-    yield _in_parts(shapes.where(crosses), points[np.repeat(crosses, lengths)], decimals)
+        of_kept = None if areas is None else areas[~crosses]
+        yield Placed.of(kept, home[np.repeat(~crosses, lengths)], decimals, of_kept)
+    of_cut = None if areas is None else areas[crosses]
+    yield _in_parts(shapes.where(crosses), points[np.repeat(crosses, lengths)], decimals, of_cut)
 
 
-def _in_parts(shapes: Shapes, points: NDArray[np.float64], decimals: int) -> Placed:
+def _in_parts(shapes: Shapes, points: NDArray[np.float64], decimals: int, areas: NDArray[np.float64] | None) -> Placed:
     parts = [shapely.multipolygons(_parts(polygon)) for polygon in shapes.polygons(points)]
     _, places, (offsets, rings, polygons) = shapely.to_ragged_array(parts)
-    return Placed(shapes.labels, shapes.pixels, polygons, rings, offsets, places, decimals)
+    return Placed(shapes.labels, shapes.pixels, polygons, rings, offsets, places, decimals, areas)
 
 
 def _parts(polygon: Any) -> list[Any]:

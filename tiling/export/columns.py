@@ -20,7 +20,7 @@ GEOMETRY = "geometry"
 
 def schema_of(finished: Finished) -> Any:
     """The columns, as `pyarrow.Schema`; the area is left out where a pixel's isn't known."""
-    area = [] if finished.placement.pixel_area is None else [(finished.area_name, pa.float64())]
+    area = [(finished.area_name, pa.float64())] if finished.has_areas else []
     columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
     return pa.schema([*columns, (GEOMETRY, pa.binary())])
 
@@ -32,7 +32,7 @@ def batches_of(
 
     `seen` is told where the points of each batch lie.
     """
-    schema, area = schema_of(finished), finished.placement.pixel_area
+    schema = schema_of(finished)
     names = np.full(256, "", dtype=object)
     for label, item in finished.classes.items():
         names[label] = item.name
@@ -40,11 +40,12 @@ def batches_of(
         points = moved(affine, shapes.points)
         if seen is not None:
             seen(points)
+        areas = finished.areas(shapes)
         columns = [
             pa.array(shapes.labels, pa.int16()),
             pa.array(names[shapes.labels], pa.string()),
             pa.array(shapes.pixels, pa.int64()),
-            *([] if area is None else [pa.array(shapes.pixels * area)]),
+            *([] if areas is None else [pa.array(areas)]),
             pa.array(_wkb(shapes, turned(shapes, points) if flips(affine) else points), pa.binary()),
         ]
         yield pa.record_batch(columns, schema=schema)

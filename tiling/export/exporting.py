@@ -37,7 +37,7 @@ EXPORT_DAMAGED = "export damaged"
 """The event after which a format's files are no longer what was written."""
 EXPORTS_ASKED = "exports asked"
 """The event that names the formats with which the run is to end: those that a killed driver has not come to yet."""
-VERSION = 5
+VERSION = 6
 """Of what the files hold: files of another version are written anew."""
 
 Written = tuple[float, dict[str, Seal]]
@@ -169,7 +169,7 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
     with _errors(finished, "the list of objects"):
         rows = bands_of_labels(finished.mask.pyramid, without_data(finished.run, finished.state))
         for shapes in spool.extend(polygonize(rows)):
-            tally.add(shapes)
+            tally.add(shapes, finished.areas(shapes))
     return replace(finished, shapes=spool, tally=tally)
 
 

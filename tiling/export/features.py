@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Placed:
         offsets: the same of each ring's points.
         points: `(m, 2)` of x and y.
         decimals: of each number.
+        areas: of each object; None where they aren't known.
     """
 
     labels: NDArray[np.uint8]
@@ -42,27 +43,34 @@ class Placed:
     offsets: NDArray[np.integer]
     points: NDArray[Any]
     decimals: int
+    areas: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, shapes: Shapes, points: NDArray[Any], decimals: int) -> Placed:
+    def of(
+        cls, shapes: Shapes, points: NDArray[Any], decimals: int, areas: NDArray[np.float64] | None = None
+    ) -> Placed:
         """Of objects of one polygon each."""
         polygons = np.arange(len(shapes) + 1)
-        return cls(shapes.labels, shapes.pixels, polygons, shapes.rings, shapes.offsets, points, decimals)
+        return cls(shapes.labels, shapes.pixels, polygons, shapes.rings, shapes.offsets, points, decimals, areas)
 
 
-def write_features(path: Path, batches: Iterable[Placed], properties: Callable[[int, int], Mapping[str, Any]]) -> None:
+def write_features(
+    path: Path, batches: Iterable[Placed], properties: Callable[[int, int, float | None], Mapping[str, Any]]
+) -> None:
     """Write a collection with one feature per object, one on each line.
 
     Args:
         path: the file.
         batches: of objects.
-        properties: of an object, by its label and its pixels.
+        properties: of an object, by its label, its pixels and its area where that is known.
     """
     separator = _HEAD
     with path.open("wb") as file:
         for placed in batches:
-            for feature, label, pixels in zip(_features(placed), placed.labels, placed.pixels, strict=True):
-                described = properties(int(label), int(pixels))
+            areas = repeat(None, len(placed.labels)) if placed.areas is None else placed.areas.tolist()
+            described_by = zip(_features(placed), placed.labels, placed.pixels, areas, strict=True)
+            for feature, label, pixels, area in described_by:
+                described = properties(int(label), int(pixels), area)
                 end = json.dumps(described, separators=_COMPACT, ensure_ascii=False).encode()
                 file.write(b'%b%b,"properties":%b}' % (separator, feature, end))
                 separator = b",\n"

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tiling.apart import NOT_PREDICTED_NAME
 from tiling.export.subject import Subject
+from tiling.geometry import Unit
+from tiling.ground import Ground
 from tiling.ledger import LedgerState
 from tiling.ome_metadata import LabelClass
 from tiling.placement import Placement
@@ -31,8 +33,12 @@ class Tally:
 
     objects: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    areas: NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
 
-    def add(self, shapes: Shapes) -> None:
+    def add(self, shapes: Shapes, areas: NDArray[np.float64] | None = None) -> None:
+        """Count objects; `areas` are theirs, where one is known."""
+        if areas is not None:
+            np.add.at(self.areas, shapes.labels, areas)
         self.objects += np.bincount(shapes.labels, minlength=256)
         np.add.at(self.pixels, shapes.labels, shapes.pixels)
 
@@ -74,11 +80,41 @@ class Finished:
         del named[BACKGROUND]
         return {**named, NOT_PREDICTED: NOT_PREDICTED_CLASS}
 
+    @cached_property
+    def ground(self) -> Ground | None:
+        """The way to areas on the ellipsoid, where the map's own plane doesn't show them."""
+        return Ground.of(self.placement, self.run.plan.mask.shape)
+
+    @cached_property
+    def ground_total(self) -> float:
+        """Of the whole mask on the ground."""
+        return self.ground.total if self.ground is not None else 0.0
+
+    @property
+    def has_areas(self) -> bool:
+        """Whether an object's area is known."""
+        return self.ground is not None or self.placement.pixel_area is not None
+
+    def areas(self, shapes: Shapes) -> NDArray[np.float64] | None:
+        """Of each object in the square of `area_unit`, on the ground; None where it isn't known."""
+        plane = self.placement.pixel_area
+        if self.ground is None:
+            return None if plane is None else np.asarray(shapes.pixels * plane, np.float64)
+        found = self.ground.of_shapes(shapes)
+        missing = np.logical_not(np.isfinite(found))
+        if plane is not None:
+            found[missing] = (shapes.pixels * plane)[missing]
+        return found
+
+    @property
+    def area_unit(self) -> Unit | None:
+        size = self.placement.pixel_size
+        return "m" if self.ground is not None else size.unit if size is not None else None
+
     @property
     def area_name(self) -> str:
         """What an object's area is called, which says its unit."""
-        size = self.placement.pixel_size
-        return f"area_{size.unit}2" if size is not None else "area"
+        return f"area_{self.area_unit}2" if self.area_unit is not None else "area"
 
     @property
     def subject(self) -> Subject:

@@ -71,6 +71,14 @@ FORMATS = {
             of_objects=True,
         ),
         Format(
+            "qupath-full",
+            ("qupath-full.geojson",),
+            "the same in pixels of the whole slide, where QuPath crops it to the scanner's bounds",
+            "qupath",
+            "write_qupath_full",
+            of_objects=True,
+        ),
+        Format(
             "geojson",
             ("objects.geojson",),
             "objects in longitude and latitude (RFC 7946)",

@@ -54,21 +54,22 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     subject, affine = finished.subject, _affine(finished.placement)
     pixel = _pixel_degrees(subject)
     decimals = max(FEWEST_DECIMALS, math.ceil(-math.log10(pixel * SHARE_OF_PIXEL)))
-    area, area_name, classes = finished.placement.pixel_area, finished.area_name, finished.classes
+    area_name, classes = finished.area_name, finished.classes
     unroll, straight_px = _unroller(subject), _straight_px(subject, pixel * SHARE_OF_PIXEL)
 
     def placed(shapes: Shapes) -> Iterator[Placed]:
+        areas = finished.areas(shapes)
         shapes = subdivided(shapes, straight_px)
         points = unroll(moved(affine, shapes.points))
         # Clockwise on the screen is clockwise on a map whose north is up.
-        return cut(shapes, turned(shapes, points) if flips(affine) else points, decimals)
+        return cut(shapes, turned(shapes, points) if flips(affine) else points, decimals, areas)
 
     @cache
     def name_of(label: int) -> str:
         return classes[label].name
 
-    def properties(label: int, pixels: int) -> dict[str, Any]:
-        measured = {} if area is None else {area_name: pixels * area}
+    def properties(label: int, pixels: int, area: float | None) -> dict[str, Any]:
+        measured = {} if area is None else {area_name: area}
         return {"label": label, "class": name_of(label), "pixels": pixels, **measured}
 
     write_features(paths[0], chain.from_iterable(map(placed, finished.shapes)), properties)

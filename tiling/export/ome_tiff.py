@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from tiling.export.finished import Finished
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
-from tiling.placement import Placement
 from tiling.pyramid import Pyramid
 from tiling.run import named
 from tiling.stitching import NOT_PREDICTED
@@ -50,7 +49,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, more: dict[str, Any
         unit = _UNITS[size.unit]
         metadata |= {"PhysicalSizeY": size.y, "PhysicalSizeYUnit": unit}
         metadata |= {"PhysicalSizeX": size.x, "PhysicalSizeXUnit": unit}
-    metadata |= _position(finished.placement, pyramid.levels[0].shape[0] if pyramid.levels[0].ndim == 3 else 1)
+    metadata |= _position(finished, pyramid.levels[0].shape[0] if pyramid.levels[0].ndim == 3 else 1)
     with tifffile.TiffWriter(path, bigtiff=is_big(pyramid), ome=True) as tiff:
         for level, array in enumerate(pyramid.levels):
             tiff.write(
@@ -67,18 +66,23 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, more: dict[str, Any
             )
 
 
-def _position(placement: Placement, planes: int) -> dict[str, Any]:
-    """Where the planes of a region begin, from the image's corner on: as lengths, or in the mask's own pixels."""
+def _position(finished: Finished, planes: int) -> dict[str, Any]:
+    """Where the planes begin in the image's own coordinates, as lengths or in the mask's own pixels: where a region
+    does, from where the image lies itself.
+    """
+    placement, scale = finished.placement, finished.run.plan.grid.scale
     a, _, c, _, e, f = placement.to_image
-    if (c, f) == (0, 0):
+    origin_y, origin_x = finished.run.card.image.origin_px or (0.0, 0.0)
+    top, left = f / e + origin_y * float(scale[0]), c / a + origin_x * float(scale[1])
+    if (top, left) == (0, 0):
         return {}
     size = placement.pixel_size
     y, x, unit = (size.y, size.x, _UNITS[size.unit]) if size and size.unit in _UNITS else (1.0, 1.0, "pixel")
     return {
         "Plane": {
-            "PositionY": [f / e * y] * planes,
+            "PositionY": [top * y] * planes,
             "PositionYUnit": [unit] * planes,
-            "PositionX": [c / a * x] * planes,
+            "PositionX": [left * x] * planes,
             "PositionXUnit": [unit] * planes,
         }
     }

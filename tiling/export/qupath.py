@@ -1,5 +1,8 @@
 """`qupath.geojson`: the objects as QuPath reads them (File > Import objects), in pixels of the image's level 0.
 
+QuPath crops slides to the bounds that their scanner names (MRXS and others), and counts pixels from there; programs
+that don't crop count from the corner of level 0, as `qupath-full.geojson` does.
+
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
@@ -22,12 +25,21 @@ DECIMALS = 4
 
 def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
     """Every object is a detection of its class; an area that was not predicted is an annotation."""
+    _write(finished, paths[0], finished.placement.bounds_px)
+
+
+def write_qupath_full(finished: Finished, paths: Sequence[Path]) -> None:
+    """The same in pixels of the whole level 0, also where the slide has bounds."""
+    _write(finished, paths[0], (0, 0))
+
+
+def _write(finished: Finished, path: Path, first_px: tuple[int, int]) -> None:
     placement, classes = finished.placement, finished.classes
 
     def placed(shapes: Shapes) -> Placed:
-        if placement.is_image:
+        if placement.is_image and first_px == (0, 0):
             return Placed.of(shapes, shapes.points, 0)
-        points = moved(placement.to_image, shapes.points)
+        points = moved(placement.to_image, shapes.points) - (first_px[1], first_px[0])
         return Placed.of(shapes, points, 0 if np.array_equal(points, points.round()) else DECIMALS)
 
     @cache
@@ -40,4 +52,4 @@ def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
             "classification": {"name": item.name, "color": color},
         }
 
-    write_features(paths[0], map(placed, finished.shapes), lambda label, pixels: of_class(label))
+    write_features(path, map(placed, finished.shapes), lambda label, pixels, area: of_class(label))

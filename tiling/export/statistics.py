@@ -79,14 +79,31 @@ def _row(
     objects: int | None,
 ) -> Row:
     row: Row = {"label": label, "class": name, "pixels": pixels}
-    area, size = finished.placement.pixel_area, finished.placement.pixel_size
-    unit = _UNITS.get(size.unit) if size is not None and area is not None else None
+    area, plane = _area(finished, label, pixels), finished.placement.pixel_area
+    unit = _UNITS.get(finished.area_unit) if finished.area_unit is not None else None
     if unit is not None and area is not None:
-        row[f"area_{unit[0]}"] = pixels * area * unit[2]
+        row[f"area_{unit[0]}"] = area * unit[2]
+    if unit is not None and plane is not None and finished.ground is not None:
+        row[f"area_projected_{unit[0]}"] = pixels * plane * unit[2]
     row["share_of_computed"] = pixels / computed if computed else None
     row["share_of_foreground"] = pixels / foreground if foreground else None
     row["objects"] = objects
     row["mean_object_pixels"] = pixels / objects if objects else None
     if unit is not None and area is not None:
-        row[f"mean_object_{unit[1]}"] = pixels * area / objects if objects else None
+        row[f"mean_object_{unit[1]}"] = area / objects if objects else None
     return row
+
+
+def _area(finished: Finished, label: int, pixels: int) -> float | None:
+    """Of all pixels of a row, in the square of `area_unit`.
+
+    On the ground, objects are measured one by one; what is left of the mask's area is shared by pixels.
+    """
+    plane, tally, ground = finished.placement.pixel_area, finished.tally, finished.ground
+    if ground is None:
+        return None if plane is None else pixels * plane
+    if label != BACKGROUND:
+        return float(tally.areas[label])
+    left_pixels = finished.run.plan.mask.area - int(tally.pixels.sum())
+    left = max(0.0, finished.ground_total - float(tally.areas.sum()))
+    return left / left_pixels * pixels if left_pixels else 0.0

@@ -12,6 +12,7 @@ from tiling.errors import SourceError
 from tiling.geometry import PixelSize
 from tiling.sources import georeference as geo
 from tiling.sources import pixel_size as sizes
+from tiling.sources.beside import NOTHING_BESIDE, Beside
 from tiling.sources.directory import Chain, Directory
 from tiling.sources.facts import FIRST, Georeference, Moment
 from tiling.sources.ome import OmeImage, parse_ome
@@ -19,6 +20,7 @@ from tiling.sources.pages import PageImage, expect_channels, images_in
 from tiling.sources.pyramid import LevelRule
 from tiling.sources.qptiff import find_channels, is_qptiff
 from tiling.sources.series import FileImage, choose_image
+from tiling.storage import Place
 
 _NODATA_TAG, _SAMPLES_TAG = 42113, 277
 _MAX_IMAGEJ_CHANNELS = 64
@@ -42,9 +44,10 @@ class Dialect:
     images: tuple[FileImage, ...] = ()
     series: int = 0
     is_indexed: bool = False  # palettes are how channels are shown, not what they are
+    beside: Beside = NOTHING_BESIDE
 
 
-def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
+def tell_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
     """Tell the dialect from the first page, and read what that dialect keeps where.
 
     Raises:
@@ -52,7 +55,7 @@ def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST
     """
     description = base.description
     if base.is_ome:
-        return _ome_dialect(parse_ome(description, name, moment), chain)
+        return _ome_dialect(parse_ome(description, place.name, moment), chain)
     if base.is_imagej:
         return _imagej_dialect(description, chain, moment)
     if is_qptiff(description):
@@ -65,15 +68,18 @@ def tell_dialect(name: str, chain: Chain, base: TiffPage, moment: Moment = FIRST
         moment.expect_one_image()
         size, others = sizes.from_aperio(description), tuple(range(1, len(chain)))
         return Dialect("aperio-svs", (0,), (), size, None, following=others, rule=LevelRule.APERIO)
-    return _plain_dialect(chain, description, moment)
+    return _plain_dialect(place, chain, description, moment)
 
 
-def _plain_dialect(chain: Chain, description: str, moment: Moment) -> Dialect:
+def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment) -> Dialect:
     """A TIFF of which pages alone say what they are, with or without a place on the earth."""
-    found = images_in(chain)
-    if geo.read_georeference(chain[0]) is not None:
+    found, beside = images_in(chain), Beside.of(place)
+    if geo.read_georeference(chain[0], beside) is not None:
         found = [each for image in found for each in _apart(image)]
-    references = [geo.read_georeference(chain[image.pages[0]]) for image in found]
+    of_image = [beside if image.pages[0] == 0 else NOTHING_BESIDE for image in found]  # files beside are of the first
+    references = [
+        geo.read_georeference(chain[image.pages[0]], each) for image, each in zip(found, of_image, strict=True)
+    ]
     told = [
         _told(image, chain[image.pages[0]], reference, description)
         for image, reference in zip(found, references, strict=True)
@@ -97,6 +103,7 @@ def _plain_dialect(chain: Chain, description: str, moment: Moment) -> Dialect:
         images=tuple(told) if len(told) > 1 else (),
         series=series,
         is_indexed=len(numbers) > 1,
+        beside=of_image[series],
     )
 
 

@@ -34,19 +34,17 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where level 0 lies on the earth (OGC GeoTIFF 1.1).
+    """Where level 0 lies on the earth, as GDAL reads it.
 
     `affine` is `(a, b, c, d, e, f)` with `x = a*col + b*row + c` and `y = d*col + e*row + f`, from the corner
-    (not the centre) of a pixel to map coordinates; None where only ground control points are known.
-    `crs` is `"EPSG:n"` or the file's own citation. `geokeys`, `double_params` and `ascii_params` are the file's
-    raw keys, so that an export can repeat them exactly. `tiepoints` are `(col, row, k, x, y, z)`.
+    (not the centre) of a pixel to map coordinates, x to the east; None where only ground control points are known.
+    `crs` is a name for people, `"EPSG:n"` or the file's own citation; `wkt` says what it is. `tiepoints` are
+    `(col, row, k, x, y, z)`.
     """
 
     crs: str | None
     affine: tuple[float, float, float, float, float, float] | None
-    geokeys: tuple[int, ...] = ()
-    double_params: tuple[float, ...] = ()
-    ascii_params: str = ""
+    wkt: str | None = None
     tiepoints: tuple[tuple[float, ...], ...] = ()
 
 
@@ -60,6 +58,10 @@ class ImageFacts:
     its values do, where that isn't known from `dtype` and `nodata`: of a view that has stretched them. `images` are
     those of a file that has several, and `series` the number of the one that is read. `alpha` are the names of channels
     that are no bands unless they are asked for. `is_slide`: slide scanners alone write that format.
+    `origins_px` are where the first pixel's centre of each level lies in the file's own coordinates, in that level's
+    pixels, y before x; empty where that is the corner of those coordinates. `bounds_px` is where what the scanner took
+    begins on level 0, y before x: programs that crop slides to it count pixels from there.
+    `orientation` is what TIFF 6.0 and EXIF call so, 1 to 8; pixels stay as they are stored whatever it says.
     """
 
     format: str
@@ -75,6 +77,9 @@ class ImageFacts:
     focal_planes: int = 1
     times: int = 1
     has_mask: bool = False
+    origins_px: tuple[tuple[float, float], ...] = ()
+    bounds_px: tuple[int, int] = (0, 0)
+    orientation: int = 1
     images: tuple[FileImage, ...] = ()
     series: int = 0
     alpha: tuple[str, ...] = ()

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from tiling.errors import SourceError
 from tiling.objects import READ_ONLY_SCHEMES, ObjectPath
+from tiling.sources.beside import pixels_beside
 from tiling.sources.omezarr import OmeZarrReader
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
-from tiling.sources.vendor import companions
+from tiling.sources.vendor import TIFFS_WITH_FILES_BESIDE, companions
 from tiling.storage import Place
 
 _READ_BYTES = 4 * 1024**2
@@ -43,6 +44,9 @@ def fingerprint_of(path: Place, kind: str) -> str:
         file = RemoteFile(path)
         digest.update(f"{file.identity}\n".encode())
         digest.update(file.read(BLOCK_BYTES, 0))
+        for other in pixels_beside(path) if kind in TIFFS_WITH_FILES_BESIDE else []:
+            assert isinstance(other, ObjectPath)
+            digest.update(f"\n{other.name} {RemoteFile(other).identity}\n".encode())
         return f"object {digest.hexdigest()}"
     _add(path, digest)
     for other in companions(path, kind):

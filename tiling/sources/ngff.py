@@ -43,6 +43,19 @@ _AXES_BEFORE_0_3 = "tczyx"
 
 
 @dataclass(frozen=True, slots=True)
+class LevelPlace:
+    """What a level's own transformations say.
+
+    Attributes:
+        pixel_size: None where the unit isn't known.
+        origin_px: where its first pixel's centre lies in the axes' coordinates, in its own pixels, y before x.
+    """
+
+    pixel_size: PixelSize | None
+    origin_px: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Multiscale:
     """One image: `folder` is where it lies below the place that was opened, `paths` are its levels' arrays."""
 
@@ -54,6 +67,7 @@ class Multiscale:
     sides: tuple[tuple[float, float], ...]  # the same as plain numbers, y before x
     name: str
     channel_names: tuple[str, ...]
+    places: dict[str, LevelPlace]  # by the levels' paths; those that say nothing of themselves are left out
     documents: tuple[bytes, ...]  # as they were read, of which the image's identity is made
 
 
@@ -170,9 +184,12 @@ def _multiscale(image: Document, attributes: Document, raw: bytes, folder: str) 
     sizes = tuple(_pixel_size(each, units) for each in sides)
     plain = tuple((each["y"], each["x"]) for each in sides)
     name = str(image.get("name") or "")[:200]
+    places = {
+        str(each["path"]): _place(image, each, axes, units) for each in datasets[:MAX_LEVELS] if _says_scale(each)
+    }
     version = str(attributes.get("version") or image.get("version") or "0.4")[:20]
     name = name if name and name.isprintable() else folder.rstrip("/") or "image"
-    return Multiscale(folder, version, axes, paths, sizes, plain, name, _channel_names(attributes), (raw,))
+    return Multiscale(folder, version, axes, paths, sizes, plain, name, _channel_names(attributes), places, (raw,))
 
 
 def _axes(image: Document) -> tuple[str, dict[str, str]]:
@@ -191,15 +208,37 @@ def _axes(image: Document) -> tuple[str, dict[str, str]]:
 
 
 def _scale(owner: Document, count: int) -> list[float]:
+    return _transformation(owner, "scale", count) or [1.0] * count
+
+
+def _says_scale(dataset: Any) -> bool:
+    found = cast("Document", dataset).get("coordinateTransformations") if isinstance(dataset, dict) else None
+    return any(isinstance(each, dict) and "scale" in each for each in (found if isinstance(found, list) else []))
+
+
+def _place(image: Document, dataset: Document, axes: str, units: dict[str, str]) -> LevelPlace:
+    """What a level's transformations say, and after them the image's."""
+    count = len(axes)
+    scale, outer = _scale(dataset, count), _scale(image, count)
+    inner, shift = (_transformation(each, "translation", count) or [0.0] * count for each in (dataset, image))
+    sides = {axis: a * b for axis, a, b in zip(axes, scale, outer, strict=True)}
+    origin = {axis: a * b + c for axis, a, b, c in zip(axes, inner, outer, shift, strict=True)}
+    y, x = (origin[axis] / sides[axis] if sides[axis] else 0.0 for axis in "yx")
+    known = math.isfinite(y) and math.isfinite(x)
+    return LevelPlace(_pixel_size(sides, units), (y, x) if known else (0.0, 0.0))
+
+
+def _transformation(owner: Document, kind: str, count: int) -> list[float] | None:
+    """The numbers of the first transformation of a kind, one per axis; None where there is none."""
     transformations = owner.get("coordinateTransformations")
     for each in cast("list[Any]", transformations if isinstance(transformations, list) else []):
-        values: Any = cast("Document", each).get("scale") if isinstance(each, dict) else None
+        values: Any = cast("Document", each).get(kind) if isinstance(each, dict) else None
         if isinstance(values, list) and len(cast("list[Any]", values)) == count:
             try:
                 return [float(value) for value in cast("list[Any]", values)]
             except (TypeError, ValueError) as error:
-                raise SourceError(f"the OME-Zarr gives scale {str(values)[:80]}, which is no numbers") from error
-    return [1.0] * count
+                raise SourceError(f"the OME-Zarr gives {kind} {str(values)[:80]}, which is no numbers") from error
+    return None
 
 
 def _pixel_size(sides: dict[str, float], units: dict[str, str]) -> PixelSize | None:

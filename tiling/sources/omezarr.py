@@ -12,10 +12,10 @@ import numpy.typing as npt
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
-from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
+from tiling.sources.facts import FIRST, ImageFacts, Level, Moment, make_levels
 from tiling.sources.grid import Grid
 from tiling.sources.limits import MAX_BANDS, MAX_DECODED_BYTES, source_errors
-from tiling.sources.ngff import Multiscale, find_multiscales
+from tiling.sources.ngff import LevelPlace, Multiscale, find_multiscales
 from tiling.sources.series import FileImage, choose_image
 from tiling.sources.zarrays import GuardedStore, OpenArray, fetcher, open_array, open_store, shape_of
 from tiling.storage import Place
@@ -23,6 +23,7 @@ from tiling.storage import Place
 Pixels = npt.NDArray[np.generic]
 
 _CHUNK_PX = 1024
+_SAME_SCALE = 0.05
 _RGB = ("red", "green", "blue")
 
 
@@ -150,15 +151,18 @@ class OmeZarrReader:
             raise SourceError(
                 f"all channels of one chunk hold {chunk_bytes} bytes, more than {MAX_DECODED_BYTES}; write smaller ones"
             )
+        places = [image.places.get(level.array.path.removeprefix(image.folder)) for level in self._levels]
+        origins = tuple((0.0, 0.0) if place is None else place.origin_px for place in places)
         return ImageFacts(
             f"ome-zarr-{image.version}",
             _bands(image.channel_names, count, first.dtype),
             first.dtype.newbyteorder("="),
-            make_levels(shapes, size),
+            tuple(map(_as_told, make_levels(shapes, size), places)),
             "rgb" if count == 3 and first.dtype == np.uint8 else "min-is-black",
             memory_bytes=DEFAULT_CACHE_BYTES + 3 * chunk_bytes,
             focal_planes=sizes.get("z", 1),
             times=sizes.get("t", 1),
+            origins_px=origins if any(any(origin) for origin in origins) else (),
         )
 
 
@@ -206,6 +210,15 @@ def _levels(store: GuardedStore, image: Multiscale) -> tuple[list[OpenArray], Pi
         ):
             levels.append(each)
     return levels, image.pixel_sizes[finest]
+
+
+def _as_told(level: Level, place: LevelPlace | None) -> Level:
+    """A level with the pixel size that its own scale says, where that fits its shape: sides are rounded, scales not."""
+    told, known = None if place is None else place.pixel_size, level.pixel_size
+    if told is None or known is None or told.unit != known.unit:
+        return level
+    near = all(abs(a / b - 1) <= _SAME_SCALE for a, b in ((told.y, known.y), (told.x, known.x)))
+    return replace(level, pixel_size=told) if near else level
 
 
 def _others(level: OpenArray, axes: str) -> list[int]:

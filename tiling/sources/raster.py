@@ -15,6 +15,7 @@ from tiling.sources import codestream
 from tiling.sources.facts import ImageFacts, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
+from tiling.sources.orientation import exif_orientation
 from tiling.storage import Place
 
 Pixels = npt.NDArray[np.generic]
@@ -33,8 +34,8 @@ _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
 class RasterReader:
     """A file whose image is decoded whole on the first read. Safe to call from several threads at once.
 
-    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is not
-    applied: pixels stay as stored.
+    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is told
+    and not applied: pixels stay as stored.
     """
 
     def __init__(self, place: Place, file: ImageFile, kind: str, *, alpha: bool = False) -> None:
@@ -112,6 +113,7 @@ class RasterReader:
             alpha=offered,
             has_mask=has_alpha and not self._keeps_alpha,
             memory_bytes=frame.working_bytes + len(data),
+            orientation=exif_orientation(self._kind, data),
         )
 
     def _decoded(self, data: bytes) -> tuple[Pixels, Mask | None]:

@@ -51,6 +51,7 @@ class _Found:
     downsamples: tuple[float, ...]
     pixel_size: PixelSize | None
     background: tuple[int, int, int]
+    bounds_px: tuple[int, int]
 
 
 class SlideReader:
@@ -73,7 +74,14 @@ class SlideReader:
         levels = make_levels(list(self._found.shapes), self._found.pixel_size)
         memory = _CACHE_BYTES + _OPENSLIDE_CACHE_BYTES + 16 * _CELL_PX * _CELL_PX
         self._facts = ImageFacts(
-            self._found.vendor, _BANDS, np.dtype(np.uint8), levels, "rgb", memory_bytes=memory, is_slide=True
+            self._found.vendor,
+            _BANDS,
+            np.dtype(np.uint8),
+            levels,
+            "rgb",
+            memory_bytes=memory,
+            bounds_px=self._found.bounds_px,
+            is_slide=True,
         )
 
     @property
@@ -175,6 +183,7 @@ def _found(answer: dict[str, Any]) -> _Found:
         downsamples=tuple(downsample for _, _, downsample in kept),
         pixel_size=_pixel_size(properties),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
+        bounds_px=_bounds(properties, levels[0]),
     )
 
 
@@ -185,6 +194,16 @@ def _pixel_size(properties: dict[str, str | None]) -> PixelSize | None:
     except ValueError:
         return None
     return plausible_um(y, x)
+
+
+def _bounds(properties: dict[str, str | None], whole: tuple[int, int, float]) -> tuple[int, int]:
+    """Where what the scanner took begins, y before x: there QuPath counts pixels from."""
+    try:
+        y = int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y) or 0)
+        x = int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X) or 0)
+    except ValueError:
+        return 0, 0
+    return (y, x) if 0 <= y < whole[0] and 0 <= x < whole[1] else (0, 0)
 
 
 def _background(text: str | None) -> tuple[int, int, int]:

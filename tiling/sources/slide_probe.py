@@ -18,6 +18,8 @@ _PROPERTIES = (
     openslide.PROPERTY_NAME_MPP_X,
     openslide.PROPERTY_NAME_MPP_Y,
     openslide.PROPERTY_NAME_BACKGROUND_COLOR,
+    openslide.PROPERTY_NAME_BOUNDS_X,
+    openslide.PROPERTY_NAME_BOUNDS_Y,
 )
 
 

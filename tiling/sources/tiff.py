@@ -15,13 +15,17 @@ from tifffile import TiffFile, TiffPage
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.sources.beside import Beside
+from tiling.sources.beside_planes import levels_beside, masks_beside
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.descriptions import described
 from tiling.sources.dialect import Dialect, read_nodata, tell_dialect
 from tiling.sources.directory import Chain, Directory, TiffLayout
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
+from tiling.sources.georeference import nodata_beside
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
+from tiling.sources.orientation import known_orientation
 from tiling.sources.plane import Plane
 from tiling.sources.pyramid import find_levels, find_masks
 from tiling.sources.samples import interpret, interpret_alpha, interpret_index
@@ -30,6 +34,7 @@ from tiling.storage import Place
 
 _CHUNK_PX = 1024
 _FILLED = "aperio-svs"  # the dialect in which a finer level stands for what a coarser one lacks
+_ORIENTATION = 274
 _MASK_KEY = 0xFFFF  # no plane of bands has that number
 
 # tifffile logs every oddity of a file; what matters of them reaches the user as a SourceError.
@@ -117,14 +122,16 @@ def _parse(
     first = chain[0]
     # Special cases of tifffile that would follow lengths which the file claims.
     with TiffFile(file.stream(), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
-        dialect = tell_dialect(place.name, chain, _page(tif, first), moment)
+        dialect = tell_dialect(place, chain, _page(tif, first), moment)
         first = chain[dialect.pages[0]]
-        nodata = read_nodata(first)
+        noted = nodata_beside(dialect.beside)
+        nodata = read_nodata(first) if noted is None else noted
         smaller = find_levels(chain, dialect.pages, dialect.rule, dialect.smaller, dialect.following)
         levels = [[chain[index] for index in dialect.pages], *smaller]
         planes = _planes(tif, levels, dialect, alpha=moment.alpha)
         levels, planes = _whole_levels(levels, planes, dialect)
         masks = _masks(tif, chain, levels, planes, nodata, dialect)
+    _add_beside(dialect.beside, first, planes, masks)
     file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
     largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
@@ -203,6 +210,21 @@ def _masks(
     return found
 
 
+def _add_beside(beside: Beside, base: Directory, planes: list[list[Plane]], masks: list[Plane | None]) -> None:
+    """Add what files beside the image hold: as GDAL does, where the image itself has no mask, or no coarser level."""
+    if len(planes[0]) > 1:
+        return
+    if beside.mask is not None and not any(masks):
+        masks[:] = masks_beside(beside.mask, [level[0].size_px for level in planes])
+    if beside.overviews is None or len(planes) > 1:
+        return
+    for level, mask in levels_beside(beside.overviews, base):
+        # A level that doesn't say which of its pixels hold data would call all of them data.
+        if (masks[0] is None or mask is not None) and level.size_px < planes[-1][0].size_px:
+            planes.append([level])
+            masks.append(mask)
+
+
 def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) -> ImageFacts:
     first = planes[0][0].interpretation
     bands = dialect.band_names or described(first.bands, directory)
@@ -228,4 +250,5 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) ->
         is_slide=dialect.format == _FILLED,
         alpha=first.alpha if len(planes[0]) == 1 and not first.is_alpha_kept else (),
         series=dialect.series,
+        orientation=known_orientation(directory.number(_ORIENTATION, 1)),
     )

@@ -178,11 +178,22 @@ def _facts(facts: ImageFacts, view: View, bands: tuple[str, ...], levels: list[_
         bands=bands,
         dtype=facts.dtype if view.stretch is None else np.dtype(view.stretch.dtype),
         levels=make_levels([level.shape for level in levels], size),
+        origins_px=_origins(facts, view),
         nodata=facts.nodata if view.stretch is None else None,
         lacks_by_value=None if view.stretch is None else replace(facts, has_mask=False).may_lack_data,
         georeference=None if facts.georeference is None else _placed(facts.georeference, view),
         memory_bytes=facts.memory_bytes + (0 if all(level.corner is not None for level in levels) else WORKING_BYTES),
     )
+
+
+def _origins(facts: ImageFacts, view: View) -> tuple[tuple[float, float], ...]:
+    """Of the view's first level, its region apart; centres of pixels of another size lie elsewhere than theirs."""
+    if not facts.origins_px:
+        return ()
+    y, x = (
+        origin / step + (1 - 1 / step) / 2 for origin, step in zip(facts.origins_px[view.level], view.step, strict=True)
+    )
+    return ((y, x),)
 
 
 def _placed(reference: Georeference, view: View) -> Georeference:
