@@ -254,6 +254,17 @@ def test_axes_say_which_pages_are_channels(tmp_path: Path, axes: str, imagej: bo
         assert_reads_like(source, 0, np.moveaxis(stack[at], 0, -1), boxes=2)
 
 
+@pytest.mark.parametrize("axes", ["", "QYX", "IYX"])
+def test_pages_of_which_nothing_says_what_they_are_are_a_stack(tmp_path: Path, axes: str) -> None:
+    stack = picture(4, height=40, width=60).transpose(2, 0, 1)
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": axes} if axes else {})
+    viewing = choose_view(path, Wanted(z=2), ANY)
+    assert viewing.notes["image"] == "z 2 of 4"
+    with open_source(path, viewing.view) as source:
+        assert_reads_like(source, 0, stack[2][..., np.newaxis], boxes=2)
+
+
 def test_channels_of_which_only_one_page_was_written_are_refused(tmp_path: Path) -> None:
     stack = picture(1, height=40, width=60)[np.newaxis].repeat(3, 0)
     plain, imagej = tmp_path / "plain.tif", tmp_path / "imagej.tif"

@@ -62,7 +62,12 @@ def write_array(array: object, place: Place, tell: Tell) -> None:
     with disk_errors(place):
         group = zarr.open_group(zarr_at(place), mode="w", zarr_format=3)
         stored = group.create_array(
-            "0", shape=(bands, height, width), chunks=chunks, dtype=image.dtype, dimension_names=("c", "y", "x")
+            "0",
+            shape=(bands, height, width),
+            chunks=chunks,
+            dtype=image.dtype,
+            dimension_names=("c", "y", "x"),
+            config={"write_empty_chunks": True},  # an array without any chunk is taken for a damaged one
         )
     for batch in _batches(image, tell):
         for (box, _), pixels in zip(batch, _computed(batch), strict=True):

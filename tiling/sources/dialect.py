@@ -126,7 +126,8 @@ def _told(image: PageImage, page: Directory, reference: Georeference | None, des
 def _planes_of(image: PageImage, moment: Moment) -> tuple[list[int], int, int, tuple[str, ...]]:
     """Numbers of an image's pages that are read; how many focal planes and times there are; names of channels."""
     shape = image.shape
-    letters = {axis for axis, length in zip(shape.axes, shape.lengths, strict=True) if length > 1} if shape else set()
+    lengths = dict(zip(shape.axes, shape.lengths, strict=False)) if shape is not None else {}
+    letters = {axis for axis, length in lengths.items() if length > 1}
     if shape is None or not shape.axes or not letters <= set("CZT") or len(set(shape.axes)) < len(shape.axes):
         moment.expect_in(len(image.pages), 1)
         return [moment.z], len(image.pages), 1, ()
