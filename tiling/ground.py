@@ -53,6 +53,8 @@ class Ground:
         reference, to_map = placement.georeference, placement.to_map
         if reference is None or reference.wkt is None or to_map is None:
             return None
+        if to_map[0] * to_map[4] == to_map[1] * to_map[3]:
+            return None  # pixels without an area
         try:
             crs = pyproj.CRS.from_wkt(reference.wkt)
             geodetic = crs.geodetic_crs
