@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark browser fuzz pictures soak setup viewer clean
+.PHONY: demo test lint benchmark browser fuzz cases pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,10 @@ benchmark: $(STAMP)
 # Mutated images, each opened and read in a process that may die of it: `make fuzz ARGS="--count 20000 --seed 1"`.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz.py $(ARGS)
+
+# Small inputs that have gone wrong once, each through `overtile segment`: right, refused or wrong.
+cases: $(STAMP)
+	$(BIN)/python tests/cases.py
 
 # The documentation's pictures, taken of real runs below WORK: `make pictures WORK=/data`.
 pictures: $(STAMP) browser

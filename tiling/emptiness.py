@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.source import ImageSource, Level
@@ -21,7 +19,7 @@ def expect_data(source: ImageSource, index: int) -> None:
     Raises:
         SourceError: no pixel of the level holds data.
     """
-    if source.nodata is None and not source.has_mask and source.dtype.kind != "f":
+    if not source.may_lack_data:
         return
     for level in reversed(source.levels[index:]):
         squares = list(_squares(level))
@@ -47,17 +45,8 @@ def _said(source: ImageSource) -> str:
 
 
 def _holds_data(source: ImageSource, index: int, box: Box) -> bool:
-    pixels = source.read(index, box)
-    held = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, np.bool_)
-    if source.nodata is not None and not np.isnan(source.nodata):
-        held &= pixels != _as_stored(source.nodata, pixels.dtype)
-    mask = source.read_mask(index, box) if source.has_mask else None
-    return bool((held if mask is None else held & mask[..., np.newaxis]).any())
-
-
-def _as_stored(value: float, dtype: np.dtype[np.generic]) -> np.generic | float:
-    """The value as pixels of that type have it; of an integer type that can't, as it is, so that no pixel is it."""
-    return dtype.type(value) if dtype.kind == "f" else value
+    _, held = source.read_present(index, box)
+    return held is None or bool(held.any())
 
 
 def _squares(level: Level) -> Iterator[Box]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from tiling.apart import Apart
+from tiling.apart import NO_DATA_NAME, Apart
 from tiling.escaping import cell
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
@@ -79,7 +79,7 @@ def _row(
     objects: int | None,
 ) -> Row:
     row: Row = {"label": label, "class": name, "pixels": pixels}
-    area, plane = _area(finished, label, pixels), finished.placement.pixel_area
+    area, plane = _area(finished, label, name, pixels), finished.placement.pixel_area
     unit = _UNITS.get(finished.area_unit) if finished.area_unit is not None else None
     if unit is not None and area is not None:
         row[f"area_{unit[0]}"] = area * unit[2]
@@ -94,7 +94,7 @@ def _row(
     return row
 
 
-def _area(finished: Finished, label: int, pixels: int) -> float | None:
+def _area(finished: Finished, label: int, name: str, pixels: int) -> float | None:
     """Of all pixels of a row, in the square of `area_unit`.
 
     On the ground, objects are measured one by one; what is left of the mask's area is shared by pixels.
@@ -102,7 +102,7 @@ def _area(finished: Finished, label: int, pixels: int) -> float | None:
     plane, tally, ground = finished.placement.pixel_area, finished.tally, finished.ground
     if ground is None:
         return None if plane is None else pixels * plane
-    if label != BACKGROUND:
+    if label != BACKGROUND and name != NO_DATA_NAME:  # pixels without data are of no object
         return float(tally.areas[label])
     left_pixels = finished.run.plan.mask.area - int(tally.pixels.sum())
     left = max(0.0, finished.ground_total - float(tally.areas.sum()))
