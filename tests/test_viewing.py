@@ -324,3 +324,11 @@ def test_an_image_of_one_value_has_no_percentiles(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "flat.tif", np.full((50, 50), 7, np.uint16), photometric="minisblack", metadata=None)
     with pytest.raises(PlanError, match=r"has the value 7 at both percentiles.*give --normalise LOW,HIGH"):
         choose_view(tmp_path / "flat.tif", Wanted(normalise="percentiles:1,99"), ANY)
+
+
+def test_a_model_without_a_pixel_size_says_at_which_it_was_used(tmp_path: Path) -> None:
+    path, cells = slide(tmp_path / "slide.tif", 0.5), ModelNeeds("cells", None, "uint8", (0.05, 5.0))
+    told = choose_view(path, Wanted(), cells).notes["pixels"]
+    assert told.startswith("level 0 as it is, of 0.5")
+    assert "cells has no pixel size of its own" in told
+    assert "pixels" not in choose_view(path, Wanted(), ANY).notes

@@ -171,7 +171,10 @@ def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tup
     stated = None if wanted.image_um is None else (wanted.image_um, wanted.image_um, "um")
     if wanted.level is not None or wanted.as_is or (wanted.pixel_um is None and model.pixel_um is None):
         level = _level(source, wanted.level or 0)
-        notes = {} if model.pixel_um is None else _compared(source, base, level, model, as_is=wanted.as_is)
+        if model.pixel_um is None:
+            notes = _without_one_size(source, base, level, model)
+        else:
+            notes = _compared(source, base, level, model, as_is=wanted.as_is)
         if base is not None and not wanted.as_is:
             _expect_plausible(source, _side(base, level, source), model)
         return _view(source, level, stated), notes
@@ -266,6 +269,18 @@ def _level(source: ImageSource, index: int) -> Level:
     if index >= len(source.levels):
         raise PlanError(f"level {index} is not in the image; it has levels 0 to {len(source.levels) - 1}")
     return source.levels[index]
+
+
+def _without_one_size(source: ImageSource, base: Um | None, level: Level, model: ModelNeeds) -> dict[str, str]:
+    """What a result of such a model has to say: the same tissue at another magnification gives other objects."""
+    if model.plausible_um is None or base is None:
+        return {}
+    low, high = model.plausible_um
+    return {
+        "pixels": f"level {level.index} as it is, of {_um(_side(base, level, source))}: {model.name} has no pixel size "
+        f"of its own (it may be right from {low:g} to {high:g} µm), so slides of other magnifications give other "
+        f"objects; --mpp sets one for all"
+    }
 
 
 def _side(base: Um, level: Level, source: ImageSource) -> Um:
