@@ -143,7 +143,7 @@ def test_the_images_own_mask_is_read_and_skips_tiles(mask: str, tmp_path: Path) 
         np.testing.assert_array_equal(source.read_mask(0, Box(100, 190, 300, 210)), valid[100:300, 190:210])
         np.testing.assert_array_equal(source.read_mask(1, source.levels[1].box), valid[::2, ::2])
         found = find_foreground(source, 0, "auto")
-        assert "own mask" in found.reason
+        assert "without a pixel that is data" in found.reason
         plan = TilePlan((512, 640), 64, (1, 1), Halo(0, 0, 0, 0))
         # Columns 0 to 127 hold nothing, and a coarse pixel around the data is kept.
         assert {tile.col for tile in found.skipped(plan)} == {0, 1}
@@ -161,7 +161,7 @@ def test_a_mask_that_calls_nothing_data_skips_nothing(tmp_path: Path) -> None:
     with open_source(tmp_path / "clear.tif") as source:
         found = find_foreground(source, 0, "auto")
         assert found.coarse is None
-        assert "calls nothing data" in found.reason
+        assert "nothing in the image is data" in found.reason
 
 
 def test_the_real_mask_is_the_one_that_gdal_reads(data_dir: Path) -> None:
