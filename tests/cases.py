@@ -46,7 +46,7 @@ class Case:
         command = [str(OVERTILE), "segment", self.image, *self.options, "--workers", "1", "--out", str(out)]
         ended = subprocess.run(command, cwd=CASES, capture_output=True, text=True, check=False)
         said = " ".join((ended.stderr or ended.stdout).split())
-        if ended.returncode == 2 and "Usage:" not in said:
+        if ended.returncode == 2 and self.image in said:
             return f"refused   {said[:160]}"
         if ended.returncode != 0:
             return f"WRONG     exit {ended.returncode}: {said[-300:]}"
