@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+import prefect.events.utilities as emitting
 import prefect.events.worker as events
 import prefect.flow_engine as engine
 from prefect.client.schemas.objects import State
@@ -189,4 +190,5 @@ def install() -> None:
     """Have Prefect's engine record what becomes of flows and tasks in this way."""
     engine.propose_state_sync = _propose_best_effort
     events.PrefectEventsClient = _BestEffortEvents
+    emitting.PrefectEventsClient = _BestEffortEvents  # one not known here emits nothing
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it counts what it has yet to send

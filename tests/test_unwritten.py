@@ -138,8 +138,8 @@ def test_a_sparse_file_of_which_nothing_was_written_is_refused(tmp_path: Path, n
     options: dict[str, Any] = {"width": 256, "height": 192, "count": 1, "dtype": "uint8", "driver": "GTiff"}
     with rasterio.open(path, "w", sparse_ok=True, tiled=True, nodata=nodata, **options):
         pass
-    with pytest.raises(SourceError, match="not one strip or tile was ever written"):
-        open_source(path)
+    with open_source(path) as source, pytest.raises(SourceError, match="holds nothing but no data"):
+        expect_data(source, 0)
 
 
 def test_chunks_under_other_keys_than_the_metadata_says_are_refused(cases_dir: Path) -> None:

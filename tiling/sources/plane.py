@@ -249,11 +249,6 @@ class Plane:
         offsets, counts = (np.clip(table, 0, _BEYOND_ANY_FILE).astype(np.int64) for table in tables)
         return offsets, counts
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether not one segment was written."""
-        return not bool((self._counts > 0).any())
-
     def _unwritten(self) -> npt.NDArray[np.bool_] | None:
         """Which segments `(row, column)` were never written for any band; None where all were."""
         cells, per_plane = self.grid.rows * self.grid.cols, self.grid.rows * self.grid.cols * self._depth

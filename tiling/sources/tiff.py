@@ -29,7 +29,7 @@ from tiling.sources.orientation import known_orientation
 from tiling.sources.plane import Plane
 from tiling.sources.pyramid import find_levels, find_masks
 from tiling.sources.samples import interpret, interpret_alpha, interpret_index
-from tiling.sources.unwritten import fill, has_gaps, is_never_written, is_patchy, written
+from tiling.sources.unwritten import fill, has_gaps, is_patchy, written
 from tiling.storage import Place
 
 _CHUNK_PX = 1024
@@ -166,15 +166,7 @@ def _planes(tif: TiffFile, levels: list[list[Directory]], dialect: Dialect, *, a
 def _whole_levels(
     levels: list[list[Directory]], planes: list[list[Plane]], dialect: Dialect
 ) -> tuple[list[list[Directory]], list[list[Plane]]]:
-    """The levels without those that lack what the finer one has; a slide's are filled instead.
-
-    Raises:
-        SourceError: no strip or tile of the image was ever written.
-    """
-    if is_never_written(planes[0]):
-        raise SourceError(
-            "not one strip or tile was ever written: there is nothing but no data; write its pixels, or copy it again"
-        )
+    """The levels without those that lack what the finer one has; a slide's are filled instead."""
     if dialect.format == _FILLED:
         return levels, planes
     kept = [0]

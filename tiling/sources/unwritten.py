@@ -25,11 +25,6 @@ def has_gaps(planes: Sequence[Plane]) -> bool:
     return any(plane.gaps is not None for plane in planes)
 
 
-def is_never_written(planes: Sequence[Plane]) -> bool:
-    """Whether not one segment of a level was written."""
-    return all(plane.is_empty for plane in planes)
-
-
 def written(planes: Sequence[Plane], box: Box) -> Mask:
     """Which pixels `(y, x)` of a box lie in segments that were written for all bands."""
     held = np.ones(box.shape, np.bool_)
