@@ -18,9 +18,8 @@ from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
 from flows.segment import open_pool, reopen
-from tiling.export.exporting import EXPORT_DAMAGED, is_shown
-from tiling.export.formats import FORMATS
-from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures
+from tiling.export.exporting import EXPORT_DAMAGED
+from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
 from tiling.ledger import CARD, PLANNED, PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
 from tiling.mending import fill_skipped
@@ -176,9 +175,8 @@ def look_at_exports(run: Run) -> dict[str, str]:
     enter("exports")
     state = run.ledger.fold()
     exports = dict(check_exports(run, state))
-    for name, form in FORMATS.items():
-        if any(f"exports/{file}" in exports for file in form.files) and is_shown(run, state, name):
-            run.ledger.announce(EXPORT_DAMAGED, {"format": name})
+    for name in newly_damaged(state, exports):
+        run.ledger.announce(EXPORT_DAMAGED, {"format": name})
     return exports | dict(check_pictures(run, state))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tiling.export.exporting import EXPORTED, VERSION, asked_formats, mask_digest
+from tiling.export.exporting import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, mask_digest
 from tiling.export.formats import FORMATS
 from tiling.export.seal import Seal
 from tiling.ledger import DRAWN, Event, LedgerState
@@ -41,6 +41,17 @@ def check_exports(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
                 yield f"exports/{file}", fault
 
 
+def newly_damaged(state: LedgerState, faults: Mapping[str, str]) -> list[str]:
+    """Formats of which a file isn't what was written, by what `check_exports` found, and the ledger says that it is."""
+    last = {e.facts.get("format"): e.name for e in state.events if e.name in (EXPORTED, EXPORT_DAMAGED)}
+    found: list[str] = []
+    for name, form in FORMATS.items():
+        damage = {faults.get(f"exports/{file}") for file in form.files} - {None, ANOTHER, NOT_KNOWN}
+        if damage and last.get(name) == EXPORTED:
+            found.append(name)
+    return found
+
+
 def check_pictures(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
     """The same of the pictures and the report."""
     digest = mask_digest(run)
@@ -72,11 +83,14 @@ def announce_drawn(run: Run, digest: str, *files: str) -> None:
 
 
 def _fault(place: Place, seal: Seal | None, *, is_current: bool) -> str | None:
+    """Damage comes first: what shows another mask today may show the run's again once its tiles are computed."""
+    if seal is not None and (fault := seal.fault(place)) is not None:
+        return fault
+    if not place.is_file():
+        return "it is missing"
     if not is_current:
-        return ANOTHER if place.is_file() else "it is missing"
-    if seal is None:
-        return NOT_KNOWN if place.is_file() else "it is missing"
-    return seal.fault(place)
+        return ANOTHER
+    return NOT_KNOWN if seal is None else None
 
 
 def _below(run: Run, file: str) -> Place:
