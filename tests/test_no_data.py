@@ -217,7 +217,7 @@ def test_statistics_report_and_exports_tell_no_data_from_what_failed(tiny: Path,
 
 
 def replace_result(run: Run, index: int) -> Any:
-    """What a worker tells of a tile that failed."""
+    """A worker's result for a tile that failed."""
     told = TileWorker().process(run.path, index, staged=False)
     return replace(told, digest=None, reason="it failed on purpose", empty=type(told.empty)())
 

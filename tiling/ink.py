@@ -29,7 +29,7 @@ NEUTRAL, NOISE = 0.25, 0.02
 FAINT = 0.015
 """A density below which glass and its unevenness lie, whose colour says nothing."""
 BLACK = 16
-"""What is darker in all bands shows no detail that could tell of tissue."""
+"""What is darker in all bands shows no detail by which tissue could be known."""
 SMOOTH, SMOOTH_GREY = 1.5, 2.5
 """Of 255: the curvature of brightness over 6 px that three quarters of a block exceed where there is detail in it. Pens
 on bare glass have 0.3 to 0.7, JPEG's noise included, and a thin line up to 2; tissue under a pen 3 to 20."""

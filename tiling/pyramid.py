@@ -23,11 +23,12 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from tiling.disk import is_partial
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.object_zarr import zarr_at
 from tiling.plan import Tile, TilePlan
-from tiling.storage import PARTIAL, Place, remove_within, sweep, write_atomic
+from tiling.storage import Place, remove_within, sweep, write_atomic
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
@@ -121,13 +122,14 @@ class Pyramid:
         return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
 
     def strangers(self) -> list[str]:
-        """Names of files below the group that are neither metadata nor a shard of the plan; of no reader's business."""
+        """Names of files and links below the group that are neither metadata nor a shard of the plan."""
         folder = self._path
         there = folder.rglob("*") if isinstance(folder, Path) else folder.descendants()
         planned = {key for n in range(len(self.levels)) for box in self.shards(n) for key in self._keys(n, box)}
-        found = (str(each)[len(str(folder)) + 1 :] for each in there if not isinstance(each, Path) or each.is_file())
-        metadata = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self.levels)))}
-        return sorted(name for name in found if name not in planned | metadata and not name.endswith(PARTIAL))
+        files = (each for each in there if not isinstance(each, Path) or each.is_symlink() or not each.is_dir())
+        found = (str(each)[len(str(folder)) + 1 :] for each in files)
+        known = planned | {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self.levels)))}
+        return sorted(name for name in found if name not in known and not is_partial(name.rpartition("/")[2]))
 
     def _build_shard(self, level: int, box: Box) -> None:
         try:

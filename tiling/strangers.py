@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tiling.disk import is_partial
 from tiling.export.formats import FORMATS
-from tiling.objects import ObjectPath
 from tiling.storage import Place
 
 if TYPE_CHECKING:
     from tiling.run import Run
 
 NAMED_AT_MOST = 5
-
-_IN_A_PYRAMID = re.compile(r"([0-9]+/)?zarr\.json|[0-9]+/c/([0-9]+/)?[0-9]+/[0-9]+")
 
 
 def strangers(run: Run, *, thorough: bool = False) -> list[str]:
@@ -29,28 +25,23 @@ def strangers(run: Run, *, thorough: bool = False) -> list[str]:
     if run.exports.is_dir():
         found += [each for each in run.exports.iterdir() if each.name not in ours and not is_partial(each.name)]
     names = [_below(run.path, each) for each in found]
-    for image in (run.mask_path, run.probabilities_path) if thorough else ():
-        names += [f"{image.name}/{name}" for name in _files(image) if not _belongs(name)]
+    if thorough and not run.lost_metadata():  # without it no image says which of its files belong to it
+        names += _in_images(run)
     return sorted(names)
 
 
 def sentence(names: list[str]) -> str:
-    """What a person is told of them; nothing where there are none."""
+    """The line that names them; empty where there are none."""
     if not names:
         return ""
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
     return f"not written by overtile, and left alone: {', '.join(names[:NAMED_AT_MOST])}{more}"
 
 
-def _belongs(name: str) -> bool:
-    return _IN_A_PYRAMID.fullmatch(name) is not None or is_partial(name.rpartition("/")[2])
-
-
-def _files(folder: Place) -> Iterator[str]:
-    below = folder.descendants() if isinstance(folder, ObjectPath) else folder.rglob("*")
-    for each in below:
-        if isinstance(each, ObjectPath) or each.is_symlink() or not each.is_dir():
-            yield _below(folder, each)
+def _in_images(run: Run) -> Iterator[str]:
+    for image in (run.open_mask(read_only=True), run.open_probabilities(read_only=True)):
+        if image is not None:
+            yield from (f"{image.path.name}/{name}" for name in image.pyramid.strangers())
 
 
 def _below(folder: Place, each: Place) -> str:

@@ -73,7 +73,7 @@ class ImageFiles:
 
 
 def is_bracketed(place: str, kind: str) -> bool:
-    """Whether looks before and after a read tell of every change that the read of an image may have met.
+    """Whether looks before and after a read notice every change that the read of an image may have met.
 
     Of an OME-Zarr they don't: of a large one, or one in an object store, single chunks aren't looked at.
     """
