@@ -22,9 +22,9 @@ from flows.archive import segment_archive
 from flows.archive_config import ArchiveConfig
 from flows.errors import IncompleteError
 from flows.night import Night
-from tiling.archive import Archive
-from tiling.run import Run
-from tiling.slide_record import SlideState
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.run import Run
 
 SIDES_PX = (1024, 1536, 2048, 2560)
 

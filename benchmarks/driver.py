@@ -26,8 +26,8 @@ from flows.config import SegmentConfig
 from flows.pool import AHEAD_PER_WORKER, Pool
 from flows.prepare import prepare
 from flows.worker import TileResult
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 CORE_PX = 16  # the smallest that the stride allows: many tiles of few pixels
 BLANK_TILE_PX = 256

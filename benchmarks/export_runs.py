@@ -18,11 +18,11 @@ import rasterio
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.geometry import Halo
-from tiling.ledger import STITCHED, TileRecord, TileState
 from tiling.plan import TilePlan
-from tiling.run import Run
+from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.runs.ledger import STITCHED, TileRecord, TileState
+from tiling.runs.run import Run
 
 Labels = NDArray[np.uint8]
 Rows = Callable[[int, int], Labels]

@@ -22,9 +22,9 @@ from rasterio import features
 from rasterio.warp import transform
 
 from tiling.export.formats import FORMATS
-from tiling.placement import Placement, placement_of
-from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.placement import Placement, placement_of
+from tiling.runs.run import Run
 
 Labels = NDArray[np.uint8]
 Batch = tuple[NDArray[Any], NDArray[np.uint8]]

@@ -24,9 +24,9 @@ from benchmarks.export_runs import CORNER_M, CRS, GSD_M
 from benchmarks.exported import VECTORS
 from benchmarks.process import run
 from benchmarks.slide import REAL_SLIDE, write_slide
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.formats import FORMATS
-from tiling.run import Run
+from tiling.runs.run import Run
 
 Figures = dict[str, Any]
 Tell = Callable[[str], None]

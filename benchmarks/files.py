@@ -29,9 +29,9 @@ from flows.environment import quiet_environment
 from flows.errors import FlowError, IncompleteError
 from flows.exporting import threads_of
 from tiling.errors import PlanError, TilingError
-from tiling.export.exporting import export_run
-from tiling.placement import placement_of
-from tiling.run import Run
+from tiling.export.export_run import export_run
+from tiling.runs.placement import placement_of
+from tiling.runs.run import Run
 from tiling.source import open_source
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from benchmarks.memory import cpu_seconds
 from flows import segment as flow
 from flows.config import SegmentConfig
 from flows.pool import Pool
-from tiling.run import Run
+from tiling.runs.run import Run
 
 Asked = ParamSpec("Asked")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.inputs import labels_of, load_network, normalised
 from tiling.geometry import Box
-from tiling.run import Run
+from tiling.runs.run import Run
 
 ROWS_AT_ONCE = 1024
 

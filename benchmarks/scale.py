@@ -32,11 +32,11 @@ from flows.pool import Pool
 from flows.prepare import prepare
 from flows.segment import begun_pool, remaining
 from flows.tuning import Tuning
-from tiling.archive import Archive, ArchiveCard
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import look_at
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.listing import look_at
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 
 COUNTS = {"tiles": (10_000, 100_000, 1_000_000), "look": (1_000, 10_000), "night": (50, 200)}
 CORE_PX = 16

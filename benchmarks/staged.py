@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.worker import TileResult, TileWorker
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.geometry import Box, Halo, OutputGrid
 from tiling.plan import Tile, TilePlan
-from tiling.run import Run
+from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.runs.run import Run
 from unet_core.bounds import Edges, footprint
 from unet_core.bundle import Bundle
 from unet_core.predictor import MATHS_VERSION, Precision, Region

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from tiling.run import Run
+from tiling.runs.run import Run
 
 TIMEOUT_SECONDS = 600
 

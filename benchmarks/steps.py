@@ -29,10 +29,10 @@ from flows.segment import stitch
 from flows.staging_worker import StagingWorker
 from flows.tuning import Tuning
 from tiling.export.overlay import write_overlay
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.sources.fingerprint import fingerprint_of
-from tiling.storage import size_of_tree
+from tiling.storage.place import size_of_tree
 
 DARK = 170
 

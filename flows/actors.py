@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from flows.result import Checked, TileResult
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest

@@ -34,11 +34,11 @@ from flows.segment import open_pool
 from flows.slide_work import Shift
 from flows.stopping import Stop, stop_on_signals
 from flows.watch import NightWatch
-from tiling.archive import Archive, ArchiveCard
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.listing import Slide, expect_apart, find_slides
+from tiling.archives.slide_ledger import SlideState
 from tiling.free_memory import free_memory_bytes
-from tiling.slide_record import SlideState
-from tiling.slides import Slide, expect_apart, find_slides
-from tiling.storage import lock_run
+from tiling.storage.place import lock_run
 from unet_core.predictor import MATHS_VERSION
 
 

@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from flows.config import Asked, Options, Output, SegmentConfig
-from tiling.slides import split_glob
-from tiling.storage import Place, place_of
+from tiling.archives.listing import split_glob
+from tiling.storage.place import Place, place_of
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?", re.IGNORECASE)

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.palette import safe_color
-from tiling.apart import Apart
-from tiling.counts import count_labels, ground_areas
 from tiling.errors import TilingError
-from tiling.export.exporting import is_shown
+from tiling.export.export_run import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
-from tiling.ground import Ground
-from tiling.ledger import LedgerState
-from tiling.placement import placement_of
-from tiling.run import Run
-from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask
+from tiling.runs.counts import count_labels, ground_areas
+from tiling.runs.ground_areas import Ground
+from tiling.runs.ledger import LedgerState
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
+from tiling.runs.placement import placement_of
+from tiling.runs.run import Run
+from tiling.runs.uncomputed import Apart
 
 _APART = "#808080"
 _MOST_STATISTICS_BYTES = 4_000_000

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from flows.result import Ready, TileResult
 from flows.staging_budget import Batch, StagingBudget
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 
 class Backlog:

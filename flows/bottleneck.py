@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiling.ledger import LedgerState
+from tiling.runs.ledger import LedgerState
 
 BUSY = 0.85
 SHORTEST_SECONDS = 2.0

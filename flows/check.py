@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from flows.config import SegmentConfig
 from flows.errors import FlowError
-from tiling.emptiness import expect_data
 from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
-from tiling.normalisation import Normalisation
-from tiling.placement import Placement
+from tiling.runs.placement import Placement
+from tiling.selection.choose_view import ModelNeeds, choose_view
+from tiling.selection.emptiness import expect_data
+from tiling.selection.normalisation import Normalisation
 from tiling.source import ImageSource, open_source
 from tiling.view import View
-from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
 from unet_core.facts import CardFacts, read_facts
 

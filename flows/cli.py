@@ -24,7 +24,7 @@ from flows.commands.view import view_command
 from flows.config import SegmentConfig
 from flows.importing import import_command
 from flows.plain import PlainConsole
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 app = typer.Typer(
     name="overtile",
@@ -40,7 +40,7 @@ app.add_typer(models_app, name="models")
 def status_command(run: RunArgument) -> None:
     """Show what the ledger of a run or an archive says: counts, rates, ETA and the tile grid."""
     from flows.terminal import print_status
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
     if (place_of(run) / "archive.json").is_file():
         print_archive(run)

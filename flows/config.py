@@ -25,9 +25,9 @@ from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.escaping import is_utf8
 from tiling.export.formats import AUTO, parse_formats
-from tiling.objects import ObjectPath
-from tiling.storage import Place, place_of
-from tiling.viewing import Wanted
+from tiling.selection.choose_view import Wanted
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
 from unet_core.origin import Origin
 
 

@@ -31,10 +31,10 @@ from flows.slide_failure import EVERYBODYS, EXPECTED
 from flows.slide_work import Shift, SlideWork, tile_bytes
 from flows.staging_budget import lying_in
 from flows.stopping import Stop
+from tiling.archives.listing import Slide
 from tiling.errors import StorageError, TilingError
-from tiling.slides import Slide
-from tiling.staging import staged_sizes
-from tiling.storage import Place
+from tiling.runs.staging import staged_sizes
+from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from flows.archive_config import ArchiveConfig
 from flows.config import RerunConfig, SegmentConfig
 from flows.errors import ConfigError
-from tiling.storage import Place, place_of
+from tiling.storage.place import Place, place_of
 
 TRUSTED_MODEL, SERVED_ARCHIVE = "OVERTILE_TRUSTED_MODEL", "OVERTILE_SERVED_ARCHIVE"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from flows.result import Ready, TileResult
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 DURATIONS_KEPT = 64
 

@@ -33,7 +33,7 @@ from flows.doctor_shared import Probe, image_fault, shared_probe
 from flows.errors import FlowError
 from flows.prefect_settings import read_settings, unused_files
 from flows.server import EmbeddedServer
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 ANSWER_SECONDS = 5.0
 NODE_SECONDS = 90.0

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from flows.doctor_storage import answered
 from tiling.errors import TilingError
-from tiling.objects import ObjectPath
 from tiling.source import open_source
-from tiling.storage import Place, delete_tree, place_of
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, delete_tree, place_of
 
 DRIVERS = "driver"
 

@@ -20,11 +20,11 @@ from flows.prepare import find_footprint, make_plan, smallest_good_core, tile_me
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box
-from tiling.objects import ObjectPath
 from tiling.plan import TileMemory, TilePlan
+from tiling.selection.choose_view import choose_view
 from tiling.source import ImageSource, open_source
-from tiling.storage import Place, write_atomic
-from tiling.viewing import choose_view
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, write_atomic
 from unet_core.bundle import load_bundle
 from unet_core.errors import UnetCoreError
 

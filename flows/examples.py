@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from flows.rasters import raster_examples
 from flows.recipe import DataConfig, GeneratedConfig
-from tiling.alignment import Alignment
 from tiling.errors import SourceError
+from tiling.selection.alignment import Alignment
 from tiling.source import open_source
 from unet_core.card import ModelCard
 from unet_core.data import Annotated, Example, in_choice, in_validation, modality

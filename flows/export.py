@@ -7,7 +7,7 @@ from prefect import flow
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
 from flows.progress import enter
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 
 @flow(name="export-run", validate_parameters=False)

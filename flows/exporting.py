@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from flows.cores import usable_threads
 from flows.one_image import drawn_of_one_image
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.formats import Format
-from tiling.run import Run
-from tiling.storage import Place, lock_run
+from tiling.runs.run import Run
+from tiling.storage.place import Place, lock_run
 
 if TYPE_CHECKING:
     from flows.export_config import ExportConfig

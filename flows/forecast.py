@@ -14,12 +14,12 @@ from flows.errors import FlowError
 from flows.look import Found
 from flows.own_model import local_bundle
 from flows.slide_failure import reason_of
-from tiling.archive import Archive
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide
+from tiling.archives.slide_ledger import SlideState
 from tiling.errors import TilingError
-from tiling.slide_record import SlideState
-from tiling.slides import Slide
+from tiling.selection.choose_view import ModelNeeds, choose_view
 from tiling.source import open_source
-from tiling.viewing import ModelNeeds, choose_view
 from unet_core.card import ModelCard, read_card
 
 UNKNOWN_MODEL = ModelNeeds("the user's network", None, "uint8")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.archive_config import ArchiveConfig
-from tiling.archive import Archive
-from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import Slide, find_slides, glob_pattern, is_gone
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide, find_slides, glob_pattern, is_gone
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 
 @dataclass(frozen=True, slots=True)

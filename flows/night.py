@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from flows.dispatch import Ended
 from flows.progress import Progress, format_seconds
-from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import Slide
-from tiling.storage import Place
+from tiling.archives.listing import Slide
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.storage.place import Place
 
 BAD = (SlideState.FAILED, SlideState.REFUSED)
 

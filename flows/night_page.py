@@ -13,10 +13,10 @@ from urllib.parse import quote
 from flows.night import BAD, Night
 from flows.plain import plain
 from flows.progress import format_seconds
-from tiling.archive import Archive
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import cell
-from tiling.slide_record import SlideRecord, SlideState
-from tiling.storage import write_atomic
+from tiling.storage.place import write_atomic
 
 COLUMNS = ("slide", "state", "reason", "run", "megapixels", "seconds", "tiles", "failed_tiles", "mask_bytes")
 PICTURES = 200

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from tiling.errors import ImageChangedError
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.run import Run
 from tiling.source import ImageSource
 from tiling.sources.version import is_bracketed
-from tiling.stitching import NOT_PREDICTED
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 
 def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.config import SegmentConfig
-from tiling.objects import ObjectPath
-from tiling.run import Run
-from tiling.storage import Place, delete_tree, place_of, write_atomic
+from tiling.runs.run import Run
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, delete_tree, place_of, write_atomic
 from unet_core.card import CARD_NAME, bundle_digest
 from unet_core.errors import BundleError
 from unet_core.facts import CardFacts, read_facts

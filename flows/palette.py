@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tiling.ledger import TileState
-from tiling.ome_metadata import LabelClass
+from tiling.runs.ledger import TileState
+from tiling.runs.ome_metadata import LabelClass
 
 SKY, ORANGE, GREEN, PURPLE, YELLOW, BLUE, VERMILION = OKABE_ITO = (
     "#56b4e9",

@@ -22,7 +22,7 @@ from flows.result import Checked, TileResult
 from flows.roster import Roster
 from flows.stagers import Stagers
 from flows.stopping import Stop
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     from flows.tuning import Tuning, TuningRequest

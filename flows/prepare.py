@@ -24,25 +24,25 @@ from flows.own_model import absolute, local_bundle, reference_of, with_bundle
 from flows.plain import plain
 from flows.pool import IN_FLIGHT_PER_ACTOR
 from flows.tuning import Tuning, TuningRequest
-from tiling.apart import SHARE
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.errors import ExportError, SourceError
-from tiling.export.exporting import EXPORTS_ASKED
+from tiling.export.export_run import EXPORTS_ASKED
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
-from tiling.foreground import Foreground, find_foreground
 from tiling.free_memory import free_memory_bytes
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
-from tiling.ledger import CARD, PLANNED, TileRecord, TileState
-from tiling.mending import create_images
-from tiling.placement import Placement
 from tiling.plan import Tile, TileMemory, TilePlan
-from tiling.run import Run
-from tiling.skipped import Skipped
+from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
+from tiling.runs.ledger import CARD, PLANNED, TileRecord, TileState
+from tiling.runs.placement import Placement
+from tiling.runs.repair import create_images
+from tiling.runs.run import Run
+from tiling.runs.skipped import Skipped
+from tiling.runs.unchanged_source import SteadySource, changed
+from tiling.runs.uncomputed import SHARE
+from tiling.selection.choose_view import Viewing, choose_view
+from tiling.selection.foreground import Foreground, find_foreground
 from tiling.source import ImageSource, open_source
-from tiling.steady import SteadySource, changed
 from tiling.view import View
-from tiling.viewing import Viewing, choose_view
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.card import ClassInfo

@@ -14,11 +14,11 @@ from flows.config import SegmentConfig, checked
 from flows.progress import Progress
 from flows.progress_line import ProgressLine
 from flows.segmentation import Segmentation, open_run
-from tiling.array_image import ARRAY_NAME, write_array
 from tiling.errors import RunError
-from tiling.objects import ObjectPath
-from tiling.run import Run
-from tiling.storage import Place, lock_run, place_of
+from tiling.runs.array_image import ARRAY_NAME, write_array
+from tiling.runs.run import Run
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, lock_run, place_of
 
 __all__ = ["open_run", "segment_image"]
 

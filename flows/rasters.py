@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipe import RasterConfig
-from tiling.alignment import Alignment
-from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import SourceError
-from tiling.geojson import read_geojson
 from tiling.geometry import Box
-from tiling.polygons import Polygons
+from tiling.selection.alignment import Alignment
+from tiling.selection.band_names import BandsDifferError, match_bands
+from tiling.selection.geojson import read_geojson
+from tiling.selection.polygons import Polygons
 from tiling.source import ImageSource, Level, open_source
 from tiling.view import View
 from unet_core.card import ModelCard

@@ -22,7 +22,7 @@ class RasterConfig(BaseModel):
     training and, in another box, for validation, where it is measured in squares of `validation_px`. `mask`:
     every label above 0, and every polygon, is class 1; `classes`: labels are the card's, and polygons name their
     class in the property `class_property`. `series` says which image of a file of several, by number from 0 or by name.
-    `coordinates` of polygons: see `tiling.geojson.read_geojson`.
+    `coordinates` of polygons: see `tiling.selection.geojson.read_geojson`.
     """
 
     model_config = _CONFIG

@@ -20,10 +20,10 @@ from flows.bottleneck import StageTimes
 from flows.page import render
 from flows.tile_grid import TileGrid
 from tiling.errors import TilingError
-from tiling.export.exporting import EXPORTED
-from tiling.ledger import PLANNED, STITCHED, LedgerState, TileState
-from tiling.run import Run
-from tiling.storage import write_atomic
+from tiling.export.export_run import EXPORTED
+from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
+from tiling.runs.run import Run
+from tiling.storage.place import write_atomic
 from unet_core.card import ModelCard, read_card
 from unet_core.errors import UnetCoreError
 

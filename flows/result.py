@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tiling.no_data import NOTHING_LACKS, Emptiness
-from tiling.storage import Place
+from tiling.runs.no_data import NOTHING_LACKS, Emptiness
+from tiling.storage.place import Place
 
 
 @dataclass(frozen=True, slots=True)

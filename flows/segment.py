@@ -33,17 +33,17 @@ from flows.result import Ready, TileResult
 from flows.stopping import stop_on_signals
 from flows.watch import RunWatch
 from tiling.errors import ImageChangedError, PlanError, RunError
-from tiling.export.exporting import mask_digest
+from tiling.export.export_run import mask_digest
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
-from tiling.foreground import draw_skipped
-from tiling.ledger import INFERRING, STITCHED, TileRecord, TileState
-from tiling.picture import data_url
 from tiling.plan import Tile
-from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED, Mask
-from tiling.storage import Place, lock_run
+from tiling.runs.ledger import INFERRING, STITCHED, TileRecord, TileState
+from tiling.runs.mask import NOT_PREDICTED, Mask
+from tiling.runs.run import Run
+from tiling.selection.foreground import draw_skipped
+from tiling.storage.picture import data_url
+from tiling.storage.place import Place, lock_run
 
 install()
 

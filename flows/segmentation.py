@@ -10,17 +10,17 @@ from flows.areas import Area, known_areas
 from flows.config import RerunConfig, checked
 from flows.page import render
 from flows.progress_line import ProgressLine
-from tiling.array_image import ARRAY_NAME
 from tiling.errors import TilingError
-from tiling.ledger import LedgerState, TileState
-from tiling.picture import data_url
-from tiling.run import Run
-from tiling.storage import Place, place_of
+from tiling.runs.array_image import ARRAY_NAME
+from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.run import Run
+from tiling.storage.picture import data_url
+from tiling.storage.place import Place, place_of
 
 if TYPE_CHECKING:
     import xarray
 
-    from tiling.pyramid import Lazy
+    from tiling.runs.pyramid import Lazy
 
 PICTURE_PX = 480
 FAILED_SHOWN = 5
@@ -104,13 +104,13 @@ class Segmentation:
         return read_statistics(self.run.exports / "statistics.parquet")
 
     def to_xarray(self) -> xarray.Dataset:
-        """Labels and probabilities with coordinates in µm or on the map, lazy (`tiling.labelled.dataset_of`).
+        """Labels and probabilities with coordinates in µm or on the map, lazy (`tiling.export.xarray_dataset`).
 
         Raises:
             ExportError: xarray isn't installed.
             SourceError: the image is gone.
         """
-        from tiling.labelled import dataset_of
+        from tiling.export.xarray_dataset import dataset_of
 
         return dataset_of(self.run)
 

@@ -23,16 +23,16 @@ from flows.segment import export, remaining, stitch, write_down
 from flows.slide_failure import is_lasting, reason_of
 from flows.tuning import Tuning, TuningRequest
 from flows.twins import Twins
-from tiling.archive import Archive
-from tiling.card import RunCard
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide, look_at
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
-from tiling.ledger import INFERRING
-from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
-from tiling.slides import Slide, look_at
+from tiling.runs.card import RunCard
+from tiling.runs.ledger import INFERRING
+from tiling.runs.mask import Mask
+from tiling.runs.run import Run
 from tiling.source import open_source
-from tiling.stitching import Mask
-from tiling.storage import lock_run, size_of_tree
+from tiling.storage.place import lock_run, size_of_tree
 from tiling.view import View
 
 logger = logging.getLogger(__name__)

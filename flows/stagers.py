@@ -15,7 +15,7 @@ from flows.actors import cause_of, told_by
 from flows.backlog import Backlog
 from flows.result import Ready, TileResult
 from flows.staging_budget import Batch
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
 

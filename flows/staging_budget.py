@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.result import Ready, TileResult
-from tiling.archive import Archive
-from tiling.staging import STAGED_NAME, staged_sizes
-from tiling.storage import Place
+from tiling.archives.archive import Archive
+from tiling.runs.staging import STAGED_NAME, staged_sizes
+from tiling.storage.place import Place
 
 
 @dataclass(frozen=True, slots=True)

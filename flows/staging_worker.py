@@ -7,11 +7,11 @@ from collections import OrderedDict
 
 from flows.result import TileResult
 from tiling.errors import ImageChangedError, StagingError, TilingError
-from tiling.run import Run
-from tiling.staging import StagedTiles, load_tile
-from tiling.stamp import Stamp
-from tiling.steady import SteadySource
-from tiling.storage import Place
+from tiling.runs.run import Run
+from tiling.runs.staging import StagedTiles, load_tile
+from tiling.runs.unchanged_source import SteadySource
+from tiling.storage.file_version import Stamp
+from tiling.storage.place import Place
 
 RUNS_OPEN = 4
 """Tiles of several runs may come in turn."""

@@ -27,14 +27,14 @@ from tiling.errors import (
     TilingError,
     WritingError,
 )
-from tiling.ledger import TileState
-from tiling.strangers import sentence, strangers
+from tiling.runs.foreign_files import sentence, strangers
+from tiling.runs.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
 if TYPE_CHECKING:
     from flows.segment import Outcome
     from flows.verify import Verdict
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
 """What is told in one line; anything else is a bug and keeps its traceback."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.palette import SEVERITY, STATE_COLORS, STATE_NAMES
-from tiling.ledger import TileState
+from tiling.runs.ledger import TileState
 
 MOST_CELLS_PER_SIDE = 64
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from flows.own_model import local_bundle
 from tiling.geometry import Box
-from tiling.no_data import fill_of
+from tiling.runs.no_data import fill_of
 from tiling.source import ImageSource, open_source
-from tiling.storage import Place
+from tiling.storage.place import Place
 from tiling.view import View
 from unet_core.autotune import Job, measure_core, recall_core
 from unet_core.bounds import Edges, Footprint, approximate_footprint

@@ -18,16 +18,16 @@ from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
 from flows.segment import open_pool, reopen
-from tiling.export.exporting import EXPORT_DAMAGED
+from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
-from tiling.ledger import CARD, PLANNED, PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
-from tiling.mending import fill_skipped
 from tiling.plan import TilePlan
-from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED
-from tiling.storage import lock_run, write_atomic
-from tiling.verification import Finding, check_probability_pyramid, check_pyramid, check_shards
+from tiling.runs.ledger import CARD, PLANNED, PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.repair import fill_skipped
+from tiling.runs.run import Run
+from tiling.runs.verification import Finding, check_probability_pyramid, check_pyramid, check_shards
+from tiling.storage.place import lock_run, write_atomic
 
 REPORT_NAME = "verification.json"
 

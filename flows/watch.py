@@ -18,10 +18,10 @@ from flows.plain import markdown
 from flows.pool import Pool
 from flows.progress import Every, Progress, tell
 from flows.result import TileResult
-from tiling.archive import Archive
-from tiling.run import Run
-from tiling.slide_record import SlideState
-from tiling.storage import Place
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.run import Run
+from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     from flows.slide_work import SlideWork

@@ -16,15 +16,15 @@ from flows.own_model import local_bundle, model_of
 from flows.result import Checked, TileResult
 from flows.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
-from tiling.no_data import NOTHING_LACKS, Coverage, Emptiness, unpack
 from tiling.plan import Tile, TilePlan
-from tiling.probabilities import Probabilities
-from tiling.run import Run
-from tiling.staging import StagedTiles, load_tile
-from tiling.stamp import Stamp
-from tiling.steady import SteadySource
-from tiling.stitching import Mask
-from tiling.storage import Place
+from tiling.runs.mask import Mask
+from tiling.runs.no_data import NOTHING_LACKS, Coverage, Emptiness, unpack
+from tiling.runs.probabilities import Probabilities
+from tiling.runs.run import Run
+from tiling.runs.staging import StagedTiles, load_tile
+from tiling.runs.unchanged_source import SteadySource
+from tiling.storage.file_version import Stamp
+from tiling.storage.place import Place
 from unet_core.bounds import Edges
 from unet_core.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError

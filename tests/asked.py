@@ -13,7 +13,7 @@ from flows.segment import export, remaining, stitch, write_down
 from flows.tuning import tune
 from flows.verify import Verdict, look_at_exports, look_at_pyramid, look_at_shards, mark, report
 from flows.worker import TileWorker
-from tiling.run import Run
+from tiling.runs.run import Run
 
 
 def verdict_of(run: Run) -> Verdict:

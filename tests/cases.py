@@ -22,8 +22,8 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from tiling.run import Run
-from tiling.stitching import NOT_PREDICTED
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.run import Run
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 OVERTILE = Path(sys.executable).parent / "overtile"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flows.demo import demo_image
 from tiling.source import open_source
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 OVERTILE = Path(sys.executable).parent / "overtile"
 

@@ -98,7 +98,7 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Object stores that fail are given up on soon."""
-    from tiling import connection
+    from tiling.storage import connection
 
     monkeypatch.setattr(connection, "MAX_RETRIES", 4)
     monkeypatch.setattr(connection, "FIRST_BACKOFF_SECONDS", 0.01)

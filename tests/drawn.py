@@ -10,12 +10,12 @@ from cli import tissue
 from numpy.typing import NDArray
 from PIL import Image
 
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.export.overlay import write_overlay
 from tiling.geometry import Halo
-from tiling.ledger import STITCHED, TileRecord, TileState
 from tiling.plan import TilePlan
-from tiling.run import Run
+from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.runs.ledger import STITCHED, TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.source import open_source
 from unet_core.card import bundle_digest
 

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from finished import CLASSES, blobs, finished_run
 
-from tiling.export.exporting import export_run
-from tiling.run import Run
+from tiling.export.export_run import export_run
+from tiling.runs.run import Run
 from tiling.source import open_source
 
 NAMES = {item[0]: label for label, item in enumerate(CLASSES)} | {"not predicted": 255}

@@ -16,7 +16,7 @@ from flows.staging_worker import StagingWorker
 from flows.worker import TileWorker
 from tiling.plan import Tile, TilePlan
 from tiling.source import ImageSource
-from tiling.storage import Place, place_of
+from tiling.storage.place import Place, place_of
 
 FAULTS = "OVERTILE_TEST_FAULTS"
 """Names a folder; a file `MOMENT-TILE` in it holds how often that moment of that tile is still to fail."""

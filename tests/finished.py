@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flows.segment import stitch
-from tiling.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.geometry import IMAGE_GRID, Halo, OutputGrid
-from tiling.ledger import TileRecord, TileState
 from tiling.plan import TilePlan
-from tiling.run import Run
+from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.source import open_source
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 CLASSES = (("background", "#000000"), ("nucleus", "#e69f00"), ("gland & <duct>", "#56b4e9"))
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from unittest import mock
 from urllib.parse import quote
 
-from tiling.connection import forget_stores
-from tiling.objects import ObjectPath
+from tiling.storage.connection import forget_stores
+from tiling.storage.object_path import ObjectPath
 
 BUCKET = "slides"
 _PROGRAM = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"

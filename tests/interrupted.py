@@ -126,7 +126,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
     from flows.staging_worker import StagingWorker
     from flows.tuning import tune
     from flows.worker import TileWorker
-    from tiling.storage import RunLock
+    from tiling.storage.place import RunLock
 
     config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground, export=formats)
     with RunLock(folder):
@@ -181,8 +181,8 @@ def _quiet() -> dict[str, str]:
 
 def _serve() -> None:
     """Load everything once; what tracing a network loads too."""
-    from tiling import ledger
     from tiling.export.formats import FORMATS
+    from tiling.runs import ledger
     from unet_core.bounds import footprint
     from unet_core.bundle import load_bundle
 

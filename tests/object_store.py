@@ -17,8 +17,8 @@ from unittest import mock
 import boto3
 from moto.server import ThreadedMotoServer
 
-from tiling.connection import forget_stores
-from tiling.objects import ObjectPath
+from tiling.storage.connection import forget_stores
+from tiling.storage.object_path import ObjectPath
 
 BUCKET = "slides"
 SECRET = "canary-6f1d2c-of-a-secret-key"

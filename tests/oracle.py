@@ -16,7 +16,7 @@ from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling.run import Run
+from tiling.runs.run import Run
 from unet_core.bundle import Bundle
 
 Image = NDArray[np.generic]

@@ -20,7 +20,7 @@ from accounts import BECOME_NOBODY, as_nobody
 from cli import Cli, clean_environment
 from tiny import save_tiny, write_noise
 
-from tiling.run import Run
+from tiling.runs.run import Run
 
 Listener = tuple[str, str]  # process, address
 

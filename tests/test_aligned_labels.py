@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from flows.examples import read_examples
 from flows.recipe import DataConfig, RasterConfig
 from tiling.errors import SourceError
-from tiling.foreground import find_foreground
+from tiling.selection.foreground import find_foreground
 from tiling.source import open_source
 from unet_core.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError

@@ -13,8 +13,8 @@ from PIL import Image
 from source_oracle import assert_reads_like, picture
 
 from tiling.errors import SourceError
+from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import ImageSource, open_source
-from tiling.viewing import ModelNeeds, Wanted, choose_view
 
 ANY = ModelNeeds("any", None, "uint8")
 

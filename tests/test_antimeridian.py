@@ -19,7 +19,7 @@ from benchmarks.exported import compare
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
 from tiling.errors import ExportError
-from tiling.run import Run
+from tiling.runs.run import Run
 
 SHAPE = (90, 120)
 SCENES = {

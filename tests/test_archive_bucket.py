@@ -19,10 +19,10 @@ from flows.night import Night
 from flows.night_page import publish
 from flows.pool import Pool
 from flows.slide_work import Shift
-from tiling.archive import Archive, ArchiveCard
-from tiling.objects import ObjectPath
-from tiling.run import Run
-from tiling.storage import lock_run
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.runs.run import Run
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import lock_run
 
 
 @pytest.fixture(scope="module")

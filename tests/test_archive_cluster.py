@@ -32,10 +32,10 @@ from ray_nodes import QUICK_TO_NOTICE, Cluster, Node, cluster, linked_namespace
 from small_bundles import whole_labels
 from tiny import save_tiny, write_noise
 
-from tiling.archive import Archive
-from tiling.ledger import TileState
-from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 from unet_core.bundle import load_bundle
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]

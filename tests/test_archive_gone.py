@@ -14,10 +14,10 @@ from tiny import write_noise
 
 from flows.look import look
 from flows.pool import Pool
-from tiling.archive import Archive
-from tiling.run import Run
-from tiling.slide_record import SlideState
-from tiling.slides import is_gone
+from tiling.archives.archive import Archive
+from tiling.archives.listing import is_gone
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.run import Run
 
 
 @pytest.mark.soak

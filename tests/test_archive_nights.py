@@ -15,9 +15,9 @@ from cli import Cli, mask_files
 from growing import growing
 from tiny import save_tiny, write_noise
 
-from tiling.archive import Archive
-from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.runs.run import Run
 
 QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flows.night import Night
 from flows.night_page import publish
-from tiling.archive import Archive, ArchiveCard
-from tiling.slide_record import SlideRecord, SlideState
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 
 def night_of(archive: Path, *known_failures: SlideRecord) -> Night:

@@ -16,8 +16,8 @@ from tiny import write_noise
 from flows.pool import Pool
 from flows.slide_work import SlideWork
 from flows.stopping import Stop
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import DiskError
-from tiling.slide_record import SlideRecord, SlideState
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import xarray
 import zarr
 from numpy.typing import NDArray
 
-from tiling.array_image import ARRAY_NAME, write_array
 from tiling.errors import SourceError
+from tiling.runs.array_image import ARRAY_NAME, write_array
 from tiling.source import open_source
 
 
@@ -60,7 +60,7 @@ def test_every_kind_of_array_is_read_back_as_it_was(
 
 
 def test_a_dask_array_is_computed_once_and_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiling.array_image._AT_ONCE_BYTES", 2 * 256 * 256 * 4)
+    monkeypatch.setattr("tiling.runs.array_image._AT_ONCE_BYTES", 2 * 256 * 256 * 4)
     computed: list[tuple[int, ...]] = []
     seen: list[tuple[int, int]] = []
 

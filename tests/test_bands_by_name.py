@@ -14,10 +14,10 @@ from source_oracle import picture
 
 from flows.rasters import raster_examples
 from flows.recipe import RasterConfig
-from tiling.band_names import BandsDifferError, match_bands
 from tiling.errors import PlanError
+from tiling.selection.band_names import BandsDifferError, match_bands
+from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
-from tiling.viewing import ModelNeeds, Wanted, choose_view
 from unet_core.card import read_card
 from unet_core.errors import TrainingError
 

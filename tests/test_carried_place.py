@@ -18,12 +18,12 @@ from tiny import save_tiny
 from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.tuning import tune
-from tiling.export.exporting import export_run
-from tiling.geojson import read_geojson
+from tiling.export.export_run import export_run
+from tiling.export.xarray_dataset import dataset_of
 from tiling.geometry import Box
-from tiling.labelled import dataset_of
-from tiling.region import Region
-from tiling.run import Run
+from tiling.runs.run import Run
+from tiling.selection.geojson import read_geojson
+from tiling.selection.region import Region
 from tiling.source import open_source
 
 

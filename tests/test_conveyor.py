@@ -26,11 +26,11 @@ from flows.look import look
 from flows.pool import Pool
 from flows.slide_work import Shift, SlideWork
 from flows.stopping import Stop
-from tiling.archive import Archive, ArchiveCard
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.listing import Slide, find_slides
+from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import DiskError
-from tiling.run import Run
-from tiling.slide_record import SlideLedger, SlideRecord, SlideState
-from tiling.slides import Slide, find_slides
+from tiling.runs.run import Run
 from tiling.source import open_source
 
 Hook = Callable[[str, str], None]

@@ -11,14 +11,14 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tiling.counts import count_labels
-from tiling.deepzoom import SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.errors import PlanError
 from tiling.geometry import Halo, OutputGrid
-from tiling.ome_metadata import LabelClass
 from tiling.plan import TilePlan
+from tiling.runs.counts import count_labels
+from tiling.runs.deepzoom import SQUARE_PX, DeepImage, DeepMask, ZoomGrid
+from tiling.runs.mask import Mask
+from tiling.runs.ome_metadata import LabelClass
 from tiling.source import open_source
-from tiling.stitching import Mask
 
 HEIGHT, WIDTH = 1300, 1801
 CLASSES = [LabelClass("background", "#000000"), LabelClass("a", "#e69f00"), LabelClass("b", "#56b4e9")]

@@ -28,7 +28,7 @@ from flows.doctor import Check, DoctorConfig, Verdict, examine
 from flows.doctor_cluster import look_at_prefect, look_at_ray
 from flows.doctor_shared import shared_probe
 from flows.doctor_storage import look_at_image, look_at_storage
-from tiling.objects import ObjectPath
+from tiling.storage.object_path import ObjectPath
 
 
 def only(checks: Iterator[Check]) -> Check:

@@ -24,7 +24,7 @@ from tiny import save_tiny, write_noise
 
 from flows.archive_config import ArchiveConfig
 from flows.home import Home, sweep
-from tiling.archive import Archive, ArchiveCard
+from tiling.archives.archive import Archive, ArchiveCard
 
 SMALL = ("--core", 64, "--foreground", "none", "--workers", 1, "--export", "none")
 

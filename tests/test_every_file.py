@@ -20,7 +20,7 @@ from rio_cogeo import cog_validate
 
 from benchmarks.exported import compare
 from benchmarks.files import ROOT, files_of
-from tiling.run import Run
+from tiling.runs.run import Run
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 

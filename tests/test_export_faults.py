@@ -15,10 +15,10 @@ from interrupted import BALLAST, fill_disk
 from tiny import write_noise_map
 
 from tiling.errors import DiskError, ExportError
-from tiling.export.exporting import export_run, is_shown
+from tiling.export.export_run import export_run, is_shown
 from tiling.export.finished import Finished
 from tiling.export.formats import FORMATS, Format
-from tiling.run import Run
+from tiling.runs.run import Run
 
 SIDE = 384
 ROOMS = tuple(4096 * pages for pages in (*range(12), 16, 20, 24, 32, 64))

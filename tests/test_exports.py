@@ -21,9 +21,9 @@ from rasterio import features
 from rio_cogeo import cog_validate
 from skimage.measure import label as connected
 
-from tiling.geojson import read_geojson
-from tiling.pyramid import level_shapes
-from tiling.run import Run
+from tiling.runs.pyramid import level_shapes
+from tiling.runs.run import Run
+from tiling.selection.geojson import read_geojson
 
 
 def test_the_ome_tiff_holds_every_level_in_tiles(on_slide: Run) -> None:

@@ -20,8 +20,8 @@ from flows.segment import export as export_stage
 from flows.segment import stitch
 from tiling.errors import ExportError
 from tiling.export.formats import FORMATS
-from tiling.ledger import TileRecord, TileState
-from tiling.storage import place_of
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.storage.place import place_of
 
 
 def times(folder: Path) -> dict[str, int]:

@@ -27,11 +27,11 @@ from tiling.export.finished import Finished
 from tiling.export.geojson import write_geojson
 from tiling.export.rows import bands_of_labels
 from tiling.geometry import OutputGrid, PixelSize
-from tiling.placement import placement_of
-from tiling.pyramid import level_shapes
-from tiling.run import Run
+from tiling.runs.mask import majority
+from tiling.runs.placement import placement_of
+from tiling.runs.pyramid import level_shapes
+from tiling.runs.run import Run
 from tiling.shapes import polygonize
-from tiling.stitching import majority
 
 
 def test_a_cog_lies_exactly_on_its_source(on_map: Run, scene: Path) -> None:

@@ -18,7 +18,7 @@ from flows.result import Ready, TileResult
 from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling.run import Run
+from tiling.runs.run import Run
 
 Ended = dict[int, tuple[TileResult, int]]
 

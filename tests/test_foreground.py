@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from tiling.errors import SourceError
-from tiling.foreground import find_foreground
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
+from tiling.selection.foreground import find_foreground
 from tiling.source import open_source
+from tiling.sources.downsample import block_mean, screen_factor
 from tiling.sources.facts import Level
-from tiling.thumbnail import block_mean, screen_factor
 
 MICROSCOPE = (20000.0, 20000.0)  # pixels per centimetre: 0.5 micrometres
 

@@ -14,10 +14,10 @@ from cli import mask_files, tissue
 from gcs_server import BUCKET, gcs_server, upload
 from test_object_runs import walk
 
+from tiling.archives.listing import find_slides, look_at
 from tiling.geometry import Box
-from tiling.objects import ObjectPath
-from tiling.slides import find_slides, look_at
 from tiling.source import open_source
+from tiling.storage.object_path import ObjectPath
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the server's program is for Linux on x86-64"

@@ -21,10 +21,10 @@ from tiled import unlike_fresh
 from torch import Tensor, nn
 
 from tiling.export.overlay import write_overlay
-from tiling.run import Run
+from tiling.runs.mask import majority
+from tiling.runs.run import Run
+from tiling.runs.staging import mirrored
 from tiling.source import open_source
-from tiling.staging import mirrored
-from tiling.stitching import majority
 from unet_core.bounds import footprint
 from unet_core.bundle import Bundle, ModelCard, load_bundle, save_bundle
 from unet_core.errors import FootprintError

@@ -17,9 +17,9 @@ from pyogrio.raw import read
 from rasterio.transform import Affine
 
 from flows.areas import Areas, known_areas
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
-from tiling.run import Run
+from tiling.runs.run import Run
 
 
 def scene(path: Path, crs: str, transform: Affine, height: int = 200, width: int = 300) -> Path:

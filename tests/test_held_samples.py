@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from tiling.normalisation import Normalisation
+from tiling.selection.normalisation import Normalisation
 from tiling.source import open_source
 
 

@@ -14,8 +14,8 @@ from interrupted import BALLAST, EXPORTS, Change, Interrupter, Moment, kind_of
 from tiny import save_tiny, write_foreground, write_noise, write_noise_map
 
 from tiling.export.formats import FORMATS
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 HEIGHT, WIDTH = 128, 640  # five tiles, and a pyramid of two levels
 

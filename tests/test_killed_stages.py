@@ -21,8 +21,8 @@ from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.segment import export, stitch
 from flows.tuning import tune
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 from unet_core.bundle import load_bundle
 
 SIDE, CORE = 1536, 64

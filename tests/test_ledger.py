@@ -8,8 +8,8 @@ import pytest
 from interrupted import fill_disk
 
 from tiling.errors import DiskError, PlaceError, RunError
-from tiling.ledger import STITCHED, Ledger, TileRecord, TileState
-from tiling.storage import RunLock, write_atomic
+from tiling.runs.ledger import STITCHED, Ledger, TileRecord, TileState
+from tiling.storage.place import RunLock, write_atomic
 
 
 def test_the_last_line_about_a_tile_wins(tmp_path: Path) -> None:

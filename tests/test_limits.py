@@ -17,16 +17,16 @@ from drawn import draw_run
 
 from flows.environment import ask_this_machine_directly
 from flows.short_folder import LONGEST_BYTES, short_folder
+from tiling.archives.slide_ledger import SlideLedger
 from tiling.errors import AnnotationError, RunError, SourceError
-from tiling.geojson import read_geojson
-from tiling.lease import Holder
-from tiling.ledger import Ledger
-from tiling.outline import Outline
-from tiling.pyramid import is_made, open_group
-from tiling.run import Run
-from tiling.slide_record import SlideLedger
+from tiling.runs.ledger import Ledger
+from tiling.runs.pyramid import is_made, open_group
+from tiling.runs.run import Run
+from tiling.selection.geojson import read_geojson
+from tiling.selection.outline import Outline
 from tiling.source import open_source
-from tiling.sources.ngff import parse
+from tiling.sources.omezarr.metadata import parse
+from tiling.storage.lease import Holder
 from unet_core.card import read_card
 from unet_core.errors import BundleError
 from unet_core.facts import read_facts

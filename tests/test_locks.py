@@ -19,15 +19,15 @@ from tiny import save_tiny, write_noise
 
 from flows.viewer.reruns import Reruns, Wanted
 from tiling.errors import DiskError, PlaceError, RunError
-from tiling.ledger import Ledger, TileRecord, TileState
-from tiling.run_lock import RunLock
+from tiling.runs.ledger import Ledger, TileRecord, TileState
+from tiling.storage.run_lock import RunLock
 
 HOLD = """
 import sys
 import time
 from pathlib import Path
 from tiling.errors import TilingError
-from tiling.run_lock import RunLock
+from tiling.storage.run_lock import RunLock
 try:
     with RunLock(Path(sys.argv[1])):
         print("held", flush=True)

@@ -23,8 +23,8 @@ from PIL import Image
 
 from flows.demo import demo_image
 from tiling.geometry import Box
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.source import open_source
 from unet_core.bundle import load_bundle
 

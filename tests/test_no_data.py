@@ -27,14 +27,14 @@ from flows.segment import remaining, stitch, write_down
 from flows.tuning import tune
 from flows.verify import mark
 from flows.worker import TileWorker
-from tiling.apart import Apart
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
+from tiling.runs.uncomputed import Apart
+from tiling.runs.verification import check_shards
 from tiling.source import open_source
 from tiling.sources.matching import matched
-from tiling.verification import check_shards
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 HERE: dict[str, Any] = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)}

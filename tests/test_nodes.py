@@ -15,8 +15,8 @@ from small_bundles import noise, whole_labels
 from tiny import save_tiny, write_noise
 
 from tiling.geometry import Box
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 from unet_core.bundle import load_bundle
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]

@@ -21,8 +21,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 from flows import open_run
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 

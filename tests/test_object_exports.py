@@ -19,12 +19,12 @@ from object_store import environment_of, faulty_proxy, objects_below, place, s3_
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
 from flows.segment import export as export_after_rerun
-from tiling import connection
 from tiling.errors import StorageError
 from tiling.export.formats import FORMATS
-from tiling.objects import ObjectPath
-from tiling.run import Run
-from tiling.storage import Place
+from tiling.runs.run import Run
+from tiling.storage import connection
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 
 ALL = ",".join(FORMATS)
 

@@ -33,11 +33,11 @@ from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
-from tiling.ledger import TileRecord, TileState
-from tiling.objects import ObjectPath
-from tiling.run import Run
-from tiling.storage import Place
-from tiling.verification import check_pyramid, check_shards
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
+from tiling.runs.verification import check_pyramid, check_shards
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 
 OWN_CARD = """
 bands = ["red", "green", "blue"]

@@ -9,12 +9,12 @@ import psutil
 import pytest
 from object_store import SECRET, TOKEN, connected_to, faulty_proxy, place
 
-from tiling import connection
 from tiling.errors import PlaceError, RunError, StorageError
-from tiling.lease import Holder, Lease
-from tiling.ledger import Ledger, TileRecord, TileState
-from tiling.objects import ObjectPath
-from tiling.storage import RunLock, lock_run, place_of, write_atomic
+from tiling.runs.ledger import Ledger, TileRecord, TileState
+from tiling.storage import connection
+from tiling.storage.lease import Holder, Lease
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import RunLock, lock_run, place_of, write_atomic
 
 
 @pytest.mark.parametrize(

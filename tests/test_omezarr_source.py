@@ -24,8 +24,8 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.source import open_source
-from tiling.sources import zarrays
 from tiling.sources.claims import claimed_bytes
+from tiling.sources.omezarr import arrays
 from tiling.view import View
 
 MIB = 1024**2
@@ -245,7 +245,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
 def test_a_chunk_that_bursts_is_refused_before_it_is_unpacked(
     codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zarrays, "MAX_DECODED_BYTES", 32 * MIB)
+    monkeypatch.setattr(arrays, "MAX_DECODED_BYTES", 32 * MIB)
     folder = tmp_path / "image.zarr"
     if codec == "gzip of Zarr 2":
         write(folder, "yx", "0.4", levels=1, compressors=Gzip2())

@@ -25,10 +25,10 @@ from flows.segment import begun_pool, export, remaining, segment, stitch, write_
 from flows.staging_worker import StagingWorker
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling.array_image import write_array
 from tiling.errors import ImageChangedError, RunError
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.array_image import write_array
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 TILES, AT = 6, 3
 

@@ -17,8 +17,8 @@ from tiny import save_tiny
 from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.tuning import tune
+from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
-from tiling.viewing import ModelNeeds, Wanted, choose_view
 
 ANY = ModelNeeds("any", None, "uint8")
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)

@@ -25,16 +25,16 @@ from flows.segment import remaining, reopen, stitch, write_down
 from flows.tuning import tune
 from flows.verify import shifted
 from flows.worker import TileWorker
-from tiling.apart import OUTSIDE_NAME, SKIPPED_NAME
 from tiling.errors import RunError
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
-from tiling.foreground import Foreground
 from tiling.geometry import Box, OutputGrid
-from tiling.ledger import PLANNED, TileState
-from tiling.outline import Outline
-from tiling.polygons import Polygon, Polygons
-from tiling.run import Run
+from tiling.runs.ledger import PLANNED, TileState
+from tiling.runs.run import Run
+from tiling.runs.uncomputed import OUTSIDE_NAME, SKIPPED_NAME
+from tiling.selection.foreground import Foreground
+from tiling.selection.outline import Outline
+from tiling.selection.polygons import Polygon, Polygons
 
 HEIGHT, WIDTH = 500, 600
 # x before y, as GeoJSON has it; no coordinate is a pixel's centre.

@@ -20,16 +20,16 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from flows.night_page import table
-from tiling.card import ClassCard
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain
 from tiling.export import readback
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.finished import Finished
 from tiling.export.formats import FORMATS
-from tiling.placement import placement_of
-from tiling.run import Run
-from tiling.slide_record import SlideRecord, SlideState
+from tiling.runs.card import ClassCard
+from tiling.runs.placement import placement_of
+from tiling.runs.run import Run
 from unet_core.card import ClassInfo, list_bundles
 
 HOSTILE = (
@@ -161,7 +161,7 @@ def test_large_collections_are_looked_at_from_both_ends(run: Run, tmp_path: Path
 def test_an_export_whose_file_no_reader_takes_keeps_the_earlier_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that a writer doesn't escape: what is told is the failure, not the success."""
     before = (Path(str(run.exports)) / "mask.ome.tif").read_bytes()
-    monkeypatch.setattr("tiling.run.plain", str)
+    monkeypatch.setattr("tiling.runs.run.plain", str)
     with run.open_source() as source, pytest.raises(WritingError, match=r"ome-tiff of .* can't be (written|read)"):
         export_run(run, source, "ome-tiff", again=True)
     assert (Path(str(run.exports)) / "mask.ome.tif").read_bytes() == before

@@ -29,7 +29,7 @@ from flows.tuning import Tuning
 from flows.worker import TileWorker
 from tiling.errors import RunError
 from tiling.geometry import Box
-from tiling.run import Run
+from tiling.runs.run import Run
 from tiling.source import open_source
 from unet_core.bundle import Bundle, load_bundle
 from unet_core.errors import BundleError

@@ -14,7 +14,7 @@ from tiny import save_tiny, write_noise
 from flows.config import SegmentConfig
 from flows.prepare import prepare
 from flows.tuning import Tuning
-from tiling.run import Run
+from tiling.runs.run import Run
 
 PROGRAM = Path(__file__).parent / "unlike_nodes.py"
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tiling.errors import AnnotationError
-from tiling.geojson import read_geojson
 from tiling.geometry import Box
-from tiling.polygons import Polygon, Polygons
+from tiling.selection.geojson import read_geojson
+from tiling.selection.polygons import Polygon, Polygons
 from tiling.source import open_source
 from tiling.sources.facts import Georeference
 

@@ -15,8 +15,8 @@ from oracle import segment_here, whole_image_logits
 
 from flows.segment import stitch
 from flows.worker import TileWorker
-from tiling.probabilities import mean
-from tiling.run import Run
+from tiling.runs.probabilities import mean
+from tiling.runs.run import Run
 from tiling.source import open_source
 from unet_core.bundle import load_bundle
 

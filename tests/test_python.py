@@ -32,11 +32,11 @@ from flows.config import RerunConfig
 from flows.errors import ConfigError, FlowError
 from flows.export_config import ExportConfig
 from flows.exporting import export_here
-from tiling.array_image import ARRAY_NAME, write_array
 from tiling.errors import DiskError, ExportError, PlanError, RunError, SourceError
-from tiling.ledger import TileState
-from tiling.run import Run
-from tiling.storage import lock_run
+from tiling.runs.array_image import ARRAY_NAME, write_array
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
+from tiling.storage.place import lock_run
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 HOSTILE = '"><script>alert(1)</script>\x1b[2J'

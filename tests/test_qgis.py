@@ -14,12 +14,12 @@ import pytest
 from finished import CLASSES, finished_run
 from tiny import write_noise_map
 
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.export.finished import Finished
 from tiling.export.qgis import write_qgis
-from tiling.ome_metadata import LabelClass
-from tiling.placement import placement_of
-from tiling.run import Run
+from tiling.runs.ome_metadata import LabelClass
+from tiling.runs.placement import placement_of
+from tiling.runs.run import Run
 
 
 @pytest.fixture(scope="module")

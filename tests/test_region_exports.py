@@ -17,11 +17,11 @@ from ome_types import from_tiff
 from shown import let_in
 
 from flows.viewer.library import Library
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 from tiling.geometry import IMAGE_GRID, OutputGrid, PixelSize
 from tiling.napari_reader import read_run
-from tiling.ome_metadata import LabelClass, label_metadata, probability_metadata
-from tiling.run import Run
+from tiling.runs.ome_metadata import LabelClass, label_metadata, probability_metadata
+from tiling.runs.run import Run
 from tiling.view import View
 
 TOP, LEFT = 40, 60

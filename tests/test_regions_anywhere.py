@@ -19,8 +19,8 @@ from rasterio.transform import Affine
 
 from tiling.errors import AnnotationError
 from tiling.geometry import Box
-from tiling.outline import Outline
-from tiling.region import Region
+from tiling.selection.outline import Outline
+from tiling.selection.region import Region
 from tiling.source import open_source
 
 

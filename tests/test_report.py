@@ -15,8 +15,8 @@ from drawn import draw_run
 
 from flows.report import FAILED_SHOWN, PICTURE_BYTES, REPORT_NAME, render_report, write_report
 from flows.tile_grid import MOST_CELLS_PER_SIDE, TileGrid
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 
 HOSTILE = '"><script>alert(1)</script>\x1b[2J\u202e{{ 7 * 7 }}'
 

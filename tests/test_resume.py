@@ -24,10 +24,10 @@ from flows.staging_worker import StagingWorker
 from flows.terminal import print_status
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling import stitching
 from tiling.errors import RunError
-from tiling.ledger import INFERRING, TileState
-from tiling.run import Run
+from tiling.runs import mask
+from tiling.runs.ledger import INFERRING, TileState
+from tiling.runs.run import Run
 from unet_core.errors import BundleError
 
 TILES = 6
@@ -279,7 +279,7 @@ def test_a_driver_that_is_killed_before_lost_metadata_is_made_again_begins_with_
 ) -> None:
     shutil.rmtree(ended.out / "mask.ome.zarr")
     with monkeypatch.context() as patched:
-        patched.setattr(stitching.Blueprint, "write", _killed)
+        patched.setattr(mask.Blueprint, "write", _killed)
         with pytest.raises(KeyboardInterrupt):
             ended.resume()
     assert ended.end() == TILES - 1

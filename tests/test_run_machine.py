@@ -29,12 +29,12 @@ from flows.result import TileResult
 from flows.segment import export, remaining, reopen, stitch, summarise, write_down
 from flows.tuning import tune
 from flows.worker import TileWorker
-from tiling.disk import partial_of
 from tiling.errors import RunError
-from tiling.ledger import TileState
-from tiling.run import Run
-from tiling.storage import RunLock
-from tiling.verification import check_pyramid
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
+from tiling.runs.verification import check_pyramid
+from tiling.storage.disk import partial_of
+from tiling.storage.place import RunLock
 
 TILES = 5  # in one row, so that the mask has a pyramid
 EXAMPLES = 300 if os.environ.get("OVERTILE_SOAK") else 15

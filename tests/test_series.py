@@ -21,11 +21,11 @@ from flows.prepare import prepare
 from flows.rasters import raster_examples
 from flows.recipe import RasterConfig
 from flows.tuning import Tuning, TuningRequest
+from tiling.archives.manifest import read_manifest
 from tiling.errors import RunError, SourceError
-from tiling.manifest import read_manifest
+from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
 from tiling.view import View
-from tiling.viewing import ModelNeeds, Wanted, choose_view
 from unet_core.card import read_card
 
 Pixels = npt.NDArray[Any]

@@ -32,9 +32,9 @@ from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
 from flows.segment import rerun, segment
 from flows.server import EmbeddedServer
-from tiling.archive import Archive, ArchiveCard
-from tiling.run import Run
-from tiling.slide_record import SlideState
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")

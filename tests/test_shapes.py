@@ -17,7 +17,7 @@ from rasterio import features
 from skimage.measure import label as connected
 
 from tiling.geometry import Box
-from tiling.polygons import Polygon, Polygons
+from tiling.selection.polygons import Polygon, Polygons
 from tiling.shapes import Shapes, polygonize, subdivided
 from tiling.shapes.spool import Spool
 

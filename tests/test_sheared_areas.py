@@ -11,7 +11,7 @@ import rasterio
 from finished import finished_run, labels_of
 
 from flows.areas import Areas, known_areas
-from tiling.export.exporting import export_run
+from tiling.export.export_run import export_run
 
 
 def test_a_sheared_maps_areas_are_those_of_its_pixels(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vendor_slides import write_dicom, write_mrxs, write_ndpi, write_scn
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.source import open_source
-from tiling.sources import slide
+from tiling.sources.openslide import reader
 from tiling.view import View
 
 Pixels = NDArray[Any]
@@ -137,7 +137,7 @@ def test_damaged_slides_are_read_or_refused_soon(tmp_path: Path) -> None:
             outcomes["read"] += 1
         except SourceError:
             outcomes["refused"] += 1
-        assert time.monotonic() - started < slide.PROBE_SECONDS
+        assert time.monotonic() - started < reader.PROBE_SECONDS
     assert min(outcomes.values()) > 1, outcomes
 
 
@@ -155,16 +155,16 @@ def test_a_library_that_dies_takes_nothing_with_it(
 ) -> None:
     write_ndpi(tmp_path / "slide.ndpi", halves(60, 80, 1))
     (tmp_path / "probe.py").write_text(script)
-    monkeypatch.setattr(slide, "_PROBE", tmp_path / "probe.py")
-    monkeypatch.setattr(slide, "PROBE_SECONDS", 1)
+    monkeypatch.setattr(reader, "_PROBE", tmp_path / "probe.py")
+    monkeypatch.setattr(reader, "PROBE_SECONDS", 1)
     assert_refused(tmp_path / "slide.ndpi", part)
 
 
 def test_the_probe_ends_what_takes_too_much_time(tmp_path: Path) -> None:
     """The limit of processor time is the system's own: it holds where no signal handler runs any more."""
-    probe = Path(slide.__file__).with_name("slide_probe.py")
+    probe = Path(reader.__file__).with_name("probe.py")
     source = probe.read_text().replace("json.dump(probe(path), sys.stdout)", "\n    while True: pass")
     (tmp_path / "probe.py").write_text(source)
-    command = [slide.sys.executable, str(tmp_path / "probe.py"), "slide", str(slide.PROBE_BYTES), "1"]
+    command = [reader.sys.executable, str(tmp_path / "probe.py"), "slide", str(reader.PROBE_BYTES), "1"]
     ended = subprocess.run(command, check=False, timeout=30)
     assert -ended.returncode in {signal.SIGXCPU, signal.SIGKILL}

@@ -14,13 +14,13 @@ from object_store import place, s3_server
 
 from flows.archive import dry_run
 from flows.archive_config import ArchiveConfig
-from tiling import slide_record
-from tiling.archive import Archive, ArchiveCard, folder_name
+from tiling.archives import slide_ledger
+from tiling.archives.archive import Archive, ArchiveCard, folder_name
+from tiling.archives.listing import Slide, expect_apart, find_slides, glob_pattern, look_at
+from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import RunError, SourceError
-from tiling.objects import ObjectPath
-from tiling.slide_record import SlideLedger, SlideRecord, SlideState
-from tiling.slides import Slide, expect_apart, find_slides, glob_pattern, look_at
-from tiling.storage import Place, move_tree, size_of_tree
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, move_tree, size_of_tree
 
 ANY_NAME = st.text(st.sampled_from([*string.ascii_letters, *"./% :\\\n\x1b\u202eé", "\udcff"]), min_size=1, max_size=30)
 
@@ -202,7 +202,7 @@ def test_the_last_record_counts_and_content_is_known_under_any_name(tmp_path: Pa
 
 
 def test_many_segments_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slide_record, "SEGMENTS_KEPT", 8)
+    monkeypatch.setattr(slide_ledger, "SEGMENTS_KEPT", 8)
     ledger = SlideLedger(tmp_path)
     for number in range(12):
         ledger.append(record(f"{number % 5}", SlideState.DONE, f"{number}"))

@@ -17,8 +17,8 @@ from cli import clean_environment, free_port
 from manifests import DEPLOY
 from tiny import save_tiny, write_noise
 
-from tiling.archive import Archive
-from tiling.slide_record import SlideState
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideState
 
 SCRIPT = DEPLOY / "slurm" / "overtile.sbatch"
 STAND_INS = Path(__file__).parent / "slurm"

@@ -20,10 +20,10 @@ from tiny import save_tiny, write_noise
 from undertaker import Undertaker
 
 from flows.viewer.guard import TOKEN_HEADER
-from tiling.archive import Archive
-from tiling.ledger import TileState
-from tiling.run import Run
-from tiling.slide_record import SlideState
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 

@@ -19,7 +19,7 @@ from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
 from tiling.sources.cache import SegmentCache
 from tiling.sources.file import LocalFile
-from tiling.sources.tiff import TiffReader
+from tiling.sources.tiff.reader import TiffReader
 
 DIALECTS: dict[str, tuple[Pixels, dict[str, Any]]] = {
     "one strip": (picture(), {}),

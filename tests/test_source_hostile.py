@@ -19,7 +19,7 @@ from source_oracle import SECONDS, assert_refused, imwrite, open_and_read
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.source import open_source
-from tiling.sources.lzw import check_lzw
+from tiling.sources.tiff.lzw import check_lzw
 
 
 def tiled(path: Path, **options: Any) -> Path:

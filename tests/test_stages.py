@@ -11,11 +11,11 @@ from oracle import segment_here
 
 from flows.segment import stitch
 from tiling.geometry import Box, Halo
-from tiling.ledger import TileRecord, TileState
 from tiling.plan import TilePlan
-from tiling.run import Run
-from tiling.staging import StagedTiles
-from tiling.stitching import majority
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.mask import majority
+from tiling.runs.run import Run
+from tiling.runs.staging import StagedTiles
 
 
 def pyramid_is_true(run: Run) -> bool:

@@ -26,14 +26,14 @@ from flows.result import Ready, TileResult
 from flows.slide_work import Shift, tile_bytes
 from flows.staging_budget import Batch, lying_in
 from flows.stopping import Stop
-from tiling.archive import Archive
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide, find_slides
+from tiling.archives.slide_ledger import SlideState
 from tiling.geometry import Halo
 from tiling.plan import TilePlan
-from tiling.run import Run
-from tiling.slide_record import SlideState
-from tiling.slides import Slide, find_slides
-from tiling.staging import StagedTiles, staged_sizes
-from tiling.storage import Place
+from tiling.runs.run import Run
+from tiling.runs.staging import StagedTiles, staged_sizes
+from tiling.storage.place import Place
 
 RUNS = (Path("a"), Path("b"))
 TILE_BYTES = 10

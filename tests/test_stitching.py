@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiling.geometry import Halo, PixelSize
-from tiling.ome_metadata import LabelClass
 from tiling.plan import TilePlan
-from tiling.pyramid import level_shapes
-from tiling.stitching import Mask, majority
+from tiling.runs.mask import Mask, majority
+from tiling.runs.ome_metadata import LabelClass
+from tiling.runs.pyramid import level_shapes
 
 CLASSES = [LabelClass("background", "#000000"), LabelClass("nucleus", "#e69f00")]
 

@@ -18,16 +18,16 @@ from flows.embedded import private_folder
 from flows.errors import ConfigError
 from flows.own_model import workplace
 from flows.prepare import prepare
-from tiling.archive import Archive, ArchiveCard
-from tiling.array_image import write_array
-from tiling.disk import is_partial, partial_of
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import LinkError, RunError, StagingError
 from tiling.export.destination import replacing
-from tiling.ledger import Ledger, TileRecord, TileState
-from tiling.run import Run
-from tiling.slide_record import SlideLedger, SlideRecord, SlideState
-from tiling.storage import size_of_tree, sweep, sweep_partials
-from tiling.strangers import sentence, strangers
+from tiling.runs.array_image import write_array
+from tiling.runs.foreign_files import sentence, strangers
+from tiling.runs.ledger import Ledger, TileRecord, TileState
+from tiling.runs.run import Run
+from tiling.storage.disk import is_partial, partial_of
+from tiling.storage.place import size_of_tree, sweep, sweep_partials
 from unet_core.files import write_whole
 from unet_core.memo import Memo
 

@@ -24,9 +24,9 @@ from flows.segmentation import open_run
 from flows.viewer.shown_run import ShownRun
 from flows.worker import TileWorker
 from tiling.errors import RunError
-from tiling.export.exporting import mask_digest
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.export.export_run import mask_digest
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 TILES = 9  # in one row: levels of 1152, 576 and 288 px
 

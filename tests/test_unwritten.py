@@ -18,9 +18,9 @@ from source_oracle import picture
 
 from flows.check import check
 from flows.config import SegmentConfig
-from tiling.emptiness import expect_data
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.selection.emptiness import expect_data
 from tiling.source import open_source
 
 Pixels = npt.NDArray[Any]

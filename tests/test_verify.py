@@ -15,9 +15,9 @@ from flows.config import VerifyConfig
 from flows.segment import stitch
 from flows.verify import mark_differing, report, sample_seams, shifted
 from flows.worker import TileWorker
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
-from tiling.verification import check_pyramid, check_shards
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
+from tiling.runs.verification import check_pyramid, check_shards
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from flows.config import SegmentConfig
 from flows.errors import FlowError
 from flows.prepare import prepare
 from flows.tuning import tune
-from tiling.card import RunCard
 from tiling.errors import PlanError, RunError
-from tiling.ledger import TileState
-from tiling.placement import placement_of
-from tiling.run import Run
+from tiling.runs.card import RunCard
+from tiling.runs.ledger import TileState
+from tiling.runs.placement import placement_of
+from tiling.runs.run import Run
 from tiling.view import View
 from unet_core.bundle import Bundle, load_bundle, save_bundle
 

@@ -21,8 +21,8 @@ from flows.viewer.guard import TOKEN_HEADER
 from flows.viewer.library import Library
 from flows.viewer.serving import PortError, serve
 from tiling.errors import RunError
-from tiling.ledger import TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
 
 REASON = "SourceError: <b>segment 5</b> doesn't decode"
 

@@ -13,9 +13,9 @@ from shown import let_in, shown
 from starlette.testclient import TestClient
 
 from flows.viewer.library import Library
-from tiling.archive import Archive, ArchiveCard
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import RunError
-from tiling.slide_record import SlideRecord, SlideState
 
 REASON = "SourceError: broken <b>.svs is no image"
 LACKING = {"name": "ward/broken.svs", "state": "failed", "error": REASON}

@@ -16,8 +16,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from shown import Shown, shown
 
-from tiling.ledger import TileState
-from tiling.run import Run
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
 
 FAILED = {(1, 1): "SourceError: segment 5 doesn't decode", (2, 3): "its worker died 3 times <b>"}
 expect.set_options(timeout=20_000)

@@ -22,7 +22,7 @@ from ome_zarr.writer import write_image
 
 from tiling.geometry import OutputGrid
 from tiling.napari_reader import get_reader, read_run
-from tiling.run import Run
+from tiling.runs.run import Run
 
 MANIFEST = Path(__file__).parents[1] / "tiling" / "napari.yaml"
 

@@ -16,8 +16,8 @@ from rasterio.warp import transform
 from source_oracle import picture
 
 from tiling.errors import AnnotationError, PlanError, SourceError
+from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view, ground_um
 from tiling.source import open_source
-from tiling.viewing import ModelNeeds, Wanted, choose_view, ground_um
 
 ANY = ModelNeeds("any", None, "uint8")
 

@@ -22,8 +22,8 @@ from ray.cluster_utils import Cluster
 from flows.backlog import Backlog
 from flows.pool import Pool
 from flows.result import TileResult
-from tiling.run import Run
-from tiling.storage import place_of
+from tiling.runs.run import Run
+from tiling.storage.place import place_of
 
 
 @ray.remote

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiling.run import Run
+    from tiling.runs.run import Run
     from tiling.source import ImageSource
 
 Layer = tuple[Any, dict[str, Any], str]
@@ -33,7 +33,7 @@ def read_run(path: str | Sequence[str]) -> list[Layer]:
         RunError: the folder holds no run.
         SourceError: the image is gone.
     """
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
     run = Run.open(_folder(path if isinstance(path, str) else path[0]))
     probabilities = run.open_probabilities(read_only=True)

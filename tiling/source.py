@@ -15,7 +15,6 @@ import numpy.typing as npt
 from tiling.errors import SourceError
 from tiling.escaping import is_utf8
 from tiling.geometry import Box
-from tiling.objects import ObjectPath
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
@@ -24,7 +23,8 @@ from tiling.sources.present import Fill, filled, read_present
 from tiling.sources.series import FileImage
 from tiling.sources.version import UNKNOWN, ImageFiles
 from tiling.sources.viewed import ViewReader
-from tiling.storage import Place, place_of
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
 from tiling.view import View
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]

@@ -39,7 +39,7 @@ from flows.view_options import (
     TOption,
     ZOption,
 )
-from tiling.slide_record import SlideState
+from tiling.archives.slide_ledger import SlideState
 
 if TYPE_CHECKING:
     from flows.forecast import Forecast
@@ -138,9 +138,9 @@ def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
     Raises:
         RunError: no archive there, or it has seen no night.
     """
-    from tiling.archive import Archive
+    from tiling.archives.archive import Archive
     from tiling.errors import RunError
-    from tiling.storage import place_of
+    from tiling.storage.place import place_of
 
     archive = Archive.open(place_of(out_folder))
     held = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
@@ -206,8 +206,8 @@ def print_forecast(told: Forecast, config: ArchiveConfig) -> None:
 
 def print_archive(out_folder: str) -> None:
     """What an archive's ledger says: how many slides are in which state, which failed, and how the last night ended."""
-    from tiling.archive import Archive
-    from tiling.storage import place_of
+    from tiling.archives.archive import Archive
+    from tiling.storage.place import place_of
 
     out, archive = PlainConsole(), Archive.open(place_of(out_folder))
     records = list(archive.ledger)

@@ -14,7 +14,7 @@ import typer
 from flows.doctor import Check, DoctorConfig, Verdict, examine
 from flows.environment import quiet_environment
 from flows.plain import PlainConsole
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 EXIT_MISSING = 3
 

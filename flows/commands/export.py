@@ -29,7 +29,7 @@ def export_command(
         return
     from flows.export_config import ExportConfig
     from tiling.export.formats import AUTO
-    from tiling.storage import place_of
+    from tiling.storage.place import place_of
 
     config = ExportConfig(run=place_of(run), formats=",".join(formats or [AUTO]), again=again, threads=threads)
     from flows.exporting import export_here

@@ -13,7 +13,7 @@ from flows.commands.telling import EXIT_USAGE, err
 from flows.config import RerunConfig
 from flows.errors import FlowError
 from flows.run_options import DeviceOption, RayOption, WorkersOption
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 RunToMendArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]
 ArchiveOption = Annotated[str | None, typer.Option(help="An archive's folder, instead of a run.")]

@@ -14,7 +14,7 @@ def run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     quiet_environment()
     # The flow refuses the same: here it is before Ray and Prefect have begun to start.
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
     if isinstance(config, SegmentConfig):
         Run.expect_room(config.out)

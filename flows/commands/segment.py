@@ -34,7 +34,7 @@ from flows.view_options import (
     TOption,
     ZOption,
 )
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 
 class Precision(StrEnum):

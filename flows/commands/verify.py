@@ -12,7 +12,7 @@ from flows.config import VerifyConfig
 from flows.environment import quiet_environment
 from flows.plain import PlainConsole
 from flows.run_options import DeviceOption, RayOption, WorkersOption
-from tiling.storage import place_of
+from tiling.storage.place import place_of
 
 RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
 TilesOption = Annotated[int, typer.Option(min=0, help="Tiles to compute again and compare.")]
@@ -40,8 +40,8 @@ def verify_command(
         ray_address=ray_address,
     )
     quiet_environment()
-    from tiling.run import Run
-    from tiling.strangers import sentence, strangers
+    from tiling.runs.foreign_files import sentence, strangers
+    from tiling.runs.run import Run
 
     opened = Run.open(config.run)  # refused before anything starts
     from flows.terminal import print_verdict, run_with_progress

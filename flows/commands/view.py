@@ -19,7 +19,7 @@ def view_command(place: PlaceArgument, port: PortOption = 0, browser: BrowserOpt
     """Look at a run, or at an archive of runs, in the browser; failed tiles can be rerun there."""
     from flows.viewer.library import Library
     from flows.viewer.serving import serve
-    from tiling.storage import place_of
+    from tiling.storage.place import place_of
 
     out = PlainConsole()
     library = Library(place_of(place))

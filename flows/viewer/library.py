@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.viewer.shown_run import ShownRun
-from tiling.archive import CARD_NAME, Archive
+from tiling.archives.archive import CARD_NAME, Archive
+from tiling.archives.slide_ledger import SlideRecord
 from tiling.errors import RunError
-from tiling.segments import Segments
-from tiling.slide_record import SlideRecord
-from tiling.storage import Place
+from tiling.storage.jsonl import Segments
+from tiling.storage.place import Place
 
 RUNS_OPEN = 16
 DEEPEST = 8

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.palette import VERMILION
-from tiling.stitching import NOT_PREDICTED
+from tiling.runs.mask import NOT_PREDICTED
 
 JPEG_QUALITY = 88
 HATCH_PERIOD_PX = 16  # divides a square's side, so that the hatching goes on across squares

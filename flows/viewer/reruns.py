@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from flows.errors import FlowError
 from flows.plain import plain
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 STOP_SECONDS = 30.0
 TAIL_BYTES = 4096

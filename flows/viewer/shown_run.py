@@ -14,12 +14,12 @@ from PIL import Image
 from flows.bottleneck import StageTimes
 from flows.palette import class_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
-from tiling.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.errors import RunError, TilingError
-from tiling.ledger import LedgerState, TileRecord, TileState
-from tiling.run import Run
+from tiling.runs.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
+from tiling.runs.ledger import LedgerState, TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.source import ImageSource
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 FAILED_NAMED = 500
 RUNNING_SECONDS = 120.0

@@ -21,7 +21,6 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
-from tiling.apart import NO_DATA_NAME, NOT_PREDICTED_NAME
 from tiling.errors import ExportError
 from tiling.export.crs import crs_of
 from tiling.export.destination import scratch
@@ -29,11 +28,12 @@ from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
 from tiling.geometry import Box
-from tiling.ome_metadata import LabelClass
-from tiling.placement import Placement
-from tiling.pyramid import Pyramid
-from tiling.run import named
-from tiling.stitching import NOT_PREDICTED
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.ome_metadata import LabelClass
+from tiling.runs.placement import Placement
+from tiling.runs.pyramid import Pyramid
+from tiling.runs.run import named
+from tiling.runs.uncomputed import NO_DATA_NAME, NOT_PREDICTED_NAME
 
 _TRANSFORMATION, _GDAL_METADATA, _GDAL_NODATA = 34264, 42112, 42113
 CACHE_MB = 64

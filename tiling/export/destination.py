@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tiling.disk import make_folder, partial_of, sync
-from tiling.objects import ObjectPath
-from tiling.storage import Place, disk_errors
+from tiling.storage.disk import make_folder, partial_of, sync
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, disk_errors
 
 
 @contextmanager

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.apart import NOT_PREDICTED_NAME
 from tiling.export.subject import Subject
 from tiling.geometry import Unit
-from tiling.ground import Ground
-from tiling.ledger import LedgerState
-from tiling.ome_metadata import LabelClass
-from tiling.placement import Placement
+from tiling.runs.ground_areas import Ground
+from tiling.runs.ledger import LedgerState
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
+from tiling.runs.ome_metadata import LabelClass
+from tiling.runs.placement import Placement
+from tiling.runs.uncomputed import NOT_PREDICTED_NAME
 from tiling.shapes import Shapes
-from tiling.stitching import BACKGROUND, NOT_PREDICTED, Mask
 
 if TYPE_CHECKING:
-    from tiling.probabilities import Probabilities
-    from tiling.run import Run
+    from tiling.runs.probabilities import Probabilities
+    from tiling.runs.run import Run
 
 NOT_PREDICTED_CLASS = LabelClass(NOT_PREDICTED_NAME, "#808080")
 

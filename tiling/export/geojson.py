@@ -21,7 +21,7 @@ from tiling.export.crs import crs_of
 from tiling.export.features import Placed, turned, write_features
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
-from tiling.placement import Affine, Placement, flips, moved
+from tiling.runs.placement import Affine, Placement, flips, moved
 from tiling.shapes import Shapes, subdivided
 
 WGS84 = CRS.from_epsg(4326)

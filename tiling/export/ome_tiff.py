@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from tiling.export.finished import Finished
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
-from tiling.pyramid import Pyramid
-from tiling.run import named
-from tiling.stitching import NOT_PREDICTED
+from tiling.runs.mask import NOT_PREDICTED
+from tiling.runs.pyramid import Pyramid
+from tiling.runs.run import named
 
 _UNITS = {"um": "µm", "m": "m"}
 

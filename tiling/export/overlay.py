@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tiling.geometry import Box
-from tiling.picture import write_png
 from tiling.plan import Tile
-from tiling.stitching import Mask
-from tiling.thumbnail import SCREEN_PX, block_mean, screen_factor, to_display
+from tiling.runs.mask import Mask
+from tiling.sources.downsample import SCREEN_PX, block_mean, screen_factor, to_display
+from tiling.storage.picture import write_png
 
 if TYPE_CHECKING:
-    from tiling.run import Run
+    from tiling.runs.run import Run
     from tiling.source import ImageSource
 
 Steps = tuple[float, float]  # mask pixels per pixel of the picture, y before x

@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tiling.export.finished import Finished
-from tiling.ome_metadata import LabelClass
-from tiling.stitching import BACKGROUND, NOT_PREDICTED
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED
+from tiling.runs.ome_metadata import LabelClass
 
 _VERSION = "3.16"
 """Of QGIS, whose words these are; every later one reads them."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from tiling.export.features import Placed, write_features
 from tiling.export.finished import Finished
-from tiling.placement import moved
+from tiling.runs.placement import moved
 from tiling.shapes import Shapes
 
 DECIMALS = 4

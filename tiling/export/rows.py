@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.geometry import Box
-from tiling.ledger import LedgerState, TileState
-from tiling.no_data import NO_DATA
-from tiling.pyramid import Pyramid
-from tiling.stitching import BACKGROUND
+from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.mask import BACKGROUND
+from tiling.runs.no_data import NO_DATA
+from tiling.runs.pyramid import Pyramid
 
 if TYPE_CHECKING:
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
 BAND_PIXELS = 2 * 1024**2
 """Of labels that are polygonised at once: at worst, where every pixel differs from its neighbours, this takes some

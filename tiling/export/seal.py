@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tiling.objects import ObjectPath
-from tiling.storage import Place
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 
 BYTES_AT_ONCE = 2**23
 

@@ -8,12 +8,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from tiling.apart import NO_DATA_NAME, Apart
 from tiling.escaping import cell
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
-from tiling.stitching import BACKGROUND, NOT_PREDICTED
-from tiling.storage import Place
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED
+from tiling.runs.uncomputed import NO_DATA_NAME, Apart
+from tiling.storage.place import Place
 
 Row = dict[str, Any]
 

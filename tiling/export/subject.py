@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tiling.errors import ExportError
-from tiling.placement import Placement
+from tiling.runs.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)

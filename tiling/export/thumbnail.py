@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from tiling.export.finished import Finished
-from tiling.picture import write_png
-from tiling.thumbnail import block_mean, screen_factor, to_display
+from tiling.sources.downsample import block_mean, screen_factor, to_display
+from tiling.storage.picture import write_png
 
 
 def write_thumbnail(finished: Finished, paths: Sequence[Path]) -> None:

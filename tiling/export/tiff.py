@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.export.rows import rows_of
-from tiling.pyramid import Pyramid
+from tiling.runs.pyramid import Pyramid
 
 TILE_PX = 512
 BIG_BYTES = 2**31

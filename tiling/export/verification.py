@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tiling.export.exporting import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, mask_digest
+from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, mask_digest
 from tiling.export.formats import FORMATS
 from tiling.export.seal import Seal
-from tiling.ledger import DRAWN, Event, LedgerState
-from tiling.storage import Place
+from tiling.runs.ledger import DRAWN, Event, LedgerState
+from tiling.storage.place import Place
 
 if TYPE_CHECKING:
-    from tiling.run import Run
+    from tiling.runs.run import Run
 
 OVERLAY, FOREGROUND, REPORT = "overlay.png", "exports/foreground.png", "report.html"
 PICTURES = (OVERLAY, FOREGROUND, REPORT)

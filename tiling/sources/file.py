@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tiling.errors import SourceError
-from tiling.objects import ObjectPath
 from tiling.sources.remote import RemoteFile
-from tiling.storage import Place
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 
 
 class ImageFile(Protocol):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from tiling.errors import SourceError
-from tiling.objects import READ_ONLY_SCHEMES, ObjectPath
-from tiling.sources.beside import pixels_beside
-from tiling.sources.omezarr import OmeZarrReader
+from tiling.sources.omezarr.reader import OmeZarrReader
+from tiling.sources.openslide.vendor import TIFFS_WITH_FILES_BESIDE, companions
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
-from tiling.sources.vendor import TIFFS_WITH_FILES_BESIDE, companions
-from tiling.storage import Place
+from tiling.sources.tiff.sidecars import pixels_beside
+from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+from tiling.storage.place import Place
 
 _READ_BYTES = 4 * 1024**2
 

@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
-from tiling.objects import ObjectPath
 from tiling.sources.facts import FIRST, Moment, Reader
 from tiling.sources.file import ImageFile, open_file
 from tiling.sources.limits import one_line, source_errors
-from tiling.sources.omezarr import OmeZarrReader
+from tiling.sources.omezarr.reader import OmeZarrReader
+from tiling.sources.openslide.reader import SlideReader
+from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
-from tiling.sources.slide import SlideReader
-from tiling.sources.tiff import TiffReader
-from tiling.sources.vendor import vendor_format
+from tiling.sources.tiff.reader import TiffReader
 from tiling.sources.viewed import ViewReader
-from tiling.storage import Place
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 from tiling.view import View
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

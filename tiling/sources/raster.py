@@ -16,7 +16,7 @@ from tiling.sources.facts import ImageFacts, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
 from tiling.sources.orientation import exif_orientation
-from tiling.storage import Place
+from tiling.storage.place import Place
 
 Pixels = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from tiling.errors import AccessError, ChangedError, SourceError, TilingError
-from tiling.objects import ObjectPath
+from tiling.storage.object_path import ObjectPath
 
 BLOCK_BYTES = 64 * 1024
 BLOCKS_HELD = 64

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tiling.objects import READ_ONLY_SCHEMES
-from tiling.sources.vendor import companions
-from tiling.stamp import Stamp
-from tiling.storage import Place
+from tiling.sources.openslide.vendor import companions
+from tiling.storage.file_version import Stamp
+from tiling.storage.object_path import READ_ONLY_SCHEMES
+from tiling.storage.place import Place
 
 UNKNOWN = "unknown"
 """The version of an image of which nothing can be listed: a Zarr on a web server."""

@@ -1,0 +1,1 @@
+"""Archives: the slides of a source, and a folder of their runs."""

@@ -1,0 +1,287 @@
+"""Which slides an archive's source holds: a folder, a glob, a manifest, or a prefix in an object store.
+
+A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
+run folder follows from it. No image is opened here: a listing says how large a file is and when it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from tiling.errors import SourceError, TilingError
+from tiling.storage.file_version import ZARR_METADATA, Stamp
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
+
+SUFFIXES = (
+    *(".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide"),
+    *(".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".zarr", ".zarr.zip", ".ozx"),
+)
+"""By which names what a folder holds is taken for images; a glob or a manifest may name any."""
+
+ZARR = ".zarr"
+
+OWN_CARDS = ("run.json", "archive.json")
+"""A folder with one of these holds results, whose pictures are no slides."""
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """One image of an archive.
+
+    overrides: what a manifest asks for this slide alone. refused: why it is not opened, if it isn't.
+    """
+
+    name: str
+    place: Place
+    stamp: Stamp | None
+    overrides: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused: str | None = None
+
+
+def look_at(place: Place) -> Stamp | None:
+    """The stamp of a file or Zarr now; None where there is none."""
+    try:
+        if isinstance(place, Path):
+            return Stamp.of_folder(place) if place.is_dir() else Stamp.of_file(place.stat())
+        if _is_zarr(place.name) and place.is_dir():
+            return Stamp.of_objects(place.listed())
+        return Stamp.of_object(place.facts())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_gone(source: str, name: str) -> bool:
+    """Whether a slide that a source held, and that a look at it didn't find, is no longer there.
+
+    What a narrower glob leaves out still is, and of a folder that can't be looked into nothing is known. A manifest
+    holds what it names.
+    """
+    if source.lower().endswith(".csv"):
+        return True
+    try:
+        return look_at(place_of(split_glob(source)[0]) / name) is None
+    except (OSError, TilingError):
+        return False
+
+
+def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
+    """Every slide of a source, except below `leave_out`, where the results are.
+
+    Raises:
+        SourceError: there is no such source, it holds no slide, or its manifest can't be read.
+    """
+    slide = None
+    for slide in _found(source, leave_out):
+        yield slide
+    if slide is None:
+        raise SourceError(f"{_nothing_in(source)}; a share that is not mounted looks like this, too")
+
+
+def _nothing_in(source: str) -> str:
+    if source.lower().endswith(".csv"):
+        return (
+            f"{source} names no slide: nothing would be segmented; add a line for each below the names of the columns"
+        )
+    if split_glob(source)[1] is not None:
+        return (
+            f"{source}: no file matches: nothing would be segmented; correct the pattern (**/ is any number of folders)"
+        )
+    return f"{source} holds no image: nothing would be segmented; taken are the endings {' '.join(SUFFIXES)}"
+
+
+def _found(source: str, leave_out: Place) -> Iterator[Slide]:
+    if source.lower().endswith(".csv"):
+        from tiling.archives.manifest import read_manifest
+
+        yield from read_manifest(place_of(source))
+        return
+    root, pattern = split_glob(source)
+    place = place_of(root)
+    if isinstance(place, ObjectPath):
+        found = _listed(place, leave_out)
+    elif place.is_dir():
+        found = _walked(place, leave_out)
+    else:
+        raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
+    for slide in found:
+        is_closed_folder = slide.refused is not None and slide.name.endswith("/")
+        if is_closed_folder or (pattern.fullmatch(slide.name) if pattern else _is_image(slide.name)):
+            yield slide
+
+
+def expect_apart(source: str, results: Place) -> None:
+    """Refuse results that would lie among the slides, or slides among the results.
+
+    Raises:
+        SourceError: the source is the results' folder, or lies in it.
+    """
+    if source.lower().endswith(".csv"):
+        return
+    root = place_of(split_glob(source)[0]).resolve()
+    below = f"{root}/".startswith(f"{results.resolve()}/")
+    if below:
+        raise SourceError(
+            f"{source} lies in {results}, where the results go: runs would lie among the slides; choose another --out"
+        )
+
+
+def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder above the first part with `*`, `?` or `[`, and the pattern below it; no pattern without one."""
+    if not _MAGIC.search(source) or ("://" not in source and Path(source).exists()):
+        return source, None
+    parts = source.split("/")
+    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+    root = "/".join(parts[:first]) or ("/" if source.startswith("/") else ".")
+    return root, glob_pattern("/".join(parts[first:]))
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` stay within one part of a path, `**/` stands for any number of parts."""
+    text, rest = "", glob
+    while rest:
+        if rest.startswith("**/"):
+            text, rest = f"{text}(?:[^/]+/)*", rest[3:]
+        elif rest == "**":
+            text, rest = f"{text}.*", ""
+        elif rest[0] == "[" and "]" in rest[2:]:
+            end = rest.index("]", 2)
+            inside = rest[1:end].replace("\\", r"\\")
+            negated = inside.startswith("!")
+            text, rest = f"{text}[{'^' if negated else ''}{inside[negated:]}]", rest[end + 1 :]
+        else:
+            text, rest = text + {"*": "[^/]*", "?": "[^/]"}.get(rest[0], re.escape(rest[0])), rest[1:]
+    try:
+        return re.compile(text, re.DOTALL)
+    except re.error as error:
+        raise SourceError(f"{glob!r} is no pattern of names ({error}); * ? [abc] and **/ may be used") from error
+
+
+def _is_image(name: str) -> bool:
+    return _base(name).endswith(SUFFIXES) and _base(name) not in SUFFIXES
+
+
+def _is_zarr(name: str) -> bool:
+    return _base(name).endswith(ZARR)
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2].lower()
+
+
+def _holds_image(zarr: Place) -> bool:
+    """Whether a folder of Zarr is an image's, as its name may say; else its metadata does."""
+    if _base(zarr.name).endswith(f".ome{ZARR}"):
+        return True
+    for name in ZARR_METADATA:
+        try:
+            told = (zarr / name).read_bytes()
+        except OSError:
+            continue
+        if b'"multiscales"' in told or b'"bioformats2raw.layout"' in told:
+            return True
+    return False
+
+
+def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
+    """Regular files below a folder, by name. Links to folders are not followed, so there are no circles."""
+    real, results = root.resolve(), leave_out.resolve()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise SourceError(f"{root}: {error.strerror or error}") from error
+            yield Slide(f"{folder.relative_to(root).as_posix()}/", folder, None, refused=f"{error.strerror or error}")
+            continue
+        if any(entry.name in OWN_CARDS for entry in listed):
+            continue
+        inner: list[Path] = []
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink():
+                yield from _linked(path, root, real)
+            elif entry.is_dir():
+                if path.resolve() == results:
+                    continue
+                if not _is_zarr(entry.name):
+                    inner.append(path)
+                elif _holds_image(path):
+                    yield Slide(path.relative_to(root).as_posix(), path, look_at(path))
+            elif entry.is_file():
+                try:
+                    stamp = Stamp.of_file(entry.stat())
+                except FileNotFoundError:
+                    continue  # gone since the listing
+                yield Slide(path.relative_to(root).as_posix(), path, stamp)
+        folders += reversed(inner)
+
+
+def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:
+    """A link to a file of the archive is that file under another name; one to elsewhere is refused."""
+    name = path.relative_to(root).as_posix()
+    try:
+        target = path.resolve(strict=True)
+        facts = target.stat()
+    except (OSError, RuntimeError):
+        yield Slide(name, path, None, refused="a symbolic link that leads nowhere: restore its target or remove it")
+        return
+    if not target.is_relative_to(real):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a file"
+        reason = (
+            f"a symbolic link to {kind} outside the archive: not followed; move the target, or name it in a manifest"
+        )
+        yield Slide(name, path, None, refused=reason)
+    elif stat.S_ISREG(facts.st_mode):
+        yield Slide(name, path, Stamp.of_file(facts))
+
+
+def _listed(root: ObjectPath, leave_out: Place) -> Iterator[Slide]:
+    """Objects below a prefix; an object's name may hold any part, its folder's name holds none that climbs."""
+    start = len(root.key) + 1 if root.key else 0
+    results, slides, own = f"{leave_out}/", list[Slide](), set[str]()
+    for zarr, listed in groupby(root.listed(), key=lambda each: _zarr_above(each[0].key[start:])):
+        if zarr and not _is_hidden(zarr):
+            # The objects of one Zarr are listed one after another, for their names begin alike.
+            slides.append(Slide(zarr, root / zarr, Stamp.of_objects(listed)))
+            continue
+        for path, facts in listed:
+            name = path.key[start:]
+            folder, _, base = name.rpartition("/")
+            if base in OWN_CARDS:
+                own.add(folder)
+            elif base and not zarr and not _is_hidden(name):
+                slides.append(Slide(name, path, Stamp.of_object(facts)))
+    for slide in slides:
+        is_result = f"{slide.place}".startswith(results) or not own.isdisjoint(_folders_above(slide.name))
+        if not is_result and (not _is_zarr(slide.name) or _holds_image(slide.place)):
+            yield slide
+
+
+def _folders_above(name: str) -> set[str]:
+    parts = name.split("/")
+    return {"/".join(parts[:end]) for end in range(len(parts))}
+
+
+def _zarr_above(name: str) -> str:
+    """The outermost Zarr in which an object lies; nothing where it lies in none."""
+    parts = name.split("/")
+    ends = [end for end, part in enumerate(parts[:-1], 1) if _is_zarr(part)]
+    return "/".join(parts[: ends[0]]) if ends else ""
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

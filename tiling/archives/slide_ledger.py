@@ -1,0 +1,243 @@
+"""What became of each slide of an archive: records in append-only segments, folded when a night begins."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from tiling.errors import RunError
+from tiling.storage.jsonl import Segments
+from tiling.storage.place import Place
+
+FLUSH_SECONDS = 1.0
+SEGMENTS_KEPT = 256
+
+
+class SlideState(StrEnum):
+    """The last known state of a slide.
+
+    DONE: its mask is complete. FAILED: it could not be planned or closed, or some of its tiles failed. BEGUN: some
+    of its tiles are done. SAME: its content is that of another slide, whose mask is its own. CHANGING: it was written
+    while it was looked at. REFUSED: it is not opened, for its name or place. GONE: nothing came of it, or not all, and
+    its source holds it no longer; what there is of its run stays.
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    BEGUN = "begun"
+    SAME = "same"
+    CHANGING = "changing"
+    REFUSED = "refused"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRecord:
+    """One line of an archive's ledger.
+
+    Attributes:
+        slide: its name.
+        folder: its run's, below the archive.
+        size_bytes, version: the listing's stamp of the content that this is about.
+        fingerprint: of that content; None where it wasn't read.
+        asked: what a manifest asked for this slide alone.
+        reason: why it failed, or of which slide it is the same.
+        lasting: a failure that the same content would have again.
+        tiles, failed_tiles: of its run.
+        pixels: of the level that is segmented. seconds: from its first tile to its last. mask_bytes: on disk.
+        night: when it was looked at. time: when this was written.
+    """
+
+    slide: str
+    state: SlideState
+    folder: str
+    size_bytes: int = 0
+    version: str = ""
+    fingerprint: str | None = None
+    asked: Mapping[str, str] = field(default_factory=dict[str, str])
+    reason: str | None = None
+    lasting: bool = False
+    tiles: int = 0
+    failed_tiles: int = 0
+    pixels: int = 0
+    seconds: float = 0.0
+    mask_bytes: int = 0
+    night: str = ""
+    time: float = 0.0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the same content needs no further look."""
+        return self.state in {SlideState.DONE, SlideState.SAME}
+
+
+class SlideLedger:
+    """Every slide's last record, and the events of all nights. Safe to use from several threads.
+
+    `appended` counts the records of this driver by their states.
+    """
+
+    def __init__(self, folder: Place) -> None:
+        self._segments = Segments(folder, FLUSH_SECONDS)
+        self._records: dict[str, SlideRecord] = {}
+        self._by_content: dict[tuple[str, str], str] = {}
+        self._folders: dict[str, str] = {}
+        self._above: dict[str, str] = {}
+        self.events: list[dict[str, Any]] = []
+        self.appended: Counter[SlideState] = Counter()
+        self._lock = threading.Lock()
+        for path, line in self._segments.lines():
+            try:
+                entry = json.loads(line)
+                if "event" in entry:
+                    self.events.append(entry)
+                else:
+                    fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
+                    self._fold(SlideRecord(**fields))
+            except (ValueError, RecursionError, KeyError, TypeError) as error:
+                raise RunError(
+                    f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
+                    f"told; restore the segment, or delete it to look at its slides again"
+                ) from error
+
+    def __iter__(self) -> Iterator[SlideRecord]:
+        with self._lock:
+            return iter(list(self._records.values()))
+
+    def get(self, slide: str) -> SlideRecord | None:
+        return self._records.get(slide)
+
+    def claim(self, folder: str, slide: str) -> bool:
+        """Take a run folder for a slide; False where it is another's, or would lie in or above another's.
+
+        Upper and lower case are one, as on some file systems.
+        """
+        parts = folder.casefold().split("/")
+        ways = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        with self._lock:
+            owners = {self._folders.get(way, slide) for way in ways} | {self._above.get(ways[-1], slide)}
+            if owners != {slide}:
+                return False
+            self._folders[ways[-1]] = slide
+            self._above |= dict.fromkeys(ways[1:-1], slide)
+            return True
+
+    def done_with(self, fingerprint: str, asked: Mapping[str, str]) -> SlideRecord | None:
+        """A slide of that content, with the same asked for it, that has its mask."""
+        with self._lock:
+            name = self._by_content.get((fingerprint, _key(asked)))
+            return self._records.get(name) if name is not None else None
+
+    def vouches_for(self, record: SlideRecord) -> bool:
+        """Whether the slide whose folder a record names is done, with that record's content and wishes."""
+        owner = self._records.get(self._folders.get(record.folder.casefold(), ""))
+        if owner is None or owner.state is not SlideState.DONE:
+            return False
+        return owner.fingerprint == record.fingerprint and dict(owner.asked) == dict(record.asked)
+
+    def refers_to(self, folder: str) -> bool:
+        """Whether some slide's mask lies in a folder."""
+        with self._lock:
+            return any(record.folder == folder for record in self._records.values())
+
+    def withdraw(self, slide: str) -> None:
+        """Store that a slide's run makes room for another: until that is done, none is where its record said."""
+        with self._lock:
+            before = self._records.get(slide)
+            if before is not None and before.state is SlideState.DONE:
+                self._store(replace(before, state=SlideState.BEGUN, reason="its former run makes room"))
+                self._segments.flush()
+
+    def begin(self, record: SlideRecord) -> None:
+        """Store at once that a slide is under way: after a kill, that is what became of it."""
+        with self._lock:
+            self._store(record)
+            self._segments.flush()
+
+    def mark_gone(self, slide: str, night: str) -> None:
+        """Store that the source no longer holds a slide that isn't done. Should it come back, it is looked at anew."""
+        with self._lock:
+            before = self._records[slide]
+            why = f": {before.reason}" if before.state is SlideState.FAILED else ""
+            reason = f"no longer in the source; it was {before.state.value}{why}"
+            self._store(replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night))
+
+    def relocate(self, folder: str, fingerprint: str, to: str) -> None:
+        """Store where the mask of a content lies by now, for all slides of that content that shared it."""
+        with self._lock:
+            for record in [*self._records.values()]:
+                if record.state is SlideState.SAME and (record.folder, record.fingerprint) == (folder, fingerprint):
+                    self._store(replace(record, folder=to))
+            self._segments.flush()
+
+    def append(self, record: SlideRecord) -> None:
+        with self._lock:
+            self._store(record)
+            self.appended[record.state] += 1
+
+    def announce(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Add an event and store it at once."""
+        entry = {"event": name, "time": time.time(), "facts": dict(facts)}
+        with self._lock:
+            self.events.append(entry)
+            self._segments.append(_dump(entry))
+            self._segments.flush()
+
+    def flush(self) -> None:
+        with self._lock:
+            self._segments.flush()
+
+    def strangers(self) -> list[Place]:
+        """What lies among the segments and is none."""
+        return self._segments.strangers()
+
+    def compact(self) -> None:
+        """Put what thousands of segments say into one, so that a later night reads one; only for the one writer."""
+        old = self._segments.stored()
+        if len(old) <= SEGMENTS_KEPT:
+            return
+        with self._lock:
+            for entry in self.events:
+                self._segments.keep(_dump(entry))
+            for record in self._records.values():
+                self._segments.keep(_dump({**asdict(record), "state": record.state.value}))
+            # The new segment says all that the old ones do: whichever of them are left after a kill change nothing.
+            self._segments.flush()
+        for segment in old:
+            segment.unlink(missing_ok=True)
+
+    def _store(self, record: SlideRecord) -> None:
+        record = replace(record, time=time.time())
+        self._fold(record)
+        self._segments.append(_dump({**asdict(record), "state": record.state.value}))
+
+    def _fold(self, record: SlideRecord) -> None:
+        before = self._records.get(record.slide)
+        if before is not None and before.fingerprint is not None:
+            key = before.fingerprint, _key(before.asked)
+            if self._by_content.get(key) == record.slide:
+                del self._by_content[key]
+        self._records[record.slide] = record
+        if record.folder and record.state is not SlideState.SAME:
+            parts = record.folder.casefold().split("/")
+            self._folders["/".join(parts)] = record.slide
+            self._above |= {"/".join(parts[:end]): record.slide for end in range(2, len(parts))}
+        if record.is_settled and record.fingerprint is not None:
+            key = record.fingerprint, _key(record.asked)
+            # A mask that was shared outlives the slide that it was made for, once that has another content.
+            if record.state is SlideState.DONE or key not in self._by_content:
+                self._by_content[key] = record.slide
+
+
+def _key(asked: Mapping[str, str]) -> str:
+    return json.dumps(dict(asked), sort_keys=True)
+
+
+def _dump(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, separators=(",", ":"))

@@ -1,0 +1,239 @@
+"""Exports of a finished run: only what was asked for and has changed, each file whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiling.errors import ExportError, TilingError, WritingError
+from tiling.export.destination import replacing, scratch
+from tiling.export.finished import Finished, Tally
+from tiling.export.formats import FORMATS, Format, chosen_formats
+from tiling.export.readback import expect_readable
+from tiling.export.rows import bands_of_labels, without_data
+from tiling.export.seal import Seal, size_of
+from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.placement import placement_of
+from tiling.shapes import polygonize
+from tiling.shapes.spool import Spool
+from tiling.storage.disk import disk_errors, make_folder
+
+if TYPE_CHECKING:
+    from tiling.runs.run import Run
+    from tiling.source import ImageSource
+
+EXPORTED = "exported"
+"""The event after which a format's files show the mask of that digest."""
+EXPORT_DAMAGED = "export damaged"
+"""The event after which a format's files are no longer what was written."""
+EXPORTS_ASKED = "exports asked"
+"""The event that names the formats with which the run is to end: those that a killed driver has not come to yet."""
+VERSION = 6
+"""Of what the files hold: files of another version are written anew."""
+
+Written = tuple[float, dict[str, Seal]]
+"""The seconds that a format took, and what its files are."""
+
+
+def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = False, threads: int = 2) -> list[Format]:
+    """Write the formats that are wanted, and those of earlier exports that no longer show the mask.
+
+    Args:
+        run: a run with its pyramid built; its one driver calls this.
+        source: the run's image, of which only the metadata is asked for.
+        wanted: `none`, `auto` or names with commas in between.
+        again: write also what shows the mask already.
+        threads: that one writer may use.
+
+    Returns:
+        The formats that were written.
+
+    Raises:
+        ExportError: a format can't say what this run is.
+        WritingError, DiskError: a file can't be written; earlier ones are kept, and the other formats written.
+    """
+    state = run.ledger.fold()
+    expect_finished(run, state)
+    placement = placement_of(run, source)
+    finished = Finished(run, state, placement, mask_digest(run), threads=threads)
+    shown = _shown(run, state, finished.digest)
+    asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
+    stale = [each for name, each in FORMATS.items() if not shown.get(name, True) and each not in asked]
+    todo = [each for each in (*asked, *stale) if again or not shown.get(each.name, False)]
+    for each in todo:
+        each.expect(finished.subject)
+    _write_all(finished, todo)
+    return todo
+
+
+def expect_finished(run: Run, state: LedgerState) -> None:
+    """Refuse a run that lacks tiles, or whose pyramid doesn't show them all.
+
+    Raises:
+        ExportError: exports would show less than the run will hold.
+    """
+    if not state.is_closed:
+        raise ExportError(
+            f"{run.path} is not finished ({state.lacking}; {run.plan.count} tiles in all): exports would show less "
+            f"than it will hold; run the segment command again, then export"
+        )
+
+
+def mask_digest(run: Run) -> str:
+    """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
+
+    A damaged tile counts as what it was: what shows it as it was is right once it is mended.
+    """
+    held = np.zeros((run.plan.count, 17), np.uint8)
+    kept = np.zeros((run.plan.count, 16), np.uint8)
+    for record in run.ledger.records():
+        if record.state is TileState.DAMAGED:
+            continue
+        held[record.tile, 0] = record.state
+        held[record.tile, 1:] = np.frombuffer(bytes.fromhex(record.digest or "00" * 16), np.uint8)
+        kept[record.tile] = np.frombuffer(bytes.fromhex(record.probabilities or "00" * 16), np.uint8)
+    more = kept.tobytes() if kept.any() else b""  # a run without them keeps the digest that it had
+    return hashlib.blake2b(held.tobytes() + more, digest_size=16).hexdigest()
+
+
+def is_shown(run: Run, state: LedgerState, name: str) -> bool:
+    """Whether a format's files are there and show the mask as it is."""
+    return _shown(run, state, mask_digest(run)).get(name, False)
+
+
+def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
+    """Formats that were asked for or exported before, and whether their files still are there and show the mask."""
+    shown = dict.fromkeys(asked_formats(state), False)
+    for event in state.events:
+        name = event.facts.get("format")
+        if event.name == EXPORTED and name in FORMATS:
+            is_current = (event.facts["mask"], event.facts["version"]) == (digest, VERSION)
+            shown[name] = is_current and _are_there(run, FORMATS[name], event.facts.get("seals", {}))
+        elif event.name == EXPORT_DAMAGED and name in FORMATS:
+            shown[name] = False
+    return shown
+
+
+def asked_formats(state: LedgerState) -> list[str]:
+    """Names of the formats with which the run is to end, as far as they are known to this version."""
+    event = state.last_event(EXPORTS_ASKED)
+    return [name for name in event.facts["formats"] if name in FORMATS] if event is not None else []
+
+
+def _are_there(run: Run, form: Format, seals: dict[str, Any]) -> bool:
+    """Whether files of the sizes that were written are there; those of which no size is known are written anew."""
+    for file in form.files:
+        seal = Seal.parse(seals.get(file))
+        try:
+            if seal is None or size_of(run.exports / file) != seal.bytes:
+                return False
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
+    """Images beside objects: the one pass over the mask that finds these feeds every format that is made of them.
+
+    What fails keeps no other format from being written, nor the ledger from knowing it.
+    """
+    failures: list[BaseException] = []
+    # The objects' file goes last: writers of other formats may still read it when one fails.
+    with _room(finished.run) as room, ThreadPoolExecutor(max(1, finished.threads)) as pool:
+        writing: dict[Future[Written], Format]
+        writing = {pool.submit(_write, finished, each): each for each in formats if not each.of_objects}
+        of_objects = [each for each in formats if each.of_objects]
+        try:
+            known = _with_objects(finished, room) if of_objects else finished
+        except TilingError as error:
+            failures.append(error)
+        else:
+            writing |= {pool.submit(_write, known, each): each for each in of_objects}
+        failures += _announced(finished, writing)
+    if failures:
+        raise failures[0]
+
+
+def _with_objects(finished: Finished, room: Path) -> Finished:
+    """The run with its objects, which are kept in a file."""
+    spool, tally = Spool(room), Tally()
+    with _errors(finished, "the list of objects"):
+        rows = bands_of_labels(finished.mask.pyramid, without_data(finished.run, finished.state))
+        for shapes in spool.extend(polygonize(rows)):
+            tally.add(shapes, finished.areas(shapes))
+    return replace(finished, shapes=spool, tally=tally)
+
+
+def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) -> list[BaseException]:
+    """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
+    failures: list[BaseException] = []
+    for each in as_completed(writing):
+        failure = each.exception()
+        if failure is not None:
+            failures.append(failure)
+            continue
+        form = writing[each]
+        facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
+        seconds, seals = each.result()
+        sealed = {file: seal.facts() for file, seal in seals.items()}
+        finished.run.ledger.announce(EXPORTED, {**facts, "seals": sealed, "seconds": round(seconds, 3)})
+    return failures
+
+
+def _write(finished: Finished, form: Format) -> Written:
+    """One format's files, all of which appear at its end; gives the seconds that they took, and what they are."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
+        with _errors(finished, form.name):
+            form.write(finished, paths)
+            expect_readable(finished, paths)
+            seals = {file: Seal.of(path) for file, path in zip(form.files, paths, strict=True)}
+    return time.monotonic() - started, seals
+
+
+@contextmanager
+def _errors(finished: Finished, what: str) -> Generator[None]:
+    """Say of a library's or the disk's failure what it means for the exports and what helps."""
+    try:
+        yield
+    except TilingError:
+        raise
+    except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        room = f"make space in {_folder(finished.run)} or " if isinstance(error, OSError) else ""
+        raise WritingError(
+            f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "
+            f"are kept; {room}choose another --format, then export again"
+        ) from error
+
+
+def _folder(run: Run) -> str:
+    """Where files are made that are written."""
+    if isinstance(run.exports, Path):
+        return str(run.exports)
+    return f"{gettempdir()} (or set TMPDIR to another folder)"
+
+
+@contextmanager
+def _room(run: Run) -> Generator[Path]:
+    """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
+    if isinstance(run.exports, Path):
+        with disk_errors(run.exports):
+            make_folder(run.exports, run.exports.parent)
+        path = scratch(run.exports / "objects")
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    with TemporaryDirectory(prefix="overtile-") as folder:
+        yield Path(folder) / "objects"

@@ -1,0 +1,1 @@
+"""Run folders: card, ledger, staged tiles, mask, and whether they still agree."""

@@ -1,0 +1,133 @@
+"""Valid regions become one full-resolution mask: an OME-Zarr 0.5 label image with its pyramid.
+
+Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label metadata, Zarr v3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from tiling.geometry import Box, PixelSize
+from tiling.plan import Tile, TilePlan
+from tiling.runs.ome_metadata import LabelClass, label_metadata
+from tiling.runs.pyramid import Blueprint, Pyramid, create_levels, open_group, pixel_digest
+from tiling.storage.place import Place
+
+NOT_PREDICTED = 255
+BACKGROUND = 0
+
+Labels = NDArray[np.uint8]
+
+
+class Mask:
+    """The label image of a run. Level 0 has one shard per tile, so no two tiles ever write one file."""
+
+    def __init__(self, path: Place, group: zarr.Group) -> None:
+        self.path = path
+        self.pyramid = Pyramid(path, group, majority)
+
+    @classmethod
+    def create(
+        cls,
+        path: Place,
+        plan: TilePlan,
+        classes: Sequence[LabelClass],
+        pixel_size: PixelSize | None,
+        mend: Callable[[Mask], None] | None = None,
+        corner_px: tuple[float, float] = (0, 0),
+    ) -> Mask:
+        """Make the label image, with every pixel not predicted; open it where it is there already.
+
+        Args:
+            pixel_size: the image's; the mask's follows from the plan's grid.
+            mend: hears of the image before metadata is made that isn't there, for shards may have gone with it.
+        """
+
+        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        return cls.open(path)
+
+    @staticmethod
+    def blueprint(
+        plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
+    ) -> Blueprint:
+        """The metadata as it has to be."""
+
+        def describe(group: zarr.Group) -> dict[str, Any]:
+            levels = create_levels(group, plan, NOT_PREDICTED)
+            return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
+
+        return Blueprint(describe)
+
+    @classmethod
+    def open(cls, path: Place, *, read_only: bool = False) -> Mask:
+        return cls(path, open_group(path, "mask", read_only=read_only))
+
+    @property
+    def levels(self) -> list[zarr.Array[Any]]:
+        return self.pyramid.levels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return cast("tuple[int, int]", self.levels[0].shape)
+
+    def write(self, tile: Tile, labels: Labels) -> str:
+        """Write a tile's valid region as one whole shard.
+
+        Args:
+            tile: where the labels belong.
+            labels: `(y, x)`, the tile's valid region.
+
+        Returns:
+            The digest of the labels.
+        """
+        if labels.shape != tile.valid.shape:
+            raise AssertionError(f"tile {tile.name}: labels {labels.shape} for a valid region {tile.valid.shape}")
+        self.pyramid.write(0, tile.valid, labels)
+        return pixel_digest(labels)
+
+    def fill(self, tile: Tile, label: int) -> str:
+        """Write one label over a tile's whole valid region."""
+        return self.write(tile, np.full(tile.valid.shape, label, np.uint8))
+
+    def holds(self, tile: Tile) -> bool:
+        """Whether anything was written for a tile."""
+        return self.pyramid.holds(0, tile.valid)
+
+    def read(self, box: Box, level: int = 0) -> Labels:
+        return self.pyramid.read(box, level)
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left; only when none writes."""
+        self.pyramid.sweep()
+
+    def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:
+        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
+        self.pyramid.build(changed)
+
+
+def majority(labels: Labels) -> Labels:
+    """Halve a label image: each pixel takes the label that most of its 2 x 2 pixels have.
+
+    Ties go to the greater class, so that thin structures stay visible, and never to 'not predicted'. Odd
+    sides count their last row or column twice.
+    """
+    height, width = labels.shape
+    padded = np.pad(labels, ((0, height % 2), (0, width % 2)), mode="edge")
+    # Adding one wraps 255 to 0: 'not predicted' becomes the smallest value and so loses every tie.
+    ranked = padded + np.uint8(1)
+    a, b, c, d = ranked[::2, ::2], ranked[::2, 1::2], ranked[1::2, ::2], ranked[1::2, 1::2]
+    low_1, high_1 = np.minimum(a, b), np.maximum(a, b)
+    low_2, high_2 = np.minimum(c, d), np.maximum(c, d)
+    least, greatest = np.minimum(low_1, low_2), np.maximum(high_1, high_2)
+    middle_1, middle_2 = np.maximum(low_1, low_2), np.minimum(high_1, high_2)
+    lower, upper = np.minimum(middle_1, middle_2), np.maximum(middle_1, middle_2)
+    top_pair = upper == greatest
+    result = np.where(top_pair, greatest, np.where(lower == upper, lower, np.where(least == lower, least, greatest)))
+    # Two equal pairs: the upper pair is the greater class already.
+    return result - np.uint8(1)

@@ -1,0 +1,294 @@
+"""One image at several scales, each level half as large as the one before, written by whole shards.
+
+Level 0 has one shard per tile, so no two tiles ever write one file; a coarser shard is computed from the four
+below it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from tiling.errors import RunError
+from tiling.geometry import Box
+from tiling.plan import Tile, TilePlan
+from tiling.storage.disk import is_partial
+from tiling.storage.place import Place, remove_within, sweep, write_atomic
+from tiling.storage.zarr_store import zarr_at
+
+SMALLEST_LEVEL_PX = 512
+TASKS_AT_ONCE = 1024
+
+Pixels = NDArray[np.uint8]
+Lazy = da.Array
+
+
+class Pyramid:
+    """The levels of a group, `(y, x)` or `(channel, y, x)` in uint8.
+
+    Args:
+        path: where the group lies.
+        group: with arrays "0", "1", … as `create_levels` makes them.
+        halve: computes a level's pixels from those of the level below, along the last two axes.
+    """
+
+    def __init__(self, path: Place, group: zarr.Group, halve: Callable[[Pixels], Pixels]) -> None:
+        self._path = path
+        self._halve = halve
+        self._scratch = threading.local()
+        with damaged_metadata(path):
+            count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
+            self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
+            self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
+
+    def lazy(self) -> list[Lazy]:
+        """The levels as dask arrays: nothing is read before it is computed.
+
+        Each time under new names, since a tile that is computed again changes what lies there.
+        """
+        return [da.from_array(array, chunks=cast("Any", array.chunks), name=False) for array in self.levels]
+
+    def read(self, box: Box, level: int = 0) -> Pixels:
+        return cast("Pixels", self.levels[level][(..., *box.slices)])
+
+    def write(self, level: int, box: Box, pixels: Pixels) -> None:
+        """Replace a shard whole, whatever lies there: a damaged one must not be read first, as an update would."""
+        keys = self._keys(level, box)
+        if self._channels is None:
+            self._set(keys[0], self._encoded(level, pixels))
+            return
+        for channel, key in enumerate(keys):
+            self._set(key, self._encoded(level, pixels[channel : channel + 1]))
+
+    def holds(self, level: int, box: Box) -> bool:
+        """Whether a shard was written, in any channel."""
+        return any((self._path / key).is_file() for key in self._keys(level, box))
+
+    def lost(self, tiles: Iterable[Tile]) -> list[Tile]:
+        """Those of the tiles that have no shard in any channel; one listing answers for all of them."""
+        folder = self._path / "0"
+        there = set[Place](folder.rglob("*") if isinstance(folder, Path) else folder.descendants())
+        return [tile for tile in tiles if not any(self._path / key in there for key in self._keys(0, tile.valid))]
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
+        sweep(self._path)
+
+    def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2) -> None:
+        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
+        for level in range(1, len(self.levels)):
+            boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
+            for start in range(0, len(boxes), TASKS_AT_ONCE):
+                tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
+                dask.compute(*tasks, scheduler="threads", num_workers=threads)
+
+    def shards(self, level: int) -> list[Box]:
+        """The shards of a level, clipped to it, row by row."""
+        height, width = self._extent(level)
+        tall, wide = self._shard_shape(level)
+        return [
+            Box(y, x, min(y + tall, height), min(x + wide, width))
+            for y in range(0, height, tall)
+            for x in range(0, width, wide)
+        ]
+
+    def shards_above(self, level: int, changed: Iterable[Box]) -> list[Box]:
+        """The shards of a level that show any of the boxes of level 0."""
+        factor = 2**level
+        coarse = [Box(b.y0 // factor, b.x0 // factor, -(-b.y1 // factor), -(-b.x1 // factor)) for b in changed]
+        return [s for s in self.shards(level) if any(not s.intersect(c).is_empty for c in coarse)]
+
+    def below(self, level: int, box: Box) -> Box:
+        """The pixels of the next finer level that a box of a level shows."""
+        height, width = self._extent(level - 1)
+        return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+
+    def shows_below(self, level: int, box: Box) -> bool:
+        """Whether a coarser shard is what the level below makes of it; raises what reading raises."""
+        return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
+
+    def strangers(self) -> list[str]:
+        """Names of files and links below the group that are neither metadata nor a shard of the plan."""
+        folder = self._path
+        there = folder.rglob("*") if isinstance(folder, Path) else folder.descendants()
+        planned = {key for n in range(len(self.levels)) for box in self.shards(n) for key in self._keys(n, box)}
+        files = (each for each in there if not isinstance(each, Path) or each.is_symlink() or not each.is_dir())
+        found = (str(each)[len(str(folder)) + 1 :] for each in files)
+        known = planned | {"zarr.json", *(f"{level}/zarr.json" for level in range(len(self.levels)))}
+        return sorted(name for name in found if name not in known and not is_partial(name.rpartition("/")[2]))
+
+    def _build_shard(self, level: int, box: Box) -> None:
+        try:
+            below = self.read(self.below(level, box), level - 1)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self._path} holds a shard of level {level - 1} that can't be read ({' '.join(str(error).split())}): "
+                f"the pyramid can't be built on it; overtile verify names the tile, then overtile rerun --damaged"
+            ) from error
+        self.write(level, box, self._halve(below))
+
+    def _keys(self, level: int, box: Box) -> list[str]:
+        """The names of a shard's files, one per channel."""
+        tall, wide = self._shard_shape(level)
+        channels = [""] if self._channels is None else [f"{channel}/" for channel in range(self._channels)]
+        return [f"{level}/c/{channel}{box.y0 // tall}/{box.x0 // wide}" for channel in channels]
+
+    def _extent(self, level: int) -> tuple[int, int]:
+        return cast("tuple[int, int]", self.levels[level].shape[-2:])
+
+    def _shard_shape(self, level: int) -> tuple[int, int]:
+        return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
+
+    def _set(self, key: str, encoded: Buffer | None) -> None:
+        if encoded is None:
+            remove_within(self._path / key, self._path.parent)
+        else:
+            # Zarr's own store doesn't wait for the disk: after a power cut the ledger could name a shard of no bytes.
+            write_atomic(self._path / key, encoded.to_bytes(), below=self._path.parent)
+
+    def _encoded(self, level: int, pixels: Pixels) -> Buffer | None:
+        """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
+        if not hasattr(self._scratch, "array"):
+            array = self.levels[level]
+            self._scratch.memory = {}
+            self._scratch.array = zarr.create_array(
+                MemoryStore(self._scratch.memory),
+                shape=cast("tuple[int, ...]", array.shards),
+                chunks=array.chunks,
+                shards=array.shards,
+                dtype=array.dtype,
+                fill_value=array.fill_value,
+                compressors=array.compressors,
+            )
+        self._scratch.memory.clear()
+        self._scratch.array[(..., slice(pixels.shape[-2]), slice(pixels.shape[-1]))] = pixels
+        return self._scratch.memory.get("/".join(["c", *["0"] * pixels.ndim]))
+
+
+def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: int | None = None) -> int:
+    """Make the arrays of all levels for a plan's mask, with every pixel `fill_value`; returns how many there are."""
+    lead = () if channels is None else (channels,)
+    one = () if channels is None else (1,)
+    shapes = level_shapes(plan.mask.shape)
+    for level, shape in enumerate(shapes):
+        group.create_array(
+            str(level),
+            shape=(*lead, *shape),
+            chunks=(*one, *plan.chunk_shape),
+            shards=(*one, *plan.shard_shape),
+            dtype="uint8",
+            fill_value=fill_value,
+            compressors=ZstdCodec(level=3, checksum=True),
+            dimension_names=("y", "x") if channels is None else ("c", "y", "x"),
+        )
+    return len(shapes)
+
+
+class Blueprint:
+    """A pyramid's metadata as it has to be, made in memory: what is lost of it is written without a look at shards.
+
+    Args:
+        describe: makes the levels in a group, and gives its OME metadata.
+    """
+
+    def __init__(self, describe: Callable[[zarr.Group], dict[str, Any]]) -> None:
+        self._files: dict[str, Buffer] = {}
+        self.group = zarr.create_group(MemoryStore(self._files), zarr_format=3)
+        self.group.attrs["ome"] = describe(self.group)
+
+    def complete(self, path: Place, mend: Callable[[zarr.Group], None]) -> None:
+        """Write what is lacking, if anything is; `mend` hears of it before, for shards may have gone with it."""
+        if lacking := self.lacking(path):
+            mend(self.group)
+            self.write(path, lacking)
+
+    def lacking(self, path: Place) -> list[str]:
+        """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
+        return [name for name in sorted(self._files) if not _is_as(self._files[name].to_bytes(), path / name)]
+
+    def altered(self, path: Place) -> list[str]:
+        """Names of metadata files that say other names, colours or codecs than planned, which readers take for true."""
+        lacking = set(self.lacking(path))
+        planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
+        return sorted(name for name, said in planned.items() if json.loads((path / name).read_bytes()) != said)
+
+    def write(self, path: Place, names: Iterable[str]) -> None:
+        """Write some of the metadata files, each as it was when the pyramid was made."""
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)  # a mask is made where its run begins, which may be new
+        for name in names:
+            write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
+
+
+def _is_as(planned: bytes, path: Place) -> bool:
+    """Whether metadata says what was planned; names, colours and codecs are left as they are found."""
+    try:
+        return _layout(path.read_bytes()) == _layout(planned)
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, IndexError, TypeError):
+        return False
+
+
+def _layout(metadata: bytes) -> tuple[Any, ...]:
+    """Where an array's pixels lie, or a group's levels."""
+    found = json.loads(metadata)
+    if found["node_type"] == "group":
+        return found["zarr_format"], found["attributes"]["ome"]["multiscales"][0]["datasets"]
+    return tuple(found[key] for key in ("zarr_format", "shape", "data_type", "chunk_grid", "fill_value"))
+
+
+def is_made(path: Place) -> bool:
+    """Whether a pyramid was made to the end: its group is written first, and what describes the levels last."""
+    try:
+        return "ome" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
+    except FileNotFoundError:
+        return False
+    except (ValueError, RecursionError, AttributeError):
+        return True  # damaged since: opening it tells how
+
+
+def open_group(path: Place, what: str, *, read_only: bool) -> zarr.Group:
+    """The group of a pyramid; RunError where there is none."""
+    try:
+        return zarr.open_group(zarr_at(path), mode="r" if read_only else "r+", zarr_format=3)
+    except (FileNotFoundError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
+
+
+@contextmanager
+def damaged_metadata(path: Place) -> Generator[None]:
+    """Say of metadata that is lost or isn't what was written what helps."""
+    try:
+        yield
+    except (FileNotFoundError, KeyError, ValueError, RecursionError, TypeError, IndexError) as error:
+        raise RunError(
+            f"{path} has lost metadata, or holds some that is damaged ({error}): its levels can't be opened; run "
+            f"overtile segment on the image again, which makes it anew and keeps the tiles"
+        ) from error
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """blake2b-128 of the pixels, by channels and in row order."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
+
+
+def level_shapes(extent: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shapes of an image's levels: halved, rounded up, until the longer side is at most 512 px."""
+    shapes = [extent]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        height, width = shapes[-1]
+        shapes.append((-(-height // 2), -(-width // 2)))
+    return shapes

@@ -1,0 +1,220 @@
+"""Overlapping tiles in a Zarr array `(tile, y, x, band)`, one tile per chunk.
+
+A staged tile is what a worker loads with one read of one chunk: decoded, gathered from the image's own
+tiling, and mirrored where the read reaches beyond the image. Staged tiles are disposable.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from tiling.errors import StagingError, StorageError
+from tiling.geometry import Box
+from tiling.plan import Tile, TilePlan
+from tiling.runs.no_data import pack
+from tiling.storage.disk import is_partial
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
+from tiling.storage.zarr_store import zarr_at
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+
+logger = logging.getLogger(__name__)
+
+STAGED_NAME = "staged.zarr"
+"""The staged array's, in its run folder."""
+KEEPS = "keeps tiles that are done"
+
+
+def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
+    """Read a tile from the image.
+
+    Returns:
+        The read region `(y, x, band)` in the image's dtype, packed with where it holds data (`tiling.runs.no_data`)
+        where the source fills what holds none; mirrored where it reaches beyond the image (about the outermost pixel,
+        which itself is not repeated; forth and back where the image is smaller than that).
+
+    Raises:
+        SourceError: a part of the image that doesn't decode.
+    """
+    read, (height, width) = tile.read, plan.extent
+    if plan.image.contains(read):
+        return _read(source, level, read)
+    rows, cols = mirrored(read.y0, read.y1, height), mirrored(read.x0, read.x1, width)
+    seen = Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+    pixels = _read(source, level, seen)
+    return pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
+
+
+def _read(source: ImageSource, level: int, box: Box) -> NDArray[np.generic]:
+    pixels, held = source.read_filled(level, box)
+    return pixels if source.fill is None else pack(pixels, held)
+
+
+def mirrored(start: int, stop: int, extent: int) -> NDArray[np.int64]:
+    """Which pixels of an extent the positions `start` to `stop` show, when it is mirrored about its outermost ones."""
+    period = max(1, 2 * (extent - 1))
+    places = np.arange(start, stop) % period
+    return np.minimum(places, period - places) if extent > 1 else np.zeros_like(places)
+
+
+class StagedTiles:
+    """The staged array of a run."""
+
+    def __init__(self, path: Place, array: zarr.Array[Any]) -> None:
+        self._path = path
+        self._array = array
+
+    @classmethod
+    def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
+        """Open the array for a plan, or make it where there is none; staged tiles that it holds stay.
+
+        `keep` says whether tiles stay too when they are done; the array remembers it, for workers open it by its place.
+        """
+        if (path / "zarr.json").is_file():
+            staged = cls.open(path)
+            if staged.keeps != keep:
+                staged._array.update_attributes({KEEPS: keep})
+            return cls.open(path)
+        height, width = plan.read_shape
+        try:
+            # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does. It decodes a
+            # file that was cut short to wrong pixels without a word, hence the checksum.
+            array = zarr.create_array(
+                zarr_at(path),
+                shape=(plan.count, height, width, bands),
+                chunks=(1, height, width, bands),
+                dtype=np.dtype(dtype),
+                compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()],
+                fill_value=0,
+                config={"write_empty_chunks": True},
+                dimension_names=("tile", "y", "x", "band"),
+                attributes={KEEPS: keep},
+            )
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path, array)
+
+    @classmethod
+    def open(cls, path: Place) -> StagedTiles:
+        array = zarr.open_array(zarr_at(path), mode="r+", zarr_format=3)
+        # A black tile is a tile too. An array that is opened forgets this part of a configuration.
+        return cls(path, array.with_config({"write_empty_chunks": True}))
+
+    def write(self, index: int, tile_HWC: NDArray[np.generic]) -> None:
+        """Write one tile, whole or not at all.
+
+        Raises:
+            StagingError: the disk is full or not writable.
+        """
+        if isinstance(self._path, Path) and not self._path.is_dir():  # Zarr would make the whole run folder anew
+            gone = errno.ENOENT
+            raise _unwritable(self._path, OSError(gone, f"{os.strerror(gone)}: the run was removed or moved"))
+        try:
+            self._array[index] = tile_HWC
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def read(self, index: int) -> NDArray[np.generic]:
+        """Read one tile `(y, x, band)`.
+
+        Raises:
+            StagingError: the tile isn't staged (an absent chunk would otherwise read as black pixels), or what is there
+                is no longer what was written.
+        """
+        try:
+            tile_HWC = cast("NDArray[np.generic]", self._array[index])
+        except (ValueError, RuntimeError) as error:
+            raise StagingError(f"tile {index} can't be read from {self._path} ({error}); stage it again") from error
+        # Looked at afterwards: another worker with the same tile may have finished and discarded it meanwhile.
+        if not self.holds(index):
+            raise StagingError(f"tile {index} is not staged in {self._path}; stage it before it is read")
+        return tile_HWC
+
+    def holds(self, index: int) -> bool:
+        return self._chunk(index).is_file()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether tiles that are done stay."""
+        return bool(self._array.attrs.get(KEEPS, False))
+
+    def discard(self, index: int) -> None:
+        """Give a done tile's disk space back, but for an array that keeps them."""
+        if self.keeps:
+            return
+        with suppress(StorageError):  # it goes with the rest when the mask is complete
+            self._chunk(index).unlink(missing_ok=True)
+
+    def _chunk(self, index: int) -> Place:
+        return self._path / "c" / str(index) / "0" / "0" / "0"
+
+
+def remove_staged(path: Place) -> None:
+    """Remove the array and nothing else: what others have put beside it stays, and is named.
+
+    The array's name may be a link that its owner set, to a folder on a fast disk: the link and that folder stay.
+    """
+    if isinstance(path, ObjectPath):
+        path.delete_tree()
+        return
+    (path / "zarr.json").unlink(missing_ok=True)  # without it no half of the array counts as one
+    left = _emptied(path / "c", depth=4) + _emptied(path, depth=0)
+    if not path.is_symlink() and path.is_dir() and not left:
+        path.rmdir()
+    if left:
+        named = ", ".join(str(each) for each in left[:3])
+        logger.warning("%s holds %d files that are not ours (%s): they are left there", path, len(left), named)
+
+
+def _emptied(folder: Path, depth: int) -> list[Path]:
+    """Remove our files from a folder, and the folders that are empty then; returns what is not ours.
+
+    Chunks lie `depth` levels below, each name a number.
+    """
+    left: list[Path] = []
+    for entry in [*folder.iterdir()] if folder.is_dir() else ():
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        if depth > 1 and is_folder and entry.name.isdecimal():
+            left += _emptied(entry, depth - 1)
+        elif not is_folder and ((depth == 1 and entry.name.isdecimal()) or is_partial(entry.name)):
+            entry.unlink(missing_ok=True)
+        elif not (depth == 0 and entry.name == "c"):
+            left.append(entry)
+    if depth:
+        with suppress(OSError):  # gone, or NFS keeps a file there that somebody still reads
+            folder.rmdir()
+    return left
+
+
+def staged_sizes(path: Place) -> dict[int, int]:
+    """Bytes of each staged tile of an array, of none where there is no array. In a bucket one listing tells all."""
+    chunks = path / "c"
+    if isinstance(chunks, ObjectPath):
+        start = len(chunks.key) + 1
+        return {int(place.key[start:].partition("/")[0]): facts.size_bytes for place, facts in chunks.listed()}
+    sizes: dict[int, int] = {}
+    for tile in chunks.iterdir() if chunks.is_dir() else ():
+        # A tile whose space was given back leaves its folders behind; what has no number for a name isn't ours.
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            sizes[int(tile.name)] = (tile / "0" / "0" / "0").stat().st_size
+    return sizes
+
+
+def _unwritable(path: Place, error: OSError) -> StagingError:
+    return StagingError(
+        f"staging can't write to {path} ({error.strerror or error}): make space or choose another --out, then run the "
+        f"same command again; finished tiles are kept (--no-staging needs no space for staged tiles)"
+    )

@@ -1,0 +1,1 @@
+"""The part of an image that is segmented: view, region, polygons, foreground."""

@@ -1,0 +1,1 @@
+"""Slides in scanners' own formats, through OpenSlide."""

@@ -1,0 +1,1 @@
+"""TIFF images and the files beside them."""

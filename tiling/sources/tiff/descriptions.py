@@ -1,0 +1,32 @@
+"""What GDAL writes of a TIFF's bands beside the pixels: descriptions such as `B04`, and colours, in an XML tag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import unescape
+
+from tiling.sources.tiff.directory import Directory
+
+_GDAL_METADATA = 42112
+_ITEM = re.compile(r'<Item name="DESCRIPTION" sample="(\d{1,5})" role="description">([^<]{1,200})</Item>')
+
+
+_COLOR = re.compile(r'<Item name="COLORINTERP" sample="(\d{1,5})" role="colorinterp">(Red|Green|Blue)</Item>')
+
+
+def described(names: Sequence[str], directory: Directory) -> tuple[str, ...]:
+    """The bands' names, with a description in place of each name where there is one, or the colour that it stands for.
+
+    As they were where two bands would be called the same. No XML parser reads what anybody may have written.
+    """
+    text = directory.text(_GDAL_METADATA)
+    found = {int(sample): color.lower() for sample, color in _COLOR.findall(text)}
+    found |= {int(sample): _unescaped(text) for sample, text in _ITEM.findall(text)}
+    renamed = tuple(found.get(index) or name for index, name in enumerate(names))
+    return renamed if len({name.casefold() for name in renamed}) == len(names) else tuple(names)
+
+
+def _unescaped(text: str) -> str:
+    """GDAL escapes twice."""
+    return unescape(unescape(text)).strip()

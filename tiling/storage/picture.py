@@ -1,0 +1,31 @@
+"""Pictures for people, written whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+from PIL import Image
+
+from tiling.storage.place import Place, write_atomic
+
+
+def write_png(path: Place, picture: Image.Image, *, below: Place | None = None) -> None:
+    """Write a picture as PNG; from `below` on no link is followed.
+
+    Raises:
+        DiskError: the disk is full or can't be written.
+    """
+    encoded = BytesIO()
+    picture.save(encoded, format="PNG")
+    write_atomic(path, encoded.getvalue(), below=below)
+
+
+def data_url(path: Place, side_px: int) -> str:
+    """A picture as a small JPEG inside its own address, for pages that can't reach where it lies."""
+    with Image.open(BytesIO(path.read_bytes())) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((side_px, side_px))
+    encoded = BytesIO()
+    small.save(encoded, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -1,0 +1,120 @@
+"""Where runs and images lie, and the lock that keeps a run to one driver, on a disk or in an object store."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from tiling.storage.disk import PARTIAL, disk_errors, is_partial, remove_file, write_whole
+from tiling.storage.lease import Lease
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.run_lock import RunLock
+
+Place = Path | ObjectPath
+"""A local path, or a name in an object store; both have the part of `pathlib.Path` that a run needs."""
+
+
+def place_of(reference: str | Place) -> Place:
+    """A local path, or a URL's place in an object store.
+
+    Raises:
+        StorageError: a URL with credentials, or of a kind that is not supported.
+    """
+    if isinstance(reference, str):
+        return ObjectPath.parse(reference) if "://" in reference else Path(reference)
+    return reference
+
+
+def delete_tree(place: Place) -> None:
+    """Remove a folder, or every object below a name, with all that it holds; of a link the link alone."""
+    if isinstance(place, ObjectPath):
+        place.delete_tree()
+    elif place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+def move_tree(source: Place, target: Place, last: str) -> None:
+    """Move a folder to where there is none; killed in between and asked again, it goes on.
+
+    An object store can't rename: objects are copied, then deleted, the one named `last` at the very end, so that as
+    long as the source has it the move isn't over.
+    """
+    if isinstance(source, ObjectPath):
+        assert isinstance(target, ObjectPath)
+        source.move_tree(target, last)
+        return
+    assert isinstance(target, Path)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
+def size_of_tree(place: Place) -> int:
+    """Bytes of all files of a folder, or of all objects below a name."""
+    if isinstance(place, ObjectPath):
+        return sum(facts.size_bytes for _, facts in place.listed())
+    total = 0
+    for file in place.rglob("*"):
+        with suppress(FileNotFoundError):  # NFS hides files that somebody still reads, and then they go
+            facts = file.lstat()
+            total += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+    return total
+
+
+def sweep_partials(folder: Place) -> None:
+    """Remove what writers that were killed have left beside a folder's files; only when none writes."""
+    if isinstance(folder, Path):  # a put that is not complete leaves nothing
+        _remove_partials(folder.glob(f"*{PARTIAL}*"))  # libraries want suffixes of their own
+
+
+def sweep(place: Place) -> None:
+    """The same at any depth below a folder."""
+    if isinstance(place, Path):
+        _remove_partials(place.rglob(f"*{PARTIAL}"))
+
+
+def _remove_partials(found: Iterable[Path]) -> None:
+    """Of the files whose names look so those that are ours: anybody may call a file `.partial`."""
+    for file in found:
+        if is_partial(file.name) and (file.is_symlink() or not file.is_dir()):
+            file.unlink(missing_ok=True)
+
+
+def write_atomic(path: Place, data: bytes, *, below: Place | None = None) -> None:
+    """Write a file so that a reader sees all of it or none of it, also after a crash.
+
+    A put into an object store is atomic itself. From `below` on no link is followed, see
+    `tiling.storage.disk.make_folder`.
+
+    Raises:
+        DiskError: the disk is full or can't be written; nothing is left of the attempt.
+        LinkError: a link is in the way.
+        StorageError: the object store fails.
+    """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
+    with disk_errors(path):
+        write_whole(path, data, below=below if isinstance(below, Path) else None)
+
+
+def remove_within(path: Place, below: Place) -> None:
+    """Remove a file or an object, where there is one; from `below` on no link is followed.
+
+    Raises:
+        LinkError: a link is in the way.
+    """
+    if isinstance(path, Path) and isinstance(below, Path):
+        remove_file(path, below)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def lock_run(place: Place) -> RunLock | Lease:
+    """The lock that keeps a run to one driver, as its storage has it: the system's, or a lease that is renewed."""
+    return Lease(place) if isinstance(place, ObjectPath) else RunLock(place)

@@ -1,0 +1,62 @@
+"""Where Zarr arrays lie: a folder, or an object store through Zarr's own adapter with this package's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from obstore.store import ObjectStore as Connection
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from tiling.storage.connection import Answer, again_async, connect, store_errors
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
+
+
+def zarr_at(place: Place) -> Path | ObjectZarr:
+    """What Zarr opens for a place."""
+    return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else place
+
+
+class ObjectZarr(ObjectStore[Connection]):
+    """The Zarr store below one place. What fails for longer than the retries last is a `StorageError`."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        base = super()
+        return await _asked(key, lambda: base.get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        base, wanted = super(), list(key_ranges)
+        return await _asked("a part of an array", lambda: base.get_partial_values(prototype, wanted))
+
+    async def exists(self, key: str) -> bool:
+        base = super()
+        return await _asked(key, lambda: base.exists(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        base = super()
+        await _asked(key, lambda: base.set(key, value))
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        base = super()
+        await _asked(key, lambda: base.set_if_not_exists(key, value))
+
+    async def delete(self, key: str) -> None:
+        base = super()
+        await _asked(key, lambda: base.delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        base = super()
+        await _asked(prefix, lambda: base.delete_dir(prefix))
+
+
+async def _asked(what: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def once() -> Answer:
+        with store_errors(what):
+            return await ask()
+
+    return await again_async(once)
