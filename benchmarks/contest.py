@@ -17,7 +17,7 @@ from benchmarks.peers.environments import PEERS, Peer, PeerError
 from benchmarks.process import Figures, MeasurementError, run
 from benchmarks.reference import differing, name_of
 from benchmarks.slide import write_slide
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 PRECISIONS = ("float32", "bfloat16")
 # Core in px, and whether tiles are staged; a small core takes less memory.

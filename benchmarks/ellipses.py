@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw
 from flows.examples import read_examples
 from flows.recipe import read_recipe
 from flows.train import train
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.data import Example
-from unet_core.evaluation import Score, evaluate, whole_image_labels
-from unet_core.output_grid import OutputGrid
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.training.data import Example
+from unet_core.training.evaluation import Score, evaluate, whole_image_labels
+from unet_core.training.output_grid import OutputGrid
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "unet_core" / "recipes" / "ellipses.toml"

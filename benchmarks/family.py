@@ -19,8 +19,8 @@ from typing import Any
 from flows.examples import read_examples
 from flows.recipe import Recipe, read_recipe
 from unet_core.bounds import operations
-from unet_core.bundle import load_bundle
-from unet_core.training import Trainer
+from unet_core.bundles.bundle import load_bundle
+from unet_core.training.trainer import Trainer
 
 RECIPE = Path("unet_core/recipes/nuclei.toml")
 PAGE = Path("docs/family.md")

@@ -29,9 +29,9 @@ from torch import nn
 from benchmarks.staged import Pixels, new_run, one_of_each_kind, picture, plan_of, process, region_of, stage
 from flows.worker import TileWorker
 from tiling.geometry import Box
-from unet_core.bundle import Bundle, load_bundle, save_bundle
+from unet_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from unet_core.inference.predictor import Precision, Predictor, decide, fold
 from unet_core.models.unet import UNet
-from unet_core.predictor import Precision, Predictor, decide, fold
 
 MOST_DIFFERENT = 1e-6
 

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from unet_core.bounds import Edges, footprint
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.predictor import Precision, Predictor, Region, fold
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.inference.predictor import Precision, Predictor, Region, fold
 
 INSIDE = Edges(top=False, bottom=False, left=False, right=False)
 WHOLE = Edges(top=True, bottom=True, left=True, right=True)

@@ -21,11 +21,11 @@ from scipy import ndimage
 
 from flows.drawing import INK, PAPER, font
 from tiling.source import open_source
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.evaluation import GROWN_PX, LEAST_PX, whole_image_labels
-from unet_core.instances import components
-from unet_core.output_grid import OutputGrid
-from unet_core.separation import grown
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.training.evaluation import GROWN_PX, LEAST_PX, whole_image_labels
+from unet_core.training.instances import components
+from unet_core.training.output_grid import OutputGrid
+from unet_core.training.separation import grown
 
 _SIDE_PX, _GAP_PX, _CAPTION_PX = 512, 8, 24
 _OUTLINE = (0, 230, 60)

@@ -30,12 +30,12 @@ from flows.worker import TileWorker
 from tiling.plan import TilePlan
 from tiling.source import open_source
 from unet_core.bounds import unbounded_layers
-from unet_core.bundle import Bundle, ClassInfo, Decision, ModelCard, Normalization, save_bundle
-from unet_core.decision import decide
+from unet_core.bundles.bundle import Bundle, ClassInfo, Decision, ModelCard, Normalization, save_bundle
+from unet_core.inference.decision import decide
+from unet_core.inference.predictor import Predictor
 from unet_core.models import build
 from unet_core.models.patch_classifier import PatchClassifier
 from unet_core.models.unet3p import UNet3Plus
-from unet_core.predictor import Predictor
 
 Facts = dict[str, Any]
 Pixels = NDArray[np.uint8]

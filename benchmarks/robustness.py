@@ -23,9 +23,9 @@ from PIL import Image
 
 from flows.examples import read_held_back
 from flows.recipe import read_recipe
-from unet_core.bundle import load_bundle
-from unet_core.data import Example
-from unet_core.evaluation import evaluate
+from unet_core.bundles.bundle import load_bundle
+from unet_core.training.data import Example
+from unet_core.training.evaluation import evaluate
 
 # Optical densities of haematoxylin, eosin and DAB in red, green, blue: Ruifrok and Johnston 2001.
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])

@@ -18,8 +18,8 @@ from tiling.plan import Tile, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.runs.run import Run
 from unet_core.bounds import Edges, footprint
-from unet_core.bundle import Bundle
-from unet_core.predictor import MATHS_VERSION, Precision, Region
+from unet_core.bundles.bundle import Bundle
+from unet_core.inference.predictor import MATHS_VERSION, Precision, Region
 
 Pixels = NDArray[np.uint8]
 

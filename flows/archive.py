@@ -39,7 +39,7 @@ from tiling.archives.listing import Slide, expect_apart, find_slides
 from tiling.archives.slide_ledger import SlideState
 from tiling.free_memory import free_memory_bytes
 from tiling.storage.place import lock_run
-from unet_core.predictor import MATHS_VERSION
+from unet_core.inference.predictor import MATHS_VERSION
 
 
 @flow(name="segment-archive")

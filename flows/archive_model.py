@@ -7,10 +7,10 @@ from pathlib import Path
 from flows.archive_config import ArchiveConfig
 from flows.own_model import absolute, local_bundle, move_bundle, workplace
 from flows.prepare import Model, load_model
-from unet_core.card import CARD_NAME, bundle_digest
+from unet_core.bundles.card import CARD_NAME, bundle_digest
+from unet_core.bundles.facts import CardFacts, read_facts
+from unet_core.bundles.importing import import_model
 from unet_core.errors import BundleError
-from unet_core.facts import CardFacts, read_facts
-from unet_core.importing import import_model
 
 
 def archive_model(config: ArchiveConfig) -> tuple[Model, str]:

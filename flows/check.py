@@ -15,8 +15,8 @@ from tiling.selection.emptiness import expect_data
 from tiling.selection.normalisation import Normalisation
 from tiling.source import ImageSource, open_source
 from tiling.view import View
-from unet_core.card import ModelCard, read_card
-from unet_core.facts import CardFacts, read_facts
+from unet_core.bundles.card import ModelCard, read_card
+from unet_core.bundles.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
 TOLD = ("image", "bands", "pixels")

@@ -28,7 +28,7 @@ from tiling.export.formats import AUTO, parse_formats
 from tiling.selection.choose_view import Wanted
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
-from unet_core.origin import Origin
+from unet_core.bundles.origin import Origin
 
 
 def _as_place(value: object) -> Place:

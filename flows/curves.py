@@ -11,10 +11,10 @@ from PIL import Image
 from flows.drawing import PAPER, Line, draw_panel
 from flows.palette import BLUE, GREEN, VERMILION
 from unet_core.files import write_whole
-from unet_core.recipe import TrainingConfig
+from unet_core.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
-    from unet_core.training import Progress
+    from unet_core.training.trainer import Progress
 
 _WIDTH_PX, _HEIGHTS_PX = 1000, (320, 180, 340)
 _PALE = "#c3d9ea"

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from flows.cores import usable_cores
 from flows.doctor import Check, DoctorConfig
 from tiling.free_memory import free_memory_bytes
-from unet_core import machine
+from unet_core.inference import machine
 
 PYTHON_WANTED = (3, 11)
 FILES_WANTED, FILES_NEEDED = 65_536, 1_024

@@ -25,7 +25,7 @@ from tiling.selection.choose_view import choose_view
 from tiling.source import ImageSource, open_source
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, write_atomic
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import UnetCoreError
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from flows.cores import usable_cores
 from flows.errors import ConfigError
 from flows.ray_sessions import sweep_sessions
 from flows.short_folder import short_folder
-from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
+from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
 

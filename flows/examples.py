@@ -15,10 +15,10 @@ from flows.recipe import DataConfig, GeneratedConfig
 from tiling.errors import SourceError
 from tiling.selection.alignment import Alignment
 from tiling.source import open_source
-from unet_core.card import ModelCard
-from unet_core.data import Annotated, Example, in_choice, in_validation, modality
+from unet_core.bundles.card import ModelCard
 from unet_core.errors import TrainingError
-from unet_core.synthetic import ellipses, tissue
+from unet_core.training.data import Annotated, Example, in_choice, in_validation, modality
+from unet_core.training.synthetic import ellipses, tissue
 
 _SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".svs"}
 

@@ -20,7 +20,7 @@ from tiling.archives.slide_ledger import SlideState
 from tiling.errors import TilingError
 from tiling.selection.choose_view import ModelNeeds, choose_view
 from tiling.source import open_source
-from unet_core.card import ModelCard, read_card
+from unet_core.bundles.card import ModelCard, read_card
 
 UNKNOWN_MODEL = ModelNeeds("the user's network", None, "uint8")
 """Of a network that is no bundle yet: its pixels are taken as they are."""

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from flows.errors import FlowError
 from flows.plain import PlainConsole
-from unet_core.card import CARD_NAME
+from unet_core.bundles.card import CARD_NAME
+from unet_core.bundles.facts import QUESTIONS, CardFacts, read_facts
+from unet_core.bundles.origin import Origin
 from unet_core.errors import FootprintError
-from unet_core.facts import QUESTIONS, CardFacts, read_facts
-from unet_core.origin import Origin
 
 SourceArgument = Annotated[
     str,
@@ -99,7 +99,7 @@ def make_bundle(
         raise FlowError(f"{folder} exists and holds no bundle: nothing in it is overwritten; choose another --out")
     origin.expect_trust()
     from flows.terminal import print_model
-    from unet_core.importing import import_model
+    from unet_core.bundles.importing import import_model
 
     imported = import_model(origin, len(facts.bands) if facts.bands else None)
     if imported.left_out:

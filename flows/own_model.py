@@ -11,10 +11,10 @@ from flows.config import SegmentConfig
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, delete_tree, place_of, write_atomic
-from unet_core.card import CARD_NAME, bundle_digest
+from unet_core.bundles.card import CARD_NAME, bundle_digest
+from unet_core.bundles.facts import CardFacts, read_facts
+from unet_core.bundles.importing import import_model
 from unet_core.errors import BundleError
-from unet_core.facts import CardFacts, read_facts
-from unet_core.importing import import_model
 
 INSIDE = "./"
 """How the reference of a model inside the run folder begins, so that the folder can be moved."""

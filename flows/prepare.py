@@ -44,11 +44,11 @@ from tiling.selection.foreground import Foreground, find_foreground
 from tiling.source import ImageSource, open_source
 from tiling.view import View
 from unet_core.bounds import Footprint, approximate_footprint, footprint
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.card import ClassInfo
-from unet_core.memory import activation_bytes
-from unet_core.predictor import MATHS_VERSION
-from unet_core.tta import tta_footprint
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.bundles.card import ClassInfo
+from unet_core.inference.memory import activation_bytes
+from unet_core.inference.predictor import MATHS_VERSION
+from unet_core.inference.tta import tta_footprint
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from tiling.selection.geojson import read_geojson
 from tiling.selection.polygons import Polygons
 from tiling.source import ImageSource, Level, open_source
 from tiling.view import View
-from unet_core.card import ModelCard
-from unet_core.data import LazyExample, Pixels
+from unet_core.bundles.card import ModelCard
 from unet_core.errors import TrainingError
+from unet_core.training.data import LazyExample, Pixels
 
 _GEOJSON = {".geojson", ".json"}
 # Labels are looked through in squares of this side, so that no process holds all of them.

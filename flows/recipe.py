@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from unet_core.card import ModelCard
+from unet_core.bundles.card import ModelCard
 from unet_core.errors import TrainingError
-from unet_core.recipe import TrainingConfig
+from unet_core.training.recipe import TrainingConfig
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class RasterConfig(BaseModel):
 
 
 class GeneratedConfig(BaseModel):
-    """Images made by `unet_core.synthetic`, squares of `side_px`: `training` and `validation` are their numbers."""
+    """Images of `unet_core.training.synthetic`, squares of `side_px`: `training` and `validation` are their numbers."""
 
     model_config = _CONFIG
 

@@ -24,7 +24,7 @@ from tiling.export.export_run import EXPORTED
 from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.storage.place import write_atomic
-from unet_core.card import ModelCard, read_card
+from unet_core.bundles.card import ModelCard, read_card
 from unet_core.errors import UnetCoreError
 
 REPORT_NAME = "report.html"

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from flows.actors import cause_of, died_with_its_node, told_by
 from flows.cluster import Cluster
 from flows.errors import PoolError
-from unet_core.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
+from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
 logger = logging.getLogger(__name__)
 

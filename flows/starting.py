@@ -38,7 +38,7 @@ def _load_flows(config: Asked) -> ModuleType:
     assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
     pool = Pool(config.workers, config.ray_address, device=config.device).begin()
     from flows import segment as flows
-    from unet_core.warmup import warm_up
+    from unet_core.inference.warmup import warm_up
 
     flows.begun_pool.set(pool)
     warm_up()

@@ -109,7 +109,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
 
 def print_training(console: Console, bundle: Path) -> None:
     """How a training ended and where to look."""
-    from unet_core.card import read_card
+    from unet_core.bundles.card import read_card
 
     facts = read_card(bundle).training
     for group, score in facts["validation"].items():
@@ -200,7 +200,7 @@ def print_status(console: Console, run: Run) -> None:
 def print_model(console: Console, reference: str) -> None:
     """A bundle's card and footprint, with the layers that set it and the work that tiling adds."""
     from unet_core.bounds import footprint, operations
-    from unet_core.bundle import load_bundle
+    from unet_core.bundles.bundle import load_bundle
 
     bundle = load_bundle(reference)
     card, bands = bundle.card, len(bundle.card.bands)

@@ -1,4 +1,4 @@
-"""Training: reads a recipe and its images, hands them to `unet_core.training`, and draws how it went."""
+"""Training: reads a recipe and its images, hands them to `unet_core.training.trainer`, and draws how it went."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flows.examples import read_examples
 from flows.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
-    from unet_core.data import Annotated
-    from unet_core.training import Progress
+    from unet_core.training.data import Annotated
+    from unet_core.training.trainer import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def train(
     if threads is not None:
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"threads": threads})})
     folder = Path("runs") / f"train-{recipe.card.name}" if out is None else out
-    from unet_core.processes import default_count, launch
+    from unet_core.training.processes import default_count, launch
 
     count = default_count(recipe.training.device) if processes is None else processes
     if count > 1:
@@ -53,7 +53,7 @@ def train(
 def _train_here(recipe: Recipe, folder: Path, live: bool) -> None:
     """Train in this process, alone or as one of several; the first of them draws the pictures."""
     training, validation = read_examples(recipe.data, recipe.card)
-    from unet_core.training import Trainer
+    from unet_core.training.trainer import Trainer
 
     trainer = Trainer(recipe.training, recipe.card, training, validation, folder)
     logger.info("%d images to train on, %d to validate on", len(training), len(validation))
@@ -75,9 +75,9 @@ def draw_pictures(folder: Path, recipe: Recipe, progress: Progress, validation: 
     """Write `curves.png`, and `validation.png` with what the best bundle makes of some validation images."""
     from flows.contact_sheet import Compared, chosen, write_contact_sheet
     from flows.curves import write_curves
-    from unet_core.bundle import load_bundle
-    from unet_core.evaluation import whole_image_labels
-    from unet_core.output_grid import OutputGrid
+    from unet_core.bundles.bundle import load_bundle
+    from unet_core.training.evaluation import whole_image_labels
+    from unet_core.training.output_grid import OutputGrid
 
     write_curves(folder / CURVES_NAME, progress, recipe.training)
     bundle = load_bundle(folder / BUNDLE_NAME)

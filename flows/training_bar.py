@@ -12,10 +12,10 @@ from rich.progress import Progress as Bar
 
 from flows.plain import PlainConsole
 from flows.progress import Every, format_seconds
-from unet_core.recipe import TrainingConfig
+from unet_core.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
-    from unet_core.training import Progress
+    from unet_core.training.trainer import Progress
 
 _RECENT = 50
 

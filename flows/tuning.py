@@ -15,12 +15,12 @@ from tiling.runs.no_data import fill_of
 from tiling.source import ImageSource, open_source
 from tiling.storage.place import Place
 from tiling.view import View
-from unet_core.autotune import Job, measure_core, recall_core
 from unet_core.bounds import Edges, Footprint, approximate_footprint
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.precision import choose_precision
-from unet_core.predictor import Precision, Predictor, Region
-from unet_core.tta import Tta
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.inference.autotune import Job, measure_core, recall_core
+from unet_core.inference.precision import choose_precision
+from unet_core.inference.predictor import Precision, Predictor, Region
+from unet_core.inference.tta import Tta
 
 SAMPLE_PX = 512
 SAMPLES = 3

@@ -26,10 +26,10 @@ from tiling.runs.unchanged_source import SteadySource
 from tiling.storage.file_version import Stamp
 from tiling.storage.place import Place
 from unet_core.bounds import Edges
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
-from unet_core.predictor import Precision, Prediction, Predictor, Region
-from unet_core.tta import Tta
+from unet_core.inference.predictor import Precision, Prediction, Predictor, Region
+from unet_core.inference.tta import Tta
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from unet_core.card import ClassInfo, Decision, ModelCard, Normalization
-from unet_core.data import Example
-from unet_core.recipe import TrainingConfig, Variation
-from unet_core.training import Trainer
+from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
+from unet_core.training.data import Example
+from unet_core.training.recipe import TrainingConfig, Variation
+from unet_core.training.trainer import Trainer
 
 CARD = ModelCard(
     name="discs",

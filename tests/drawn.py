@@ -17,7 +17,7 @@ from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, Mod
 from tiling.runs.ledger import STITCHED, TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.source import open_source
-from unet_core.card import bundle_digest
+from unet_core.bundles.card import bundle_digest
 
 Place = tuple[int, int]
 CREATED = "2026-03-01T20:00:00+00:00"

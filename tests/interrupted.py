@@ -184,7 +184,7 @@ def _serve() -> None:
     from tiling.export.formats import FORMATS
     from tiling.runs import ledger
     from unet_core.bounds import footprint
-    from unet_core.bundle import load_bundle
+    from unet_core.bundles.bundle import load_bundle
 
     for module in ("flows.segment", "flows.worker", *(f"tiling.export.{FORMATS[name].module}" for name in EXPORTS)):
         import_module(module)

@@ -17,7 +17,7 @@ from flows.prepare import prepare
 from flows.tuning import tune
 from flows.worker import TileWorker
 from tiling.runs.run import Run
-from unet_core.bundle import Bundle
+from unet_core.bundles.bundle import Bundle
 
 Image = NDArray[np.generic]
 Labels = NDArray[np.uint8]

@@ -174,7 +174,7 @@ def is_there(run: Path) -> bool:
 def lone_segments() -> list[int]:
     """Three segments of the slide's finest level, in tissue, each of which one tile alone reads."""
     from unet_core.bounds import footprint
-    from unet_core.bundle import load_bundle
+    from unet_core.bundles.bundle import load_bundle
 
     with tifffile.TiffFile(SLIDE) as file:
         page = file.pages.first

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tiling.geometry import Halo
 from tiling.plan import TilePlan
 from unet_core.bounds import Edges, Footprint
-from unet_core.bundle import Bundle, ClassInfo, Decision, ModelCard, Normalization
-from unet_core.decision import decide
+from unet_core.bundles.bundle import Bundle, ClassInfo, Decision, ModelCard, Normalization
+from unet_core.inference.decision import decide
+from unet_core.inference.predictor import Predictor, Region
+from unet_core.inference.tta import SYMMETRIES, Tta
 from unet_core.models.unet import UNet
-from unet_core.predictor import Predictor, Region
-from unet_core.tta import SYMMETRIES, Tta
 
 Tile = NDArray[np.generic]
 ARGMAX = Decision("argmax")

@@ -18,7 +18,7 @@ from flows.recipe import DataConfig, RasterConfig
 from tiling.errors import SourceError
 from tiling.selection.foreground import find_foreground
 from tiling.source import open_source
-from unet_core.card import ClassInfo, Decision, ModelCard, Normalization
+from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError
 
 HEIGHT, WIDTH = 40, 60

@@ -36,7 +36,7 @@ from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from benchmarks.robustness import CHANGES, stained
 from flows.examples import read_examples, read_held_back
 from flows.recipe import DataConfig, read_recipe
-from unet_core.augmentation import draw_crop
-from unet_core.clutter import clutter
-from unet_core.data import Example, in_choice, in_validation
-from unet_core.jpeg import jpeg
-from unet_core.recipe import Variation
-from unet_core.synthetic import tissue
+from unet_core.training.augmentation import draw_crop
+from unet_core.training.clutter import clutter
+from unet_core.training.data import Example, in_choice, in_validation
+from unet_core.training.jpeg import jpeg
+from unet_core.training.recipe import Variation
+from unet_core.training.synthetic import tissue
 
 RECIPES = Path(__file__).parents[1] / "unet_core" / "recipes"
 LATER = ("wash", "clutter", "band_gain", "band_gamma", "turn_hue", "grey", "invert", "jpeg")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from small_bundles import noise, small_unet
 from torch import nn
 
-from unet_core import precision
-from unet_core.autotune import Job, best_core, measure_core
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.memo import Memo, cache_folder
-from unet_core.precision import choose_precision, lacks_bfloat16
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.inference import precision
+from unet_core.inference.autotune import Job, best_core, measure_core
+from unet_core.inference.memo import Memo, cache_folder
+from unet_core.inference.precision import choose_precision, lacks_bfloat16
 
 ROOMY = 8 * 2**30
 

@@ -18,7 +18,7 @@ from tiling.errors import PlanError
 from tiling.selection.band_names import BandsDifferError, match_bands
 from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
-from unet_core.card import read_card
+from unet_core.bundles.card import read_card
 from unet_core.errors import TrainingError
 
 RGB = ("red", "green", "blue")

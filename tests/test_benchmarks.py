@@ -20,7 +20,7 @@ from benchmarks.reference import differing
 from benchmarks.slide import mirrored, write_slide
 from tiling.geometry import Box
 from tiling.source import open_source
-from unet_core.card import locate, read_card
+from unet_core.bundles.card import locate, read_card
 
 MB = 10**6
 

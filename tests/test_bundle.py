@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unet_core.bundle import (
+from unet_core.bundles.bundle import (
     ClassInfo,
     Decision,
     ModelCard,
@@ -100,7 +100,7 @@ def test_digest_follows_what_changes_labels(bundle_dir: Path) -> None:
 
 def test_card_and_digest_are_read_without_torch(bundle_dir: Path) -> None:
     code = (
-        "import sys; from unet_core.card import bundle_digest, list_bundles, read_card; list_bundles();"
+        "import sys; from unet_core.bundles.card import bundle_digest, list_bundles, read_card; list_bundles();"
         "read_card(sys.argv[1]); bundle_digest(sys.argv[1]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(bundle_dir)], check=True, timeout=60)

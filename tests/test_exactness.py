@@ -15,9 +15,9 @@ from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.source import open_source
 from unet_core.bounds import Edges
-from unet_core.bundle import Bundle, load_bundle
+from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.errors import FootprintError
-from unet_core.predictor import Predictor, Region
+from unet_core.inference.predictor import Predictor, Region
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,16 @@ from flows.cli import app
 from flows.examples import read_examples
 from flows.recipe import DataConfig, GeneratedConfig, RasterConfig
 from tiling.errors import AnnotationError, SourceError
-from unet_core.augmentation import CropSampler
-from unet_core.card import ClassInfo, Decision, ModelCard, Normalization
-from unet_core.data import Example
+from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError
-from unet_core.evaluation import evaluate
 from unet_core.models import build
-from unet_core.output_grid import OutputGrid
-from unet_core.recipe import TrainingConfig, Variation
-from unet_core.synthetic import tissue
-from unet_core.training import Trainer
+from unet_core.training.augmentation import CropSampler
+from unet_core.training.data import Example
+from unet_core.training.evaluation import evaluate
+from unet_core.training.output_grid import OutputGrid
+from unet_core.training.recipe import TrainingConfig, Variation
+from unet_core.training.synthetic import tissue
+from unet_core.training.trainer import Trainer
 
 RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "ellipses.toml"
 TISSUE_CARD = ModelCard(

@@ -19,10 +19,10 @@ from torch.export import Dim
 from torch.nn import functional
 
 from unet_core.bounds import footprint
+from unet_core.bundles.exported import Program, module_of, read_archive
+from unet_core.bundles.exported.exporting import export
 from unet_core.errors import BundleError, FootprintError
-from unet_core.exported import Program, module_of, read_archive
-from unet_core.exported.exporting import export
-from unet_core.fusing import fold
+from unet_core.inference.fusing import fold
 
 OPEN = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from small_bundles import noise, small_unet, stitched, whole_labels
 
 from unet_core.bounds import footprint
-from unet_core.bundle import load_bundle
-from unet_core.device import CudaDevice, device_for
-from unet_core.predictor import Predictor
-from unet_core.tta import tta_footprint
+from unet_core.bundles.bundle import load_bundle
+from unet_core.inference.device import CudaDevice, device_for
+from unet_core.inference.predictor import Predictor
+from unet_core.inference.tta import tta_footprint
 
 ROOT = Path(__file__).resolve().parents[1]
 without_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

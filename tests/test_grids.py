@@ -26,10 +26,10 @@ from tiling.runs.run import Run
 from tiling.runs.staging import mirrored
 from tiling.source import open_source
 from unet_core.bounds import footprint
-from unet_core.bundle import Bundle, ModelCard, load_bundle, save_bundle
+from unet_core.bundles.bundle import Bundle, ModelCard, load_bundle, save_bundle
 from unet_core.errors import FootprintError
+from unet_core.inference.tta import tta_footprint
 from unet_core.models import MODELS, build
-from unet_core.tta import tta_footprint
 
 MICROSCOPE = (20000.0, 20000.0)  # pixels per centimetre: 0.5 micrometres
 
@@ -262,7 +262,7 @@ def test_core_and_precision_are_settled_on_every_grid(
     case: Case, slide_pixels: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("unet_core.precision.lacks_bfloat16", lambda _device: None)
+    monkeypatch.setattr("unet_core.inference.precision.lacks_bfloat16", lambda _device: None)
     bundle = save_case(tmp_path / "model", case, slide_pixels)
     image = write_slide(tmp_path / "slide.tif", slide_pixels)
     run = segment_here(image, tmp_path / "run", None, model=str(tmp_path / "model"), precision="auto")

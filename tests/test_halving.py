@@ -13,11 +13,11 @@ from small_bundles import Coarser, Finer, Lopsided, Unpadded, bundle_of, noise, 
 from torch import Tensor, nn
 
 from unet_core.bounds import Edges, footprint
-from unet_core.device import CpuDevice, is_out_of_memory
 from unet_core.errors import PredictionError
-from unet_core.predictor import Predictor, Region
-from unet_core.region import halve
-from unet_core.tta import tta_footprint
+from unet_core.inference.device import CpuDevice, is_out_of_memory
+from unet_core.inference.output_region import halve
+from unet_core.inference.predictor import Predictor, Region
+from unet_core.inference.tta import tta_footprint
 
 
 @pytest.fixture(autouse=True)

@@ -18,13 +18,13 @@ from torch import nn
 from torch.export import Dim
 
 from unet_core.bounds import footprint
-from unet_core.bundle import bundle_digest, load_bundle
+from unet_core.bundles.bundle import bundle_digest, load_bundle
+from unet_core.bundles.facts import CardFacts, read_facts
+from unet_core.bundles.importing import import_model
+from unet_core.bundles.origin import Origin
 from unet_core.errors import BundleError, FootprintError
-from unet_core.facts import CardFacts, read_facts
-from unet_core.importing import import_model
+from unet_core.inference.predictor import Predictor
 from unet_core.models import build
-from unet_core.origin import Origin
-from unet_core.predictor import Predictor
 
 FACTS = CardFacts(
     bands=("red", "green", "blue"),

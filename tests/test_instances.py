@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unet_core.instances import THRESHOLDS, components, match_labels, match_objects
+from unet_core.training.instances import THRESHOLDS, components, match_labels, match_objects
 
 
 def by_every_pair(truth: NDArray[np.int_], predicted: NDArray[np.int_], threshold: float) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ from flows.segment import export, stitch
 from flows.tuning import tune
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 SIDE, CORE = 1536, 64
 STOPPED = "error: stopped by SIGTERM; the same command again goes on where it was"

@@ -27,10 +27,10 @@ from tiling.selection.outline import Outline
 from tiling.source import open_source
 from tiling.sources.omezarr.metadata import parse
 from tiling.storage.lease import Holder
-from unet_core.card import read_card
+from unet_core.bundles.card import read_card
+from unet_core.bundles.facts import read_facts
+from unet_core.bundles.weights import read_weights
 from unet_core.errors import BundleError
-from unet_core.facts import read_facts
-from unet_core.weights import read_weights
 
 NONSENSE = (
     b"[" * 100_000,

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unet_core import losses
-from unet_core.border import border_weights
 from unet_core.errors import TrainingError
-from unet_core.losses import LOSSES, HeadsLoss, Loss, build_loss
+from unet_core.training import losses
+from unet_core.training.border import border_weights
+from unet_core.training.losses import LOSSES, HeadsLoss, Loss, build_loss
 
 SMALL = {"ms_ssim": {"scales": 2, "window_px": 3}, "unet3p": {"scales": 2, "window_px": 3}}
 

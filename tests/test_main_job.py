@@ -26,7 +26,7 @@ from tiling.geometry import Box
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.source import open_source
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 
 def read_all(image: Path) -> NDArray[np.generic]:

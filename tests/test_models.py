@@ -18,9 +18,9 @@ from tiled import Tiled, unlike_fresh
 from torch import Tensor, nn
 
 from unet_core.bounds import Footprint, footprint, operations
-from unet_core.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle, save_bundle
+from unet_core.bundles.bundle import ClassInfo, Decision, ModelCard, Normalization, load_bundle, save_bundle
+from unet_core.inference.predictor import Predictor
 from unet_core.models import MODELS, build
-from unet_core.predictor import Predictor
 
 
 @dataclass(frozen=True)

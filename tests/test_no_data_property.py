@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from small_bundles import bundle_of
 from test_no_data import segmented
 
-from unet_core.bundle import save_bundle
+from unet_core.bundles.bundle import save_bundle
 from unet_core.models.unet import UNet
 
 DTYPES = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, -9999), "float32": (-9999.0, -3.4028235e38)}

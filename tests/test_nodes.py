@@ -17,7 +17,7 @@ from tiny import save_tiny, write_noise
 from tiling.geometry import Box
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 

@@ -30,7 +30,7 @@ from tiling.export.formats import FORMATS
 from tiling.runs.card import ClassCard
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
-from unet_core.card import ClassInfo, list_bundles
+from unet_core.bundles.card import ClassInfo, list_bundles
 
 HOSTILE = (
     '=HYPERLINK("http://evil.example","x")', "+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1", "x;=1", "＝1",

@@ -31,7 +31,7 @@ from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.runs.run import Run
 from tiling.source import open_source
-from unet_core.bundle import Bundle, load_bundle
+from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.errors import BundleError
 
 FACTS = """

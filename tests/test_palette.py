@@ -14,7 +14,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from flows import palette
 from flows.palette import OKABE_ITO, STATE_COLORS
-from unet_core.card import list_bundles
+from unet_core.bundles.card import list_bundles
 
 # G. Machado, M. Oliveira, L. Fernandes 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency",
 # table 1, severity 1.0; of linear RGB.

@@ -26,11 +26,11 @@ from tiled import unlike_fresh
 from torch import Tensor, nn
 
 from unet_core.bounds import Halo, footprint, minimal
-from unet_core.bundle import Bundle, Decision, load_bundle
+from unet_core.bundles.bundle import Bundle, Decision, load_bundle
 from unet_core.errors import FootprintError, PredictionError
-from unet_core.fusing import fold, fused, pool_two_by_two
-from unet_core.predictor import Precision, Predictor, Region
-from unet_core.tta import Tta, tta_footprint, tta_halo
+from unet_core.inference.fusing import fold, fused, pool_two_by_two
+from unet_core.inference.predictor import Precision, Predictor, Region
+from unet_core.inference.tta import Tta, tta_footprint, tta_halo
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from flows.worker import TileWorker
 from tiling.runs.probabilities import mean
 from tiling.runs.run import Run
 from tiling.source import open_source
-from unet_core.bundle import load_bundle
+from unet_core.bundles.bundle import load_bundle
 
 
 @pytest.fixture(scope="module")

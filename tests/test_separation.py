@@ -11,15 +11,15 @@ import pytest
 import torch
 from discs import CARD, a_config, a_trainer, discs
 
-from unet_core.augmentation import CropSampler
-from unet_core.bundle import load_bundle
-from unet_core.card import ModelCard
+from unet_core.bundles.bundle import load_bundle
+from unet_core.bundles.card import ModelCard
 from unet_core.errors import BundleError, TrainingError
-from unet_core.evaluation import evaluate
-from unet_core.instances import match_objects
-from unet_core.recipe import Separation, Variation
-from unet_core.separation import grown, separated
-from unet_core.training import Trainer
+from unet_core.training.augmentation import CropSampler
+from unet_core.training.evaluation import evaluate
+from unet_core.training.instances import match_objects
+from unet_core.training.recipe import Separation, Variation
+from unet_core.training.separation import grown, separated
+from unet_core.training.trainer import Trainer
 
 THREE: dict[str, Any] = {
     "classes": [

@@ -26,7 +26,7 @@ from tiling.errors import RunError, SourceError
 from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
 from tiling.view import View
-from unet_core.card import read_card
+from unet_core.bundles.card import read_card
 
 Pixels = npt.NDArray[Any]
 ANY = ModelNeeds("any", None, "uint8")

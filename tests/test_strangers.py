@@ -29,7 +29,7 @@ from tiling.runs.run import Run
 from tiling.storage.disk import is_partial, partial_of
 from tiling.storage.place import size_of_tree, sweep, sweep_partials
 from unet_core.files import write_whole
-from unet_core.memo import Memo
+from unet_core.inference.memo import Memo
 
 LITTER = (
     "00000001.sync-conflict-20261129-050000-ABCDEFG.jsonl",

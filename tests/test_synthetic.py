@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.measure import label, regionprops
 
-from unet_core.synthetic import ellipses, tissue
+from unet_core.training.synthetic import ellipses, tissue
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (130, 61)])

@@ -16,8 +16,8 @@ from flows.contact_sheet import Compared, chosen, write_contact_sheet
 from flows.curves import write_curves
 from flows.drawing import Line, draw_panel
 from flows.training_bar import TrainingBar
-from unet_core.bundle import load_bundle
-from unet_core.training import Progress
+from unet_core.bundles.bundle import load_bundle
+from unet_core.training.trainer import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """

@@ -16,14 +16,14 @@ from PIL import Image
 from flows.examples import read_examples
 from flows.recipe import DataConfig, read_recipe
 from flows.train import train
-from unet_core import losses, metrics
-from unet_core.augmentation import CropSampler, draw_crop
-from unet_core.bundle import load_bundle
-from unet_core.data import Example, check_examples, in_validation, modality
+from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import TrainingError
-from unet_core.evaluation import evaluate
-from unet_core.recipe import Variation
-from unet_core.training import CHECKPOINT_NAME, Trainer
+from unet_core.training import losses, metrics
+from unet_core.training.augmentation import CropSampler, draw_crop
+from unet_core.training.data import Example, check_examples, in_validation, modality
+from unet_core.training.evaluation import evaluate
+from unet_core.training.recipe import Variation
+from unet_core.training.trainer import CHECKPOINT_NAME, Trainer
 
 RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "nuclei.toml"
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 from discs import CARD, a_card, a_config, a_trainer, discs, train_discs
 
-from unet_core.augmentation import CropSampler
-from unet_core.bundle import load_bundle
-from unet_core.card import ModelCard
-from unet_core.data import Example
+from unet_core.bundles.bundle import load_bundle
+from unet_core.bundles.card import ModelCard
 from unet_core.errors import TrainingError
-from unet_core.evaluation import evaluate
-from unet_core.feed import Feed
-from unet_core.processes import Processes, launch
-from unet_core.training import Trainer
+from unet_core.training.augmentation import CropSampler
+from unet_core.training.data import Example
+from unet_core.training.evaluation import evaluate
+from unet_core.training.feed import Feed
+from unet_core.training.processes import Processes, launch
+from unet_core.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without batch norm a step doesn't depend on how its batch is split.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.source import open_source
-from unet_core.bundle import Bundle, ModelCard, load_bundle, save_bundle
+from unet_core.bundles.bundle import Bundle, ModelCard, load_bundle, save_bundle
 from unet_core.errors import FootprintError
 from unet_core.models import MODELS
 

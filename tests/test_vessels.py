@@ -11,10 +11,10 @@ from oracle import segment_here, whole_image_labels
 from flows.examples import read_examples
 from flows.recipe import read_recipe
 from tiling.geometry import Box
-from unet_core.bundle import Bundle, load_bundle
-from unet_core.data import Example
-from unet_core.evaluation import evaluate
-from unet_core.recipe import TrainingConfig
+from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.training.data import Example
+from unet_core.training.evaluation import evaluate
+from unet_core.training.recipe import TrainingConfig
 
 RECIPE = Path(__file__).parents[1] / "unet_core" / "recipes" / "vessels.toml"
 

@@ -24,7 +24,7 @@ from tiling.runs.ledger import TileState
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 from tiling.view import View
-from unet_core.bundle import Bundle, load_bundle, save_bundle
+from unet_core.bundles.bundle import Bundle, load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from test_training import CARD
 
-from unet_core.augmentation import CropSampler, draw_crop
-from unet_core.data import Example, LazyExample, check_examples
 from unet_core.errors import TrainingError
-from unet_core.recipe import TrainingConfig, Variation
-from unet_core.synthetic import tissue
-from unet_core.warping import draw_square
+from unet_core.training.augmentation import CropSampler, draw_crop
+from unet_core.training.data import Example, LazyExample, check_examples
+from unet_core.training.recipe import TrainingConfig, Variation
+from unet_core.training.synthetic import tissue
+from unet_core.training.warping import draw_square
 
 SIDES = (420, 500)
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from third_party import Net
 from torch import Tensor
 
+from unet_core.bundles.importing import import_model
+from unet_core.bundles.origin import Origin
+from unet_core.bundles.weights import read_weights, without_prefix
 from unet_core.errors import BundleError
-from unet_core.importing import import_model
-from unet_core.origin import Origin
-from unet_core.weights import read_weights, without_prefix
 
 State = dict[str, Tensor]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rasterio.transform import Affine
 from small_bundles import bundle_of, noise
 
-from unet_core.bundle import save_bundle
+from unet_core.bundles.bundle import save_bundle
 from unet_core.models.unet import UNet
 
 CLASSES = 3

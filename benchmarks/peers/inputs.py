@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unet_core.bundle import load_bundle
-from unet_core.card import ModelCard
+from unet_core.bundles.bundle import load_bundle
+from unet_core.bundles.card import ModelCard
 
 THREADS = 2
 

@@ -16,7 +16,7 @@ def list_command(context: typer.Context) -> None:
     """List the models that come with overtile."""
     if context.invoked_subcommand is not None:
         return
-    from unet_core.card import list_bundles
+    from unet_core.bundles.card import list_bundles
 
     table = Table("name", "classes", "bands", "description", box=None)
     for card in list_bundles():

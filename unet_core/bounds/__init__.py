@@ -13,9 +13,9 @@ from unet_core.bounds.footprint import (
     footprint_of,
     unbounded_layers,
 )
+from unet_core.bounds.macs import Operations, operations
 from unet_core.bounds.minimal import Edges, minimal
 from unet_core.bounds.network import Network, inferred
-from unet_core.bounds.operations import Operations, operations
 
 __all__ = [
     "Edges",

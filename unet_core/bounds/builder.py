@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from unet_core.bounds import calls
+from unet_core.bounds import torch_calls
 from unet_core.bounds.axis import Border, Enlarge, Span, Spread, Thin, Window
 from unet_core.bounds.network import Bounds, Network
 from unet_core.bounds.operators import Kind, Operator, macs_per_pixel
@@ -147,17 +147,17 @@ class Builder:
 
     def _convolved(self, args: dict[str, Any], tile: fx.Node, pad: tuple[int, int]) -> fx.Node:
         weights = (self._constant(args["weight"]), self._constant(args["bias"]))
-        rest = (calls.pair(args["stride"]), pad, calls.pair(args["dilation"]), args["groups"])
+        rest = (torch_calls.pair(args["stride"]), pad, torch_calls.pair(args["dilation"]), args["groups"])
         return self.graph.call_function(torch.conv2d, (tile, *weights, *rest))
 
     def _pooled(self, operator: Operator, tile: fx.Node, pad: tuple[int, int]) -> fx.Node:
         args = operator.args
-        kernel = calls.pair(args["kernel_size"])
-        stride = calls.pair(args["stride"] or kernel)
+        kernel = torch_calls.pair(args["kernel_size"])
+        stride = torch_calls.pair(args["stride"] or kernel)
         if operator.name == "avg_pool2d":
             rest = (False, args["count_include_pad"], args["divisor_override"])
             return self.graph.call_function(functional.avg_pool2d, (tile, kernel, stride, pad, *rest))
-        rest = (kernel, stride, pad, calls.pair(args["dilation"]), False)
+        rest = (kernel, stride, pad, torch_calls.pair(args["dilation"]), False)
         indices = operator.name == "max_pool2d_with_indices" or bool(args["return_indices"])
         return self.graph.call_function(functional.max_pool2d, (tile, *rest, indices))
 
@@ -170,7 +170,7 @@ class Builder:
         tile = self._filled(part, (laid[0], laid[1]), 0.0)
         weights = (self._constant(args["weight"]), self._constant(args["bias"]))
         pad, extra = (laid[0].pad, laid[1].pad), (laid[0].extra, laid[1].extra)
-        rest = (calls.pair(args["stride"]), pad, extra, args["groups"], calls.pair(args["dilation"]))
+        rest = (torch_calls.pair(args["stride"]), pad, extra, args["groups"], torch_calls.pair(args["dilation"]))
         node = self.graph.call_function(torch.conv_transpose2d, (tile, *weights, *rest))
         node.meta["macs"] = len(asked[0]) * len(asked[1]) * macs_per_pixel(operator)
         return _Part(node, (laid[0].out, laid[1].out))
@@ -279,5 +279,5 @@ def _set_in_place(node: fx.Node, in_place: bool) -> None:
         bound = inspect.signature(target).bind(*node.args, **node.kwargs)
         bound.arguments["inplace"] = in_place
         node.args, node.kwargs = bound.args, bound.kwargs
-    elif calls.is_in_place(node) and not in_place:
-        node.target = calls.out_of_place(node)
+    elif torch_calls.is_in_place(node) and not in_place:
+        node.target = torch_calls.out_of_place(node)

@@ -12,9 +12,9 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from unet_core.bounds.axis import Span, Window
-from unet_core.bounds.calls import VIEWS
 from unet_core.bounds.operators import Described, Operator
 from unet_core.bounds.rules import describe
+from unet_core.bounds.torch_calls import VIEWS
 from unet_core.bounds.trace import record
 from unet_core.errors import FootprintError
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import fx
 
-from unet_core.bounds import calls
+from unet_core.bounds import torch_calls
 from unet_core.bounds.axis import AxisMap, Same
 
 Axes = tuple[AxisMap, AxisMap]  # y, x
@@ -38,7 +38,7 @@ class Operator:
 
     @property
     def name(self) -> str:
-        return calls.name_of(self.node)
+        return torch_calls.name_of(self.node)
 
 
 Described = dict[fx.Node, Operator]

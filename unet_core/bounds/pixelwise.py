@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import fx
 
-from unet_core.bounds.call import NAMES, Call, RefusalError
 from unet_core.bounds.operators import Operator
+from unet_core.bounds.rule_context import NAMES, Call, RefusalError
 
 
 def pointwise(call: Call, _args: dict[str, Any]) -> Operator:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import fx
 
-from unet_core.bounds import calls, pixelwise, spatial
-from unet_core.bounds.call import Call, RefusalError
+from unet_core.bounds import pixelwise, spatial, torch_calls
 from unet_core.bounds.operators import Described, Operator
+from unet_core.bounds.rule_context import Call, RefusalError
 
 
 def describe(graph: fx.Graph) -> Described:
@@ -27,19 +27,19 @@ def _operator(call: Call) -> Operator:
     if not call.spatial:
         return call.adopted()
     try:
-        if call.name in calls.GLOBAL:
-            raise RefusalError(calls.GLOBAL[call.name])
+        if call.name in torch_calls.GLOBAL:
+            raise RefusalError(torch_calls.GLOBAL[call.name])
         rule = RULES.get(call.name)
         if rule is None:
             raise RefusalError(f"{call.name} is not an operation whose bounds are known")
-        return rule(call, calls.bind(call.node))
+        return rule(call, torch_calls.bind(call.node))
     except RefusalError as refusal:
         return call.unbounded(str(refusal))
 
 
 RULES: dict[str, Callable[[Call, dict[str, Any]], Operator]] = {
-    **dict.fromkeys(calls.POINTWISE, pixelwise.pointwise),
-    **dict.fromkeys(calls.ALONG, pixelwise.along),
+    **dict.fromkeys(torch_calls.POINTWISE, pixelwise.pointwise),
+    **dict.fromkeys(torch_calls.ALONG, pixelwise.along),
     **dict.fromkeys(("dropout", "dropout2d", "alpha_dropout", "feature_dropout"), pixelwise.dropout),
     **dict.fromkeys(("contiguous", "detach", "clone", "alias"), pixelwise.identity),
     **dict.fromkeys(("cat", "concat", "concatenate"), pixelwise.cat),

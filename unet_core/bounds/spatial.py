@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import fx
 
-from unet_core.bounds import calls
+from unet_core.bounds import torch_calls
 from unet_core.bounds.axis import AxisMap, Border, Enlarge, Spread, Thin, Window
-from unet_core.bounds.call import NAMES, Call, RefusalError
 from unet_core.bounds.operators import Operator
+from unet_core.bounds.rule_context import NAMES, Call, RefusalError
 
 _RADIUS = {"nearest": 0, "nearest-exact": 0, "bilinear": 1, "bicubic": 2}
 
@@ -20,8 +20,8 @@ _RADIUS = {"nearest": 0, "nearest-exact": 0, "bilinear": 1, "bicubic": 2}
 def conv(call: Call, args: dict[str, Any]) -> Operator:
     call.expect_planes()
     call.expect_constant(args["weight"])
-    kernel = calls.pair(args["weight"].meta["shape"][2:])
-    stride, dilation = calls.pair(args["stride"]), calls.pair(args["dilation"])
+    kernel = torch_calls.pair(args["weight"].meta["shape"][2:])
+    stride, dilation = torch_calls.pair(args["stride"]), torch_calls.pair(args["dilation"])
     axes: list[AxisMap] = []
     for axis in (0, 1):
         total = dilation[axis] * (kernel[axis] - 1)
@@ -29,7 +29,7 @@ def conv(call: Call, args: dict[str, Any]) -> Operator:
             before = total // 2 if args["padding"] == "same" else 0
             after = total - before if args["padding"] == "same" else 0
         else:
-            before = after = calls.pair(args["padding"])[axis]
+            before = after = torch_calls.pair(args["padding"])[axis]
         axes.append(Window(kernel[axis], stride[axis], dilation[axis], before, after))
     return call.make("window", (axes[0], axes[1]), args)
 
@@ -40,9 +40,9 @@ def convolution(call: Call, args: dict[str, Any]) -> Operator:
 
 def pool(call: Call, args: dict[str, Any]) -> Operator:
     call.expect_planes()
-    kernel, padding = calls.pair(args["kernel_size"]), calls.pair(args["padding"])
-    stride = calls.pair(args["stride"] or kernel)
-    dilation = calls.pair(args.get("dilation", 1))
+    kernel, padding = torch_calls.pair(args["kernel_size"]), torch_calls.pair(args["padding"])
+    stride = torch_calls.pair(args["stride"] or kernel)
+    dilation = torch_calls.pair(args.get("dilation", 1))
     ceil, extents = bool(args["ceil_mode"]), call.extents(call.spatial[0])
     over = [(extents[i] + 2 * padding[i] - kernel[i]) % stride[i] for i in (0, 1)]
     if ceil and any(over) and call.name == "avg_pool2d":
@@ -54,16 +54,16 @@ def pool(call: Call, args: dict[str, Any]) -> Operator:
 def conv_transpose(call: Call, args: dict[str, Any]) -> Operator:
     call.expect_planes()
     call.expect_constant(args["weight"])
-    kernel = calls.pair(args["weight"].meta["shape"][2:])
-    stride, dilation = calls.pair(args["stride"]), calls.pair(args["dilation"])
-    padding, extra = calls.pair(args["padding"]), calls.pair(args["output_padding"])
+    kernel = torch_calls.pair(args["weight"].meta["shape"][2:])
+    stride, dilation = torch_calls.pair(args["stride"]), torch_calls.pair(args["dilation"])
+    padding, extra = torch_calls.pair(args["padding"]), torch_calls.pair(args["output_padding"])
     axes = [Spread(kernel[i], stride[i], dilation[i], padding[i], extra[i]) for i in (0, 1)]
     return call.make("spread", (axes[0], axes[1]), args)
 
 
 def unpool(call: Call, args: dict[str, Any]) -> Operator:
     indices: fx.Node = args["indices"]
-    pool = call.known.get(indices.args[0]) if calls.name_of(indices) == "_item" else None  # type: ignore[arg-type]
+    pool = call.known.get(indices.args[0]) if torch_calls.name_of(indices) == "_item" else None  # type: ignore[arg-type]
     if pool is None or pool.kind != "window" or indices.args[1] != 1:
         raise RefusalError("its indices don't come straight from a max pooling")
     extents = pool.inputs[0].meta["shape"][2:]
@@ -139,7 +139,7 @@ def pad(call: Call, args: dict[str, Any]) -> Operator:
 
 
 def getitem(call: Call, args: dict[str, Any]) -> Operator:
-    index = list(calls.index_of(args["index"], len(call.dims)))
+    index = list(torch_calls.index_of(args["index"], len(call.dims)))
     if any(entry is None or isinstance(entry, fx.Node) for entry in index):
         raise RefusalError("it adds dimensions, or picks by a tensor")
     axes: dict[str, AxisMap] = {}

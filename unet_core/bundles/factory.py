@@ -1,0 +1,96 @@
+"""Networks from code that is not overtile's: a factory that the user trusts, and segmentation_models_pytorch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from unet_core.bundles.origin import SMP_CONFIG, SMP_WEIGHTS
+from unet_core.bundles.weights import expect_fit, read_safetensors
+from unet_core.errors import BundleError
+
+SMP_LIBRARY = "segmentation_models_pytorch"
+_SMP_CLASSES = (
+    "DPT", "DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "MAnet", "PAN", "PSPNet", "Segformer", "UPerNet", "Unet",
+    "UnetPlusPlus",
+)  # fmt: skip
+_FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
+
+
+def call_factory(reference: str) -> nn.Module:
+    """The network that `package.module:factory` gives, which runs that code; the current folder is importable.
+
+    Raises BundleError where there is no such module or factory, or what it gives is no network.
+    """
+    module_name, _, path = reference.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        made: Any = importlib.import_module(module_name)
+        for name in path.split("."):
+            made = getattr(made, name)
+        network = made if isinstance(made, nn.Module) else made()
+    except _FAILURES as error:
+        raise BundleError(
+            f"factory {reference!r} gives no network ({type(error).__name__}: {error}); give package.module:function, "
+            f"importable from {here}, that takes no arguments"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise BundleError(
+            f"factory {reference!r} gives a {type(network).__name__}, which is no torch.nn.Module; let it return one"
+        )
+    return network
+
+
+def load_smp(folder: Path) -> nn.Module:
+    """The network of a folder that `save_pretrained` of segmentation_models_pytorch wrote.
+
+    Its class comes from the library, its weights from safetensors; nothing is downloaded. Raises BundleError where
+    the library is not installed, or the folder isn't what it writes.
+    """
+    try:
+        library = importlib.import_module(SMP_LIBRARY)
+    except ImportError as error:
+        raise BundleError(
+            f"folder {str(folder)!r} is a model of {SMP_LIBRARY}, which can't be imported ({error}): install it with "
+            f"pip install segmentation-models-pytorch; or, where it is installed, export the network with "
+            f"torch.export.save and use the .pt2"
+        ) from error
+    name, options = _smp_config(folder / SMP_CONFIG)
+    network_class = getattr(library, name, None)
+    if name not in _SMP_CLASSES or not isinstance(network_class, type):
+        raise BundleError(
+            f"folder {str(folder)!r} wants {SMP_LIBRARY}.{name}, which is none of its networks; known are "
+            f"{', '.join(_SMP_CLASSES)}"
+        )
+    try:
+        network = cast("nn.Module", network_class(**options))
+    except _FAILURES as error:
+        raise BundleError(
+            f"{SMP_LIBRARY}.{name} can't be built from {str(folder / SMP_CONFIG)!r}: {error}; save it again with the "
+            f"installed version"
+        ) from error
+    weights = folder / SMP_WEIGHTS
+    tensors = read_safetensors(weights)
+    expect_fit(network.state_dict(), tensors, weights, f"save it again with the installed version of {SMP_LIBRARY}")
+    network.load_state_dict(tensors)
+    return network
+
+
+def _smp_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """The class and the constructor's arguments, without pretrained weights to download."""
+    try:
+        config = json.loads(path.read_bytes())
+        name = config["_model_class"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{str(path)!r} names no network ({type(error).__name__}: {error}); save it again with save_pretrained"
+        ) from error
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    return str(name), options | {"encoder_weights": None}

@@ -1,0 +1,136 @@
+"""Any network, made into a bundle: its weights as safetensors, its graph as data, its card complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from unet_core.bounds import inferred
+from unet_core.bundles.bundle import load_bundle, network_of, save_bundle
+from unet_core.bundles.card import EXPORTED, ModelCard
+from unet_core.bundles.exported import Program, module_of, read_archive
+from unet_core.bundles.exported.exporting import export
+from unet_core.bundles.exported.schema import REMEDY
+from unet_core.bundles.factory import call_factory, load_smp
+from unet_core.bundles.facts import CardFacts, facts_of
+from unet_core.bundles.origin import Origin
+from unet_core.bundles.weights import expect_fit, read_weights, without_prefix
+from unet_core.errors import BundleError, FootprintError
+from unet_core.models import build
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A network with its weights, and what is known of it.
+
+    `program` is its graph where it isn't one of overtile's; `outputs` its channels; `left_out` the function at its
+    end that the decision applies.
+    """
+
+    origin: Origin
+    module: nn.Module
+    architecture: str
+    parameters: dict[str, Any]
+    program: Program | None
+    bands: int
+    outputs: int
+    known: CardFacts
+    left_out: str | None = None
+
+    def card(self, facts: CardFacts) -> ModelCard:
+        """The card, from what was given over what is known; raises BundleError for what is missing or doesn't fit."""
+        facts = facts.over(self.known)
+        if facts.bands is not None and len(facts.bands) != self.bands:
+            raise BundleError(
+                f"model {self.origin.reference!r} takes {self.bands} bands, {len(facts.bands)} are named "
+                f"({', '.join(facts.bands)}); name each one"
+            )
+        return facts.card(self.origin.reference, self.architecture, self.parameters, self.outputs)
+
+    def save(self, folder: Path, facts: CardFacts) -> ModelCard:
+        """Write the bundle; raises BundleError, with nothing written, for facts or weights that don't fit."""
+        card = self.card(facts)
+        save_bundle(folder, card, self.module, program=self.program)
+        return card
+
+
+def import_model(origin: Origin, bands: int | None = None) -> Imported:
+    """Load a network from wherever it is, and infer what it takes and gives.
+
+    Args:
+        origin: what was named.
+        bands: how many bands it takes, for a factory whose network doesn't begin with a convolution.
+
+    Raises:
+        BundleError: the source can't be found, read or trusted, or its weights don't fit.
+        FootprintError: its graph can't be followed from its output to its input.
+    """
+    origin.expect_trust()
+    match origin.kind:
+        case "bundle":
+            bundle = load_bundle(origin.reference)
+            found = _from_registry(origin, bundle.module, bundle.card.architecture, bundle.card.parameters)
+            return replace(found, program=network_of(origin.reference, bundle.card)[1], known=facts_of(bundle.card))
+        case "network":
+            network = build(origin.reference, origin.parameters)
+            return _from_registry(origin, _weighted(network, origin), origin.reference, origin.parameters)
+        case "program":
+            program, tensors = read_archive(Path(origin.reference))
+        case "smp":
+            network = load_smp(Path(origin.reference))
+            program, tensors = export(network, bands or _bands_of(network, origin))
+        case "factory":
+            network = _weighted(call_factory(origin.reference), origin)
+            program, tensors = export(network, bands or _bands_of(network, origin))
+    program, left_out = program.without_last_activation()
+    module = module_of(program).to_empty(device="cpu")
+    module.load_state_dict({name: tensors[name] for name in module.state_dict()})
+    parameters = {"graph": program.digest(), "bands": program.bands}
+    outputs = _outputs(module, program.bands, is_fixed=program.fixed_px is not None)
+    return Imported(origin, module, EXPORTED, parameters, program, program.bands, outputs, CardFacts(), left_out)
+
+
+def _from_registry(origin: Origin, module: nn.Module, architecture: str, parameters: dict[str, Any]) -> Imported:
+    bands = parameters.get("bands") or _bands_of(module, origin)
+    outputs = _outputs(module, bands, is_fixed=False)
+    return Imported(origin, module, architecture, parameters, None, bands, outputs, CardFacts())
+
+
+def _weighted(network: nn.Module, origin: Origin) -> nn.Module:
+    """The network with the weights that were named."""
+    if origin.weights is None:
+        return network
+    expected = network.state_dict()
+    tensors = without_prefix(read_weights(origin.weights), expected)
+    expect_fit(expected, tensors, origin.weights, f"give the weights of {origin.reference}, or correct the network")
+    network.load_state_dict(tensors)
+    return network
+
+
+def _bands_of(network: nn.Module, origin: Origin) -> int:
+    """The bands that the first convolution takes."""
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None:
+        raise BundleError(
+            f"model {origin.reference!r} does not begin with a convolution, so its number of bands can't be seen; "
+            f"give --bands"
+        )
+    return first.in_channels
+
+
+def _outputs(module: nn.Module, bands: int, *, is_fixed: bool) -> int:
+    """The channels of the logits, from a network whose graph can be followed."""
+    try:
+        network = inferred(module, bands)
+    except FootprintError as error:
+        raise FootprintError(f"{error}; {REMEDY}" if is_fixed else str(error)) from error
+    baked = [f"{op.layer}: {op.problem}" for op in network.operators.values() if "extent of" in (op.problem or "")]
+    if is_fixed and baked:
+        raise BundleError(
+            f"the program was exported for one height and width, and has them baked in ({'; '.join(baked)}): on other "
+            f"tiles it would be another network; {REMEDY}"
+        )
+    return cast("int", network.output.meta["shape"][1])

@@ -1,0 +1,1 @@
+"""Inference of tiles on a device."""

@@ -1,0 +1,226 @@
+"""How large a core to compute at a time: a short measurement, remembered per machine, network and precision.
+
+A larger core computes less of its neighbours' halo again, and a core whose intermediates leave the processor's
+cache waits for memory; which of the two wins is the machine's affair. A batch of reads is no candidate: one
+read of the same area computes less.
+"""
+
+from __future__ import annotations
+
+import heapq
+import platform
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_core.bounds import Network, inferred, operations
+from unet_core.bounds.footprint import footprint_of
+from unet_core.bundles.bundle import Bundle
+from unet_core.errors import FootprintError, PredictionError
+from unet_core.inference.device import is_out_of_memory
+from unet_core.inference.memo import Memo, cache_folder
+from unet_core.inference.memory import activation_bytes
+from unet_core.inference.predictor import Precision, Predictor
+from unet_core.inference.tta import SYMMETRIES, Tta, tta_footprint
+
+BUDGET_S = 3.0
+# In the order of measuring: the likely ones first, as the time may not suffice for all.
+_CPU_CORES_PX, _GPU_CORES_PX = (512, 1024, 768, 1536), (2048, 4096, 1024, 3072)
+_SMALL_CORES_PX = (384, 256, 128)
+# Multiply-accumulates per second below which measuring would take too long.
+_CPU_AT_LEAST, _GPU_AT_LEAST = 2e10, 2e13
+# Without a measurement: a core is large enough where the largest would save no more than this.
+_WORTH_GROWING = 1.05
+_COUNTED_UP_TO_PX = {"cpu": 1024, "cuda": 4096}
+_BALANCED_UP_TO_TILES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the core is for.
+
+    memory_bytes: what one worker may take for a tile and the network's intermediates. extent: of the image; a
+    core so large that workers stand idle at the end is slower than it looks. workers: that share the tiles.
+    """
+
+    precision: Precision
+    device: str
+    memory_bytes: int
+    extent: tuple[int, int] | None = None
+    workers: int = 1
+    tta: Tta = "none"
+
+    @property
+    def device_type(self) -> str:
+        return torch.device(self.device).type
+
+
+def measure_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int:
+    """The side of the core, in pixels, that labels an image soonest.
+
+    The first call for a machine, network and precision takes about three seconds. Where the result can't be
+    kept nothing is measured: the core then follows from the network alone and is the same in every run.
+    """
+    memo = memo or Memo(cache_folder() / "cores")
+    network = inferred(bundle.module, len(bundle.card.bands))
+    fitting = _fitting(bundle, network, job)
+    question = _question(bundle, job)
+    answer = memo.recall(question)
+    if answer is None and len(fitting) > 1 and memo.is_open() and _is_quick(bundle, network, fitting, job):
+        rates = _measured(bundle, fitting, job)
+        answer = memo.keep(question, {str(core_px): rate for core_px, rate in rates.items()})
+    rates = _rates(answer, fitting)
+    return best_core(rates, job.extent, job.workers) if rates else _counted(bundle, network, fitting, job)
+
+
+def recall_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int | None:
+    """What `measure_core` would give without measuring; None where it would have to measure."""
+    memo = memo or Memo(cache_folder() / "cores")
+    fitting = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
+    rates = _rates(memo.recall(_question(bundle, job)), fitting)
+    return best_core(rates, job.extent, job.workers) if rates else None
+
+
+def best_core(rates: Mapping[int, float], extent: tuple[int, int] | None, workers: int) -> int:
+    """The core whose run ends first; of equals the smallest. `rates`: pixels per second of a worker, per core."""
+    if extent is None:
+        return max(sorted(rates), key=lambda core_px: rates[core_px])
+    return min(sorted(rates), key=lambda core_px: _busiest_px(core_px, extent, workers) / rates[core_px])
+
+
+def _busiest_px(core_px: int, extent: tuple[int, int], workers: int) -> float:
+    """Pixels that the busiest worker labels, when each takes the next tile as soon as it is free."""
+    heights, widths = ([min(core_px, side - start) for start in range(0, side, core_px)] for side in extent)
+    if len(heights) * len(widths) > _BALANCED_UP_TO_TILES:
+        return extent[0] * extent[1] / workers
+    loads = [0] * workers
+    for height in heights:
+        for width in widths:
+            heapq.heapreplace(loads, loads[0] + height * width)
+    return max(loads)
+
+
+def _fitting(bundle: Bundle, network: Network, job: Job) -> list[int]:
+    """Cores on the stride grid whose pass fits the memory, in the order of measuring; small ones only if need be."""
+    found = tta_footprint(footprint_of(network), job.tta)
+    stride, halo, bands = int(np.lcm(*found.stride)), found.halo_on_grid(), len(bundle.card.bands)
+    rests = [network.remainder(axis) for axis in (0, 1)]
+    preferred = _GPU_CORES_PX if job.device_type == "cuda" else _CPU_CORES_PX
+    cores = [max(stride, px - px % stride) for px in (*preferred, *_SMALL_CORES_PX)]
+    fitting: list[int] = []
+    for core_px in cores:
+        if fitting and core_px < min(cores[: len(preferred)]):
+            break
+        read = (core_px + halo.top + halo.bottom + rests[0], core_px + halo.left + halo.right + rests[1])
+        tile_bytes = 12 * bands * read[0] * read[1]
+        if core_px not in fitting and (
+            tile_bytes + activation_bytes(bundle.module, bands, read, job.precision) <= job.memory_bytes
+        ):
+            fitting.append(core_px)
+    return fitting or [cores[-1]]
+
+
+def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: Job) -> bool:
+    """Whether the smallest candidate can be timed within the budget even on a slow machine."""
+    try:
+        counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)), network=network)
+    except FootprintError:
+        return False
+    least = _GPU_AT_LEAST if job.device_type == "cuda" else _CPU_AT_LEAST
+    return 2 * counted.computed * len(SYMMETRIES[job.tta]) / least <= BUDGET_S
+
+
+def _measured(bundle: Bundle, fitting: Sequence[int], job: Job) -> dict[int, float]:
+    """Pixels per second of one worker, for as many cores as the budget allows."""
+    predictor = Predictor(bundle, precision=job.precision, device=job.device, tta=job.tta, compiled=False)
+    rates: dict[int, float] = {}
+    left, seconds_per_px = BUDGET_S, 0.0
+    with _as_a_worker(job.device_type):
+        for core_px in fitting:
+            if rates and 2 * seconds_per_px * core_px**2 > left:
+                continue
+            began = time.perf_counter()
+            try:
+                seconds = _timed(predictor, bundle, core_px)
+            except (PredictionError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, PredictionError) and not is_out_of_memory(error):
+                    raise
+                continue
+            left -= time.perf_counter() - began
+            seconds_per_px = seconds / core_px**2
+            rates[core_px] = 1 / seconds_per_px
+    return rates
+
+
+def _timed(predictor: Predictor, bundle: Bundle, core_px: int) -> float:
+    """Seconds of one core inside the image; of the processor's time, so that other work doesn't count."""
+    read_px, region = predictor.inside(core_px)
+    noise = np.random.default_rng(0).integers(0, 256, (*read_px, len(bundle.card.bands)))
+    tile_HWC = noise.astype(bundle.card.dtype)
+    predictor.predict(tile_HWC, region)
+    began = time.thread_time()
+    device_s = predictor.run(tile_HWC, region).seconds
+    on_cpu = predictor.device.torch_device.type == "cpu"
+    return time.thread_time() - began if on_cpu else device_s
+
+
+@contextmanager
+def _as_a_worker(device_type: str) -> Generator[None]:
+    """One thread, as each of the workers has."""
+    threads = torch.get_num_threads()
+    if device_type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _counted(bundle: Bundle, network: Network, fitting: Sequence[int], job: Job) -> int:
+    """The smallest core that computes little more than the largest would, by counting alone."""
+    most_px = _COUNTED_UP_TO_PX[job.device_type]
+    allowed = sorted(core_px for core_px in fitting if core_px <= most_px) or [min(fitting)]
+    bands = len(bundle.card.bands)
+    try:
+        ratios = [operations(bundle.module, bands, (px, px), network=network).ratio for px in allowed]
+    except FootprintError:
+        return allowed[0]
+    return next(px for px, ratio in zip(allowed, ratios, strict=True) if ratio <= _WORTH_GROWING * min(ratios))
+
+
+def _rates(answer: Mapping[str, Any] | None, fitting: Sequence[int]) -> dict[int, float]:
+    """What was kept, as far as it is about cores that fit."""
+    kept = {px: (answer or {}).get(str(px)) for px in fitting}
+    return {px: float(rate) for px, rate in kept.items() if isinstance(rate, (int, float)) and rate > 0}
+
+
+def _question(bundle: Bundle, job: Job) -> dict[str, Any]:
+    """All that a rate depends on; weights don't matter."""
+    card = bundle.card
+    return {
+        "machine": _machine(job),
+        "torch": torch.__version__,
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+        "bands": len(card.bands),
+        "dtype": card.dtype,
+        "precision": job.precision,
+        "tta": job.tta,
+    }
+
+
+def _machine(job: Job) -> str:
+    if job.device_type == "cuda":
+        return torch.cuda.get_device_name(job.device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{platform.machine()} {name or platform.processor()}"

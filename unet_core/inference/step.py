@@ -1,0 +1,82 @@
+"""One read's whole way on the device: pixels in, labels and a verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from unet_core.bundles.card import Normalization
+from unet_core.inference.decision import Decide
+from unet_core.inference.tta import Symmetry
+
+
+class Pass(nn.Module):
+    """One pass of the network over the read as one symmetry shows it.
+
+    Args:
+        network: maps `(1, bands, y, x)` to the logits of the wanted region.
+        symmetry: how the network sees the read.
+        normalization: the card's.
+        width: of the read as the network sees it, in pixels.
+        dtype: of the network's arithmetic.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, symmetry: Symmetry, normalization: Normalization, width: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.symmetry = symmetry
+        self.dtype = dtype
+        # A whole row at a time: along the few bands alone the processor's vectors would stay empty.
+        self.register_buffer("mean", torch.tensor(normalization.mean).repeat(width))
+        self.register_buffer("std", torch.tensor(normalization.std).repeat(width))
+
+    def forward(self, tile_HWC: Tensor) -> Tensor:
+        seen_HWC = self.symmetry.of_tile(tile_HWC)
+        height, width, bands = seen_HWC.shape
+        rows = seen_HWC.reshape(height, width * bands).to(torch.float32, copy=True)
+        rows.sub_(self.mean).div_(self.std)
+        # A (1, y, x, band) array seen as (1, band, y, x) is channels-last already: nothing is copied.
+        inputs_NCHW = rows.to(self.dtype).view(1, height, width, bands).permute(0, 3, 1, 2)
+        return self.symmetry.undo(cast("Tensor", self.network(inputs_NCHW)))
+
+
+class Step(nn.Module):
+    """Maps a read `(y, x, band)` to (is_finite, labels `(y, x)` uint8[, probabilities `(C, y, x)` uint8]).
+
+    The logits never leave the device, and whether they are finite travels with the labels, so nothing waits.
+    """
+
+    def __init__(self, passes: Sequence[Pass], decide: Decide, *, probabilities: bool) -> None:
+        super().__init__()
+        self.passes = nn.ModuleList(passes)
+        self.decide = decide
+        self.probabilities = probabilities
+
+    def forward(self, tile_HWC: Tensor) -> tuple[Tensor, ...]:
+        logits_NCHW = self._logits(tile_HWC)
+        # Not-a-number wins every minimum, so the two ends tell of all.
+        least, greatest = torch.aminmax(logits_NCHW)
+        is_finite = torch.isfinite(least) & torch.isfinite(greatest)
+        labels_HW = self.decide(logits_NCHW)[0]
+        if not self.probabilities:
+            return is_finite, labels_HW
+        return is_finite, labels_HW, self.decide.probabilities(logits_NCHW)[0]
+
+    def _logits(self, tile_HWC: Tensor) -> Tensor:
+        """Logits of one pass, or the mean over all symmetries, in float32."""
+        first, *others = self.passes
+        logits_NCHW = cast("Tensor", first(tile_HWC))
+        if not others:
+            return logits_NCHW
+        total_NCHW = logits_NCHW.float()
+        for another in others:
+            total_NCHW = total_NCHW + another(tile_HWC)
+        return total_NCHW / len(self.passes)
