@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.slide import tissue, write_slide
 from flows.archive import segment_archive
-from flows.archive_config import ArchiveConfig
+from flows.config.archive import ArchiveConfig
 from flows.errors import IncompleteError
-from flows.night import Night
+from flows.nightly.night import Night
 from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run

@@ -21,11 +21,11 @@ import ray
 from prefect import flow
 
 from flows import segment as stages
-from flows.backlog import Backlog
-from flows.config import SegmentConfig
-from flows.pool import AHEAD_PER_WORKER, Pool
-from flows.prepare import prepare
-from flows.worker import TileResult
+from flows.config.run import SegmentConfig
+from flows.pool.backlog import Backlog
+from flows.pool.pool import AHEAD_PER_WORKER, Pool
+from flows.run.prepare import prepare
+from flows.worker.tile_worker import TileResult
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 

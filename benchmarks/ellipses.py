@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from flows.examples import read_examples
-from flows.recipe import read_recipe
-from flows.train import train
+from flows.config.recipe import read_recipe
+from flows.training.examples import read_examples
+from flows.training.train import train
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.training.data import Example
 from unet_core.training.evaluation import Score, evaluate, whole_image_labels

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.examples import read_examples
-from flows.recipe import Recipe, read_recipe
+from flows.config.recipe import Recipe, read_recipe
+from flows.training.examples import read_examples
 from unet_core.bounds import operations
 from unet_core.bundles.bundle import load_bundle
 from unet_core.training.trainer import Trainer

@@ -24,10 +24,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from benchmarks.exported import VECTORS, compare
-from flows.config import SegmentConfig
-from flows.environment import quiet_environment
+from flows.config.run import SegmentConfig
 from flows.errors import FlowError, IncompleteError
-from flows.exporting import threads_of
+from flows.lifecycle.environment import quiet_environment
+from flows.run.exports import threads_of
 from tiling.errors import PlanError, TilingError
 from tiling.export.export_run import export_run
 from tiling.runs.placement import placement_of

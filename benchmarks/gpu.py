@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --device cpu --quick       the same path on a processor, in a minute
 
 Needs torch, zarr, dask, numpy, tifffile, imagecodecs, Pillow, pydantic and safetensors; neither Ray nor Prefect nor a
-network: what an actor does with a tile is `flows.worker.TileWorker`, which is used here as it is. The image is
-scikit-image's photograph of stained tissue where that is installed, `--image FILE.npy` (y, x, RGB, uint8), or else
+network: what an actor does with a tile is `flows.worker.tile_worker.TileWorker`, which is used here as it is. The image
+is scikit-image's photograph of stained tissue where that is installed, `--image FILE.npy` (y, x, RGB, uint8), or else
 noise. Exits 1 where float32 labels differ from the whole image's by more than one in a million.
 """
 
@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.staged import Pixels, new_run, one_of_each_kind, picture, plan_of, process, region_of, stage
-from flows.worker import TileWorker
+from flows.worker.tile_worker import TileWorker
 from tiling.geometry import Box
 from unet_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from unet_core.inference.predictor import Precision, Predictor, decide, fold

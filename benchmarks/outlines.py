@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from flows.drawing import INK, PAPER, font
+from flows.training.drawing import INK, PAPER, font
 from tiling.source import open_source
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.training.evaluation import GROWN_PX, LEAST_PX, whole_image_labels

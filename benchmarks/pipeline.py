@@ -23,8 +23,8 @@ from typing import Any, ParamSpec
 
 from benchmarks.memory import cpu_seconds
 from flows import segment as flow
-from flows.config import SegmentConfig
-from flows.pool import Pool
+from flows.config.run import SegmentConfig
+from flows.pool.pool import Pool
 from tiling.runs.run import Run
 
 Asked = ParamSpec("Asked")

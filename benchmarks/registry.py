@@ -23,10 +23,10 @@ from torch import nn
 from benchmarks import machine
 from benchmarks.described import DESCRIBED, Described
 from benchmarks.slide import tissue
-from flows.config import SegmentConfig
-from flows.prepare import find_footprint, make_plan, prepare
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.config.run import SegmentConfig
+from flows.run.prepare import find_footprint, make_plan, prepare
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.plan import TilePlan
 from tiling.source import open_source
 from unet_core.bounds import unbounded_layers

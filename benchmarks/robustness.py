@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.examples import read_held_back
-from flows.recipe import read_recipe
+from flows.config.recipe import read_recipe
+from flows.training.examples import read_held_back
 from unet_core.bundles.bundle import load_bundle
 from unet_core.training.data import Example
 from unet_core.training.evaluation import evaluate

@@ -25,13 +25,13 @@ from PIL import Image
 
 from benchmarks.driver import DIGEST, IdleActor, wait_for_all, write_blank
 from flows.archive import segment_archive
-from flows.archive_config import ArchiveConfig
-from flows.config import SegmentConfig
-from flows.look import look
-from flows.pool import Pool
-from flows.prepare import prepare
+from flows.config.archive import ArchiveConfig
+from flows.config.run import SegmentConfig
+from flows.nightly.scan import look
+from flows.pool.pool import Pool
+from flows.run.prepare import prepare
 from flows.segment import begun_pool, remaining
-from flows.tuning import Tuning
+from flows.worker.tuning import Tuning
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import look_at
 from tiling.archives.slide_ledger import SlideRecord, SlideState

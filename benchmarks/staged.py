@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.worker import TileResult, TileWorker
+from flows.worker.tile_worker import TileResult, TileWorker
 from tiling.geometry import Box, Halo, OutputGrid
 from tiling.plan import Tile, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.slide import write_slide
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.report import write_report
+from flows.config.run import SegmentConfig
+from flows.reporting.report import write_report
+from flows.run.prepare import prepare
 from flows.segment import stitch
-from flows.staging_worker import StagingWorker
-from flows.tuning import Tuning
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.python import open_run, segment_image
+    from flows.api.segment_image import open_run, segment_image
 
 __all__ = ["open_run", "segment_image"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """What callers ask for is loaded when they do; the package's own modules need none of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from flows import python
+    from flows.api import segment_image
 
-    return getattr(python, name)
+    return getattr(segment_image, name)

@@ -15,29 +15,29 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 
-from flows.archive_config import ArchiveConfig
-from flows.archive_model import archive_model
-from flows.best_effort import recorded
-from flows.conveyor import Conveyor
-from flows.deployed import allowed
-from flows.ending import finished, stoppable
+from flows.config.archive import ArchiveConfig
+from flows.config.deployed import allowed
 from flows.errors import StoppedError
-from flows.forecast import Forecast, forecast
-from flows.logs import configure_logs
-from flows.look import Found, left_out, look
-from flows.night import Night, Pace
-from flows.night_page import publish
-from flows.plain import markdown, plain
-from flows.prepare import Model
-from flows.progress import enter
+from flows.lifecycle.flow_states import finished, stoppable
+from flows.lifecycle.stopping import Stop, stop_on_signals
+from flows.nightly.forecast import Forecast, forecast
+from flows.nightly.model import archive_model
+from flows.nightly.night import Night, Pace
+from flows.nightly.page import publish
+from flows.nightly.pipeline import Conveyor
+from flows.nightly.scan import Found, left_out, look
+from flows.nightly.slide_job import Shift
+from flows.pool.free_memory import free_memory_bytes
+from flows.reporting.escaping import markdown, plain
+from flows.reporting.logs import configure_logs
+from flows.reporting.prefect_events import recorded
+from flows.reporting.progress import enter
+from flows.run.prepare import Model
+from flows.run.watch import NightWatch
 from flows.segment import open_pool
-from flows.slide_work import Shift
-from flows.stopping import Stop, stop_on_signals
-from flows.watch import NightWatch
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import Slide, expect_apart, find_slides
 from tiling.archives.slide_ledger import SlideState
-from tiling.free_memory import free_memory_bytes
 from tiling.storage.place import lock_run
 from unet_core.inference.predictor import MATHS_VERSION
 

@@ -11,19 +11,19 @@ import typer
 
 from flows.commands.archive import archive_command, print_archive
 from flows.commands.doctor import doctor_command
+from flows.commands.exit_codes import told_in_one_line
 from flows.commands.export import export_command
+from flows.commands.import_model import import_command
 from flows.commands.models import inspect_command, list_command
 from flows.commands.rerun import rerun_command
-from flows.commands.running import run_flow
+from flows.commands.run_flow import run_flow
 from flows.commands.segment import segment_command
 from flows.commands.serve import serve_command
-from flows.commands.telling import told_in_one_line
 from flows.commands.train import train_command
 from flows.commands.verify import RunArgument, verify_command
 from flows.commands.view import view_command
-from flows.config import SegmentConfig
-from flows.importing import import_command
-from flows.plain import PlainConsole
+from flows.config.run import SegmentConfig
+from flows.reporting.escaping import PlainConsole
 from tiling.storage.place import place_of
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ app.add_typer(models_app, name="models")
 
 def status_command(run: RunArgument) -> None:
     """Show what the ledger of a run or an archive says: counts, rates, ETA and the tile grid."""
-    from flows.terminal import print_status
+    from flows.commands.terminal import print_status
     from tiling.runs.run import Run
 
     if (place_of(run) / "archive.json").is_file():
@@ -52,7 +52,7 @@ def demo_command(
     out_folder: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/demo"),
 ) -> None:
     """Segment a real photograph of stained tissue that comes with scikit-image."""
-    from flows.demo import demo_image
+    from flows.commands.demo import demo_image
 
     run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
 

@@ -8,7 +8,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.archive import segment_archive
-from flows.archive_config import ArchiveConfig
+from flows.config.archive import ArchiveConfig
 from flows.segment import rerun, segment
 
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)

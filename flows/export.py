@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
-from flows.progress import enter
+from flows.config.export import ExportConfig
+from flows.reporting.progress import enter
+from flows.run.exports import export_here
 from tiling.storage.place import Place
 
 

@@ -13,25 +13,25 @@ from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.archive_config import ArchiveConfig
-from flows.backlog import Backlog
-from flows.best_effort import install, recorded
-from flows.bottleneck import StageTimes
-from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
-from flows.deployed import allowed
-from flows.ending import finished, stoppable
+from flows.config.archive import ArchiveConfig
+from flows.config.deployed import allowed
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.errors import StoppedError
-from flows.exporting import export_all
-from flows.logs import about, configure_logs
-from flows.one_image import drawn_of_one_image, expect_same_image, settled
-from flows.plain import markdown
-from flows.pool import AHEAD_PER_WORKER, Pool
-from flows.prepare import prepare
-from flows.progress import enter
-from flows.report import write_report
-from flows.result import Ready, TileResult
-from flows.stopping import stop_on_signals
-from flows.watch import RunWatch
+from flows.lifecycle.flow_states import finished, stoppable
+from flows.lifecycle.stopping import stop_on_signals
+from flows.pool.backlog import Backlog
+from flows.pool.pool import AHEAD_PER_WORKER, Pool
+from flows.reporting.bottleneck import StageTimes
+from flows.reporting.escaping import markdown
+from flows.reporting.logs import about, configure_logs
+from flows.reporting.prefect_events import install, recorded
+from flows.reporting.progress import enter
+from flows.reporting.report import write_report
+from flows.run.changed_image import drawn_of_one_image, expect_same_image, settled
+from flows.run.exports import export_all
+from flows.run.prepare import prepare
+from flows.run.watch import RunWatch
+from flows.worker.result import Ready, TileResult
 from tiling.errors import ImageChangedError, PlanError, RunError
 from tiling.export.export_run import mask_digest
 from tiling.export.formats import NONE

@@ -13,11 +13,11 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.config import VerifyConfig, checked
-from flows.pool import Pool
-from flows.progress import Progress, enter, tell
-from flows.result import Checked
+from flows.config.run import VerifyConfig, checked
+from flows.pool.pool import Pool
+from flows.reporting.progress import Progress, enter, tell
 from flows.segment import open_pool, reopen
+from flows.worker.result import Checked
 from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box

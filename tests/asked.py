@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
 from flows.segment import export, remaining, stitch, write_down
-from flows.tuning import tune
 from flows.verify import Verdict, look_at_exports, look_at_pyramid, look_at_shards, mark, report
-from flows.worker import TileWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.runs.run import Run
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from flows.demo import demo_image
+from flows.commands.demo import demo_image
 from tiling.source import open_source
 from tiling.storage.place import Place
 

@@ -11,9 +11,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from flows.result import TileResult
-from flows.staging_worker import StagingWorker
-from flows.worker import TileWorker
+from flows.worker.result import TileResult
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tile_worker import TileWorker
 from tiling.plan import Tile, TilePlan
 from tiling.source import ImageSource
 from tiling.storage.place import Place, place_of
@@ -124,9 +124,9 @@ class ReadingActor:
     """The tile actor whose image is changed at a chosen read."""
 
     def __init__(self, device: str) -> None:
-        from flows import worker
+        from flows.worker import tile_worker
 
-        change_when_read(worker, "infer")
+        change_when_read(tile_worker, "infer")
         self._worker = TileWorker(device)
 
     def is_ready(self) -> bool:
@@ -141,7 +141,7 @@ class ReadingStager:
     """The stager whose image is changed at a chosen read."""
 
     def __init__(self) -> None:
-        from flows import staging_worker
+        from flows.worker import staging_worker
 
         change_when_read(staging_worker, "stage")
         self._worker = StagingWorker()

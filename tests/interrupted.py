@@ -120,12 +120,12 @@ def kind_of(change: Change) -> str:
 
 def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) -> None:
     """What the flow does, stage by stage and tile by tile, without Ray and Prefect around it."""
-    from flows.config import SegmentConfig
-    from flows.prepare import prepare
+    from flows.config.run import SegmentConfig
+    from flows.run.prepare import prepare
     from flows.segment import export, finish, remaining, stitch, write_down
-    from flows.staging_worker import StagingWorker
-    from flows.tuning import tune
-    from flows.worker import TileWorker
+    from flows.worker.staging_worker import StagingWorker
+    from flows.worker.tile_worker import TileWorker
+    from flows.worker.tuning import tune
     from tiling.storage.place import RunLock
 
     config = SegmentConfig(image=image, out=folder, model=str(model), core=128, foreground=foreground, export=formats)
@@ -186,7 +186,11 @@ def _serve() -> None:
     from unet_core.bounds import footprint
     from unet_core.bundles.bundle import load_bundle
 
-    for module in ("flows.segment", "flows.worker", *(f"tiling.export.{FORMATS[name].module}" for name in EXPORTS)):
+    for module in (
+        "flows.segment",
+        "flows.worker.tile_worker",
+        *(f"tiling.export.{FORMATS[name].module}" for name in EXPORTS),
+    ):
         import_module(module)
     footprint(load_bundle("nuclei").module, 3)
     ledger.FLUSH_SECONDS = 0.0  # every tile in a segment of its own: as many changes in every run

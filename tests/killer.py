@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "dashboard agent": ("ray::DashboardAgent", "/dashboard/agent.py "),
     "runtime agent": ("ray::RuntimeEnvAgent", "/runtime_env/agent/main.py "),
     "log monitor": ("/_private/log_monitor.py ",),
-    "Prefect's server": ("prefect.server.api.server:create_app", "flows.door:create_app"),
+    "Prefect's server": ("prefect.server.api.server:create_app", "flows.lifecycle.prefect_login:create_app"),
     "served process": ("/overtile serve ",),
     "flow run": ("prefect.engine", "prefect.flow_engine"),
     "viewer": ("/overtile view ",),

@@ -9,7 +9,7 @@ import pytest
 from faulty_actors import FaultyActor
 from tiny import save_tiny
 
-from flows.pool import Pool
+from flows.pool.pool import Pool
 
 
 @pytest.fixture(scope="module")

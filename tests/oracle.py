@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import Bundle
 

@@ -121,7 +121,13 @@ def test_a_run_listens_on_localhost_only_and_its_ray_asks_for_a_token(
         seen |= listeners(driver.pid)
         time.sleep(0.1)
     names = "\n".join(name for name, _ in seen)
-    for expected in ("gcs_server", "raylet", "dashboard/agent.py", "ray::TileActor", "flows.door:create_app"):
+    for expected in (
+        "gcs_server",
+        "raylet",
+        "dashboard/agent.py",
+        "ray::TileActor",
+        "flows.lifecycle.prefect_login:create_app",
+    ):
         assert expected in names, f"{expected} is looked at"
     assert {(name[-60:], address) for name, address in seen if not is_local(address)} == set()
 
@@ -135,7 +141,9 @@ def test_a_run_listens_on_localhost_only_and_its_ray_asks_for_a_token(
     assert token not in "".join(file.read_text() for file in (tmp_path / "run").rglob("*.json*"))
     assert any(not folder.stat().st_mode & 0o077 for folder in session.parents), "others can't reach Ray's sockets"
 
-    server = next(each for each in descendants(driver.pid) if "flows.door" in " ".join(each.cmdline()))
+    server = next(
+        each for each in descendants(driver.pid) if "flows.lifecycle.prefect_login" in " ".join(each.cmdline())
+    )
     (port,) = {connection.laddr.port for connection in server.net_connections("tcp") if connection.status == "LISTEN"}
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/api/admin/version", timeout=30)

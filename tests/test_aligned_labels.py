@@ -13,8 +13,8 @@ from case_files import case
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from flows.examples import read_examples
-from flows.recipe import DataConfig, RasterConfig
+from flows.config.recipe import DataConfig, RasterConfig
+from flows.training.examples import read_examples
 from tiling.errors import SourceError
 from tiling.selection.foreground import find_foreground
 from tiling.source import open_source

@@ -16,8 +16,8 @@ from rasterio import features
 from rasterio.warp import transform
 
 from benchmarks.exported import compare
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
+from flows.config.export import ExportConfig
+from flows.run.exports import export_here
 from tiling.errors import ExportError
 from tiling.runs.run import Run
 

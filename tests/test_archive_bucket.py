@@ -12,13 +12,13 @@ from object_store import objects_below, place, s3_server
 from test_conveyor import assert_done, carry
 from tiny import save_tiny, write_noise
 
-from flows.archive_config import ArchiveConfig
-from flows.archive_model import archive_model
-from flows.look import look
-from flows.night import Night
-from flows.night_page import publish
-from flows.pool import Pool
-from flows.slide_work import Shift
+from flows.config.archive import ArchiveConfig
+from flows.nightly.model import archive_model
+from flows.nightly.night import Night
+from flows.nightly.page import publish
+from flows.nightly.scan import look
+from flows.nightly.slide_job import Shift
+from flows.pool.pool import Pool
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath

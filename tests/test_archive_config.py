@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flows.archive_config import ArchiveConfig
+from flows.config.archive import ArchiveConfig
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = 3600

@@ -12,8 +12,8 @@ from test_archive_nights import QUICK, latest, records
 from test_conveyor import carry, hold, shift_of
 from tiny import write_noise
 
-from flows.look import look
-from flows.pool import Pool
+from flows.nightly.scan import look
+from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
 from tiling.archives.listing import is_gone
 from tiling.archives.slide_ledger import SlideState

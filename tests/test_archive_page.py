@@ -6,8 +6,8 @@ import csv
 import shlex
 from pathlib import Path
 
-from flows.night import Night
-from flows.night_page import publish
+from flows.nightly.night import Night
+from flows.nightly.page import publish
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 

@@ -13,9 +13,9 @@ from test_archive_nights import QUICK, records
 from test_conveyor import assert_done, carry, expect_own_masks, hold, shift_of
 from tiny import write_noise
 
-from flows.pool import Pool
-from flows.slide_work import SlideWork
-from flows.stopping import Stop
+from flows.lifecycle.stopping import Stop
+from flows.nightly.slide_job import SlideWork
+from flows.pool.pool import Pool
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import DiskError
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from benchmarks.robustness import CHANGES, stained
-from flows.examples import read_examples, read_held_back
-from flows.recipe import DataConfig, read_recipe
+from flows.config.recipe import DataConfig, read_recipe
+from flows.training.examples import read_examples, read_held_back
 from unet_core.training.augmentation import draw_crop
 from unet_core.training.clutter import clutter
 from unet_core.training.data import Example, in_choice, in_validation

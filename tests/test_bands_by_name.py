@@ -12,8 +12,8 @@ import tifffile
 from rasterio.enums import ColorInterp
 from source_oracle import picture
 
-from flows.rasters import raster_examples
-from flows.recipe import RasterConfig
+from flows.config.recipe import RasterConfig
+from flows.training.rasters import raster_examples
 from tiling.errors import PlanError
 from tiling.selection.band_names import BandsDifferError, match_bands
 from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view

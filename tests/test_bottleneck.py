@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.bottleneck import StageTimes
+from flows.reporting.bottleneck import StageTimes
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from case_files import case
 from finished import finished_run
 from tiny import save_tiny
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.tuning import tune
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
+from flows.worker.tuning import tune
 from tiling.export.export_run import export_run
 from tiling.export.xarray_dataset import dataset_of
 from tiling.geometry import Box

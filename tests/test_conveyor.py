@@ -17,15 +17,15 @@ from oracle import segment_here
 from test_omezarr_source import write as write_ome_zarr
 from tiny import write_noise
 
-from flows.archive_config import ArchiveConfig
-from flows.archive_model import archive_model
-from flows.conveyor import Conveyor
-from flows.dispatch import Ended
-from flows.forecast import forecast
-from flows.look import look
-from flows.pool import Pool
-from flows.slide_work import Shift, SlideWork
-from flows.stopping import Stop
+from flows.config.archive import ArchiveConfig
+from flows.lifecycle.stopping import Stop
+from flows.nightly.forecast import forecast
+from flows.nightly.model import archive_model
+from flows.nightly.pipeline import Conveyor
+from flows.nightly.scan import look
+from flows.nightly.slide_job import Shift, SlideWork
+from flows.pool.pool import Pool
+from flows.pool.scheduler import Ended
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import Slide, find_slides
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState

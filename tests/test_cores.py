@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.cores import quota, usable_cores, usable_threads
+from flows.pool.cores import quota, usable_cores, usable_threads
 
 
 def test_a_process_bound_to_one_processor_counts_one() -> None:
     one = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
-        "from flows.cores import usable_cores, usable_threads\nprint(usable_cores(), usable_threads())"
+        "from flows.pool.cores import usable_cores, usable_threads\nprint(usable_cores(), usable_threads())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout.split() == ["1", "1"]

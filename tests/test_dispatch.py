@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.dispatch import Attempt, Dispatch, Ended, Limits
-from flows.result import Ready, TileResult
+from flows.pool.scheduler import Attempt, Dispatch, Ended, Limits
+from flows.worker.result import Ready, TileResult
 
 LIMITS = Limits(in_flight=2, attempts=3, tile_seconds=100, straggler_factor=4, straggler_seconds=10)
 

@@ -22,12 +22,12 @@ from object_store import BUCKET, faulty_proxy, place, s3_server
 from ray_nodes import cluster
 from tiny import write_noise
 
-from flows import doctor_machine, doctor_storage
-from flows.demo import demo_image
-from flows.doctor import Check, DoctorConfig, Verdict, examine
-from flows.doctor_cluster import look_at_prefect, look_at_ray
-from flows.doctor_shared import shared_probe
-from flows.doctor_storage import look_at_image, look_at_storage
+from flows.commands.demo import demo_image
+from flows.doctor import machine, storage
+from flows.doctor.cluster import look_at_prefect, look_at_ray
+from flows.doctor.examine import Check, DoctorConfig, Verdict, examine
+from flows.doctor.nodes import shared_probe
+from flows.doctor.storage import look_at_image, look_at_storage
 from tiling.storage.object_path import ObjectPath
 
 
@@ -52,8 +52,8 @@ def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch
 
 def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asks = ["torch==9.9", "zarr>=3", "no-such-package>=1", "pytest>=99; extra == 'dev'"]
-    monkeypatch.setattr(doctor_machine, "requires", lambda _name: asks)
-    check = by_name(doctor_machine.look_at_machine(DoctorConfig()))["packages"]
+    monkeypatch.setattr(machine, "requires", lambda _name: asks)
+    check = by_name(machine.look_at_machine(DoctorConfig()))["packages"]
     assert check.verdict is Verdict.missing
     assert f"torch {version('torch')} is installed, ==9.9 is needed" in check.found
     assert "no-such-package is not installed" in check.found
@@ -130,8 +130,8 @@ def test_an_object_store_is_written_listed_and_tested_for_its_promise() -> None:
 
 def test_a_storage_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ended = threading.Event()
-    monkeypatch.setattr(doctor_storage, "ANSWER_SECONDS", 0.05)
-    monkeypatch.setattr(doctor_storage, "_probe_folder", lambda *_: ended.wait(30))
+    monkeypatch.setattr(storage, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "_probe_folder", lambda *_: ended.wait(30))
     check = only(look_at_storage(tmp_path))
     ended.set()
     assert check.verdict is Verdict.missing

@@ -22,8 +22,8 @@ from cli import OVERTILE, Cli, clean_environment, free_port
 from playwright.sync_api import expect, sync_playwright
 from tiny import save_tiny, write_noise
 
-from flows.archive_config import ArchiveConfig
-from flows.home import Home, sweep
+from flows.config.archive import ArchiveConfig
+from flows.lifecycle.private_folder import Home, sweep
 from tiling.archives.archive import Archive, ArchiveCard
 
 SMALL = ("--core", 64, "--foreground", "none", "--workers", 1, "--export", "none")
@@ -212,7 +212,7 @@ def servers_of(pid: int) -> Iterator[str]:
             environment = each.environ()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        assert "flows.door:create_app" in each.cmdline()
+        assert "flows.lifecycle.prefect_login:create_app" in each.cmdline()
         assert len(environment["PREFECT_SERVER_API_AUTH_STRING"]) > 64
         yield environment["PREFECT_HOME"]
 

@@ -10,7 +10,7 @@ import tifffile
 import torch
 from oracle import Image, segment_here, whole_image_labels, whole_image_logits
 
-from flows.demo import demo_image
+from flows.commands.demo import demo_image
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.source import open_source

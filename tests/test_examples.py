@@ -19,8 +19,8 @@ from test_training import CARD, discs
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.examples import read_examples
-from flows.recipe import DataConfig, GeneratedConfig, RasterConfig
+from flows.config.recipe import DataConfig, GeneratedConfig, RasterConfig
+from flows.training.examples import read_examples
 from tiling.errors import AnnotationError, SourceError
 from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.commands.telling import told_in_one_line
+from flows.commands.exit_codes import told_in_one_line
 from flows.errors import LostError, PoolError
 from tiling.errors import DiskError, ExportError, SourceError, StagingError, WritingError
 
@@ -38,7 +38,7 @@ def test_a_full_disk_and_a_lost_cluster_are_no_wrong_usage(
 def test_prefects_own_event_loop_says_nothing_in_a_commands_terminal() -> None:
     setup = "from prefect.logging.configuration import setup_logging; setup_logging(); import logging"
     asked = "print(logging.getLogger('prefect._internal.concurrency').getEffectiveLevel())"
-    program = f"from flows.environment import quiet_environment; quiet_environment(); {setup}; {asked}"
+    program = f"from flows.lifecycle.environment import quiet_environment; quiet_environment(); {setup}; {asked}"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert int(ended.stdout) == logging.CRITICAL
 

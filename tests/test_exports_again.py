@@ -13,9 +13,9 @@ from finished import blobs, finished_run, labels_of, write_labels
 from pyarrow import csv
 
 from benchmarks.exported import VECTORS, compare
+from flows.config.export import ExportConfig
 from flows.errors import ConfigError
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
+from flows.run.exports import export_here
 from flows.segment import export as export_stage
 from flows.segment import stitch
 from tiling.errors import ExportError

@@ -9,15 +9,15 @@ import pytest
 from cli import mask_files, on_disk, write_tissue
 from faulty_actors import FaultyActor, FaultyStager, plan_fault
 
-from flows.backlog import Backlog
-from flows.config import SegmentConfig
-from flows.dispatch import Limits
-from flows.pool import Pool
-from flows.prepare import prepare
-from flows.result import Ready, TileResult
-from flows.staging_worker import StagingWorker
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.config.run import SegmentConfig
+from flows.pool.backlog import Backlog
+from flows.pool.pool import Pool
+from flows.pool.scheduler import Limits
+from flows.run.prepare import prepare
+from flows.worker.result import Ready, TileResult
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.runs.run import Run
 
 Ended = dict[int, tuple[TileResult, int]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tiling.free_memory import free_memory_bytes
+from flows.pool.free_memory import free_memory_bytes
 
 MIB = 2**20
 

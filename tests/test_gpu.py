@@ -36,7 +36,8 @@ def run_python(*arguments: str, folder: Path) -> str:
 
 
 def test_worker_needs_neither_ray_nor_prefect(tmp_path: Path) -> None:
-    code = "import sys, flows.worker; print([m for m in ('ray', 'prefect', 'typer', 'fastapi') if m in sys.modules])"
+    unwanted = "('ray', 'prefect', 'typer', 'fastapi')"
+    code = f"import sys, flows.worker.tile_worker; print([m for m in {unwanted} if m in sys.modules])"
     assert run_python("-c", code, folder=tmp_path).strip() == "[]"
 
 

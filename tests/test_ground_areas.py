@@ -16,7 +16,7 @@ from finished import finished_run, labels_of
 from pyogrio.raw import read
 from rasterio.transform import Affine
 
-from flows.areas import Areas, known_areas
+from flows.reporting.areas import Areas, known_areas
 from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
 from tiling.runs.run import Run

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from flows import head as module
 from flows.errors import LostError
-from flows.head import Head
+from flows.pool import head as module
+from flows.pool.head import Head
 
 
 @pytest.fixture

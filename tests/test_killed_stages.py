@@ -17,10 +17,10 @@ from cli import OVERTILE, Cli, mask_files
 from small_bundles import noise, whole_labels
 from tiny import save_tiny, write_noise
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
 from flows.segment import export, stitch
-from flows.tuning import tune
+from flows.worker.tuning import tune
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle

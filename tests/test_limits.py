@@ -15,8 +15,8 @@ import torch
 from cli import OVERTILE
 from drawn import draw_run
 
-from flows.environment import ask_this_machine_directly
-from flows.short_folder import LONGEST_BYTES, short_folder
+from flows.lifecycle.environment import ask_this_machine_directly
+from flows.pool.socket_folder import LONGEST_BYTES, short_folder
 from tiling.archives.slide_ledger import SlideLedger
 from tiling.errors import AnnotationError, RunError, SourceError
 from tiling.runs.ledger import Ledger

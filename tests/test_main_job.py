@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from oracle import whole_image_labels
 from PIL import Image
 
-from flows.demo import demo_image
+from flows.commands.demo import demo_image
 from tiling.geometry import Box
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run

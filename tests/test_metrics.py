@@ -17,10 +17,10 @@ import pytest
 import ray
 from cli import free_port
 
-from flows import metrics
-from flows.logs import JsonFormatter, about
-from flows.metrics import Queue, RunMetrics, label_of
-from flows.result import TileResult
+from flows.reporting import metrics
+from flows.reporting.logs import JsonFormatter, about
+from flows.reporting.metrics import Queue, RunMetrics, label_of
+from flows.worker.result import TileResult
 
 REPORT_MILLISECONDS = 200
 
@@ -156,7 +156,7 @@ def test_a_traceback_stays_on_its_records_line() -> None:
 
 def test_the_environment_decides_and_twice_is_once() -> None:
     program = (
-        "import logging; from flows.logs import configure_logs; configure_logs(); configure_logs(); "
+        "import logging; from flows.reporting.logs import configure_logs; configure_logs(); configure_logs(); "
         "logging.getLogger('flows.x').info('hello'); logging.getLogger('other').info('not')"
     )
     ended = {

@@ -18,7 +18,7 @@ from manifests import (
     run_tool,
 )
 
-from flows.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from flows.reporting.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 
 def test_prometheus_takes_the_figures_of_every_ray_node_and_of_nothing_else() -> None:

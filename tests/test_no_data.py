@@ -20,13 +20,13 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from tiny import save_tiny
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.report import render_report
+from flows.config.run import SegmentConfig
+from flows.reporting.report import render_report
+from flows.run.prepare import prepare
 from flows.segment import remaining, stitch, write_down
-from flows.tuning import tune
 from flows.verify import mark
-from flows.worker import TileWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
 from tiling.runs.ledger import TileState
@@ -299,7 +299,7 @@ def test_probabilities_are_zero_without_data(tiny: Path, tmp_path: Path) -> None
 
 
 def test_staged_tiles_give_the_same(tiny: Path, tmp_path: Path) -> None:
-    from flows.staging_worker import StagingWorker
+    from flows.worker.staging_worker import StagingWorker
 
     held = collar()
     image = as_nodata(tmp_path, scene(), held, 0)

@@ -16,8 +16,8 @@ from cli import Cli, clean_environment, on_disk
 from finished import blobs, finished_run, write_labels
 from object_store import environment_of, faulty_proxy, objects_below, place, s3_server
 
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
+from flows.config.export import ExportConfig
+from flows.run.exports import export_here
 from flows.segment import export as export_after_rerun
 from tiling.errors import StorageError
 from tiling.export.formats import FORMATS

@@ -24,14 +24,14 @@ from third_party import Net
 from torch import zeros
 from torch.export import Dim, export, save
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.result import TileResult
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
 from flows.segment import export as export_pictures
 from flows.segment import stitch
-from flows.staging_worker import StagingWorker
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.worker.result import TileResult
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run

@@ -16,15 +16,15 @@ from cli import mask_files
 from faulty_actors import ReadingActor, ReadingStager
 from tiny import save_tiny, write_foreground, write_noise
 
-from flows import staging_worker, worker
-from flows.config import SegmentConfig
-from flows.one_image import expect_same_image
-from flows.pool import Pool
-from flows.prepare import prepare
+from flows.config.run import SegmentConfig
+from flows.pool.pool import Pool
+from flows.run.changed_image import expect_same_image
+from flows.run.prepare import prepare
 from flows.segment import begun_pool, export, remaining, segment, stitch, write_down
-from flows.staging_worker import StagingWorker
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.worker import staging_worker, tile_worker
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.errors import ImageChangedError, RunError
 from tiling.runs.array_image import write_array
 from tiling.runs.ledger import TileState
@@ -89,7 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def at_a_read(patch: pytest.MonkeyPatch, change: Callable[[], object], *, before: bool, index: int = AT) -> None:
     """Change something just before or just after the pixels of a tile are read, once."""
     left = [change]
-    for module in (worker, staging_worker):
+    for module in (tile_worker, staging_worker):
         read = module.load_tile
 
         def load_tile(source, level, plan, tile, read=read):  # type: ignore[no-untyped-def]
@@ -180,7 +180,7 @@ def test_the_same_content_is_the_same_image(job: Job, whole: dict[str, bytes], h
 def test_pixels_of_an_image_that_changed_and_changed_back_are_read_again(job: Job, whole: dict[str, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         at_a_read(patch, partial(written_over, job), before=True)
-        read, left = worker.load_tile, [job.put_back]
+        read, left = tile_worker.load_tile, [job.put_back]
 
         def and_back(source, level, plan, tile):  # type: ignore[no-untyped-def]
             pixels = read(source, level, plan, tile)
@@ -188,7 +188,7 @@ def test_pixels_of_an_image_that_changed_and_changed_back_are_read_again(job: Jo
                 left.pop()()
             return pixels
 
-        patch.setattr(worker, "load_tile", and_back)
+        patch.setattr(tile_worker, "load_tile", and_back)
         job.compute(staged=False)
     assert mask_files(job.out) == whole
 

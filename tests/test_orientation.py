@@ -14,9 +14,9 @@ from case_files import case
 from PIL import Image
 from tiny import save_tiny
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.tuning import tune
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
+from flows.worker.tuning import tune
 from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
 

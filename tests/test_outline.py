@@ -16,15 +16,15 @@ from PIL import Image
 from rasterio import features
 from tiny import save_tiny, write_noise
 
-from flows.areas import Areas
-from flows.config import RerunConfig, SegmentConfig
-from flows.prepare import prepare
-from flows.report import render_report
-from flows.result import TileResult
+from flows.config.run import RerunConfig, SegmentConfig
+from flows.reporting.areas import Areas
+from flows.reporting.report import render_report
+from flows.run.prepare import prepare
 from flows.segment import remaining, reopen, stitch, write_down
-from flows.tuning import tune
 from flows.verify import shifted
-from flows.worker import TileWorker
+from flows.worker.result import TileResult
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.errors import RunError
 from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics

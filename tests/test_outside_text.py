@@ -19,7 +19,7 @@ from ome_types import from_tiff
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from flows.night_page import table
+from flows.nightly.page import table
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain

@@ -22,11 +22,11 @@ from torch.export import Dim
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.config import SegmentConfig
-from flows.own_model import model_of, reference_of, with_bundle
-from flows.prepare import prepare
-from flows.tuning import Tuning
-from flows.worker import TileWorker
+from flows.config.run import SegmentConfig
+from flows.run.custom_model import model_of, reference_of, with_bundle
+from flows.run.prepare import prepare
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import Tuning
 from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.runs.run import Run

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from flows import palette
-from flows.palette import OKABE_ITO, STATE_COLORS
+from flows.reporting import palette
+from flows.reporting.palette import OKABE_ITO, STATE_COLORS
 from unet_core.bundles.card import list_bundles
 
 # G. Machado, M. Oliveira, L. Fernandes 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency",

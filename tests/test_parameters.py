@@ -13,8 +13,8 @@ import pytest
 from cli import Cli
 from pydantic import BaseModel
 
-from flows.archive_config import ArchiveConfig
-from flows.config import RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.config.archive import ArchiveConfig
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.errors import ConfigError
 from tiling.errors import PlaceError
 

@@ -11,9 +11,9 @@ import pytest
 from cli import clean_environment
 from tiny import save_tiny, write_noise
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.tuning import Tuning
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
+from flows.worker.tuning import Tuning
 from tiling.runs.run import Run
 
 PROGRAM = Path(__file__).parent / "unlike_nodes.py"

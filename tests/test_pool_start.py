@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from flows.errors import PoolError
-from flows.pool import Pool
+from flows.pool.pool import Pool
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -28,8 +28,8 @@ def test_a_node_that_does_not_come_up_in_time_is_told(monkeypatch: pytest.Monkey
 STOPPED_BESIDE_RAY = """
 import os, signal
 from flows.errors import StoppedError
-from flows.pool import Pool
-from flows.stopping import told_of_sigterm
+from flows.pool.pool import Pool
+from flows.lifecycle.stopping import told_of_sigterm
 try:
     with told_of_sigterm(), Pool(1):
         os.kill(os.getpid(), signal.SIGTERM)

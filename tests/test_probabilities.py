@@ -14,7 +14,7 @@ from cli import on_disk, write_tissue
 from oracle import segment_here, whole_image_logits
 
 from flows.segment import stitch
-from flows.worker import TileWorker
+from flows.worker.tile_worker import TileWorker
 from tiling.runs.probabilities import mean
 from tiling.runs.run import Run
 from tiling.source import open_source

@@ -26,12 +26,13 @@ from finished import finished_run, labels_of
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from flows import apart, open_run, segment_image
-from flows.apart import run_apart
-from flows.config import RerunConfig
+from flows import open_run, segment_image
+from flows.api import child_process
+from flows.api.child_process import run_apart
+from flows.config.export import ExportConfig
+from flows.config.run import RerunConfig
 from flows.errors import ConfigError, FlowError
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
+from flows.run.exports import export_here
 from tiling.errors import DiskError, ExportError, PlanError, RunError, SourceError
 from tiling.runs.array_image import ARRAY_NAME, write_array
 from tiling.runs.ledger import TileState
@@ -77,7 +78,7 @@ def test_the_documented_example_runs_inside_an_event_loop(example: dict[str, Any
     np.testing.assert_array_equal(result.image.compute(), pixels)
     assert isinstance(result.labels, da.Array)
     assert (result.labels == 1).mean().compute() == pytest.approx(result.statistics()[1]["share_of_computed"])
-    assert "ray" not in vars(sys.modules["flows.python"])
+    assert "ray" not in vars(sys.modules["flows.api.segment_image"])
     assert Run.open(Path("runs/colon")).card.model.name == "nuclei"
 
 
@@ -139,9 +140,9 @@ def test_a_process_that_dies_without_a_word_is_told_of(tmp_path: Path, monkeypat
 
 def test_errors_cross_by_name(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="disk is full"):
-        apart._raise_if_failed({"kinds": ["NewerError", "DiskError", "TilingError"], "message": "disk is full"})  # pyright: ignore[reportPrivateUsage]
+        child_process._raise_if_failed({"kinds": ["NewerError", "DiskError", "TilingError"], "message": "disk is full"})  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(FlowError, match="a bug, please report it: Traceback"):
-        apart._raise_if_failed({"kinds": ["KeyError"], "message": "Traceback …"})  # pyright: ignore[reportPrivateUsage]
+        child_process._raise_if_failed({"kinds": ["KeyError"], "message": "Traceback …"})  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_slide_becomes_a_dataset_in_micrometres(data_dir: Path, tmp_path: Path) -> None:

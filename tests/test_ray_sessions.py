@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.ray_sessions import sweep_sessions
+from flows.pool.ray_sessions import sweep_sessions
 
 DEAD = 2**22 - 1  # no process has it: one more than the most that Linux gives
 

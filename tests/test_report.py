@@ -13,8 +13,8 @@ import pytest
 from cli import on_disk
 from drawn import draw_run
 
-from flows.report import FAILED_SHOWN, PICTURE_BYTES, REPORT_NAME, render_report, write_report
-from flows.tile_grid import MOST_CELLS_PER_SIDE, TileGrid
+from flows.reporting.report import FAILED_SHOWN, PICTURE_BYTES, REPORT_NAME, render_report, write_report
+from flows.reporting.tile_grid import MOST_CELLS_PER_SIDE, TileGrid
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 

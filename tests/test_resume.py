@@ -17,13 +17,13 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from tiny import save_tiny, write_foreground, write_noise
 
-from flows.config import SegmentConfig
-from flows.prepare import prepare
+from flows.commands.terminal import print_status
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
 from flows.segment import remaining, stitch, write_down
-from flows.staging_worker import StagingWorker
-from flows.terminal import print_status
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.worker.staging_worker import StagingWorker
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.errors import RunError
 from tiling.runs import mask
 from tiling.runs.ledger import INFERRING, TileState

@@ -21,14 +21,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.strategies import integers, sampled_from
 from tiny import save_tiny, write_noise
 
-from flows.config import RerunConfig, SegmentConfig
-from flows.export_config import ExportConfig
-from flows.exporting import export_here
-from flows.prepare import prepare
-from flows.result import TileResult
+from flows.config.export import ExportConfig
+from flows.config.run import RerunConfig, SegmentConfig
+from flows.run.exports import export_here
+from flows.run.prepare import prepare
 from flows.segment import export, remaining, reopen, stitch, summarise, write_down
-from flows.tuning import tune
-from flows.worker import TileWorker
+from flows.worker.result import TileResult
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
 from tiling.errors import RunError
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run

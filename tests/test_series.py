@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_oracle import assert_reads_like, picture
 
-from flows.archive_config import ArchiveConfig
-from flows.config import SegmentConfig
-from flows.prepare import prepare
-from flows.rasters import raster_examples
-from flows.recipe import RasterConfig
-from flows.tuning import Tuning, TuningRequest
+from flows.config.archive import ArchiveConfig
+from flows.config.recipe import RasterConfig
+from flows.config.run import SegmentConfig
+from flows.run.prepare import prepare
+from flows.training.rasters import raster_examples
+from flows.worker.tuning import Tuning, TuningRequest
 from tiling.archives.manifest import read_manifest
 from tiling.errors import RunError, SourceError
 from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view

@@ -25,13 +25,13 @@ from prefect_api import Api
 from tiny import save_tiny, write_noise
 
 from flows.archive import segment_archive
-from flows.archive_config import ArchiveConfig
-from flows.config import RerunConfig, SegmentConfig, checked
-from flows.deployed import SERVED_ARCHIVE, TRUSTED_MODEL, allowed, serve_only
+from flows.config.archive import ArchiveConfig
+from flows.config.deployed import SERVED_ARCHIVE, TRUSTED_MODEL, allowed, serve_only
+from flows.config.run import RerunConfig, SegmentConfig, checked
 from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
+from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.segment import rerun, segment
-from flows.server import EmbeddedServer
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run
@@ -163,7 +163,7 @@ def uses_as_server(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -
     program = folder / "server"
     program.write_text(f"#!{sys.executable}\n{script}")
     program.chmod(0o755)
-    monkeypatch.setattr("flows.server.sys.executable", str(program))
+    monkeypatch.setattr("flows.lifecycle.prefect_server.sys.executable", str(program))
 
 
 @pytest.mark.usefixtures("own_server")

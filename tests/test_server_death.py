@@ -28,7 +28,7 @@ KINDS = {
     "dashboard agent": ("ray::DashboardAgent",),
     "log monitor": ("/log_monitor.py ",),
     "runtime agent": ("ray::RuntimeEnvAgent",),
-    "Prefect's server": ("prefect.server.api.server:create_app", "flows.door:create_app"),
+    "Prefect's server": ("prefect.server.api.server:create_app", "flows.lifecycle.prefect_login:create_app"),
 }
 """What the command line of each holds."""
 

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from finished import finished_run, labels_of
 
-from flows.areas import Areas, known_areas
+from flows.reporting.areas import Areas, known_areas
 from tiling.export.export_run import export_run
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from object_store import place, s3_server
 
 from flows.archive import dry_run
-from flows.archive_config import ArchiveConfig
+from flows.config.archive import ArchiveConfig
 from tiling.archives import slide_ledger
 from tiling.archives.archive import Archive, ArchiveCard, folder_name
 from tiling.archives.listing import Slide, expect_apart, find_slides, glob_pattern, look_at

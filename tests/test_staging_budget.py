@@ -20,12 +20,12 @@ from test_archive_nights import QUICK
 from test_conveyor import assert_done, carry, hold, shift_of
 from tiny import write_noise
 
-from flows.backlog import Backlog
-from flows.pool import Pool
-from flows.result import Ready, TileResult
-from flows.slide_work import Shift, tile_bytes
-from flows.staging_budget import Batch, lying_in
-from flows.stopping import Stop
+from flows.lifecycle.stopping import Stop
+from flows.nightly.slide_job import Shift, tile_bytes
+from flows.pool.backlog import Backlog
+from flows.pool.pool import Pool
+from flows.pool.staging_budget import Batch, lying_in
+from flows.worker.result import Ready, TileResult
 from tiling.archives.archive import Archive
 from tiling.archives.listing import Slide, find_slides
 from tiling.archives.slide_ledger import SlideState

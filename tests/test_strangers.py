@@ -13,11 +13,11 @@ import pytest
 from accounts import NOBODY
 from tiny import save_tiny, write_noise
 
-from flows.config import SegmentConfig
-from flows.embedded import private_folder
+from flows.config.run import SegmentConfig
 from flows.errors import ConfigError
-from flows.own_model import workplace
-from flows.prepare import prepare
+from flows.pool.embedded import private_folder
+from flows.run.custom_model import workplace
+from flows.run.prepare import prepare
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import LinkError, RunError, StagingError
@@ -306,7 +306,7 @@ def test_without_room_for_a_private_folder_one_line_says_what_helps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    monkeypatch.setattr("flows.short_folder.LONGEST_BYTES", 0)
+    monkeypatch.setattr("flows.pool.socket_folder.LONGEST_BYTES", 0)
     with pytest.raises(ConfigError, match=r"no folder for Ray's sockets can be made .*: set TMPDIR, or RAY_TMPDIR"):
         private_folder()
 

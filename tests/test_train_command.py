@@ -12,10 +12,10 @@ from cli import Cli, Ended, clean_environment
 from discs import a_config, discs
 from PIL import Image
 
-from flows.contact_sheet import Compared, chosen, write_contact_sheet
-from flows.curves import write_curves
-from flows.drawing import Line, draw_panel
-from flows.training_bar import TrainingBar
+from flows.training.contact_sheet import Compared, chosen, write_contact_sheet
+from flows.training.curves import write_curves
+from flows.training.drawing import Line, draw_panel
+from flows.training.progress_bar import TrainingBar
 from unet_core.bundles.bundle import load_bundle
 from unet_core.training.trainer import Progress
 

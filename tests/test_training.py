@@ -13,9 +13,9 @@ import torch
 from discs import CARD, a_config, a_trainer, discs
 from PIL import Image
 
-from flows.examples import read_examples
-from flows.recipe import DataConfig, read_recipe
-from flows.train import train
+from flows.config.recipe import DataConfig, read_recipe
+from flows.training.examples import read_examples
+from flows.training.train import train
 from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import TrainingError
 from unet_core.training import losses, metrics

@@ -15,14 +15,14 @@ from asked import answer_of, close, compute, open_or_resume, verdict_of
 from cli import Cli
 from tiny import save_tiny, write_noise
 
-from flows.ending import finished
+from flows.api.segmentation import open_run
 from flows.errors import IncompleteError
-from flows.report import render_report
-from flows.result import TileResult
+from flows.lifecycle.flow_states import finished
+from flows.reporting.report import render_report
 from flows.segment import export, stitch, summarise, write_down
-from flows.segmentation import open_run
 from flows.viewer.shown_run import ShownRun
-from flows.worker import TileWorker
+from flows.worker.result import TileResult
+from flows.worker.tile_worker import TileWorker
 from tiling.errors import RunError
 from tiling.export.export_run import mask_digest
 from tiling.runs.ledger import TileState

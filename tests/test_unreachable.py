@@ -12,7 +12,7 @@ from cli import free_port
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.errors import ConfigError
-from flows.reachable import expect_prefect
+from flows.lifecycle.reachable import expect_prefect
 
 
 def answering(status: int) -> type[BaseHTTPRequestHandler]:

@@ -16,8 +16,8 @@ import zarr
 from rasterio.windows import Window
 from source_oracle import picture
 
-from flows.check import check
-from flows.config import SegmentConfig
+from flows.config.run import SegmentConfig
+from flows.run.preflight import check
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.selection.emptiness import expect_data

@@ -11,10 +11,10 @@ import pytest
 from cli import Cli, mask_files, on_disk, write_tissue
 from oracle import segment_here
 
-from flows.config import VerifyConfig
+from flows.config.run import VerifyConfig
 from flows.segment import stitch
 from flows.verify import mark_differing, report, sample_seams, shifted
-from flows.worker import TileWorker
+from flows.worker.tile_worker import TileWorker
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import check_pyramid, check_shards

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from oracle import segment_here, whole_image_labels
 
-from flows.examples import read_examples
-from flows.recipe import read_recipe
+from flows.config.recipe import read_recipe
+from flows.training.examples import read_examples
 from tiling.geometry import Box
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.training.data import Example

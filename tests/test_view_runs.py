@@ -13,11 +13,11 @@ import tifffile
 from cli import tissue
 from oracle import segment_here, whole_image_labels
 
-from flows.check import check
-from flows.config import SegmentConfig
+from flows.config.run import SegmentConfig
 from flows.errors import FlowError
-from flows.prepare import prepare
-from flows.tuning import tune
+from flows.run.preflight import check
+from flows.run.prepare import prepare
+from flows.worker.tuning import tune
 from tiling.errors import PlanError, RunError
 from tiling.runs.card import RunCard
 from tiling.runs.ledger import TileState

@@ -19,9 +19,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from flows.backlog import Backlog
-from flows.pool import Pool
-from flows.result import TileResult
+from flows.pool.backlog import Backlog
+from flows.pool.pool import Pool
+from flows.worker.result import TileResult
 from tiling.runs.run import Run
 from tiling.storage.place import place_of
 

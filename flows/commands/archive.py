@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.archive_config import ArchiveConfig
-from flows.environment import quiet_environment
-from flows.importing import TrustOption, WeightsOption
-from flows.plain import PlainConsole
-from flows.progress import format_seconds
-from flows.run_options import (
+from flows.commands.import_model import TrustOption, WeightsOption
+from flows.commands.options import (
+    AsIsOption,
+    BandsOption,
+    GsdOption,
+    ImageMppOption,
+    LevelOption,
+    MppOption,
+    NormaliseOption,
+    SeriesOption,
+    TOption,
+    ZOption,
+)
+from flows.commands.run_options import (
     BudgetOption,
     CompileOption,
     DeviceOption,
@@ -27,23 +35,15 @@ from flows.run_options import (
     UntilOption,
     WorkersOption,
 )
-from flows.view_options import (
-    AsIsOption,
-    BandsOption,
-    GsdOption,
-    ImageMppOption,
-    LevelOption,
-    MppOption,
-    NormaliseOption,
-    SeriesOption,
-    TOption,
-    ZOption,
-)
+from flows.config.archive import ArchiveConfig
+from flows.lifecycle.environment import quiet_environment
+from flows.reporting.escaping import PlainConsole
+from flows.reporting.progress import format_seconds
 from tiling.archives.slide_ledger import SlideState
 
 if TYPE_CHECKING:
-    from flows.forecast import Forecast
-    from flows.night import Night
+    from flows.nightly.forecast import Forecast
+    from flows.nightly.night import Night
 
 EXIT_FAILED_SLIDES = 3
 SHOWN = 20
@@ -153,7 +153,7 @@ def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
 def hold(config: ArchiveConfig) -> None:
     """Run the flow with live progress and tell how it ended."""
     quiet_environment()
-    from flows.terminal import run_with_progress
+    from flows.commands.terminal import run_with_progress
 
     night: Night = run_with_progress(PlainConsole(), "segment_archive", config)
     print_night(night)

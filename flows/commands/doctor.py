@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from flows.doctor import Check, DoctorConfig, Verdict, examine
-from flows.environment import quiet_environment
-from flows.plain import PlainConsole
+from flows.doctor.examine import Check, DoctorConfig, Verdict, examine
+from flows.lifecycle.environment import quiet_environment
+from flows.reporting.escaping import PlainConsole
 from tiling.storage.place import place_of
 
 EXIT_MISSING = 3

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.plain import PlainConsole
+from flows.reporting.escaping import PlainConsole
 
 FormatOption = Annotated[
     list[str] | None,
@@ -27,12 +27,12 @@ def export_command(
     if listed or run is None:
         list_formats(console)
         return
-    from flows.export_config import ExportConfig
+    from flows.config.export import ExportConfig
     from tiling.export.formats import AUTO
     from tiling.storage.place import place_of
 
     config = ExportConfig(run=place_of(run), formats=",".join(formats or [AUTO]), again=again, threads=threads)
-    from flows.exporting import export_here
+    from flows.run.exports import export_here
 
     written = export_here(config)
     for place in written:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.plain import PlainConsole, plain
+from flows.reporting.escaping import PlainConsole, plain
 
 BundleArgument = Annotated[str, typer.Argument(help="A shipped model's name or a bundle's folder.")]
 
@@ -27,6 +27,6 @@ def list_command(context: typer.Context) -> None:
 
 def inspect_command(bundle: BundleArgument) -> None:
     """Show a model's card, its exact halo and stride, and the layers that set them."""
-    from flows.terminal import print_model
+    from flows.commands.terminal import print_model
 
     print_model(PlainConsole(), bundle)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from flows.commands.archive import rerun_archive
-from flows.commands.running import run_flow
-from flows.commands.telling import EXIT_USAGE, err
-from flows.config import RerunConfig
+from flows.commands.exit_codes import EXIT_USAGE, err
+from flows.commands.run_flow import run_flow
+from flows.commands.run_options import DeviceOption, RayOption, WorkersOption
+from flows.config.run import RerunConfig
 from flows.errors import FlowError
-from flows.run_options import DeviceOption, RayOption, WorkersOption
 from tiling.storage.place import place_of
 
 RunToMendArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]

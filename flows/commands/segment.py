@@ -7,21 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.running import run_flow
-from flows.config import SegmentConfig
-from flows.importing import TrustOption, WeightsOption
-from flows.run_options import (
-    CompileOption,
-    DeviceOption,
-    ExportOption,
-    HaloOption,
-    ModelCardOption,
-    ProbabilitiesOption,
-    RayOption,
-    StagingOption,
-    WorkersOption,
-)
-from flows.view_options import (
+from flows.commands.import_model import TrustOption, WeightsOption
+from flows.commands.options import (
     AsIsOption,
     BandsOption,
     GsdOption,
@@ -34,6 +21,19 @@ from flows.view_options import (
     TOption,
     ZOption,
 )
+from flows.commands.run_flow import run_flow
+from flows.commands.run_options import (
+    CompileOption,
+    DeviceOption,
+    ExportOption,
+    HaloOption,
+    ModelCardOption,
+    ProbabilitiesOption,
+    RayOption,
+    StagingOption,
+    WorkersOption,
+)
+from flows.config.run import SegmentConfig
 from tiling.storage.place import place_of
 
 

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from flows.commands.archive import last_asked
-from flows.deployed import serve_only
-from flows.environment import quiet_environment
+from flows.commands.run_options import BudgetOption, UntilOption
+from flows.config.deployed import serve_only
 from flows.errors import ConfigError
-from flows.plain import PlainConsole
-from flows.reachable import expect_prefect
-from flows.run_options import BudgetOption, UntilOption
-from flows.server import EmbeddedServer
+from flows.lifecycle.environment import quiet_environment
+from flows.lifecycle.prefect_server import EmbeddedServer
+from flows.lifecycle.reachable import expect_prefect
+from flows.reporting.escaping import PlainConsole
 
 UI_PORT = 4200
 
@@ -50,7 +50,7 @@ def serve_command(
         else:
             expect_prefect()
         from flows.deployments import deployments_of
-        from flows.serving_end import serve_until_stopped
+        from flows.lifecycle.serving_end import serve_until_stopped
 
         out.print(f"archive {config.out}: nights at '{cron}' ({timezone or 'UTC'}), Ctrl-C stops", soft_wrap=True)
         if server is None:

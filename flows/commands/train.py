@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.plain import PlainConsole
+from flows.reporting.escaping import PlainConsole
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe: data, card and training, in TOML.")]
 OutOption = Annotated[
@@ -26,7 +26,7 @@ def train_command(
     processes: ProcessesOption = None,
 ) -> None:
     """Train a model of your own; the same command again resumes."""
-    from flows.terminal import print_training
-    from flows.train import train
+    from flows.commands.terminal import print_training
+    from flows.training.train import train
 
     print_training(PlainConsole(), train(recipe, out_folder, threads, processes, live=True))

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.telling import EXIT_FAILED_TILES
-from flows.config import VerifyConfig
-from flows.environment import quiet_environment
-from flows.plain import PlainConsole
-from flows.run_options import DeviceOption, RayOption, WorkersOption
+from flows.commands.exit_codes import EXIT_FAILED_TILES
+from flows.commands.run_options import DeviceOption, RayOption, WorkersOption
+from flows.config.run import VerifyConfig
+from flows.lifecycle.environment import quiet_environment
+from flows.reporting.escaping import PlainConsole
 from tiling.storage.place import place_of
 
 RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
@@ -44,7 +44,7 @@ def verify_command(
     from tiling.runs.run import Run
 
     opened = Run.open(config.run)  # refused before anything starts
-    from flows.terminal import print_verdict, run_with_progress
+    from flows.commands.terminal import print_verdict, run_with_progress
 
     out = PlainConsole()
     verdict = run_with_progress(out, "verify", config)

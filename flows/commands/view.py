@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.plain import PlainConsole
+from flows.reporting.escaping import PlainConsole
 
 PlaceArgument = Annotated[
     str, typer.Argument(metavar="RUN|ARCHIVE", help="A run folder, or a folder of run folders; a path or URL.")

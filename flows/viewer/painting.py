@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.palette import VERMILION
+from flows.reporting.palette import VERMILION
 from tiling.runs.mask import NOT_PREDICTED
 
 JPEG_QUALITY = 88

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from flows.errors import FlowError
-from flows.plain import plain
+from flows.reporting.escaping import plain
 from tiling.storage.place import Place
 
 STOP_SECONDS = 30.0

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.bottleneck import StageTimes
-from flows.palette import class_colors
+from flows.reporting.bottleneck import StageTimes
+from flows.reporting.palette import class_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
 from tiling.errors import RunError, TilingError
 from tiling.runs.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid

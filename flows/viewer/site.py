@@ -75,7 +75,7 @@ class Site:
 
     def report(self, request: Request) -> Response:
         """The report as the run is now: made here, so that nothing of a run folder is ever shown as a page."""
-        from flows.report import render_report
+        from flows.reporting.report import render_report
 
         return HTMLResponse(render_report(self._run(request).run), headers={"content-security-policy": _REPORT_POLICY})
 

@@ -1,0 +1,198 @@
+"""What a Python caller gets of a run: lazy arrays, figures, and single tiles computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flows.api.child_process import run_apart
+from flows.config.run import RerunConfig, checked
+from flows.reporting.areas import Area, known_areas
+from flows.reporting.page import render
+from flows.reporting.progress_line import ProgressLine
+from tiling.errors import TilingError
+from tiling.runs.array_image import ARRAY_NAME
+from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.run import Run
+from tiling.storage.picture import data_url
+from tiling.storage.place import Place, place_of
+
+if TYPE_CHECKING:
+    import xarray
+
+    from tiling.runs.pyramid import Lazy
+
+PICTURE_PX = 480
+FAILED_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """A run, finished or not, as it is at the moment of each question. No property reads the mask.
+
+    Labels are 0 background, 1 and up the model's classes, 255 not predicted.
+    """
+
+    run: Run
+
+    @property
+    def path(self) -> Place:
+        """The run's folder."""
+        return self.run.path
+
+    @property
+    def image(self) -> Lazy:
+        """The pixels that were segmented, `(y, x, band)`, lazy."""
+        return self.run.open_source().lazy(self.run.card.image.level)
+
+    @property
+    def labels(self) -> Lazy:
+        """The mask, `(y, x)` uint8, lazy."""
+        return self.pyramid[0]
+
+    @property
+    def pyramid(self) -> list[Lazy]:
+        """The mask at every scale, each half as large as the one before, lazy."""
+        return self.run.open_mask(read_only=True).pyramid.lazy()
+
+    @property
+    def probabilities(self) -> Lazy | None:
+        """One 8-bit channel per class, `(class, y, x)`, lazy; None where they weren't kept."""
+        kept = self.run.open_probabilities(read_only=True)
+        return None if kept is None else kept.pyramid.lazy()[0]
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """What each label means."""
+        return {label: item.name for label, item in enumerate(self.run.classes)}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The tiles that failed, `"ROW,COL"` to the reason."""
+        state = self.run.ledger.fold()
+        return {self.run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile is there, and the pyramid shows them all."""
+        return self.run.ledger.fold().is_complete
+
+    @property
+    def summary(self) -> str:
+        """How far it is, in one sentence."""
+        state = self.run.ledger.fold()
+        others = ((TileState.DAMAGED, "damaged"), (TileState.PENDING, "to do"))
+        more = "".join(f", {state.count(kind)} {name}" for kind, name in others if state.count(kind))
+        lacking = "" if state.is_closed or more else f"; NOT complete: {state.lacking}"
+        return (
+            f"{state.count(TileState.DONE)} of {self.run.plan.count} tiles computed, "
+            f"{state.count(TileState.SKIPPED)} skipped, {len(state.failed)} failed{more}{lacking}"
+        )
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Pixels, area, share and objects per class: the rows of `exports/statistics.parquet`, counted where needed.
+
+        Raises:
+            RunError: another driver is at work on the run.
+            ExportError: the run isn't finished.
+        """
+        from flows.config.export import ExportConfig
+        from flows.run.exports import export_here
+        from tiling.export.statistics import read_statistics
+
+        export_here(ExportConfig(run=self.path, formats="statistics"))
+        return read_statistics(self.run.exports / "statistics.parquet")
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Labels and probabilities with coordinates in µm or on the map, lazy (`tiling.export.xarray_dataset`).
+
+        Raises:
+            ExportError: xarray isn't installed.
+            SourceError: the image is gone.
+        """
+        from tiling.export.xarray_dataset import dataset_of
+
+        return dataset_of(self.run)
+
+    def rerun(self, *tiles: str, progress: bool = True, workers: int | None = None) -> Segmentation:
+        """Compute tiles again, `"ROW,COL"` each, or all that failed when none is named; gives the same object.
+
+        Raises:
+            ConfigError, PlanError: a name that is no tile's.
+            RunError: the image has changed, or another driver is at work on the run.
+        """
+        if not tiles and not self.failed:
+            return self
+        asked = {"run": self.path, "tiles": tiles, "failed": not tiles, "workers": workers}
+        config = checked(RerunConfig, asked)
+        with ProgressLine(is_shown=progress) as line:
+            run_apart("rerun", config, line.hear)
+            line.say(self.summary)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Segmentation {self.path}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the picture and the figures, of small files alone."""
+        return render("segmentation.html", self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        state, card = self.run.ledger.fold(), self.run.card
+        failed, name = self.failed, card.image.path.rstrip("/").rpartition("/")[2]
+        return {
+            "name": self.path.name,
+            "path": str(self.path),
+            "image_name": "an array" if name == ARRAY_NAME else name,
+            "model": card.model.name,
+            "shape": self.run.plan.mask.shape,
+            "extent": self._extent(),
+            "tiles": self.run.plan.count,
+            "done": state.count(TileState.DONE),
+            "skipped": state.count(TileState.SKIPPED),
+            "pending": state.count(TileState.PENDING),
+            "lacking": state.lacking,
+            "failed": [*failed.items()][:FAILED_SHOWN],
+            "failed_in_all": len(failed),
+            "rows": self._rows(state),
+            "picture": self._picture(),
+        }
+
+    def _extent(self) -> str:
+        """How long the mask's sides are, where its pixels' are known."""
+        size, (height, width) = self.run.pixel_size, self.run.plan.mask.shape
+        if size is None or size.unit == "degree":
+            return ""
+        mask_px = size.on(self.run.plan.grid)
+        large, small = ("mm", "µm") if size.unit == "um" else ("km", "m")
+        tall, wide = height * mask_px.y, width * mask_px.x
+        if max(tall, wide) < 1000 and size.unit == "m":
+            return f"{wide:,.0f} × {tall:,.0f} {small}"
+        return f"{wide / 1000:,.2f} × {tall / 1000:,.2f} {large}"
+
+    def _rows(self, state: LedgerState) -> list[dict[str, Any]]:
+        """Classes, with the figures that the run's exported statistics have of this very mask."""
+        known = known_areas(self.run, state)
+        if not known:
+            return [{"name": item.name, "color": item.color, "cells": []} for item in self.run.classes[1:]]
+        return [{"name": row.name, "color": row.color, "cells": _cells(row)} for row in known if row.label]
+
+    def _picture(self) -> str | None:
+        try:
+            return data_url(self.run.overlay_path, PICTURE_PX)
+        except (OSError, ValueError, TilingError):
+            return None
+
+
+def _cells(row: Area) -> list[str]:
+    share = f"{row.share:.2%}" if row.share is not None else ""
+    return [row.text, share, f"{row.objects:,} objects" if row.objects is not None else ""]
+
+
+def open_run(path: str | Place) -> Segmentation:
+    """A run that is there: a folder, or a URL.
+
+    Raises:
+        RunError: no run there, or its card is damaged.
+    """
+    return Segmentation(Run.open(place_of(path)))

@@ -1,0 +1,52 @@
+"""Errors that are the user's or the world's doing, told in one line with an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from flows.config.run import problem_in
+from flows.errors import StoppedError
+from flows.lifecycle.stopping import told_of_sigterm
+from flows.reporting.escaping import PlainConsole
+
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
+
+err = PlainConsole(stderr=True)
+
+
+@contextmanager
+def told_in_one_line() -> Generator[None]:
+    """Turn errors that are the user's or the world's doing into one line and an exit code."""
+    try:
+        from flows.commands.terminal import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
+    except KeyboardInterrupt:
+        _interrupted()
+    try:
+        with told_of_sigterm():
+            yield
+    except ValidationError as error:
+        fail(f"--{problem_in(error)}", EXIT_USAGE)
+    except StoppedError as error:
+        fail(str(error), EXIT_SIGNALLED + error.signal_number)
+    except ERRORS as error:
+        is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, WORLDS_ERRORS)
+        fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    err.print("stopped; the same command again goes on where it was")
+    sys.exit(EXIT_SIGNALLED + signal.SIGINT)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End with that code, and say why."""
+    err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Options of segmentations, archives, exports and trainings, as pydantic types."""

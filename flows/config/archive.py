@@ -1,0 +1,146 @@
+"""What a person may ask for of an archive."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from flows.config.run import Asked, Options, Output, SegmentConfig
+from tiling.archives.listing import split_glob
+from tiling.storage.place import Place, place_of
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?", re.IGNORECASE)
+_NO_LABEL = frozenset(
+    {"workers", "device", "export", "staging", "keep_staged", "ray_address", "trust_code", "model", "weights", "card"}
+)
+"""Options that change no label, or whose part in labels is in the model's digest."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `5h`, `1h30m`, `90m`, `2d` or a plain number of seconds."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found or not any(found.groups()):
+        raise ValueError("a duration is written as 5h, 1h30m, 90m or 20s")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `50GB`, `1.5T`, `800 MB` or a plain number of bytes; powers of 1000."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError("a size is written as 50GB, 1.5TB or 800MB")
+    return int(float(found[1]) * 1000 ** (1 + "kmgt".index(found[2].lower()) if found[2] else 0))
+
+
+def _as_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _as_size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _without_credentials(source: str) -> str:
+    """Refuse a URL with a user, a password or a signature here, before Prefect keeps it among a run's parameters.
+
+    Raises:
+        PlaceError: such a URL, which the message doesn't repeat.
+    """
+    if "://" in source:
+        # `?` is one character of a glob, but none of a signature's query.
+        place_of(source if "=" in source.partition("?")[2] else split_glob(source)[0])
+    return source
+
+
+class WhichSlides(Asked):
+    """Where the slides are, and where their runs lie."""
+
+    source: Annotated[str, AfterValidator(_without_credentials)] = Field(
+        min_length=1,
+        description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
+    )
+    out: Output = Field(description="The archive's folder, a path or URL. The same folder again does what is new.")
+
+
+class Nightly(Asked):
+    """When a night ends, and what comes first."""
+
+    until: str | None = Field(
+        default=None,
+        pattern=r"^([01]?\d|2[0-3]):[0-5]\d$",
+        description="No further tile is begun after this time of day, such as 06:00; the next night goes on.",
+    )
+    budget: Annotated[PositiveFloat | None, BeforeValidator(_as_duration)] = Field(
+        default=None, description="No further tile is begun after so long, such as 5h."
+    )
+    first: tuple[str, ...] = Field(default=(), description="Slides whose names match one of these globs come first.")
+    settle: Annotated[NonNegativeFloat, BeforeValidator(_as_duration)] = Field(
+        default=60.0, description="Files that changed less than so many seconds ago wait for the next night."
+    )
+    staging_budget: Annotated[PositiveInt | None, BeforeValidator(_as_size)] = Field(
+        default=None, description="What staged tiles may take on disk or in the bucket, such as 50GB."
+    )
+    keep_earlier: NonNegativeInt | None = Field(
+        default=None,
+        description="Of a slide whose content changed, keep so many runs of former contents; all when not given.",
+    )
+    reread: bool = Field(default=False, description="Read every slide again, whatever its size and time say.")
+    failed_only: bool = Field(default=False, description="Only slides that failed, also those that would fail again.")
+
+
+class ArchiveConfig(Nightly, Options, WhichSlides):
+    """Segment what is new or changed in an archive of slides."""
+
+    @model_validator(mode="after")
+    def _takes_one_foreground(self) -> Self:
+        if self.foreground not in {"auto", "none"}:
+            raise ValueError("a mask image belongs to one slide: name it in a manifest's column 'foreground'")
+        return self
+
+    def of_slide(self, place: Place, out: Place, model: str, overrides: Mapping[str, str]) -> SegmentConfig:
+        """What is asked for one slide.
+
+        Raises:
+            ValidationError: the manifest asks for what there isn't.
+        """
+        common = {name: getattr(self, name) for name in Options.model_fields}
+        bundle = {"model": model, "card": None, "weights": None}
+        return SegmentConfig.model_validate({**common, **bundle, **overrides, "image": place, "out": out})
+
+    def labels_asked(self) -> dict[str, Any]:
+        """Everything that can change a label, but the model itself."""
+        return {name: getattr(self, name) for name in Options.model_fields if name not in _NO_LABEL}
+
+    def seconds_left(self, now: dt.datetime) -> float:
+        """From a moment in local time to the night's end; endless where none was asked for."""
+        left = self.budget or float("inf")
+        if self.until is not None:
+            hour, minute = map(int, self.until.split(":"))
+            left = min(left, _seconds_until(hour, minute, now))
+        return left
+
+
+def _seconds_until(hour: int, minute: int, now: dt.datetime) -> float:
+    """How long until clocks next show a time. They may be put forth or back in between, for a naive time is local."""
+    today = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
+    shown: list[float] = []
+    for days in (0, 1):
+        first, again = ((today + dt.timedelta(days)).replace(fold=fold).timestamp() for fold in (0, 1))
+        # What clocks leave out comes as late as it would have; of that, Python takes the second for the earlier.
+        shown += [first, max(first, again)]
+    return next(moment for moment in shown if moment > now.timestamp()) - now.timestamp()

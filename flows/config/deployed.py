@@ -1,0 +1,57 @@
+"""What a form of Prefect's pages may ask for: no code to run, and no place outside of the archive that is served."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from flows.config.archive import ArchiveConfig
+from flows.config.run import RerunConfig, SegmentConfig
+from flows.errors import ConfigError
+from tiling.storage.place import Place, place_of
+
+TRUSTED_MODEL, SERVED_ARCHIVE = "OVERTILE_TRUSTED_MODEL", "OVERTILE_SERVED_ARCHIVE"
+
+Deployed = TypeVar("Deployed", SegmentConfig, RerunConfig, ArchiveConfig)
+
+
+def serve_only(config: ArchiveConfig) -> None:
+    """Let what this process starts for Prefect write into that archive alone, and run its own model's code alone."""
+    place = config.out
+    os.environ[SERVED_ARCHIVE] = str(place.resolve() if isinstance(place, Path) else place)
+    os.environ.pop(TRUSTED_MODEL, None)
+    if config.trust_code:
+        os.environ[TRUSTED_MODEL] = config.model
+
+
+def allowed(config: Deployed) -> Deployed:
+    """The same, with leave to run a factory's code where the environment of Prefect's process gives it.
+
+    Raises:
+        ConfigError: a flow run of Prefect's asks for more than the environment allows.
+    """
+    if "PREFECT__FLOW_RUN_ID" not in os.environ:
+        return config
+    root, out = os.environ.get(SERVED_ARCHIVE), config.run if isinstance(config, RerunConfig) else config.out
+    if root and not _is_inside(out, place_of(root)):
+        raise ConfigError(
+            f"{out} is outside of {root}: whoever can fill in the form would write anywhere; give a place inside of "
+            f"the archive that is served, or run the command itself"
+        )
+    if isinstance(config, RerunConfig):
+        return config
+    is_trusted = config.model == os.environ.get(TRUSTED_MODEL)
+    if config.trust_code and not is_trusted:
+        raise ConfigError(
+            f"trust_code is not for a form to give: whoever can fill it in would run {config.model}'s code; set "
+            f"{TRUSTED_MODEL}={config.model} in the environment of the process that Prefect starts flows in"
+        )
+    return config.model_copy(update={"trust_code": is_trusted})
+
+
+def _is_inside(place: Place, root: Place) -> bool:
+    if isinstance(place, Path) and isinstance(root, Path):
+        return place.resolve().is_relative_to(root.resolve())
+    parts = str(place).split("/")
+    return ".." not in parts and f"{place}/".startswith(f"{str(root).rstrip('/')}/")

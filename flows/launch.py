@@ -1,0 +1,53 @@
+"""A flow with all that it needs around it: Prefect's server where none is configured, and Ray."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any
+
+from flows.config.archive import ArchiveConfig
+from flows.config.run import Asked, RerunConfig, SegmentConfig, VerifyConfig
+from flows.errors import IncompleteError
+from flows.lifecycle.prefect_server import EmbeddedServer
+from flows.lifecycle.reachable import expect_prefect
+from flows.reporting.progress import Listener, listener
+
+
+def run_flow(name: str, config: Asked, hear: Listener) -> Any:
+    """Run the flow of that name and return what it returns, also where some of it failed.
+
+    Prefect's server, Ray and torch take seconds each to load: they load side by side.
+    """
+    listener.set(hear)
+    server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
+    if server is None:
+        expect_prefect()
+    flows = _load_flows(config)
+    with server or nullcontext():
+        try:
+            return getattr(flows, name)(config)
+        except IncompleteError as error:
+            return error.outcome
+
+
+def _load_flows(config: Asked) -> ModuleType:
+    """Begin to start Ray, then load the flows and torch meanwhile."""
+    from flows.pool.pool import Pool
+
+    assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
+    pool = Pool(config.workers, config.ray_address, device=config.device).begin()
+    from flows import segment as flows
+    from unet_core.inference.warmup import warm_up
+
+    flows.begun_pool.set(pool)
+    warm_up()
+    if isinstance(config, VerifyConfig):
+        from flows import verify
+
+        return verify
+    if isinstance(config, ArchiveConfig):
+        from flows import archive
+
+        return archive
+    return flows

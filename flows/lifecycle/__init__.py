@@ -1,0 +1,1 @@
+"""Beginning and end of a command: environment, Prefect's server, stops on request, states of flows."""

@@ -1,0 +1,81 @@
+"""How a flow ends that did not do all: Prefect is told so, and whoever called it gets what was done."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Protocol, TypeVar, cast
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled
+
+from flows.errors import IncompleteError, StoppedError
+from flows.reporting.prefect_events import recorded
+
+
+class Ending(Protocol):
+    """What a flow gives back."""
+
+    @property
+    def complete(self) -> bool: ...
+
+
+Ending_ = TypeVar("Ending_", bound=Ending)
+Asked_ = TypeVar("Asked_")
+Outcome_ = TypeVar("Outcome_")
+
+
+def finished(outcome: Ending_, told: str) -> Ending_:
+    """The outcome, where all is done.
+
+    Raises:
+        IncompleteError: some failed; in Prefect the flow has failed, and a retry of it goes on by the ledger.
+    """
+    if not outcome.complete:
+        raise IncompleteError(told, outcome)
+    return outcome
+
+
+def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_]:
+    """A flow's function that ends truly when it was asked to stop and all is in order.
+
+    Under Prefect's runner the flow run is `Cancelled` where that was asked for. Prefect would know it from its own
+    handler of SIGTERM, but that raises wherever the flow is, and leaves no tile in flight its end. Where a machine
+    was taken away, the flow run is `Crashed`, from which Prefect's automations and retries start.
+
+    Raises:
+        StoppedError: to whoever called the flow himself.
+        TerminationSignal: to Prefect's runner, where nobody asked for a cancellation.
+    """
+
+    @wraps(work)
+    def until_stopped(config: Asked_) -> Outcome_:
+        try:
+            return work(config)
+        except StoppedError as error:
+            if "PREFECT__FLOW_RUN_ID" not in os.environ:
+                raise
+            if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
+                # A state that a flow returns is the state that it ends in; nobody else sees it.
+                return cast("Outcome_", Cancelled(message=str(error)))
+            raise TerminationSignal(signal=error.signal_number) from error
+
+    # Prefect would look names of types up where this function is, not where the flow's is.
+    until_stopped.__dict__["__signature__"] = inspect.signature(work, eval_str=True)
+    return until_stopped
+
+
+def is_being_cancelled(flow_run: UUID) -> bool:
+    """Whether somebody asked Prefect to cancel a flow run."""
+
+    def read() -> State | None:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run).state
+
+    state = recorded(read, always=True)
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

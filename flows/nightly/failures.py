@@ -1,0 +1,32 @@
+"""What a slide fails of: whom it concerns, whether it lasts, and how it is told."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from flows.config.run import problem_in
+from flows.errors import FlowError, PoolError
+from tiling.errors import DiskError, PlanError, SourceError, StagingError, TilingError
+from unet_core.errors import FootprintError, UnetCoreError
+
+EVERYBODYS = (DiskError, StagingError, PoolError)
+"""What no slide would survive: it ends the night, and the next goes on."""
+
+EXPECTED = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
+"""What the world or the user may do to a slide; anything else is a bug, and is logged with its traceback."""
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether the same file would fail in the same way again, unlike a disk or a network that failed it."""
+    if isinstance(error.__cause__, OSError):
+        return False
+    kinds = (SourceError, PlanError, FootprintError, ValidationError)
+    return isinstance(error, kinds) or type(error) is FlowError
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, ValidationError):
+        return f"the manifest asks for {problem_in(error)}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,113 @@
+"""What a night would do: how much, how long and how much space, told before anything is computed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flows.config.archive import ArchiveConfig
+from flows.errors import FlowError
+from flows.nightly.failures import reason_of
+from flows.nightly.scan import Found
+from flows.run.custom_model import local_bundle
+from flows.run.preflight import check_fit, needs_of
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide
+from tiling.archives.slide_ledger import SlideState
+from tiling.errors import TilingError
+from tiling.selection.choose_view import ModelNeeds, choose_view
+from tiling.source import open_source
+from unet_core.bundles.card import ModelCard, read_card
+
+UNKNOWN_MODEL = ModelNeeds("the user's network", None, "uint8")
+"""Of a network that is no bundle yet: its pixels are taken as they are."""
+
+WORST_BYTES_PER_PIXEL = 4 / 3
+"""A mask that doesn't compress, with its pyramid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A night that isn't held.
+
+    Attributes:
+        slides: that would be segmented, in order, with the pixels of each.
+        unreadable: slides that would fail, with the reason.
+        seconds: at the rate of earlier nights; None where there was none.
+        mask_bytes: as masks of earlier nights took; None where there was none. mask_bytes_at_most: if none compressed.
+        free_bytes: on the disk of the archive; None in a bucket.
+    """
+
+    slides: tuple[tuple[str, int], ...]
+    unreadable: tuple[tuple[str, str], ...]
+    found: Found
+    pixels: int
+    seconds: float | None
+    mask_bytes: int | None
+    mask_bytes_at_most: int
+    free_bytes: int | None
+
+
+def forecast(config: ArchiveConfig, archive: Archive, found: Found) -> Forecast:
+    """Open every slide that would be segmented, as far as its pyramid, and reckon."""
+    slides: list[tuple[str, int]] = []
+    unreadable: list[tuple[str, str]] = []
+    card = _card_of(config)
+    for slide in found.todo:
+        try:
+            slides.append((slide.name, _pixels(config, card, slide)))
+        except (TilingError, FlowError, ValidationError, OSError) as error:
+            unreadable.append((slide.name, reason_of(error)))
+    pixels = sum(count for _, count in slides)
+    rate, density = _rate(archive), _mask_bytes_per_pixel(archive)
+    return Forecast(
+        slides=tuple(slides),
+        unreadable=tuple(unreadable),
+        found=found,
+        pixels=pixels,
+        seconds=pixels / 1e6 / rate if rate else None,
+        mask_bytes=round(pixels * density) if density else None,
+        mask_bytes_at_most=round(pixels * WORST_BYTES_PER_PIXEL),
+        free_bytes=_free(archive),
+    )
+
+
+def _card_of(config: ArchiveConfig) -> ModelCard | None:
+    if config.origin().kind != "bundle":
+        return None
+    with local_bundle(config.model) as folder:
+        return read_card(folder)
+
+
+def _pixels(config: ArchiveConfig, card: ModelCard | None, slide: Slide) -> int:
+    """Of what would be segmented: at the pixel size that the model or the manifest asks for."""
+    asked = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
+    wanted = replace(asked.wanted(), normalise=None)  # of no account here, and its percentiles take long
+    viewing = choose_view(slide.place, wanted, needs_of(card) if card else UNKNOWN_MODEL)
+    with open_source(slide.place, viewing.view) as seen:
+        if card is not None:
+            check_fit(seen, card)
+        level = seen.levels[viewing.level]
+        return level.height * level.width
+
+
+def _rate(archive: Archive) -> float | None:
+    """Megapixels per second of the last night that labelled any."""
+    rates = [event["facts"]["rate"] for event in archive.ledger.events if event["event"] == "morning"]
+    return next((rate for rate in reversed(rates) if rate > 0), None)
+
+
+def _mask_bytes_per_pixel(archive: Archive) -> float | None:
+    done = [record for record in archive.ledger if record.state is SlideState.DONE and record.mask_bytes]
+    pixels = sum(record.pixels for record in done)
+    return sum(record.mask_bytes for record in done) / pixels if pixels else None
+
+
+def _free(archive: Archive) -> int | None:
+    if not isinstance(archive.path, Path):
+        return None
+    there = next(folder for folder in (archive.path, *archive.path.parents) if folder.exists())
+    return shutil.disk_usage(there).free

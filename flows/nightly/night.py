@@ -1,0 +1,128 @@
+"""What a night did to an archive, slide by slide, and how far it has come."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.pool.scheduler import Ended
+from flows.reporting.progress import Progress, format_seconds
+from tiling.archives.listing import Slide
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.storage.place import Place
+
+BAD = (SlideState.FAILED, SlideState.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """How a night ended.
+
+    Attributes:
+        name: its date and time, which names its pages.
+        records: what became of the slides that it looked at, in order of their names.
+        known_failures: slides that failed before, whose files haven't changed since.
+        unchanged: slides that were done before. waiting: slides that the night didn't come to.
+        ended_by: what ended it.
+        seconds: in all. inference_seconds: from the first tile to the last. pixels: labelled in this time.
+        busy_share: of the workers' time in between, each from when it was there, in which they had a tile.
+        left_seconds: what the waiting slides will take, at the measured rate; None where none was measured.
+    """
+
+    archive: Place
+    name: str
+    records: tuple[SlideRecord, ...]
+    known_failures: tuple[SlideRecord, ...]
+    unchanged: int
+    waiting: int
+    ended_by: str
+    seconds: float
+    inference_seconds: float
+    pixels: int
+    busy_share: float
+    left_seconds: float | None
+
+    def of(self, *states: SlideState) -> list[SlideRecord]:
+        return [record for record in self.records if record.state in states]
+
+    @property
+    def failed(self) -> list[SlideRecord]:
+        """Every slide of the source that stands failed, tonight's first."""
+        return [*self.of(*BAD), *self.known_failures]
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed
+
+    @property
+    def megapixels_per_second(self) -> float:
+        return self.pixels / 1e6 / self.inference_seconds if self.inference_seconds > 0 else 0.0
+
+    @property
+    def rerun_command(self) -> str:
+        return f"overtile rerun --archive {shlex.quote(str(self.archive))} --failed"
+
+    def __str__(self) -> str:
+        """Its result in one sentence."""
+        counts = {
+            "done": len(self.of(SlideState.DONE)),
+            "with known content": len(self.of(SlideState.SAME)),
+            "failed": len(self.failed),
+            "still being written": len(self.of(SlideState.CHANGING)),
+            "begun": len(self.of(SlideState.BEGUN)),
+            "gone": len(self.of(SlideState.GONE)),
+            "waiting": self.waiting,
+            "unchanged": self.unchanged,
+        }
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
+        rate = f"{self.pixels / 1e6:.0f} MPix at {self.megapixels_per_second:.2f} MPix/s"
+        return f"slides: {told}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
+
+
+class Pace:
+    """How far a night is, and how long the rest takes.
+
+    What is left is known by the size of its files alone, so pixels and seconds are counted per byte of file.
+    """
+
+    def __init__(self, slides: Sequence[Slide]) -> None:
+        self._total = len(slides)
+        self._bytes_in_all = sum(slide.stamp.size_bytes for slide in slides if slide.stamp)
+        self._bytes_done = 0.0
+        self._started: float | None = None
+        self._last = 0.0
+        self.pixels = 0
+
+    def add(self, ended: Ended, of_slide: Slide, tiles: int) -> None:
+        now = time.monotonic()
+        if self._started is None:
+            # Workers load the model before their first tile: that is no part of the rate.
+            self._started = now - sum(ended.result.seconds.get(step, 0.0) for step in ("read", "compute", "write"))
+        self._last = now
+        self.pixels += ended.result.pixels
+        self._bytes_done += of_slide.stamp.size_bytes / tiles if of_slide.stamp else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From the first tile to the last so far."""
+        return self._last - self._started if self._started is not None else 0.0
+
+    @property
+    def left_seconds(self) -> float | None:
+        if not self._bytes_done:
+            return None
+        return max(0.0, self._bytes_in_all - self._bytes_done) * self.seconds / self._bytes_done
+
+    def now(self, slides_over: int, failed: int) -> Progress:
+        return Progress(
+            stage="segment",
+            done=slides_over,
+            total=self._total,
+            failed=failed,
+            pixels=self.pixels,
+            seconds=self.seconds,
+            unit="slides",
+            left_seconds=self.left_seconds,
+        )

@@ -1,0 +1,114 @@
+"""Which slides of an archive a night has to look at, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flows.config.archive import ArchiveConfig
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide, find_slides, glob_pattern, is_gone
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the source found.
+
+    todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
+    known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no
+    longer in the source.
+    """
+
+    todo: tuple[Slide, ...]
+    settling: tuple[Slide, ...]
+    refused: tuple[Slide, ...]
+    known_failures: tuple[SlideRecord, ...]
+    unchanged: int
+    gone: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(slide.stamp.size_bytes for slide in self.todo if slide.stamp)
+
+
+def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> Found:
+    """Hold the source, or what it was found to hold, against the ledger. A slide whose size and times are those of its
+    record is not opened; any other is, and then its content decides.
+    """
+    todo: list[Slide] = []
+    settling: list[Slide] = []
+    refused: list[Slide] = []
+    known: list[SlideRecord] = []
+    unchanged = 0
+    listed = set[str]()
+    for slide in find_slides(config.source, config.out) if slides is None else slides:
+        listed.add(slide.name)
+        record = archive.ledger.get(slide.name)
+        if config.failed_only and (record is None or record.state is not SlideState.FAILED):
+            continue
+        if slide.refused is not None or slide.stamp is None:
+            refused.append(slide)
+        elif record is not None and not config.reread and _says_the_same(record, slide):
+            if record.is_settled and _is_still_there(archive, record):
+                unchanged += 1
+            elif record.lasting and not config.failed_only:
+                known.append(record)
+            else:
+                todo.append(slide)
+        elif not slide.stamp.is_settled(config.settle):
+            settling.append(slide)
+        else:
+            todo.append(slide)
+    gone = tuple(name for name in _missing(archive, listed) if is_gone(config.source, name))
+    return Found(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged, gone)
+
+
+def in_order(slides: Sequence[Slide], config: ArchiveConfig, archive: Archive) -> tuple[Slide, ...]:
+    """Those asked for first, then those that were begun, then those that have waited longest."""
+    first = [glob_pattern(glob) for glob in config.first]
+
+    def rank(slide: Slide) -> tuple[bool, bool, float, str]:
+        record = archive.ledger.get(slide.name)
+        is_first = any(pattern.fullmatch(slide.name) for pattern in first)
+        is_begun = record is not None and record.state is SlideState.BEGUN
+        modified = slide.stamp.modified if slide.stamp else None
+        return not is_first, not is_begun, modified or 0.0, slide.name
+
+    return tuple(sorted(slides, key=rank))
+
+
+def left_out(slide: Slide, night: str) -> SlideRecord:
+    """The record of a slide that is not opened."""
+    state = SlideState.REFUSED if slide.refused is not None else SlideState.CHANGING
+    reason = slide.refused or "it is still being written; the next night looks again"
+    record = SlideRecord(slide.name, state, "", reason=reason, asked=dict(slide.overrides), night=night)
+    if slide.stamp is None:
+        return record
+    return replace(record, size_bytes=slide.stamp.size_bytes)
+
+
+def _missing(archive: Archive, listed: Set[str]) -> list[str]:
+    """Slides that something was to become of yet, and that a look didn't find; one that is done has its mask anyway."""
+    left = (each for each in archive.ledger if not each.is_settled and each.state is not SlideState.GONE)
+    return sorted(each.slide for each in left if each.slide not in listed)
+
+
+def _says_the_same(record: SlideRecord, slide: Slide) -> bool:
+    stamp = slide.stamp
+    return (
+        stamp is not None
+        and (record.size_bytes, record.version) == (stamp.size_bytes, stamp.version)
+        and dict(record.asked) == dict(slide.overrides)
+    )
+
+
+def _is_still_there(archive: Archive, record: SlideRecord) -> bool:
+    """Whether the mask is where it was; in a bucket this would be a request per slide and night.
+
+    The mask of another slide may have made room for that of another content, which the ledger tells of.
+    """
+    if record.state is SlideState.SAME and not archive.ledger.vouches_for(record):
+        return archive.is_there(record)
+    return not isinstance(archive.path, Path) or (archive.run_path(record.folder) / "run.json").is_file()

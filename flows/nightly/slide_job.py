@@ -1,0 +1,310 @@
+"""One slide on its way through a night: planned, inferred tile by tile, closed, and what became of it written down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flows.config.archive import ArchiveConfig
+from flows.config.run import SegmentConfig
+from flows.nightly.duplicates import Twins
+from flows.nightly.failures import is_lasting, reason_of
+from flows.pool.pool import Pool
+from flows.pool.scheduler import Ended
+from flows.reporting.progress import listener
+from flows.run.changed_image import expect_same_image, settled
+from flows.run.prepare import Model, prepare_with
+from flows.segment import export, remaining, stitch, write_down
+from flows.worker.tuning import Tuning, TuningRequest
+from tiling.archives.archive import Archive
+from tiling.archives.listing import Slide, look_at
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.errors import ImageChangedError, PlanError, StorageError
+from tiling.runs.card import RunCard
+from tiling.runs.ledger import INFERRING
+from tiling.runs.mask import Mask
+from tiling.runs.run import Run
+from tiling.source import open_source
+from tiling.storage.place import lock_run, size_of_tree
+from tiling.view import View
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Shift:
+    """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
+
+    archive: Archive
+    config: ArchiveConfig
+    model: Model
+    bundle: str
+    pool: Pool
+    available_bytes: int
+    night: str
+    twins: Twins = field(default_factory=Twins)
+    _tuning: threading.Lock = field(default_factory=threading.Lock)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        """One slide at a time: what is measured for the first is known for the others."""
+        with self._tuning:
+            return self.pool.tune(request)
+
+
+class SlideWork:
+    """The driver's part in one slide. Its steps run in different threads, one after another."""
+
+    def __init__(self, shift: Shift, slide: Slide) -> None:
+        self._shift, self.slide = shift, slide
+        self._folder = shift.archive.folder_of(slide.name)
+        self._fingerprint: str | None = None
+        self._locks = ExitStack()
+        self._ending = threading.Lock()
+        self._began = self._ended = 0.0
+        self._left = 0
+        self._run: Run | None = None
+        self._mask: Mask | None = None
+        self.todo: Sequence[int] = ()
+        self.awaits: str | None = None
+        self.record: SlideRecord | None = None
+
+    @property
+    def run(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    @property
+    def left(self) -> int:
+        """Tiles that have not ended."""
+        return self._left
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self._run is not None and self.record is None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what became of it is written down."""
+        return self.record is not None
+
+    def plan(self) -> None:
+        """Read the slide, tell by its content whether it is new, and open or make its run.
+
+        Where another slide of that content is being segmented, `awaits` names it, and nothing is made.
+
+        Raises:
+            TilingError, UnetCoreError, FlowError, OSError, ValidationError: what keeps this slide from being segmented.
+        """
+        shift, slide = self._shift, self.slide
+        if self._is_changing(shift.config.settle):
+            return
+        asked = shift.config.of_slide(slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides)
+        with open_source(slide.place, View(series=asked.series)) as source:
+            self._fingerprint = source.fingerprint()
+            if self._is_changing(0) or self._is_anothers(asked):
+                return
+            self._locks.enter_context(lock_run(asked.out))
+            run = prepare_with(shift.model, source, asked, shift.pool.size, shift.tune, shift.available_bytes)
+        self._expect_budget(run)
+        self.todo = remaining(run)
+        self._left = len(self.todo)
+        self._run = run
+
+    def begin(self) -> None:
+        """Store that the slide is under way, before its first tile is staged: a night that is killed tells no more."""
+        self._shift.archive.ledger.begin(self._record(SlideState.BEGUN, "the night was over"))
+
+    def note(self, ended: Ended) -> bool:
+        """Write down what became of a tile; True when it was the last."""
+        if not self._began:
+            # Workers load the model before their first tile: that is no part of the slide's time.
+            on_first = sum(ended.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+            self._began = time.monotonic() - on_first
+            self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._shift.pool.size})
+        self._ended = time.monotonic()
+        self._mask = self._mask or self.run.open_mask()
+        write_down(self.run, self._mask, ended.result, ended.attempts)
+        self._left -= 1
+        return self._left == 0
+
+    def close(self) -> None:
+        """Stitch, draw, give the staged tiles' space back, and look whether the image still is what was read."""
+        listener.set(None)  # the terminal shows the archive, not one slide's stages
+        run, config = self.run, self._shift.config
+        if self._began:
+            facts = {"workers": self._shift.pool.size, "stagers": self._shift.pool.stagers, "seconds": self._seconds}
+            run.ledger.announce("inferred", facts)
+        run.ledger.flush()
+        expect_same_image(run, self.todo)
+        stitch.fn(run)
+        export.fn(run, config.export)
+        if not config.keep_staged:
+            run.remove_staged()
+        state = run.ledger.fold()
+        if state.failed:
+            named = next(iter(state.failed.items()))
+            reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
+            self._end(SlideState.FAILED, reason, len(state.failed))
+        elif not state.is_complete:
+            self._end(SlideState.FAILED, f"{state.lacking}; the next night goes on with it")
+        else:
+            self._end(SlideState.DONE)
+            if config.keep_earlier is not None:
+                self._shift.archive.forget_earlier(self._folder, config.keep_earlier)
+
+    def fail(self, error: BaseException) -> None:
+        """Write down why the slide can't be segmented."""
+        if isinstance(error, ImageChangedError):
+            if self._run is not None:
+                self._run.ledger.flush()
+                error = settled(self._run, self.todo, error)
+            reason = f"it changed while it was segmented; the next night segments it again ({error})"
+            self._end(SlideState.CHANGING, reason)
+            return
+        self._end(SlideState.FAILED, reason_of(error), lasting=is_lasting(error))
+
+    def leave(self) -> None:
+        """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it.
+
+        Of one that failed no tile is inferred for now: what is staged of it would take its space for nothing.
+        """
+        if self._run is not None:
+            self._run.ledger.flush()
+            if self.record is None:
+                self._end(SlideState.BEGUN, "the night was over")
+            elif self.record.state is SlideState.FAILED and not self._shift.config.keep_staged:
+                with suppress(StorageError, OSError):  # it is counted again the next night
+                    self._run.remove_staged()
+        self._locks.close()
+
+    @property
+    def _seconds(self) -> float:
+        return round(self._ended - self._began, 3) if self._began else 0.0
+
+    def _is_changing(self, settle_seconds: float) -> bool:
+        """Look again: a file that is being written is left alone."""
+        now = look_at(self.slide.place)
+        if now is not None and now == self.slide.stamp and now.is_settled(settle_seconds):
+            return False
+        gone = "it is no longer there" if now is None else "it is still being written"
+        self._end(SlideState.CHANGING, f"{gone}; the next night looks again")
+        return True
+
+    def _is_anothers(self, asked: SegmentConfig) -> bool:
+        """Whether that content has its mask already, this slide's own or that of another name, or is getting one.
+
+        A run of another content, or of other overrides, makes room.
+        """
+        assert self._fingerprint is not None
+        archive = self._shift.archive
+        with archive.moving:
+            twin = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
+            if twin is not None and archive.is_there(twin):
+                own = twin.slide == self.slide.name
+                self._end(twin.state if own else SlideState.SAME, twin.reason if own else twin.slide, twin=twin)
+                return True
+            first = self._shift.twins.first_with(self._fingerprint, self.slide.overrides, self.slide.name)
+            if first != self.slide.name:
+                self.awaits = first
+                return True
+            self._make_room(asked)
+        return False
+
+    def _make_room(self, asked: SegmentConfig) -> None:
+        if not (asked.out / "run.json").is_file():
+            return
+        run = Run.open(asked.out)
+        card = run.card
+        if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
+            with lock_run(asked.out):
+                run.remove_staged()  # nobody infers them any more
+                now = dt.datetime.now(dt.UTC)
+                self._shift.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
+
+    def _about(self, record: SlideRecord) -> dict[str, object]:
+        """What the log says of a slide that ended."""
+        facts = {"state": record.state.value, "tiles": record.tiles, "failed": record.failed_tiles}
+        where = {"run": str(self._shift.archive.run_path(record.folder)), "slide": str(self.slide.place)}
+        return {**where, **facts, "reason": record.reason, "seconds": record.seconds}
+
+    def _expect_budget(self, run: Run) -> None:
+        config = self._shift.config
+        takes, budget = tile_bytes(run), config.staging_budget
+        if config.staging and budget is not None and takes > budget:
+            raise PlanError(
+                f"one staged tile takes {takes / 1e6:.0f} MB, more than the staging budget of {budget / 1e6:.0f} MB: "
+                f"nothing could be staged; use a smaller --core, or --no-staging"
+            )
+
+    def _end(
+        self,
+        state: SlideState,
+        reason: str | None = None,
+        failed_tiles: int = 0,
+        *,
+        lasting: bool = False,
+        twin: SlideRecord | None = None,
+    ) -> None:
+        """Write down what became of the slide, once."""
+        with self._ending:
+            if self.record is not None:
+                return
+            record = self._record(state, reason, failed_tiles, lasting=lasting, twin=twin)
+            self.record = record
+        self._shift.archive.ledger.append(record)
+        self._shift.twins.release(self.slide.name)
+        logger.info("slide ended", extra=self._about(record))
+
+    def _record(
+        self,
+        state: SlideState,
+        reason: str | None,
+        failed_tiles: int = 0,
+        *,
+        lasting: bool = False,
+        twin: SlideRecord | None = None,
+    ) -> SlideRecord:
+        stamp, run = self.slide.stamp, self._run
+        return SlideRecord(
+            slide=self.slide.name,
+            state=state,
+            folder=twin.folder if twin else self._folder,
+            size_bytes=stamp.size_bytes if stamp else 0,
+            version=stamp.version if stamp else "",
+            fingerprint=self._fingerprint,
+            asked=dict(self.slide.overrides),
+            reason=reason,
+            lasting=lasting,
+            tiles=run.plan.count if run else twin.tiles if twin else 0,
+            failed_tiles=failed_tiles,
+            pixels=run.plan.image.area if run else twin.pixels if twin else 0,
+            seconds=self._seconds,
+            mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
+            night=self._shift.night,
+        )
+
+
+def tile_bytes(run: Run) -> int:
+    """What a staged tile takes, at most."""
+    height, width = run.plan.read_shape
+    return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
+
+
+def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:
+    """Whether a run is of what a manifest asks for by now; what it leaves open is as the run has it."""
+    view = card.image.view
+    return (
+        asked.level in {None, card.image.level if view is None else view.level}
+        and card.image.asked == asked.wanted().typed()
+        and asked.core in {None, card.geometry.core_px}
+        and asked.precision in {"auto", card.precision}
+        and card.foreground == asked.foreground
+    )

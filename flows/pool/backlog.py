@@ -1,0 +1,141 @@
+"""Tiles between staging and inference: a bounded hand-over between two threads of the driver."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+
+from flows.pool.staging_budget import Batch, StagingBudget
+from flows.worker.result import Ready, TileResult
+from tiling.storage.place import Place
+
+
+class Backlog:
+    """Holds tiles that are ready, of one run or of several in turn, and bounds how far staging runs ahead of inference.
+
+    Used as a context by whoever fills it, it closes at the end, with the error that ended filling, if any did.
+
+    Args:
+        limit: tiles that may be staged or being staged, and not yet inferred.
+        budget_bytes: what staged tiles may take; None for any.
+        keeps: whether they stay when they are inferred.
+    """
+
+    def __init__(self, limit: int, budget_bytes: int | None = None, *, keeps: bool = False) -> None:
+        self._limit, self._budget = limit, StagingBudget(budget_bytes, keeps=keeps)
+        self._ready: deque[Ready] = deque()
+        self._ahead = 0
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Backlog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def at_once(self, most: int, tile_bytes: int) -> int:
+        """How many tiles may be staged together."""
+        return self._budget.at_once(most, tile_bytes)
+
+    def has_room(self, count: int, batch: Batch | None = None) -> bool:
+        """Whether `reserve` would not have to wait."""
+        with self._changed:
+            return self._closed or self._has_room(count, batch)
+
+    def reserve(self, count: int, batch: Batch | None = None) -> bool:
+        """Wait until `count` more tiles may be ready; False when nobody will infer them any more.
+
+        For the space that a batch is to take it is waited as long as space is given back by what is ahead of it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_room(count, batch))
+            self._ahead += count
+            return not self._closed
+
+    def take_space(self, batch: Batch) -> bool:
+        """Whether a batch that has its places has its space too; where it has none, its tiles go on unstaged."""
+        with self._changed:
+            if not self._budget.has_room(batch):
+                return False
+            self._budget.take(batch)
+            return True
+
+    def offer(self, ready: Ready) -> None:
+        """Hand over a tile that is staged, or whose staging failed with a reason."""
+        with self._changed:
+            self._ready.append(ready)
+            self._changed.notify_all()
+
+    def take(self, timeout: float) -> Ready | None:
+        """The next ready tile; None when there is none within `timeout` seconds.
+
+        Raises:
+            BaseException: what ended staging, if anything did.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._closed, timeout)
+            if self._ready:
+                return self._ready.popleft()
+            if self._failure is not None:
+                raise self._failure
+            return None
+
+    def release(self, count: int = 1) -> None:
+        """Say that tiles never will be inferred, and their places are free."""
+        with self._changed:
+            self._ahead -= count
+            self._changed.notify_all()
+
+    def leave(self, batch: Batch) -> None:
+        """The same of a batch that was being staged."""
+        with self._changed:
+            self._budget.leave(batch)
+        self.release(len(batch.tiles))
+
+    def settle(self, ready: Ready, result: TileResult) -> None:
+        """Say what became of a tile, whose place is free."""
+        with self._changed:
+            self._budget.settle(ready, result)
+        self.release()
+
+    def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
+        """Say what lies staged of a run, by tile."""
+        with self._changed:
+            self._budget.recount(run, sizes)
+            self._changed.notify_all()
+
+    def close(self, failure: BaseException | None = None) -> None:
+        """Say that no more tiles come, and why, if it is a failure."""
+        with self._changed:
+            self._closed = True
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+
+    @property
+    def ready(self) -> int:
+        """How many tiles wait to be taken."""
+        with self._changed:
+            return len(self._ready)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no more tiles come, or nobody takes any."""
+        with self._changed:
+            return self._closed
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing ready and nothing to come."""
+        with self._changed:
+            return self._closed and not self._ready and self._failure is None
+
+    def _has_room(self, count: int, batch: Batch | None) -> bool:
+        if self._ahead and self._ahead + count > self._limit:
+            return False
+        return batch is None or self._budget.has_room(batch) or not self._budget.will_have_room(batch)

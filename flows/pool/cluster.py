@@ -1,0 +1,122 @@
+"""The Ray cluster that a pool's actors live in: attached to, or embedded in this process and gone with it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+import ray
+
+from flows.config.run import Device
+from flows.errors import PoolError
+from flows.lifecycle.stopping import keep_sigterm
+from flows.pool.actors import told_by
+from flows.pool.embedded import start_ray
+from flows.pool.head import Head
+from flows.pool.ray_processes import OwnRay
+
+
+class Cluster:
+    """Knows what there is and whether it still is there; starts in a thread of its own where that is asked for.
+
+    Args:
+        workers: tile actors that an embedded cluster is made for; None for one per core.
+        address: a running cluster's address; None starts an embedded one that listens on localhost only.
+        device: on what tile actors compute; `auto` takes GPUs where there is one at the start.
+        then: what is begun as soon as it has started, in the same thread.
+    """
+
+    def __init__(self, workers: int | None, address: str | None, device: Device, then: Callable[[], None]) -> None:
+        self._workers, self._address, self._asked_device, self._then = workers, address, device, then
+        self.device = "cpu"
+        self.is_embedded = False
+        self._head: Head | OwnRay | None = None
+        self._starting: threading.Thread | None = None
+        self._started, self._ended = threading.Event(), threading.Event()
+        self._failure: PoolError | None = None
+
+    def begin(self) -> None:
+        """Start in the background, while the caller still has other things to load; `enter` waits for it."""
+        # Ray imports it in that thread and Prefect in this one, and its modules import each other in a circle: two
+        # threads at once would find it half made.
+        import_module("pydantic.v1.fields")
+        self._starting = threading.Thread(target=self._start_and_stay, name="pool", daemon=True)
+        self._starting.start()
+
+    def enter(self) -> None:
+        """Have it started.
+
+        Raises:
+            PoolError: no cluster answers, or none can be started.
+        """
+        with keep_sigterm():
+            if self._starting is None:
+                self._start_safely()
+            else:
+                self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def leave(self) -> None:
+        """End what is embedded."""
+        if isinstance(self._head, OwnRay):
+            self._head.end()
+        self.is_embedded = False
+        self._ended.set()
+
+    def resources(self) -> Mapping[str, float]:
+        """What there is; asked only of a head that is there.
+
+        Raises:
+            LostError: it is gone.
+        """
+        self.expect_head()
+        return ray.cluster_resources()
+
+    def expect_head(self) -> None:
+        """Wait for a head that is silent, for as long as it may be; raises LostError."""
+        if self._head is not None:
+            self._head.wait()
+
+    def expect_own(self) -> None:
+        """Raise LostError where Ray is this process's own and has died: that costs nothing to know."""
+        if isinstance(self._head, OwnRay):
+            self._head.answers()
+
+    def answers(self) -> bool:
+        """Whether the head is there now; raises LostError where it has been silent for too long."""
+        return self._head is None or self._head.answers()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody is there any more to ask for anything, which would wait for ever."""
+        return self._head is not None and self._head.is_lost
+
+    def _start_and_stay(self) -> None:
+        """Start, then keep this thread: Linux kills Ray's processes when the thread that made them ends."""
+        self._start_safely()
+        self._started.set()
+        self._ended.wait()
+
+    def _start_safely(self) -> None:
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
+            self._failure = PoolError(
+                f"no Ray cluster answers at {self._address or 'localhost'} ({told_by(error)}); check the address "
+                f"and the token, or leave --ray-address out for an embedded one"
+            )
+
+    def _start(self) -> None:
+        if not ray.is_initialized():
+            if self._address is not None:
+                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+                self._head = Head(ray.get_runtime_context().gcs_address)
+            else:
+                start_ray(self._workers)
+                self.is_embedded, self._head = True, OwnRay()
+        seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
+        self.device = seen if self._asked_device == "auto" else self._asked_device
+        self._then()

@@ -1,0 +1,268 @@
+"""Workers on a Ray cluster and the loop that keeps them busy."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.config.run import Device
+from flows.errors import OverError, PoolError
+from flows.lifecycle.stopping import Stop
+from flows.pool.actors import StagingActor, TileActor, cause_of, told_by
+from flows.pool.backlog import Backlog
+from flows.pool.cluster import Cluster
+from flows.pool.roster import Roster
+from flows.pool.scheduler import Attempt, Busy, Dispatch, Ended, Limits
+from flows.pool.staging_actors import Stagers
+from flows.worker.result import Checked, TileResult
+from tiling.storage.place import Place
+
+if TYPE_CHECKING:
+    from flows.worker.tuning import Tuning, TuningRequest
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT_PER_ACTOR = Limits().in_flight
+TUNING_ATTEMPTS = 3
+AHEAD_PER_WORKER = 8
+WORKERS_PER_STAGER = 4
+STAGERS_PER_GPU = 2  # a processor stages some 80 MPix/s of JPEG (docs/scale.md)
+
+
+class Pool:
+    """Workers of one Ray cluster: attached to, or embedded in this process and gone with it.
+
+    Args:
+        workers: actors wanted; None takes one per GPU, or one per core where there is none, and follows a cluster
+            that grows.
+        address: a running cluster's address; None starts an embedded one that listens on localhost only.
+        actor: the Ray actor class that labels tiles.
+        limits: how often and how long a tile is tried.
+        stager: the Ray actor class that stages tiles.
+        device: `cuda` for actors that wait for GPUs, `cpu` for such that need none; `auto` takes GPUs where the
+            cluster has one at the start.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        actor: Any = TileActor,
+        limits: Limits | None = None,
+        stager: Any = StagingActor,
+        device: Device = "auto",
+    ) -> None:
+        self._limits = limits or Limits()
+        self._cluster = Cluster(workers, address, device, self._begin_actors)
+        self._roster = Roster(self._cluster, actor, workers, self._limits.in_flight)
+        self._stagers = Stagers(stager, self._stagers_wanted, self._cluster.resources)
+        self._stop = Stop()
+        self.busy = Busy()
+
+    def begin(self) -> Pool:
+        """Start in the background, while the caller still has other things to load; `with` waits for it."""
+        self._cluster.begin()
+        return self
+
+    def __enter__(self) -> Pool:
+        self._cluster.enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._roster.clear()
+        if not self._cluster.is_lost:
+            self._stagers.clear()
+        self._cluster.leave()
+
+    @property
+    def size(self) -> int:
+        """How many tile actors there are, or will be as soon as they have started."""
+        return self._roster.size
+
+    @property
+    def stagers(self) -> int:
+        """How many staging actors there are."""
+        return len(self._stagers)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        """Find out on a worker's device what a run leaves open."""
+        if self._cluster.is_embedded and self._cluster.device == "cpu":
+            # The workers' device is this machine: what is known of it needn't wait for them to load.
+            from flows.worker.tuning import recall
+
+            known = recall(request, self._cluster.device)
+            if known is not None:
+                return known
+        for number in range(1, TUNING_ATTEMPTS + 1):
+            try:
+                return self._wait(self._roster.any_actor(self._expect_going_on).tune.remote(request))
+            except RayTaskError as error:
+                raise cause_of(error) from error
+            except RayError as error:
+                if number == TUNING_ATTEMPTS:
+                    raise PoolError(f"workers died while they measured ({told_by(error)}); give --core") from error
+        raise AssertionError
+
+    def _wait(self, reference: Any) -> Any:
+        """What a call to an actor returns, unless the work is over before it does."""
+        while not ray.wait([reference], timeout=1.0)[0]:
+            self._cluster.expect_own()
+            self._expect_going_on()
+        return ray.get(reference)
+
+    def _expect_going_on(self) -> None:
+        if self._stop.is_asked:
+            raise OverError("nothing more is begun")
+
+    def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
+        """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
+
+        Raises:
+            PoolError: an actor died.
+        """
+        self._roster.grow()
+        idle = self._roster.actors
+        pending: dict[Any, Any] = {}
+        todo = deque(places)
+        try:
+            while todo or pending:
+                while todo and idle:
+                    actor = idle.pop()
+                    pending[actor.check.remote(str(run_path), *todo.popleft())] = actor
+                done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+                self._cluster.expect_own()
+                for reference in done:
+                    idle.append(pending.pop(reference))
+                    yield cast("Checked", ray.get(reference))
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        except RayError as error:
+            raise PoolError(f"a worker died while checking ({told_by(error)}); verify again") from error
+
+    def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+
+        Raises:
+            PoolError: the cluster is lost. Else what ended a worker's staging, such as a full disk.
+        """
+        try:
+            self._stagers.stage(run_path, indices, backlog, tile_bytes)
+        except RayError as error:
+            raise PoolError(f"staging workers were lost ({told_by(error)}); the same command goes on") from error
+
+    def infer(self, backlog: Backlog, stop: Stop | None = None) -> Iterator[Ended]:
+        """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
+
+        At most two tiles per actor are in flight. A tile whose actor dies, or that doesn't end in time, is tried
+        again by another actor, three times in all; then it fails with that reason. Once `stop` is asked for, no
+        further tile is begun, and those in flight may end within the grace. What a worker raises comes with the
+        tile that it came from: the caller knows whether it ends only that tile's run.
+
+        Raises:
+            PoolError: no actor can be started, or the cluster's head is gone.
+        """
+        self._roster.grow()
+        self._roster.await_first()
+        dispatch = Dispatch(self._limits)
+        for number in self._roster.started:
+            dispatch.join(number, time.monotonic())
+        pending: dict[Any, Attempt] = {}
+        stop = self._stop = stop or Stop()
+        try:
+            while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
+                for number in self._roster.arrivals():
+                    dispatch.join(number, time.monotonic())
+                for ended in (
+                    *([] if stop.is_asked else self._fill(pending, dispatch, backlog)),
+                    *self._collect(pending, dispatch, backlog),
+                    *self._give_up_on_overdue(pending, dispatch),
+                ):
+                    backlog.settle(ended.ready, ended.result)
+                    yield ended
+        finally:
+            backlog.close()
+            self.busy = dispatch.busy(time.monotonic())
+            # Interrupted, or outrun by another: nobody waits for what these are still doing.
+            for number in {attempt.worker for attempt in pending.values()}:
+                self._roster.discard(number)
+
+    def _fill(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
+        """Give every actor its tiles; tiles whose staging failed come out as they are."""
+        while True:
+            attempt = dispatch.again(time.monotonic(), nothing_fresh=backlog.exhausted)
+            if attempt is None:
+                if not dispatch.is_hungry:
+                    return
+                ready = backlog.take(timeout=0.0 if pending or self._roster.starting else 0.2)
+                if ready is None:
+                    return
+                if ready.result.reason is not None:
+                    yield Ended(ready, ready.result, 1)
+                    continue
+                attempt = dispatch.start(ready, time.monotonic())
+            actor = self._roster.actor(attempt.worker)
+            pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
+
+    def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
+        """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
+
+        A hungry pool looks back at the backlog soon.
+        """
+        awaited = [*pending, *self._roster.starting]
+        if not awaited:
+            return
+        soon = dispatch.is_hungry and not backlog.exhausted
+        done, others = ray.wait(awaited, num_returns=1, timeout=0.02 if soon else 1.0)
+        if done and others:
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        lost: dict[int, str] = {}
+        for reference in done:
+            attempt = pending.get(reference)
+            if attempt is None:
+                continue  # an actor's first answer, or a tile that was lost with its actor
+            cause: Exception | None = None
+            try:
+                result = ray.get(reference)
+            except RayTaskError as error:
+                cause = cause_of(error)
+                result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
+            except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
+                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
+                lost[attempt.worker] = told_by(error)
+                continue
+            del pending[reference]
+            ended = dispatch.end(attempt, result, time.monotonic())
+            if ended is not None:
+                yield replace(ended, error=cause)
+        for number, why in lost.items():  # after what they have finished
+            yield from self._lose(number, why, pending, dispatch)
+
+    def _give_up_on_overdue(self, pending: dict[Any, Attempt], dispatch: Dispatch) -> Iterator[Ended]:
+        for number in dispatch.overdue(time.monotonic()):
+            logger.warning("worker %d is ended: its tile takes more than %g s", number, self._limits.tile_seconds)
+            yield from self._lose(number, f"no end within {self._limits.tile_seconds:g} s", pending, dispatch)
+
+    def _lose(self, number: int, why: str, pending: dict[Any, Attempt], dispatch: Dispatch) -> list[Ended]:
+        """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
+        for reference in [reference for reference, attempt in pending.items() if attempt.worker == number]:
+            del pending[reference]
+        self._roster.discard(number)
+        self._roster.add()
+        return dispatch.lose(number, why, time.monotonic())
+
+    def _begin_actors(self) -> None:
+        """They load while the caller still does."""
+        self._roster.await_first()
+        self._roster.grow()
+        self._stagers.grow()
+
+    def _stagers_wanted(self) -> int:
+        """A GPU computes faster than a processor decodes."""
+        return STAGERS_PER_GPU * self.size if self._cluster.device == "cuda" else -(-self.size // WORKERS_PER_STAGER)

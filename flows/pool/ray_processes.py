@@ -1,0 +1,110 @@
+"""The processes of an embedded Ray: whether they still are there, and an end in time where one is not.
+
+Ray itself lets a driver wait for ever where the raylet is gone, and aborts it after a minute, with a word to its log
+alone, where the control store is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
+
+from flows.errors import LostError
+from flows.pool.ray_sessions import remove_session
+
+LOOK_SECONDS = 0.5
+ENDING_SECONDS = 20.0
+"""For what is under way to end in order, such as a ledger's last segment; a call through Ray may wait for ever."""
+NODE = "_global_node"  # nothing public says which processes were started
+NEEDED = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+"""Without these nobody works; they end where one of the others is missed, as the raylet does without its agents."""
+
+
+logger = logging.getLogger(__name__)
+
+_lost: list[str] = []
+
+
+@atexit.register
+def _leave_before_ray() -> None:
+    """Skip Ray's own end, of which a process without a raylet dies with a core dump; all else has ended by now."""
+    if _lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _log(told: dict[str, Any], ignore_prefix: bool) -> None:
+    del ignore_prefix
+    logger.info("Ray says: %s", " ".join(" ".join(told["lines"]).split()))
+
+
+class OwnRay:
+    """Looked at as processes, with no call through Ray. Watches from the moment that it is made."""
+
+    def __init__(self) -> None:
+        self._node: Any = vars(worker)[NODE]
+        self._processes: dict[str, subprocess.Popen[bytes]] = {
+            name: self._node.all_processes[name][0].process for name in NEEDED
+        }
+        self.is_lost = False
+        worker.print_to_stdstream = _log  # Ray prints what it thinks of a death, with a log's last twenty lines
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="ray", daemon=True).start()
+
+    def answers(self) -> bool:
+        """True.
+
+        Raises:
+            LostError: one of its processes has ended.
+        """
+        told = self._fault()
+        if told is not None:
+            self.is_lost = True
+            _lost.append(told)
+            raise LostError(told)
+        return True
+
+    def wait(self) -> None:
+        """As for a head that may come back: this one doesn't."""
+        self.answers()
+
+    def end(self) -> None:
+        """End them all, and remove their folder; where one is lost it stays, for its logs may say why."""
+        self._ended.set()
+        if self.is_lost:  # Ray's own shutdown would ask it
+            self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
+        session = Path(self._node.get_session_dir_path())
+        ray.shutdown(wait_for_processes=True)
+        remove_session(session)
+
+    def _fault(self) -> str | None:
+        for name, process in self._processes.items():
+            code = process.poll()
+            if code is not None:
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+                return (
+                    f"Ray's {name}, which this command has started, {how}: no worker can be told to work; the same "
+                    f"command goes on with the tiles that are missing"
+                )
+        return None
+
+    def _watch(self) -> None:
+        """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
+        while not self._ended.wait(LOOK_SECONDS):
+            if (told := self._fault()) is None:
+                continue
+            if not self._ended.wait(ENDING_SECONDS):
+                sys.stderr.write(f"error: {told}\n")
+                sys.stderr.flush()
+                os._exit(1)

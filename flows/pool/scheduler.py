@@ -1,0 +1,268 @@
+"""Which tile runs on which worker: again after a worker's death, a second time beside a straggler. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from flows.worker.result import Ready, TileResult
+from tiling.storage.place import Place
+
+DURATIONS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is tried.
+
+    in_flight: tiles of one worker: one computes while the other is read or written. attempts: workers that a tile
+    may be given to, one after another or side by side. tile_seconds: after which a tile's worker counts as lost. A
+    tile is a straggler when nothing else is left to do and it takes `straggler_factor` times the median, and
+    `straggler_seconds` at least.
+    """
+
+    in_flight: int = 2
+    attempts: int = 3
+    tile_seconds: float = 3600.0
+    straggler_factor: float = 4.0
+    straggler_seconds: float = 15.0
+
+
+@dataclass(slots=True, eq=False)
+class _Tile:
+    """A tile that has been given out and isn't finished."""
+
+    ready: Ready
+    attempts: int = 0
+    running: list[Attempt] = field(default_factory=list["Attempt"])
+    failure: TileResult | None = None
+    finished: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One tile on one worker, since a moment on the caller's monotonic clock."""
+
+    tile: _Tile
+    worker: int
+    since: float
+
+    @property
+    def ready(self) -> Ready:
+        return self.tile.ready
+
+    @property
+    def index(self) -> int:
+        return self.ready.tile
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a tile, and how many workers it took.
+
+    error: what kept the worker from trying, such as a model that can't be loaded: its run's other tiles fare no better.
+    """
+
+    ready: Ready
+    result: TileResult
+    attempts: int
+    error: Exception | None = None
+
+    @property
+    def run(self) -> Place:
+        return self.ready.run
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    joined: float
+    running: list[Attempt] = field(default_factory=list[Attempt])
+    busy_since: float = 0.0  # when it has a tile
+    alone: bool = False  # on a tile that has cost a worker: whoever dies now is known to have died of it
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """For how long workers had a tile, and for how long they were there between the first tile and the last.
+
+    Both are summed over all workers, of which there may be more or fewer with time.
+    """
+
+    seconds: float = 0.0
+    present_seconds: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of their time, in which they had a tile."""
+        return min(1.0, self.seconds / self.present_seconds) if self.present_seconds > 0 else 0.0
+
+
+class Dispatch:
+    """The state of inference, of one run or of several in turn.
+
+    Workers are the caller's numbers; time is the caller's monotonic clock.
+    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
+    merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._workers: dict[int, _Worker] = {}
+        self._again: deque[_Tile] = deque()
+        self._reserved: int | None = None
+        self._unfinished: dict[_Tile, None] = {}  # a set in order
+        self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+        self._busy_seconds = 0.0  # of workers that rest or are gone
+        self._first, self._last = float("inf"), 0.0  # when a tile was first given out, and last came back
+        self._stays: list[tuple[float, float]] = []  # of workers that are gone
+
+    def join(self, worker: int, now: float) -> None:
+        """A worker is ready."""
+        self._workers[worker] = _Worker(now)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether anybody is there to do anything."""
+        return bool(self._workers)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a tile that was given out is not finished."""
+        return bool(self._unfinished)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a worker has room for a tile that was never tried."""
+        return any(True for _ in self._with_room())
+
+    def start(self, ready: Ready, now: float) -> Attempt:
+        """Give a fresh tile to the worker that has the least to do; only when hungry."""
+        worker = self._freest()
+        assert worker is not None
+        tile = _Tile(ready)
+        self._unfinished[tile] = None
+        return self._begin(tile, worker, now)
+
+    def again(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
+        """A further attempt that is due now: of a tile that lost its worker, or beside a straggler."""
+        if self._again:
+            if self._reserved is None or self._reserved not in self._workers:
+                self._reserved = min(self._workers, key=lambda each: len(self._workers[each].running), default=None)
+            reserved = self._reserved
+            if reserved is None or self._workers[reserved].running:
+                return None
+            self._reserved = None
+            self._workers[reserved].alone = True
+            return self._begin(self._again.popleft(), reserved, now)
+        return self._beside_a_straggler(now) if nothing_fresh else None
+
+    def end(self, attempt: Attempt, result: TileResult, now: float) -> Ended | None:
+        """An attempt came back; None where the tile is finished already or another attempt may still succeed."""
+        self._release(attempt, now)
+        tile = attempt.tile
+        if tile.finished:
+            return None
+        if result.reason is not None and tile.running:
+            tile.failure = result
+            return None
+        self._durations.append(now - attempt.since)
+        return self._finish(tile, result)
+
+    def lose(self, worker: int, why: str, now: float) -> list[Ended]:
+        """A worker is gone; returns the tiles that have now cost too many."""
+        lost = self._workers.pop(worker, _Worker(now))
+        self._stays.append((lost.joined, now))
+        if lost.running:
+            self._rest(lost, now)
+        if self._reserved == worker:
+            self._reserved = None
+        ended: list[Ended] = []
+        for attempt in lost.running:
+            tile = attempt.tile
+            tile.running.remove(attempt)
+            if tile.finished or tile.running:
+                continue
+            if tile.failure is not None:
+                ended.append(self._finish(tile, tile.failure))
+            elif tile.attempts >= self._limits.attempts:
+                reason = f"its worker died {tile.attempts} times: {why}"
+                ended.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason)))
+            else:
+                self._again.append(tile)
+        return ended
+
+    def busy(self, now: float) -> Busy:
+        """How much workers have had to do, up to now."""
+        running = [worker.busy_since for worker in self._workers.values() if worker.running]
+        last = now if running else self._last
+        stays = [*self._stays, *((worker.joined, now) for worker in self._workers.values())]
+        present = sum(max(0.0, min(left, last) - max(joined, self._first)) for joined, left in stays)
+        return Busy(self._busy_seconds + sum(now - since for since in running), present)
+
+    def overdue(self, now: float) -> list[int]:
+        """Workers whose tile takes longer than any may."""
+        return [
+            number
+            for number, worker in self._workers.items()
+            if worker.running and now - worker.running[0].since > self._limits.tile_seconds
+        ]
+
+    def _begin(self, tile: _Tile, worker: int, now: float) -> Attempt:
+        attempt = Attempt(tile, worker, now)
+        tile.attempts += 1
+        tile.running.append(attempt)
+        given_to = self._workers[worker]
+        if not given_to.running:
+            given_to.busy_since = now
+        given_to.running.append(attempt)
+        self._first = min(self._first, now)
+        return attempt
+
+    def _release(self, attempt: Attempt, now: float) -> None:
+        attempt.tile.running.remove(attempt)
+        worker = self._workers[attempt.worker]
+        worker.running.remove(attempt)
+        worker.alone = False
+        if not worker.running:
+            self._rest(worker, now)
+        for behind in worker.running:  # waited for this one until now
+            behind.since = now
+
+    def _rest(self, worker: _Worker, now: float) -> None:
+        self._busy_seconds += now - worker.busy_since
+        self._last = now
+
+    def _finish(self, tile: _Tile, result: TileResult) -> Ended:
+        tile.finished = True
+        del self._unfinished[tile]
+        seconds = {**tile.ready.result.seconds, **result.seconds}
+        return Ended(tile.ready, replace(result, seconds=seconds), tile.attempts)
+
+    def _freest(self) -> int | None:
+        return min(self._with_room(), default=(0, None))[1]
+
+    def _with_room(self) -> Iterator[tuple[int, int]]:
+        """How many tiles they have, and numbers of workers that may be given a fresh one."""
+        reserved = self._reserved if self._again else None
+        for number, worker in self._workers.items():
+            running = len(worker.running)
+            if running < self._limits.in_flight and not worker.alone and number != reserved:
+                yield running, number
+
+    def _beside_a_straggler(self, now: float) -> Attempt | None:
+        idle = next((number for number, worker in self._workers.items() if not worker.running), None)
+        if idle is None or not self._durations:
+            return None
+        patience = max(self._limits.straggler_seconds, self._limits.straggler_factor * median(self._durations))
+        late = [
+            tile.running[0]
+            for tile in self._unfinished
+            if len(tile.running) == 1
+            and tile.attempts < self._limits.attempts
+            and now - tile.running[0].since > patience
+        ]
+        if not late:
+            return None
+        return self._begin(min(late, key=lambda attempt: attempt.since).tile, idle, now)

@@ -1,0 +1,156 @@
+"""The Ray actors that stage tiles ahead of inference, and what becomes of a batch whose stager dies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.pool.actors import cause_of, told_by
+from flows.pool.backlog import Backlog
+from flows.pool.staging_budget import Batch
+from flows.worker.result import Ready, TileResult
+from tiling.storage.place import Place
+
+logger = logging.getLogger(__name__)
+
+STAGED_AT_ONCE = 2
+STAGING_ATTEMPTS = 3
+STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
+
+
+@dataclass(slots=True, eq=False)
+class _Stager:
+    actor: Any
+    busy: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A batch that a stager is staging."""
+
+    stager: _Stager
+    batch: Batch
+    attempt: int
+
+
+class Stagers:
+    """As many staging actors as the tile actors need.
+
+    Args:
+        actor: the Ray actor class that stages.
+        wanted: tells how many there should be; more on a cluster that grows.
+        resources: tells what the cluster has, and raises where it is gone.
+    """
+
+    def __init__(self, actor: Any, wanted: Callable[[], int], resources: Callable[[], Mapping[str, float]]) -> None:
+        self._actor, self._wanted, self._resources = actor, wanted, resources
+        self._stagers: list[_Stager] = []
+
+    def __len__(self) -> int:
+        return len(self._stagers)
+
+    @property
+    def actors(self) -> list[Any]:
+        """Handles of those that are there."""
+        return [stager.actor for stager in self._stagers]
+
+    def grow(self) -> None:
+        """Have enough for the tile actors that there are."""
+        while len(self._stagers) < self._wanted():
+            self._stagers.append(self._begun())
+
+    def clear(self) -> None:
+        """End all of them."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self._stagers = []
+
+    def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+
+        Tiles whose stagers die, three times, are handed over unstaged: their actors read them from the image, and
+        one that kills those too is named, while the run goes on. So are tiles for which there is no space, because
+        others lie there that nobody infers.
+
+        Raises:
+            What ended a worker's staging, such as a full disk.
+        """
+        pending: dict[Any, _Task] = {}
+        todo, at_once = iter(indices), backlog.at_once(STAGED_AT_ONCE, tile_bytes)
+        try:
+            while tiles := list(islice(todo, at_once)):
+                batch = Batch(run_path, tiles, tile_bytes)
+                if not backlog.has_room(len(tiles), batch):
+                    # What is staged already must be handed over, or nobody would ever make room.
+                    self._hand_over(pending, backlog, down_to=0)
+                if not backlog.reserve(len(tiles), batch):
+                    break
+                if not backlog.take_space(batch):
+                    for tile in tiles:
+                        backlog.offer(Ready(run_path, TileResult(tile, None, 0)))
+                    continue
+                self.grow()
+                if len(pending) >= 2 * len(self._stagers):
+                    self._hand_over(pending, backlog, down_to=len(pending) - 1)
+                self._begin(pending, batch, 1)
+                self._hand_over(pending, backlog, down_to=len(pending))
+            self._hand_over(pending, backlog, down_to=0)
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        finally:
+            # After a failure nobody waits for what these are still staging; other runs need the places.
+            for task in pending.values():
+                task.stager.busy -= 1
+                backlog.leave(task.batch)
+
+    def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
+        stager = min(self._stagers, key=lambda each: each.busy)
+        stager.busy += 1
+        pending[stager.actor.stage.remote(str(batch.run), [*batch.tiles])] = _Task(stager, batch, attempt)
+
+    def _hand_over(self, pending: dict[Any, _Task], backlog: Backlog, *, down_to: int) -> None:
+        """Move finished batches' tiles into the backlog until no more than `down_to` are pending.
+
+        Nobody waits any more once the backlog is closed.
+        """
+        while pending and not backlog.is_closed:
+            waits = len(pending) > down_to
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0 if waits else 0)
+            for reference in done:
+                task = pending[reference]
+                ready = self._collect(reference, task)
+                if not ready:
+                    self._begin(pending, task.batch, task.attempt + 1)
+                del pending[reference]
+                task.stager.busy -= 1
+                for tile in ready:
+                    backlog.offer(tile)
+            if not done and not waits:
+                return
+
+    def _collect(self, reference: Any, task: _Task) -> list[Ready]:
+        """A batch's tiles; none where its stager has died and another, put in its place, is to try."""
+        try:
+            results: list[TileResult] = ray.get(reference)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            logger.warning("a stager died on attempt %d: %s", task.attempt, told_by(error))
+            if task.stager in self._stagers:
+                self._stagers[self._stagers.index(task.stager)] = self._begun()
+            if task.attempt < STAGING_ATTEMPTS:
+                return []
+            return [Ready(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
+        return [Ready(task.batch.run, result, staged=True) for result in results]
+
+    def _begun(self) -> _Stager:
+        """A stager on a node that declares the resource for it; where none does, anywhere."""
+        declared = self._resources().get(STAGING_RESOURCE, 0) > 0
+        share = {STAGING_RESOURCE: 0.001} if declared else None
+        return _Stager(self._actor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())

@@ -1,0 +1,1 @@
+"""Reports to people and programs: progress, logs, metrics, pages."""

@@ -1,0 +1,59 @@
+"""Progress for Python callers: one line that is written over, or in a log a new one now and then."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TextIO
+
+from flows.reporting.escaping import plain
+from flows.reporting.progress import Every, Progress
+
+LOG_SECONDS = 30.0
+CLEARED_COLUMNS = 100
+
+
+class ProgressLine:
+    """A line in a terminal or below a notebook's cell; silent where it isn't wanted."""
+
+    def __init__(self, *, is_shown: bool = True) -> None:
+        # A notebook colours what comes through stderr as if something were wrong.
+        self._stream: TextIO | None = (sys.stdout if _is_notebook() else sys.stderr) if is_shown else None
+        self._is_live = self._stream is not None and (_is_notebook() or self._stream.isatty())
+        self._in_log = Every(LOG_SECONDS)
+        self._stage = ""
+
+    def __enter__(self) -> ProgressLine:
+        self.hear(Progress("starting", 0, 0))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_live:
+            self._write(f"\r{'':{CLEARED_COLUMNS}}\r")
+
+    def hear(self, progress: Progress) -> None:
+        """Show a moment of a stage."""
+        text = str(progress) if progress.total else progress.stage
+        if self._is_live:
+            self._write(f"\r{text:{CLEARED_COLUMNS}}")
+            return
+        if progress.stage != self._stage:
+            self._stage, self._in_log = progress.stage, Every(LOG_SECONDS)
+        if self._in_log.due():
+            self._write(f"{text}\n")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        start = "\r" if self._is_live else ""
+        self._write(f"{start}{plain(text):{CLEARED_COLUMNS if self._is_live else 0}}\n")
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def _is_notebook() -> bool:
+    return type(sys.stdout).__module__.startswith("ipykernel.")

@@ -1,0 +1,176 @@
+"""`report.html`: what a person looks at afterwards, in one file that needs no network.
+
+It is made from the run folder alone, so the same folder gives the same page. Everything in it that comes from outside
+(names of files and classes, reasons of failures, cards) is text: control characters are written out and markup escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from flows.reporting.areas import Areas
+from flows.reporting.bottleneck import StageTimes
+from flows.reporting.page import render
+from flows.reporting.tile_grid import TileGrid
+from tiling.errors import TilingError
+from tiling.export.export_run import EXPORTED
+from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
+from tiling.runs.run import Run
+from tiling.storage.place import write_atomic
+from unet_core.bundles.card import ModelCard, read_card
+from unet_core.errors import UnetCoreError
+
+REPORT_NAME = "report.html"
+PICTURE_BYTES = 600_000
+FAILED_SHOWN = 200
+SESSIONS_SHOWN = 12
+
+_WORK = {
+    "stage": ("staging", "decoding the image, writing overlapping tiles"),
+    "read": ("reading", "loading a tile"),
+    "compute": ("computing", "the network"),
+    "write": ("writing", "labels to the mask"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage of the tiles' walk."""
+
+    name: str
+    meaning: str
+    seconds: float
+    share: float  # of its workers' time
+
+
+def write_report(run: Run) -> None:
+    """Write the page into the run folder.
+
+    Raises:
+        DiskError: the disk is full or can't be written.
+    """
+    write_atomic(run.path / REPORT_NAME, render_report(run).encode())
+
+
+def render_report(run: Run) -> str:
+    """The page of the run as it is now."""
+    return render(REPORT_NAME, _facts(run))
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    state = run.ledger.fold()
+    times = StageTimes.of(state)
+    areas = Areas.of(run, state)
+    return {
+        "card": run.card,
+        "name": run.path.name,
+        "path": str(run.path),
+        "image_name": run.card.image.path.rstrip("/").rpartition("/")[2],
+        "tiles": run.plan.count,
+        "mask_shape": run.plan.mask.shape,
+        "counts": {kind.name.lower(): state.count(kind) for kind in TileState},
+        "headline": _headline(state),
+        "picture": _picture(run),
+        "areas": areas,
+        "grid": TileGrid.of(state.states, run.plan.shape),
+        "times": times,
+        "rate": state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
+        "stages": list(_stages(times)),
+        "around": list(_around(state)),
+        "sessions": [event for event in state.events if event.name == "inferred"][-SESSIONS_SHOWN:],
+        "foreground": _foreground(state),
+        "last_time": state.last_time,
+        "failed": [*_failed(run, state)],
+        "failed_left_out": max(0, len(state.failed) + len(state.damaged) - FAILED_SHOWN),
+        "rerun": f"overtile rerun {shlex.quote(str(run.path))}",
+        "model": _model_card(run),
+        "notes": {name: _note(value) for name, value in run.card.notes.items()},
+    }
+
+
+def _headline(state: LedgerState) -> tuple[str, str]:
+    """The run in a few words, and the kind of mark that goes with them."""
+    failed, damaged, pending = len(state.failed), len(state.damaged), state.count(TileState.PENDING)
+    if failed or damaged:
+        parts = [f"{count} {name}" for count, name in ((failed, "failed"), (damaged, "damaged")) if count]
+        return f"{' and '.join(parts)} {'tile' if failed + damaged == 1 else 'tiles'}", "failed"
+    if pending:
+        return f"{pending:,} tiles to do", "pending"
+    return ("complete", "done") if state.is_complete else (state.lacking, "pending")
+
+
+def _picture(run: Run) -> str | None:
+    """The overlay as a data URI of bounded size; None where there is none that can be read."""
+    try:
+        with Image.open(BytesIO(run.overlay_path.read_bytes())) as overlay:
+            shown = overlay.convert("RGB")
+    except (OSError, ValueError, TilingError, Image.DecompressionBombError):
+        return None
+    encoded = b""
+    for quality in (82, 65, 45, 20):
+        buffer = BytesIO()
+        shown.save(buffer, "WEBP", quality=quality, method=4)
+        encoded = buffer.getvalue()
+        if len(encoded) <= PICTURE_BYTES:
+            break
+    return f"data:image/webp;base64,{base64.b64encode(encoded).decode()}"
+
+
+def _stages(times: StageTimes) -> Iterator[StageRow]:
+    for stage, (name, meaning) in _WORK.items():
+        if stage in times.seconds:
+            yield StageRow(name, meaning, times.seconds[stage], times.share(stage))
+
+
+def _around(state: LedgerState) -> Iterator[tuple[str, float]]:
+    """What was done before the first tile and after the last one, with its seconds; each as it was done last."""
+    seen = ((PLANNED, "planning"), (STITCHED, "pyramid of the mask"))
+    found = [(name, event) for kind, name in seen if (event := state.last_event(kind)) is not None]
+    exported = {event.facts["format"]: event for event in state.events if event.name == EXPORTED}
+    found += [(f"export as {kind}", event) for kind, event in exported.items()]
+    # Earlier versions didn't write down how long it took.
+    yield from ((name, event.facts["seconds"]) for name, event in found if "seconds" in event.facts)
+
+
+def _failed(run: Run, state: LedgerState) -> Iterator[dict[str, object]]:
+    """The first failed and damaged tiles, in the grid's order."""
+    named = {**state.failed, **state.damaged}
+    for index in sorted(named)[:FAILED_SHOWN]:
+        record = named[index]
+        yield {
+            "tile": run.plan.tile(index).name,
+            "state": record.state.name.lower(),
+            "reason": record.reason or "",
+            "attempts": record.attempts,
+        }
+
+
+def _foreground(state: LedgerState) -> str:
+    planned = state.last_event(PLANNED)
+    return str(planned.facts.get("foreground", "")) if planned else ""
+
+
+def _model_card(run: Run) -> ModelCard | None:
+    """The bundle's own card, where it still lies where the run found it."""
+    reference = run.card.model.reference
+    try:
+        if not reference.startswith(".") and "://" not in reference:
+            return read_card(reference)
+        # It lies in the run folder or in an object store. This loads torch, which all else here does without.
+        from flows.run.custom_model import local_bundle, model_of
+
+        with local_bundle(model_of(run)) as folder:
+            return read_card(folder)
+    except (UnetCoreError, TilingError, OSError):
+        return None
+
+
+def _note(value: object) -> str:
+    return f"{value:.3%} of labels" if isinstance(value, float) else str(value)

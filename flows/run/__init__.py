@@ -1,0 +1,1 @@
+"""Stages of one run, as plain functions."""

@@ -1,0 +1,118 @@
+"""A network of the user's own, for one run: made into a bundle inside the run folder, and found there again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flows.config.run import SegmentConfig
+from tiling.runs.run import Run
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, delete_tree, place_of, write_atomic
+from unet_core.bundles.card import CARD_NAME, bundle_digest
+from unet_core.bundles.facts import CardFacts, read_facts
+from unet_core.bundles.importing import import_model
+from unet_core.errors import BundleError
+
+INSIDE = "./"
+"""How the reference of a model inside the run folder begins, so that the folder can be moved."""
+
+
+def with_bundle(config: SegmentConfig) -> SegmentConfig:
+    """The same, with a bundle as its model: anything else becomes one in the run folder, once.
+
+    Workers and reruns need neither the user's file nor their code any more.
+
+    Raises:
+        BundleError: the model can't be read, trusted or described, or isn't the one that the run began with.
+        RunError: the folder holds something else than a run.
+    """
+    origin = config.origin()
+    origin.expect_trust()
+    if origin.kind == "bundle":
+        return config
+    Run.expect_room(config.out)
+    facts = read_facts(config.card) if config.card else CardFacts()
+    imported = import_model(origin, len(facts.bands) if facts.bands else None)
+    folder = config.out / "model"
+    with workplace(config.out) as new:
+        imported.save(new, facts)
+        if (config.out / "run.json").is_file():
+            _expect_same(config, folder, new)
+        else:
+            move_bundle(new, folder)
+    return config.model_copy(update={"model": str(folder)})
+
+
+@contextmanager
+def local_bundle(reference: str) -> Generator[str]:
+    """The bundle as a folder on this machine: itself, or a copy of one in an object store, gone afterwards."""
+    place = place_of(reference) if "://" in reference else None
+    if not isinstance(place, ObjectPath):
+        yield reference
+        return
+    with TemporaryDirectory(prefix="overtile-model-") as folder:
+        for item in place.descendants():
+            (Path(folder) / item.name).write_bytes(item.read_bytes())
+        yield folder
+
+
+@contextmanager
+def workplace(out: Place) -> Generator[Path]:
+    """Where the bundle is made: beside its place, or on this machine for a run in an object store."""
+    if isinstance(out, ObjectPath):
+        with TemporaryDirectory(prefix="overtile-model-") as folder:
+            yield Path(folder) / "model.new"
+        return
+    new = out / "model.new"
+    delete_tree(new)  # also a link, through which a model would be written elsewhere
+    try:
+        yield new
+    finally:
+        delete_tree(new)
+
+
+def move_bundle(new: Path, folder: Place) -> None:
+    delete_tree(folder)
+    if isinstance(folder, Path):
+        new.rename(folder)
+        return
+    # The card comes last: a folder with it holds the whole bundle.
+    for file in sorted(new.iterdir(), key=lambda each: each.name == CARD_NAME):
+        write_atomic(folder / file.name, file.read_bytes())
+
+
+def _expect_same(config: SegmentConfig, folder: Place, new: Path) -> None:
+    """Hold the model as it is now against the run's own."""
+    known, found = Run.open(config.out).card.model.digest, bundle_digest(new)
+    if known != found:
+        raise BundleError(
+            f"model {config.model!r} is not the one that {config.out} began with (digest {found[:12]}, not "
+            f"{known[:12]}): two models would share one mask; restore it, or choose another --out"
+        )
+    with local_bundle(str(folder)) as kept:
+        if bundle_digest(kept) != known:
+            raise BundleError(f"model {str(folder)!r} was changed since the run began; restore it from a backup")
+
+
+def reference_of(config: SegmentConfig) -> str:
+    """What the run's card says: a shipped name, a folder's absolute path, or where it lies inside the run folder."""
+    if isinstance(config.out, ObjectPath):
+        return f"{INSIDE}model" if config.model == str(config.out / "model") else absolute(config.model)
+    model = Path(config.model)
+    if model.is_dir() and model.resolve().parent == config.out.resolve():
+        return f"{INSIDE}{model.name}"
+    return absolute(config.model)
+
+
+def absolute(model: str) -> str:
+    """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def model_of(run: Run) -> str:
+    """Where the model of a run is now."""
+    reference = run.card.model.reference
+    return str(run.path / reference) if reference.startswith(INSIDE) else reference

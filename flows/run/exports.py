@@ -1,0 +1,46 @@
+"""Exports as the command line and the end of a segmentation ask for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.pool.cores import usable_threads
+from flows.run.changed_image import drawn_of_one_image
+from tiling.export.export_run import export_run
+from tiling.export.formats import Format
+from tiling.runs.run import Run
+from tiling.storage.place import Place, lock_run
+
+if TYPE_CHECKING:
+    from flows.config.export import ExportConfig
+    from tiling.source import ImageSource
+
+
+def export_here(config: ExportConfig) -> list[Place]:
+    """Write what was asked for and doesn't show the mask yet, in this process; returns all files that were written.
+
+    Raises:
+        RunError: another driver is at work on the run.
+        ImageChangedError: the image isn't the run's any more.
+        ExportError: the run isn't finished, or a format can't say what it is.
+    """
+    run = Run.open(config.run)
+    with lock_run(run.path), drawn_of_one_image(run) as source:
+        run.sweep()
+        written = export_run(run, source, config.formats, again=config.again, threads=threads_of(config.threads))
+    return [run.exports / file for each in written for file in each.files]
+
+
+def export_all(run: Run, source: ImageSource, wanted: str) -> list[Format]:
+    """For a flow that holds the run: what is wanted, and what was exported before and no longer shows the mask.
+
+    A run of which some tiles were computed, and others are still to do, has nothing to export.
+    """
+    if not run.ledger.fold().is_closed:
+        return []
+    return export_run(run, source, wanted, threads=threads_of(None))
+
+
+def threads_of(asked: int | None) -> int:
+    """All cores when not given."""
+    return asked or usable_threads()

@@ -1,0 +1,83 @@
+"""What can be refused in a second, before Ray, Prefect or torch are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flows.config.run import SegmentConfig
+from flows.errors import FlowError
+from tiling.export.formats import AUTO, NONE, chosen_formats
+from tiling.export.subject import Subject
+from tiling.geometry import IMAGE_GRID
+from tiling.runs.placement import Placement
+from tiling.selection.choose_view import ModelNeeds, choose_view
+from tiling.selection.emptiness import expect_data
+from tiling.selection.normalisation import Normalisation
+from tiling.source import ImageSource, open_source
+from tiling.view import View
+from unet_core.bundles.card import ModelCard, read_card
+from unet_core.bundles.facts import CardFacts, read_facts
+
+_ANY_RANGE = "0,1"
+TOLD = ("image", "bands", "pixels")
+"""Notes of what was decided that a person hears before anything is computed."""
+
+
+def check(config: SegmentConfig) -> dict[str, str]:
+    """Open the image, read the model's card and hold them against each other; gives what is worth telling.
+
+    Raises:
+        SourceError, BundleError, PlanError, FlowError: as `prepare` would, minutes of start-up later on a cluster.
+    """
+    origin = config.origin()
+    origin.expect_trust()
+    if origin.kind == "bundle":
+        card, wanted = read_card(config.model), config.wanted()
+        if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
+            wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
+        viewing = choose_view(config.image, wanted, needs_of(card))
+        with open_source(config.image, viewing.view) as source:
+            check_fit(source, card)
+            expect_formats(source, viewing.level, config)
+        # Values as the image has them: what is stretched no longer tells where there is no data.
+        seen = viewing.view and viewing.view.model_copy(update={"stretch": None})
+        with open_source(config.image, seen) as source:
+            expect_data(source, viewing.level)
+        return {fact: text for fact, text in viewing.notes.items() if fact in TOLD}
+    with open_source(config.image, View(series=config.series)) as source:
+        facts = read_facts(config.card) if config.card else CardFacts()
+        facts.expect_complete(config.model)
+        expect_formats(source, config.level or 0, config)
+    return {}
+
+
+def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> None:
+    """Refuse formats that can't say where the image lies, or that need what the run won't keep; raises ExportError."""
+    if config.export in (NONE, AUTO) or index >= len(source.levels):
+        return
+    level = source.levels[index]
+    placement = Placement.of(source, index, IMAGE_GRID)
+    subject = Subject(str(config.image), placement, (level.height, level.width), config.probabilities)
+    for each in chosen_formats(config.export, placement, probabilities=config.probabilities):
+        each.expect(subject)
+
+
+def needs_of(card: ModelCard) -> ModelNeeds:
+    """What a model was made for."""
+    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
+
+
+def check_fit(source: ImageSource, card: ModelCard) -> None:
+    """Refuse an image, or a view of one, that the model wasn't made for."""
+    if len(source.bands) != len(card.bands):
+        raise FlowError(
+            f"model {card.name} takes {len(card.bands)} band(s) ({', '.join(card.bands)}) and {source.path} has "
+            f"{len(source.bands)} ({', '.join(source.bands)}); choose with --bands, for example --bands "
+            f"{','.join(str(min(number, len(source.bands))) for number in range(1, len(card.bands) + 1))}, or use a "
+            f"model for such images"
+        )
+    if str(source.dtype) != card.dtype:
+        raise FlowError(
+            f"model {card.name} takes {card.dtype} and {source.path} is {source.dtype}: its brightness would mean "
+            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, or use a model for such images"
+        )

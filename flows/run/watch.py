@@ -1,0 +1,146 @@
+"""Tells how far a run or a night is: on the terminal, in Prefect as an artifact, to Prometheus and in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from flows.nightly.night import Pace
+from flows.pool.backlog import Backlog
+from flows.pool.pool import Pool
+from flows.pool.scheduler import Ended
+from flows.reporting.escaping import markdown
+from flows.reporting.metrics import Queue, RunMetrics
+from flows.reporting.prefect_events import Artifact
+from flows.reporting.progress import Every, Progress, tell
+from flows.worker.result import TileResult
+from tiling.archives.archive import Archive
+from tiling.archives.slide_ledger import SlideState
+from tiling.runs.run import Run
+from tiling.storage.place import Place
+
+if TYPE_CHECKING:
+    from flows.nightly.slide_job import SlideWork
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.25
+ARTIFACT_SECONDS = 5.0
+
+
+class RunWatch:
+    """Counts an inference stage's tiles and tells how far it is."""
+
+    def __init__(self, run: Run, todo: int, pool: Pool, backlog: Backlog) -> None:
+        self._run, self._pool, self._backlog = run, pool, backlog
+        self._path = run.path
+        self._total = run.plan.count
+        self._done_before = run.plan.count - todo
+        self._done = self._failed = self._pixels = 0
+        self._started: float | None = None
+        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
+        self._artifact = begun_artifact("tiles", run.path)
+        self._metrics = RunMetrics(run.path.name)
+
+    def add(self, result: TileResult) -> None:
+        if self._started is None:
+            # Workers load the model before their first tile: that is no part of the rate.
+            on_first = sum(result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+            self._started = time.monotonic() - on_first
+        self._done += 1
+        self._failed += result.digest is None
+        self._pixels += result.pixels
+        self._metrics.add(result, self._queue)
+        if result.digest is None:
+            log_failure(self._run, result)
+        if self._to_terminal.due():
+            tell(self._now())
+        if self._to_prefect.due():
+            self._artifact.show(**self._shown())
+
+    def end(self) -> None:
+        now = self._now()
+        tell(now)
+        self._artifact.end(**self._shown())
+        self._metrics.flush(self._queue)
+        rate = round(now.megapixels_per_second, 3)
+        facts = {"tiles": self._done, "failed": self._failed, "seconds": now.seconds, "megapixels_per_second": rate}
+        logger.info("inference ended", extra=subject(self._run) | facts)
+
+    @property
+    def _queue(self) -> Queue:
+        return Queue(self._total - self._done_before - self._done, self._backlog.ready, self._pool.size)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first tile began."""
+        return round(time.monotonic() - self._started, 3) if self._started is not None else 0.0
+
+    def _now(self) -> Progress:
+        return Progress(
+            stage="infer",
+            done=self._done_before + self._done,
+            total=self._total,
+            failed=self._failed,
+            pixels=self._pixels,
+            seconds=self.seconds,
+            done_here=self._done,
+        )
+
+    def _shown(self) -> dict[str, Any]:
+        now = self._now()
+        return {"progress": 100.0 * now.done / now.total, "description": f"{markdown(self._path)}: {now}"}
+
+
+class NightWatch:
+    """Tells how far the night is."""
+
+    def __init__(self, archive: Archive, pace: Pace) -> None:
+        self._archive, self._pace = archive, pace
+        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
+        self._artifact = begun_artifact("slides", archive.path)
+        self._metrics = RunMetrics(archive.path.name)
+
+    def look(self, work: SlideWork, ended: Ended, queue: Queue) -> None:
+        self._metrics.add(ended.result, queue)
+        if ended.result.digest is None:
+            log_failure(work.run, ended.result)
+        if self._to_terminal.due():
+            tell(self._now())
+        if self._to_prefect.due():
+            self._artifact.show(**self._shown())
+
+    def end(self, queue: Queue) -> None:
+        tell(self._now())
+        self._artifact.end(**self._shown())
+        self._metrics.flush(queue)
+
+    def _now(self) -> Progress:
+        counts = self._archive.ledger.appended
+        return self._pace.now(counts.total(), counts[SlideState.FAILED])
+
+    def _shown(self) -> dict[str, Any]:
+        now = self._now()
+        share = 100.0 * now.done / now.total if now.total else 100.0
+        return {"progress": share, "description": f"{markdown(self._archive.path)}: {now}"}
+
+
+def begun_artifact(key: str, place: Place) -> Artifact:
+    """A bar in Prefect's pages."""
+    create = partial(create_progress_artifact, progress=0.0, key=key, description=markdown(place))
+    return Artifact(create, update_progress_artifact)
+
+
+def log_failure(run: Run, result: TileResult) -> None:
+    """One line of the structured log about a tile that failed."""
+    tile = run.plan.tile(result.tile).name
+    logger.info("tile failed", extra=subject(run) | {"tile": tile, "reason": result.reason})
+
+
+def subject(run: Run) -> dict[str, object]:
+    """What a line of the log is about."""
+    return {"run": str(run.path), "slide": run.card.image.path}

@@ -1,0 +1,1 @@
+"""Training: examples, the flow, and pictures of how it went."""

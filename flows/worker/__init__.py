@@ -1,0 +1,1 @@
+"""Work on one tile, in plain classes that Ray only wraps."""
