@@ -47,24 +47,28 @@ benchmark: $(STAMP)
 
 # Mutated images, each opened and read in a process that may die of it: `make fuzz ARGS="--count 20000 --seed 1"`.
 fuzz: $(STAMP)
-	$(BIN)/python tests/fuzz.py $(ARGS)
+	$(BIN)/python tests/support/fuzz.py $(ARGS)
 
 # Small inputs that have gone wrong once, each through `overtile segment`: right, refused or wrong.
 cases: $(STAMP)
-	$(BIN)/python tests/cases.py
+	$(BIN)/python tests/support/cases.py
 
 # The documentation's pictures, taken of real runs below WORK: `make pictures WORK=/data`.
 pictures: $(STAMP) browser
-	$(BIN)/python tests/pictures.py --work $(or $(WORK),build/pictures) --docs
+	PYTHONPATH=tests/support $(BIN)/python docs/pictures.py --work $(or $(WORK),build/pictures) --docs
 
 # What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
 soak: $(STAMP)
 	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
-		tests/test_soak.py tests/test_nodes.py tests/test_serve.py tests/test_container.py tests/test_killed_stages.py \
-		tests/test_archive_nights.py tests/test_archive_bucket.py tests/test_interrupted.py tests/test_run_machine.py \
-		tests/test_stages.py tests/test_every_file.py tests/test_python.py tests/test_notebook.py \
-		tests/test_archive_cluster.py tests/test_object_runs.py tests/test_archive_gone.py tests/test_doctor.py \
-		tests/test_main_job.py tests/test_locks.py tests/test_no_data_property.py $(ARGS)
+		tests/system/test_soak.py tests/flows/pool/test_nodes.py tests/flows/nightly/test_serve.py \
+		tests/deploy/test_container.py tests/system/test_killed_stages.py \
+		tests/flows/nightly/test_archive_nights.py tests/flows/nightly/test_archive_bucket.py \
+		tests/system/test_interrupted.py tests/system/test_run_machine.py tests/flows/test_stages.py \
+		tests/system/test_every_file.py tests/api/test_python.py tests/api/test_notebook.py \
+		tests/flows/nightly/test_archive_cluster.py tests/system/test_object_runs.py \
+		tests/flows/nightly/test_archive_gone.py tests/flows/test_doctor.py \
+		tests/system/test_main_job.py tests/tiling/storage/test_locks.py \
+		tests/system/test_no_data_property.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

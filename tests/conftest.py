@@ -115,7 +115,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FAULTS, str(folder))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "support"), prepend=":")
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
         yield folder
         ray.shutdown()

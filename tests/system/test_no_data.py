@@ -1,0 +1,402 @@
+"""Pixels without data have no class in any output, and change no label around them by what they happen to hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from finished import labels_of
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from tiny import save_tiny
+
+from flows.config.run import SegmentConfig
+from flows.reporting.report import render_report
+from flows.run.prepare import prepare
+from flows.segment import remaining, stitch, write_down
+from flows.verify import mark
+from flows.worker.tile_worker import TileWorker
+from flows.worker.tuning import tune
+from tiling.export.export_run import export_run
+from tiling.export.statistics import read_statistics
+from tiling.runs.ledger import TileState
+from tiling.runs.run import Run
+from tiling.runs.uncomputed import Apart
+from tiling.runs.verification import check_shards
+from tiling.source import open_source
+from tiling.sources.matching import matched
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+HERE: dict[str, Any] = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)}
+
+
+def segmented(image: Path, out: Path, model: object, core: int, **options: object) -> Run:
+    """A whole run, in this process."""
+    asked = {"image": image, "out": out, "model": str(model), "core": core, "precision": "float32", **options}
+    run = prepare(SegmentConfig.model_validate(asked), 1, partial(tune, device="cpu"))
+    compute(run, remaining(run))
+    return run
+
+
+def compute(run: Run, tiles: Sequence[int]) -> None:
+    worker, mask = TileWorker(), run.open_mask()
+    for index in tiles:
+        write_down(run, mask, worker.process(run.path, index, staged=False), 1)
+    run.ledger.flush()
+    stitch.fn(run)
+
+
+@pytest.fixture
+def cases() -> Path:
+    if not CASES.is_dir():
+        pytest.skip(f"{CASES} is not there")
+    return CASES
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def scene(seed: int = 0, height: int = 98, width: int = 110, dtype: str = "uint8") -> NDArray[Any]:
+    """Pixels `(y, x, 3)` without 0 or 255."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 180, (-(-height // 8), -(-width // 8), 3)).repeat(8, 0).repeat(8, 1)
+    return (1 + coarse[:height, :width] + random.integers(0, 70, (height, width, 3))).astype(dtype)
+
+
+def collar(height: int = 98, width: int = 110) -> NDArray[np.bool_]:
+    """Where a rotated scene holds data: a diamond, with a hole of one pixel."""
+    y, x = np.mgrid[:height, :width]
+    held = np.abs(y - height / 2) / height + np.abs(x - width / 2) / width < 0.42
+    held[50, 60] = False
+    return held
+
+
+def write_map(path: Path, pixels: NDArray[Any], **more: Any) -> Path:
+    shape: dict[str, Any] = {"height": pixels.shape[0], "width": pixels.shape[1], "count": pixels.shape[2]}
+    with rasterio.open(path, "w", driver="GTiff", dtype=pixels.dtype, **shape, **HERE, **more) as file:
+        file.write(np.moveaxis(pixels, 2, 0))
+    return path
+
+
+@pytest.mark.parametrize("name", ["b05_nodata255", "b06_mask", "b06_alpha"])
+def test_no_class_without_data_whatever_the_core(name: str, cases: Path, tmp_path: Path) -> None:
+    with rasterio.open(cases / f"{name}.tif") as file:
+        held = file.dataset_mask() > 0
+    runs = [segmented(cases / f"{name}.tif", tmp_path / str(core), cases / "models/rgb", core) for core in (64, 256)]
+    first, second = (labels_of(run) for run in runs)
+    assert np.array_equal(first, second)
+    assert np.array_equal(first == 255, ~held)
+    rows = statistics_of(runs[0])
+    assert rows["r"]["area_km2"] * 1e6 == pytest.approx(625)
+    assert rows["no data"]["pixels"] == np.count_nonzero(~held)
+    assert rows["not predicted"]["pixels"] == 0
+
+
+def test_values_that_are_no_numbers_fail_no_tile_and_poison_nothing(cases: Path, tmp_path: Path) -> None:
+    image = cases / "h01_nan.tif"
+    pixels = tifffile.imread(image)
+    labels = [labels_of(segmented(image, tmp_path / str(core), cases / "models/mean7", core)) for core in (64, 128)]
+    assert np.array_equal(labels[0], labels[1])
+    assert np.array_equal(labels[0] == 255, np.isnan(pixels))
+    assert (labels[0][~np.isnan(pixels)] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["b07_float_nodata_short", "b07_float_nodata"])
+def test_a_shortened_value_is_matched_and_left_out_of_percentiles(name: str, cases: Path, tmp_path: Path) -> None:
+    run = segmented(cases / f"{name}.tif", tmp_path / "run", cases / "models/onef", 64, normalise="percentiles:1,99")
+    view = run.card.image.view
+    assert view is not None
+    assert view.stretch is not None
+    assert (view.stretch.low, view.stretch.high) == ((0.5,), (2.0,))
+    with rasterio.open(cases / f"{name}.tif") as file:
+        held = (file.dataset_mask() > 0) & np.isfinite(file.read(1))  # GDAL's mask knows of no NaN
+    labels = labels_of(run)
+    assert np.array_equal(labels == 255, ~held)
+    assert np.count_nonzero(labels == 1) == 3600
+
+
+def as_nodata(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    return write_map(folder / f"v{garbage}.tif", np.where(held[..., None], pixels, np.uint8(garbage)), nodata=garbage)
+
+
+def as_mask(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    shown = np.where(held[..., None], pixels, np.uint8(garbage))
+    path = folder / f"m{garbage}.tif"
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", dtype="uint8", height=held.shape[0], width=held.shape[1], count=3, **HERE
+        ) as file,
+    ):
+        file.write(np.moveaxis(shown, 2, 0))
+        file.write_mask(held)
+    return path
+
+
+def as_alpha(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    shown = np.where(held[..., None], pixels, np.uint8(garbage))
+    alpha = (held * np.uint8(255))[..., None]
+    tifffile.imwrite(
+        folder / f"a{garbage}.tif",
+        np.concatenate([shown, alpha], -1),
+        photometric="rgb",
+        extrasamples=["unassalpha"],
+        metadata=None,
+    )
+    return folder / f"a{garbage}.tif"
+
+
+def as_png(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    return as_picture(folder / f"p{garbage}.png", pixels, held, garbage)
+
+
+def as_webp(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
+    return as_picture(folder / f"w{garbage}.webp", pixels, held, garbage, lossless=True, exact=True)
+
+
+def as_picture(path: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int, **more: Any) -> Path:
+    shown = np.where(held[..., None], pixels, np.uint8(garbage))
+    Image.fromarray(np.concatenate([shown, (held * np.uint8(255))[..., None]], -1)).save(path, **more)
+    return path
+
+
+KINDS = {"nodata": as_nodata, "mask": as_mask, "alpha": as_alpha, "png": as_png, "webp": as_webp}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_depend_on_neither_the_core_nor_what_stands_where_no_data_is(
+    kind: str, tiny: Path, tmp_path: Path
+) -> None:
+    held, found = collar(), list[NDArray[np.uint8]]()
+    for garbage, core in ((0, 48), (255, 128)):
+        image = KINDS[kind](tmp_path, scene(), held, garbage)
+        found.append(labels_of(segmented(image, tmp_path / str(core), tiny, core)))
+    assert all(np.array_equal(each, found[0]) for each in found)
+    assert np.array_equal(found[0] == 255, ~held)
+    assert len(np.unique(found[0])) == 4
+
+
+def test_statistics_report_and_exports_tell_no_data_from_what_failed(tiny: Path, tmp_path: Path) -> None:
+    held = collar()
+    image = as_nodata(tmp_path, scene(), held, 0)
+    run = segmented(image, tmp_path / "run", tiny, 64)
+    labels = labels_of(run)
+    rows = statistics_of(run)
+    assert rows["no data"]["pixels"] == np.count_nonzero(~held)
+    assert rows["not predicted"]["pixels"] == 0
+    assert sum(row["pixels"] for row in rows.values()) == labels.size
+    with rasterio.open(run.exports / "mask.tif") as cog:
+        assert cog.nodata == 255
+        assert np.array_equal(cog.read(1) == 255, ~held)
+    with rasterio.open(image) as file:
+        assert np.array_equal(file.dataset_mask() > 0, held)
+    assert b"not predicted" not in (run.exports / "objects.geojson").read_bytes()
+    page = render_report(run)
+    assert "No data:" in page
+    assert "within its halo" in page
+    # A failed tile, and no data beside it.
+    write_down(run, run.open_mask(), replace_result(run, 0), 1)
+    run.ledger.flush()
+    stitch.fn(run)
+    rows, area = statistics_of(run), run.plan.tile(0).valid.area
+    assert rows["not predicted"]["pixels"] == area
+    assert rows["no data"]["pixels"] == np.count_nonzero(~held) - np.count_nonzero(~held[run.plan.tile(0).valid.slices])
+    assert b"not predicted" in (run.exports / "objects.geojson").read_bytes()
+
+
+def replace_result(run: Run, index: int) -> Any:
+    """A worker's result for a tile that failed."""
+    told = TileWorker().process(run.path, index, staged=False)
+    return replace(told, digest=None, reason="it failed on purpose", empty=type(told.empty)())
+
+
+def statistics_of(run: Run) -> dict[str, dict[str, Any]]:
+    export_here(run)
+    return {row["class"]: row for row in read_statistics(run.exports / "statistics.parquet")}
+
+
+def export_here(run: Run) -> None:
+    with run.open_source() as source:
+        export_run(run, source, "statistics,cog,geojson")
+
+
+def test_what_is_near_no_data_is_counted_the_same_for_any_core(tiny: Path, tmp_path: Path) -> None:
+    held = np.ones((98, 110), np.bool_)
+    held[49, 61] = False
+    image = as_alpha(tmp_path, scene(), held, 9)
+    counts: set[int] = set()
+    for core in (32, 256):
+        run = segmented(image, tmp_path / str(core), tiny, core)
+        counts.add(Apart.of(run, run.ledger.fold()).near)
+        halo = run.plan.halo
+    assert counts == {(halo.top + halo.bottom + 1) * (halo.left + halo.right + 1) - 1}
+
+
+def test_a_skipped_tile_is_verified_and_put_back_with_its_no_data(tiny: Path, tmp_path: Path) -> None:
+    held = collar()
+    image = as_nodata(tmp_path, scene(), held, 0)
+    region = tmp_path / "roi.geojson"
+    corners = [[500_025, 5_499_995], [500_050, 5_499_985], [500_040, 5_499_960], [500_012, 5_499_957]]
+    ring = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    region.write_text(json.dumps({"type": "Feature", "geometry": ring, "properties": {}}))
+    run = segmented(image, tmp_path / "run", tiny, 16, region=str(region))
+    state = run.ledger.fold()
+    view = run.card.image.view
+    assert view is not None
+    assert view.region is not None
+    y0, x0, y1, x1 = view.region
+    labels = labels_of(run)
+    assert np.array_equal(labels == 255, ~held[y0:y1, x0:x1])
+    rows = statistics_of(run)
+    assert sum(row["pixels"] for row in rows.values()) == labels.size
+    assert rows["no data"]["pixels"] == np.count_nonzero(labels == 255)
+    assert rows["class 0"]["pixels"] + rows["skipped as empty"]["pixels"] + rows["outside the polygons"][
+        "pixels"
+    ] == np.count_nonzero(labels == 0)
+    assert all(finding.fault is None for finding in check_shards(run))
+    skipped = state.indices(TileState.SKIPPED)
+    mixed = [i for i in skipped if 0 < state.empty_of(int(i)).no_data < run.plan.tile(int(i)).valid.area]
+    for index in [*mixed[:2], *skipped[:1]]:
+        run.open_mask().fill(run.plan.tile(int(index)), 1)
+    findings = [*check_shards(run)]
+    assert sum(finding.fault is not None for finding in findings) == len({*mixed[:2], *skipped[:1]})
+    mark.fn(run, findings)
+    assert np.array_equal(labels_of(run), labels)
+
+
+def test_a_coarse_view_that_takes_one_pixel_of_many_loses_no_data(tiny: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    pixels[300:303, 77:80] = 90
+    image = write_map(tmp_path / "few.tif", pixels, nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    with rasterio.open(image, "r+") as file:
+        file.build_overviews([16], Resampling.nearest)
+    for core in (64, 256):
+        run = segmented(image, tmp_path / str(core), tiny, core)
+        assert np.array_equal(labels_of(run) != 255, pixels.any(-1))
+
+
+def test_probabilities_are_zero_without_data(tiny: Path, tmp_path: Path) -> None:
+    held = collar()
+    run = segmented(as_mask(tmp_path, scene(), held, 7), tmp_path / "run", tiny, 64, probabilities=True)
+    kept = run.open_probabilities()
+    assert kept is not None
+    found = np.asarray(kept.pyramid.levels[0][:])
+    assert not found[:, ~held].any()
+    assert found[:, held].max(axis=0).min() > 0
+    assert all(finding.fault is None for finding in check_shards(run))
+
+
+def test_staged_tiles_give_the_same(tiny: Path, tmp_path: Path) -> None:
+    from flows.worker.staging_worker import StagingWorker
+
+    held = collar()
+    image = as_nodata(tmp_path, scene(), held, 0)
+    direct = segmented(image, tmp_path / "direct", tiny, 64)
+    asked = {"image": image, "out": tmp_path / "staged", "model": str(tiny), "core": 64, "precision": "float32"}
+    run = prepare(SegmentConfig.model_validate(asked), 1, partial(tune, device="cpu"))
+    run.create_staged()
+    todo, worker, mask = remaining(run), TileWorker(), run.open_mask()
+    StagingWorker().stage(run.path, todo)
+    for index in todo:
+        write_down(run, mask, worker.process(run.path, index, staged=True), 1)
+    run.ledger.flush()
+    assert np.array_equal(labels_of(run), labels_of(direct))
+
+
+def test_a_pixel_holds_data_where_any_band_does(tmp_path: Path) -> None:
+    pixels = scene()
+    pixels[:40, :, 0] = 0
+    pixels[:20] = 0
+    image = write_map(tmp_path / "bands.tif", pixels, nodata=0)
+    with open_source(image) as source, rasterio.open(image) as file:
+        values, held = source.read_present(0, source.levels[0].box)
+        assert held is not None
+        assert np.array_equal(np.broadcast_to(held, values.shape).any(-1), file.dataset_mask() > 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("float32", -3.40282e38),
+        ("float32", -3.4028234663852886e38),
+        ("float32", 3.40282e38),
+        ("float32", -9999.0),
+        ("float32", 0.1),
+        ("float32", 0.0),
+        ("float64", -1.7976931348623157e308),
+        ("float64", 0.1),
+        ("uint8", 0.0),
+        ("uint16", 65535.0),
+        ("int16", -32768.0),
+    ],
+)
+def test_a_value_is_matched_as_gdal_matches_it(dtype: str, nodata: float, tmp_path: Path) -> None:
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        value = kind.type(np.clip(nodata, np.finfo(kind).min, np.finfo(kind).max))
+        near = [value]
+        for towards in (-np.inf, np.inf):
+            each = value
+            for _ in range(12):
+                each = np.nextafter(each, kind.type(towards))
+                near.append(each)
+        near += [kind.type(v) for v in (1, -1, 1e30, -1e30, nodata / 2, nodata / 1e4)]
+        values = np.array([v for v in near if np.isfinite(v)], kind)
+    else:
+        values = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max, 1 if kind.itemsize == 1 else 97).astype(kind)
+        values = np.append(values, kind.type(nodata))
+    image = tmp_path / "values.tif"
+    with rasterio.open(
+        image, "w", driver="GTiff", dtype=dtype, height=1, width=values.size, count=1, nodata=nodata, **HERE
+    ) as file:
+        file.write(values[None, None])
+    ends = matched(nodata, kind)
+    assert ends is not None
+    with rasterio.open(image) as file, open_source(image) as source:
+        held = source.read_present(0, source.levels[0].box)[1]
+        assert held is not None
+        assert np.array_equal(held[0, :, 0], file.dataset_mask()[0] > 0)
+
+
+def test_an_image_that_holds_data_everywhere_is_read_as_ever(tiny: Path, tmp_path: Path) -> None:
+    run = segmented(write_map(tmp_path / "whole.tif", scene(), nodata=None), tmp_path / "run", tiny, 64)
+    assert run.card.image.no_data is None
+    assert run.fill is None
+    with run.open_source() as source:
+        assert not source.may_lack_data
+    assert "no data" not in statistics_of(run)
+
+
+def test_an_earlier_card_is_read_and_its_difference_named(tiny: Path, tmp_path: Path) -> None:
+    run = segmented(as_nodata(tmp_path, scene(), collar(), 0), tmp_path / "run", tiny, 64)
+    before = run.card.model_copy(update={"image": run.card.image.model_copy(update={"no_data": None})})
+    text = before.model_dump_json().replace('"no_data":null,', "")
+    assert "no_data" not in text
+    assert type(before).model_validate_json(text) == before
+    assert [line.partition(":")[0] for line in before.differences(run.card)] == ["no data"]
+
+
+def test_resampled_pixels_are_made_of_data_alone(tiny: Path, tmp_path: Path) -> None:
+    held = collar()
+    for kind, write in KINDS.items():
+        found: list[NDArray[np.uint8]] = []
+        for garbage, core in ((0, 32), (255, 64)):
+            image, out = write(tmp_path, scene(), held, garbage), tmp_path / f"{kind}-{core}"
+            found.append(labels_of(segmented(image, out, tiny, core, image_mpp=0.5, mpp=1.0)))
+        assert all(np.array_equal(each, found[0]) for each in found), kind
+        shown = found[0] != 255
+        whole = held.reshape(49, 2, 55, 2)
+        assert shown[whole.all((1, 3))].mean() > 0.95, kind
+        assert not shown[~whole.any((1, 3))].any(), kind
