@@ -91,7 +91,7 @@ def files_of(data: Path) -> list[Path]:
 
 def try_all(data: Path, paths: Iterable[Path], out: Path, pool: KeptPool) -> Iterator[Tried]:
     """Segment, export and read back each file, with a pool that is up."""
-    from flows.segment import begun_pool
+    from flows.pool.open import begun_pool
 
     begun_pool.set(pool)
     for number, path in enumerate(paths):

@@ -24,6 +24,7 @@ from typing import Any, ParamSpec
 from benchmarks.memory import cpu_seconds
 from flows import segment as flow
 from flows.config.run import SegmentConfig
+from flows.pool.open import begun_pool
 from flows.pool.pool import Pool
 from tiling.runs.run import Run
 
@@ -65,7 +66,7 @@ def measure(config: SegmentConfig, warm_up: SegmentConfig) -> dict[str, Any]:
     flow.prepare = clock.before(flow.prepare)
     pool = KeptPool(config.workers)
     with pool:
-        flow.begun_pool.set(pool)
+        begun_pool.set(pool)
         flow.segment(warm_up)
         used, called_at = cpu_seconds(os.getpid()), time.time()
         outcome = flow.segment(config)

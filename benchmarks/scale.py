@@ -28,12 +28,13 @@ from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
 from flows.config.run import SegmentConfig
 from flows.nightly.scan import look
+from flows.pool.open import begun_pool
 from flows.pool.pool import Pool
 from flows.run.prepare import prepare
-from flows.segment import begun_pool, remaining
+from flows.run.steps import remaining
 from flows.worker.tuning import Tuning
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.listing import look_at
+from tiling.archives.slide import look_at
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run

@@ -25,7 +25,7 @@ from benchmarks.slide import write_slide
 from flows.config.run import SegmentConfig
 from flows.reporting.report import write_report
 from flows.run.prepare import prepare
-from flows.segment import stitch
+from flows.run.steps import stitch
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
@@ -59,7 +59,7 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     config = SegmentConfig(image=image, out=out, core=core_px, foreground="none", as_is=True)
     run = clock.time("plan", lambda: prepare(config, 1, lambda request: Tuning("float32", core_px, {})))
     staged_bytes = walk(run, clock)
-    clock.time("pyramid", lambda: stitch.fn(run))
+    clock.time("pyramid", lambda: stitch(run))
     with run.open_source() as source:
         clock.time("overlay", lambda: write_overlay(run, source, []))
     clock.time("report", lambda: write_report(run))

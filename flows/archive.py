@@ -20,23 +20,24 @@ from flows.config.deployed import allowed
 from flows.errors import StoppedError
 from flows.lifecycle.flow_states import finished, stoppable
 from flows.lifecycle.stopping import Stop, stop_on_signals
+from flows.nightly.context import Shift
 from flows.nightly.forecast import Forecast, forecast
 from flows.nightly.model import archive_model
 from flows.nightly.night import Night, Pace
 from flows.nightly.page import publish
 from flows.nightly.pipeline import Conveyor
 from flows.nightly.scan import Found, left_out, look
-from flows.nightly.slide_job import Shift
+from flows.nightly.watch import NightWatch
 from flows.pool.free_memory import free_memory_bytes
+from flows.pool.open import open_pool
 from flows.reporting.escaping import markdown, plain
 from flows.reporting.logs import configure_logs
 from flows.reporting.prefect_events import recorded
 from flows.reporting.progress import enter
 from flows.run.prepare import Model
-from flows.run.watch import NightWatch
-from flows.segment import open_pool
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.listing import Slide, expect_apart, find_slides
+from tiling.archives.listing import expect_apart, find_slides
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState
 from tiling.storage.place import lock_run
 from unet_core.inference.predictor import MATHS_VERSION

@@ -9,7 +9,8 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
-from flows.segment import rerun, segment
+from flows.rerun import rerun
+from flows.segment import segment
 
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 """A night that is due while the last one goes on is left out: two would want the same devices."""

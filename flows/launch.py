@@ -33,21 +33,21 @@ def run_flow(name: str, config: Asked, hear: Listener) -> Any:
 
 def _load_flows(config: Asked) -> ModuleType:
     """Begin to start Ray, then load the flows and torch meanwhile."""
+    from flows.pool.open import begun_pool
     from flows.pool.pool import Pool
 
     assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
     pool = Pool(config.workers, config.ray_address, device=config.device).begin()
-    from flows import segment as flows
+    begun_pool.set(pool)
     from unet_core.inference.warmup import warm_up
 
-    flows.begun_pool.set(pool)
+    if isinstance(config, RerunConfig):
+        from flows import rerun as flows
+    elif isinstance(config, VerifyConfig):
+        from flows import verify as flows
+    elif isinstance(config, ArchiveConfig):
+        from flows import archive as flows
+    else:
+        from flows import segment as flows
     warm_up()
-    if isinstance(config, VerifyConfig):
-        from flows import verify
-
-        return verify
-    if isinstance(config, ArchiveConfig):
-        from flows import archive
-
-        return archive
     return flows

@@ -14,9 +14,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.config.run import VerifyConfig, checked
+from flows.pool.open import open_pool
 from flows.pool.pool import Pool
 from flows.reporting.progress import Progress, enter, tell
-from flows.segment import open_pool, reopen
+from flows.rerun import reopen
 from flows.worker.result import Checked
 from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from flows.doctor.examine import Check, DoctorConfig, Verdict, examine
+from flows.doctor.checks import Check, DoctorConfig, Verdict
+from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
 from tiling.storage.place import place_of

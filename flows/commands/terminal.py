@@ -32,7 +32,7 @@ from tiling.runs.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
 if TYPE_CHECKING:
-    from flows.segment import Outcome
+    from flows.run.steps import Outcome
     from flows.verify import Verdict
     from tiling.runs.run import Run
 

@@ -27,7 +27,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flows.doctor.examine import Check
+from flows.doctor.checks import Check
 from flows.doctor.nodes import Probe, image_fault, shared_probe
 from flows.errors import FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from flows.doctor.examine import Check, DoctorConfig
+from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
 from unet_core.inference import machine

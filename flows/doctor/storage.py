@@ -12,7 +12,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from flows.config.run import SegmentConfig
-from flows.doctor.examine import Check, DoctorConfig
+from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
 from flows.run.custom_model import local_bundle

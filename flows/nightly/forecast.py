@@ -15,7 +15,7 @@ from flows.nightly.scan import Found
 from flows.run.custom_model import local_bundle
 from flows.run.preflight import check_fit, needs_of
 from tiling.archives.archive import Archive
-from tiling.archives.listing import Slide
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState
 from tiling.errors import TilingError
 from tiling.selection.choose_view import ModelNeeds, choose_view

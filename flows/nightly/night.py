@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flows.pool.scheduler import Ended
 from flows.reporting.progress import Progress, format_seconds
-from tiling.archives.listing import Slide
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.storage.place import Place
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from flows.errors import OverError
 from flows.lifecycle.stopping import Stop
+from flows.nightly.context import Shift
 from flows.nightly.failures import EVERYBODYS, EXPECTED
-from flows.nightly.slide_job import Shift, SlideWork, tile_bytes
+from flows.nightly.slide_job import SlideWork, tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.cores import usable_threads
 from flows.pool.pool import AHEAD_PER_WORKER
@@ -31,7 +32,7 @@ from flows.pool.staging_budget import lying_in
 from flows.reporting.escaping import plain
 from flows.reporting.metrics import Queue
 from flows.worker.result import Ready, TileResult
-from tiling.archives.listing import Slide
+from tiling.archives.slide import Slide
 from tiling.errors import StorageError, TilingError
 from tiling.runs.staging import staged_sizes
 from tiling.storage.place import Place

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from flows.config.archive import ArchiveConfig
 from tiling.archives.archive import Archive
-from tiling.archives.listing import Slide, find_slides, glob_pattern, is_gone
+from tiling.archives.listing import find_slides, glob_pattern, is_gone
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 

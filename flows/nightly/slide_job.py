@@ -8,23 +8,18 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from flows.config.archive import ArchiveConfig
 from flows.config.run import SegmentConfig
-from flows.nightly.duplicates import Twins
+from flows.nightly.context import Shift
 from flows.nightly.failures import is_lasting, reason_of
-from flows.pool.pool import Pool
 from flows.pool.scheduler import Ended
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.prepare import Model, prepare_with
-from flows.segment import export, remaining, stitch, write_down
-from flows.worker.tuning import Tuning, TuningRequest
-from tiling.archives.archive import Archive
-from tiling.archives.listing import Slide, look_at
+from flows.run.prepare import prepare_with
+from flows.run.steps import export, remaining, stitch, write_down
+from tiling.archives.slide import Slide, look_at
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
 from tiling.runs.card import RunCard
@@ -36,26 +31,6 @@ from tiling.storage.place import lock_run, size_of_tree
 from tiling.view import View
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Shift:
-    """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
-
-    archive: Archive
-    config: ArchiveConfig
-    model: Model
-    bundle: str
-    pool: Pool
-    available_bytes: int
-    night: str
-    twins: Twins = field(default_factory=Twins)
-    _tuning: threading.Lock = field(default_factory=threading.Lock)
-
-    def tune(self, request: TuningRequest) -> Tuning:
-        """One slide at a time: what is measured for the first is known for the others."""
-        with self._tuning:
-            return self.pool.tune(request)
 
 
 class SlideWork:
@@ -144,8 +119,8 @@ class SlideWork:
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         expect_same_image(run, self.todo)
-        stitch.fn(run)
-        export.fn(run, config.export)
+        stitch(run)
+        export(run, config.export)
         if not config.keep_staged:
             run.remove_staged()
         state = run.ledger.fold()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT_PER_ACTOR = Limits().in_flight
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
 WORKERS_PER_STAGER = 4

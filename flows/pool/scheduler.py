@@ -30,6 +30,9 @@ class Limits:
     straggler_seconds: float = 15.0
 
 
+IN_FLIGHT_PER_ACTOR = Limits().in_flight
+
+
 @dataclass(slots=True, eq=False)
 class _Tile:
     """A tile that has been given out and isn't finished."""

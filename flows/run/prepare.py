@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flows.config.run import SegmentConfig
 from flows.pool.free_memory import free_memory_bytes
-from flows.pool.pool import IN_FLIGHT_PER_ACTOR
+from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
 from flows.run.custom_model import absolute, local_bundle, reference_of, with_bundle
 from flows.run.preflight import check_fit, needs_of

@@ -1,30 +1,23 @@
-"""Tells how far a run or a night is: on the terminal, in Prefect as an artifact, to Prometheus and in the log."""
+"""Progress of a run, shown as it goes: on the terminal, in Prefect as an artifact, to Prometheus and in the log."""
 
 from __future__ import annotations
 
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows.nightly.night import Pace
 from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
-from flows.pool.scheduler import Ended
 from flows.reporting.escaping import markdown
 from flows.reporting.metrics import Queue, RunMetrics
 from flows.reporting.prefect_events import Artifact
 from flows.reporting.progress import Every, Progress, tell
 from flows.worker.result import TileResult
-from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run
 from tiling.storage.place import Place
-
-if TYPE_CHECKING:
-    from flows.nightly.slide_job import SlideWork
 
 logger = logging.getLogger(__name__)
 
@@ -94,39 +87,6 @@ class RunWatch:
     def _shown(self) -> dict[str, Any]:
         now = self._now()
         return {"progress": 100.0 * now.done / now.total, "description": f"{markdown(self._path)}: {now}"}
-
-
-class NightWatch:
-    """Tells how far the night is."""
-
-    def __init__(self, archive: Archive, pace: Pace) -> None:
-        self._archive, self._pace = archive, pace
-        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact = begun_artifact("slides", archive.path)
-        self._metrics = RunMetrics(archive.path.name)
-
-    def look(self, work: SlideWork, ended: Ended, queue: Queue) -> None:
-        self._metrics.add(ended.result, queue)
-        if ended.result.digest is None:
-            log_failure(work.run, ended.result)
-        if self._to_terminal.due():
-            tell(self._now())
-        if self._to_prefect.due():
-            self._artifact.show(**self._shown())
-
-    def end(self, queue: Queue) -> None:
-        tell(self._now())
-        self._artifact.end(**self._shown())
-        self._metrics.flush(queue)
-
-    def _now(self) -> Progress:
-        counts = self._archive.ledger.appended
-        return self._pace.now(counts.total(), counts[SlideState.FAILED])
-
-    def _shown(self) -> dict[str, Any]:
-        now = self._now()
-        share = 100.0 * now.done / now.total if now.total else 100.0
-        return {"progress": share, "description": f"{markdown(self._archive.path)}: {now}"}
 
 
 def begun_artifact(key: str, place: Place) -> Artifact:

@@ -24,8 +24,9 @@ from tiny import write_noise
 
 from flows.commands.demo import demo_image
 from flows.doctor import machine, storage
+from flows.doctor.checks import Check, DoctorConfig, Verdict
 from flows.doctor.cluster import look_at_prefect, look_at_ray
-from flows.doctor.examine import Check, DoctorConfig, Verdict, examine
+from flows.doctor.examine import examine
 from flows.doctor.nodes import shared_probe
 from flows.doctor.storage import look_at_image, look_at_storage
 from tiling.storage.object_path import ObjectPath

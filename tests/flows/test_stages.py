@@ -9,7 +9,7 @@ import numpy as np
 from cli import on_disk, write_tissue
 from oracle import segment_here
 
-from flows.segment import stitch
+from flows.run.steps import stitch
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.runs.ledger import TileRecord, TileState
@@ -25,23 +25,23 @@ def pyramid_is_true(run: Run) -> bool:
 
 def test_a_tile_written_after_stitching_reaches_the_pyramid(tmp_path: Path) -> None:
     run = segment_here(write_tissue(tmp_path / "tissue.tif", 700, 600), tmp_path / "run", 128)
-    stitch.fn(run)
+    stitch(run)
     assert pyramid_is_true(run)
     tile = run.plan.at(2, 3)
     run.open_mask().fill(tile, 1)
     assert not pyramid_is_true(run)
     run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, "digest"))
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     assert pyramid_is_true(run)
     assert (run.open_mask().read(Box(128, 192, 192, 256), 1) == 1).all()
 
 
 def test_stitching_again_writes_nothing(tmp_path: Path) -> None:
     run = segment_here(write_tissue(tmp_path / "tissue.tif", 700, 600), tmp_path / "run", 128)
-    stitch.fn(run)
+    stitch(run)
     before = {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()}
-    stitch.fn(run)
+    stitch(run)
     assert {p: p.stat().st_mtime_ns for p in on_disk(run.path).rglob("*") if p.is_file()} == before
 
 

@@ -12,7 +12,7 @@ from cli import Cli, mask_files, on_disk, write_tissue
 from oracle import segment_here
 
 from flows.config.run import VerifyConfig
-from flows.segment import stitch
+from flows.run.steps import stitch
 from flows.verify import mark_differing, report, sample_seams, shifted
 from flows.worker.tile_worker import TileWorker
 from tiling.runs.ledger import TileRecord, TileState
@@ -32,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skipped = run.plan.at(5, 4)
     run.ledger.append(TileRecord(skipped.index, TileState.SKIPPED, digest=run.open_mask().fill(skipped, 0)))
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     return on_disk(run.path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.segment import export, remaining, stitch, write_down
+from flows.run.steps import export, remaining, stitch, write_down
 from flows.verify import Verdict, look_at_exports, look_at_pyramid, look_at_shards, mark, report
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -46,5 +46,5 @@ def compute(run: Run, worker: TileWorker) -> None:
 
 
 def close(run: Run) -> None:
-    stitch.fn(run)
-    export.fn(run)
+    stitch(run)
+    export(run)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flows.segment import stitch
+from flows.run.steps import stitch
 from tiling.geometry import IMAGE_GRID, Halo, OutputGrid
 from tiling.plan import TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
@@ -92,7 +92,7 @@ def write_labels(
             record = TileRecord(tile.index, TileState.DONE, 1, mask.write(tile, part), probabilities=found)
         run.ledger.append(record)
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
 
 
 def blobs(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:

@@ -122,7 +122,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
     """What the flow does, stage by stage and tile by tile, without Ray and Prefect around it."""
     from flows.config.run import SegmentConfig
     from flows.run.prepare import prepare
-    from flows.segment import export, finish, remaining, stitch, write_down
+    from flows.run.steps import export, finish, remaining, stitch, write_down
     from flows.worker.staging_worker import StagingWorker
     from flows.worker.tile_worker import TileWorker
     from flows.worker.tuning import tune
@@ -140,9 +140,9 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
                 assert staged.reason is None, staged.reason
                 write_down(run, mask, worker.process(run.path, index, staged=True), 1)
             run.ledger.announce("inferred", {"workers": 1, "stagers": 1, "seconds": 1.0})
-        stitch.fn(run)
-        export.fn(run, formats)
-        finish.fn(run, keep_staged=False)
+        stitch(run)
+        export(run, formats)
+        finish(run, keep_staged=False)
 
 
 class Interrupter:

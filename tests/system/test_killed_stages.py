@@ -19,7 +19,7 @@ from tiny import save_tiny, write_noise
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.segment import export, stitch
+from flows.run.steps import export, stitch
 from flows.worker.tuning import tune
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
@@ -66,8 +66,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def end(run: Run) -> None:
-    stitch.fn(run)
-    export.fn(run)
+    stitch(run)
+    export(run)
 
 
 def pyramid_is_begun(run: Path, *_: int) -> bool:

@@ -23,7 +23,7 @@ from tiny import save_tiny
 from flows.config.run import SegmentConfig
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
-from flows.segment import remaining, stitch, write_down
+from flows.run.steps import remaining, stitch, write_down
 from flows.verify import mark
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -53,7 +53,7 @@ def compute(run: Run, tiles: Sequence[int]) -> None:
     for index in tiles:
         write_down(run, mask, worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_statistics_report_and_exports_tell_no_data_from_what_failed(tiny: Path,
     # A failed tile, and no data beside it.
     write_down(run, run.open_mask(), replace_result(run, 0), 1)
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     rows, area = statistics_of(run), run.plan.tile(0).valid.area
     assert rows["not predicted"]["pixels"] == area
     assert rows["no data"]["pixels"] == np.count_nonzero(~held) - np.count_nonzero(~held[run.plan.tile(0).valid.slices])

@@ -26,8 +26,8 @@ from torch.export import Dim, export, save
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.segment import export as export_pictures
-from flows.segment import stitch
+from flows.run.steps import export as export_pictures
+from flows.run.steps import stitch
 from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
@@ -77,8 +77,8 @@ def walk(image: Place, out: Place, **options: object) -> Run:
             done = worker.process(run.path, tile.index, staged=True) if result.reason is None else result
             record(run, done)
     run.ledger.flush()
-    stitch.fn(run)
-    export_pictures.fn(run)
+    stitch(run)
+    export_pictures(run)
     run.remove_staged()
     return run
 
@@ -157,7 +157,7 @@ def test_beyond_the_bound_the_tile_fails_and_is_named(
     assert (run.open_mask().read(run.plan.at(2, 1).valid) == 255).all()
     record(run, TileWorker().process(run.path, run.plan.at(2, 1).index, staged=False))
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     assert mask_of(run) == mask_files(local[1])
 
 

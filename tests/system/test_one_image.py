@@ -17,10 +17,12 @@ from faulty_actors import ReadingActor, ReadingStager
 from tiny import save_tiny, write_foreground, write_noise
 
 from flows.config.run import SegmentConfig
+from flows.pool.open import begun_pool
 from flows.pool.pool import Pool
 from flows.run.changed_image import expect_same_image
 from flows.run.prepare import prepare
-from flows.segment import begun_pool, export, remaining, segment, stitch, write_down
+from flows.run.steps import export, remaining, stitch, write_down
+from flows.segment import segment
 from flows.worker import staging_worker, tile_worker
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
@@ -65,8 +67,8 @@ class Job:
         finally:
             run.ledger.flush()
         expect_same_image(run, todo)
-        stitch.fn(run)
-        export.fn(run)
+        stitch(run)
+        export(run)
         return run
 
     def put_back(self) -> None:
@@ -205,10 +207,10 @@ def test_the_end_looks_too(job: Job, whole: dict[str, bytes], moment: str, monke
         with pytest.raises(ImageChangedError, match="6 of 6 tiles are kept and 0 are to do"):
             expect_same_image(run, [*range(TILES)])
     else:
-        from flows import segment as flow
+        from flows.run import steps
 
-        report = flow.write_report
-        monkeypatch.setattr(flow, "write_report", lambda run: (report(run), written_over(job)))
+        report = steps.write_report
+        monkeypatch.setattr(steps, "write_report", lambda run: (report(run), written_over(job)))
         with pytest.raises(ImageChangedError):
             job.compute(staged=False)
         assert not (job.out / "overlay.png").exists()

@@ -13,7 +13,7 @@ import zarr
 from cli import on_disk, write_tissue
 from oracle import segment_here, whole_image_logits
 
-from flows.segment import stitch
+from flows.run.steps import stitch
 from flows.worker.tile_worker import TileWorker
 from tiling.runs.probabilities import mean
 from tiling.runs.run import Run
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("probabilities")
     image = write_tissue(folder / "tissue.tif", 700, 600)
     made = segment_here(image, folder / "run", 128, probabilities=True)
-    stitch.fn(made)
+    stitch(made)
     return made
 
 

@@ -20,7 +20,7 @@ from tiny import save_tiny, write_foreground, write_noise
 from flows.commands.terminal import print_status
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.segment import remaining, stitch, write_down
+from flows.run.steps import remaining, stitch, write_down
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -65,7 +65,7 @@ def whole(job: Job, tmp_path: Path) -> dict[str, bytes]:
     out, job.out = job.out, tmp_path / "whole"
     run = job.resume()
     job.compute(run, TILES)
-    stitch.fn(run)
+    stitch(run)
     job.out = out
     return mask_files(tmp_path / "whole")
 
@@ -84,7 +84,7 @@ def expect_refused_then_resumed(
     run = job.resume()
     assert len(remaining(run)) == TILES - 3
     job.compute(run, TILES)
-    stitch.fn(run)
+    stitch(run)
     assert mask_files(job.out) == whole
 
 
@@ -176,7 +176,7 @@ def test_a_staged_tile_that_was_lost_with_its_worker_is_read_from_the_image(
             file.write_bytes(file.read_bytes()[: 0 if harm == "empty" else 1000])
     job.compute(run, TILES, staged=True)
     assert run.ledger.fold().failed == {}
-    stitch.fn(run)
+    stitch(run)
     assert mask_files(job.out) == whole
 
 
@@ -210,7 +210,7 @@ class Finished:
         run = self.resume()
         todo = remaining(run)
         self.job.compute(run, len(todo))
-        stitch.fn(run)
+        stitch(run)
         assert run.ledger.fold().states.tolist().count(TileState.SKIPPED) == 1
         return len(todo)
 

@@ -25,7 +25,7 @@ from flows.config.export import ExportConfig
 from flows.config.run import RerunConfig, SegmentConfig
 from flows.run.exports import export_here
 from flows.run.prepare import prepare
-from flows.segment import export, remaining, reopen, stitch, summarise, write_down
+from flows.run.steps import export, remaining, reopen, stitch, summarise, write_down
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -71,8 +71,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         mask = mask or run.open_mask()
         write_down(run, mask, begun.worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
-    stitch.fn(run)
-    export.fn(run)
+    stitch(run)
+    export(run)
     ended = mask_files(folder / "finished"), exported_files(folder / "finished")
     return World(image, model, folder / "planned", *ended, begun.worker)
 
@@ -181,7 +181,7 @@ class Life(RuleBasedStateMachine):
                 with pytest.raises(RunError, match="different run"):
                     self.world.prepare(self.folder / "run")
                 with pytest.raises(RunError, match="has changed since"):
-                    reopen.fn(RerunConfig(run=self.folder / "run", failed=True))
+                    reopen(RerunConfig(run=self.folder / "run", failed=True))
                 return
             self.run = self.world.prepare(self.folder / "run")
         assert not list((self.folder / "run" / "ledger").glob("*.partial"))
@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def stitched(self) -> None:
         """As the flow does: when every tile has an end."""
-        stitch.fn(self.run)
+        stitch(self.run)
         assert list(check_pyramid(self.run)) == []
         assert not list((self.folder / "run" / "mask.ome.zarr").rglob("*.partial"))
         self.is_built = True
@@ -242,7 +242,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def exported(self) -> None:
         """As the flow does, also of a run with failed tiles; what was asked for is known from its start."""
-        export.fn(self.run)
+        export(self.run)
         self.report = (self.folder / "run" / "report.html").read_bytes()
 
     @precondition(lambda self: not self._is_rotten() and not self.is_replaced)

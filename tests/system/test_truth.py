@@ -19,7 +19,7 @@ from flows.api.segmentation import open_run
 from flows.errors import IncompleteError
 from flows.lifecycle.flow_states import finished
 from flows.reporting.report import render_report
-from flows.segment import export, stitch, summarise, write_down
+from flows.run.steps import export, stitch, summarise, write_down
 from flows.viewer.shown_run import ShownRun
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
@@ -236,12 +236,12 @@ def test_exports_that_show_another_mask_are_named_and_renewed(world: World, run:
     changed = run.open_mask().write(tile, labels)
     write_down(run, run.open_mask(), TileResult(tile.index, changed, 1, probabilities=result.probabilities), 1)
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     told = verdict_of(run)
     assert told.damaged == {}
     assert told.exports["exports/mask.ome.tif"] == "it shows another mask than there is now"
     assert "overlay.png" in told.exports
-    export.fn(run)
+    export(run)
     assert verdict_of(run).is_sound
 
 
@@ -301,7 +301,7 @@ def test_rot_that_nobody_knows_yet_stops_the_pyramid_with_one_line(world: World,
     folder = shutil.copytree(world.inferred, tmp_path / "run")
     flipped(f"{MASK}/0/c/0/3")(folder)
     with pytest.raises(RunError, match=r"can't be read .*: the pyramid can't be built on it; overtile verify") as told:
-        stitch.fn(Run.open(folder))
+        stitch(Run.open(folder))
     assert "\n" not in str(told.value)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from tiling.archives.manifest import read_manifest
+from tiling.archives.slide import ZARR, Slide, base_name, is_zarr, look_at
 from tiling.errors import SourceError, TilingError
 from tiling.storage.file_version import ZARR_METADATA, Stamp
 from tiling.storage.object_path import ObjectPath
@@ -25,38 +26,11 @@ SUFFIXES = (
 )
 """By which names what a folder holds is taken for images; a glob or a manifest may name any."""
 
-ZARR = ".zarr"
 
 OWN_CARDS = ("run.json", "archive.json")
 """A folder with one of these holds results, whose pictures are no slides."""
 
 _MAGIC = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True, slots=True)
-class Slide:
-    """One image of an archive.
-
-    overrides: what a manifest asks for this slide alone. refused: why it is not opened, if it isn't.
-    """
-
-    name: str
-    place: Place
-    stamp: Stamp | None
-    overrides: Mapping[str, str] = field(default_factory=dict[str, str])
-    refused: str | None = None
-
-
-def look_at(place: Place) -> Stamp | None:
-    """The stamp of a file or Zarr now; None where there is none."""
-    try:
-        if isinstance(place, Path):
-            return Stamp.of_folder(place) if place.is_dir() else Stamp.of_file(place.stat())
-        if _is_zarr(place.name) and place.is_dir():
-            return Stamp.of_objects(place.listed())
-        return Stamp.of_object(place.facts())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def is_gone(source: str, name: str) -> bool:
@@ -100,8 +74,6 @@ def _nothing_in(source: str) -> str:
 
 def _found(source: str, leave_out: Place) -> Iterator[Slide]:
     if source.lower().endswith(".csv"):
-        from tiling.archives.manifest import read_manifest
-
         yield from read_manifest(place_of(source))
         return
     root, pattern = split_glob(source)
@@ -166,20 +138,12 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def _is_image(name: str) -> bool:
-    return _base(name).endswith(SUFFIXES) and _base(name) not in SUFFIXES
-
-
-def _is_zarr(name: str) -> bool:
-    return _base(name).endswith(ZARR)
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2].lower()
+    return base_name(name).endswith(SUFFIXES) and base_name(name) not in SUFFIXES
 
 
 def _holds_image(zarr: Place) -> bool:
     """Whether a folder of Zarr is an image's, as its name may say; else its metadata does."""
-    if _base(zarr.name).endswith(f".ome{ZARR}"):
+    if base_name(zarr.name).endswith(f".ome{ZARR}"):
         return True
     for name in ZARR_METADATA:
         try:
@@ -217,7 +181,7 @@ def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
             elif entry.is_dir():
                 if path.resolve() == results:
                     continue
-                if not _is_zarr(entry.name):
+                if not is_zarr(entry.name):
                     inner.append(path)
                 elif _holds_image(path):
                     yield Slide(path.relative_to(root).as_posix(), path, look_at(path))
@@ -267,7 +231,7 @@ def _listed(root: ObjectPath, leave_out: Place) -> Iterator[Slide]:
                 slides.append(Slide(name, path, Stamp.of_object(facts)))
     for slide in slides:
         is_result = f"{slide.place}".startswith(results) or not own.isdisjoint(_folders_above(slide.name))
-        if not is_result and (not _is_zarr(slide.name) or _holds_image(slide.place)):
+        if not is_result and (not is_zarr(slide.name) or _holds_image(slide.place)):
             yield slide
 
 
@@ -279,7 +243,7 @@ def _folders_above(name: str) -> set[str]:
 def _zarr_above(name: str) -> str:
     """The outermost Zarr in which an object lies; nothing where it lies in none."""
     parts = name.split("/")
-    ends = [end for end, part in enumerate(parts[:-1], 1) if _is_zarr(part)]
+    ends = [end for end, part in enumerate(parts[:-1], 1) if is_zarr(part)]
     return "/".join(parts[: ends[0]]) if ends else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from tiling.archives.listing import Slide, look_at
+from tiling.archives.slide import Slide, look_at
 from tiling.errors import PlaceError, SourceError, StorageError
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of

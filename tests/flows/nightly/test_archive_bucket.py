@@ -13,11 +13,11 @@ from test_conveyor import assert_done, carry
 from tiny import save_tiny, write_noise
 
 from flows.config.archive import ArchiveConfig
+from flows.nightly.context import Shift
 from flows.nightly.model import archive_model
 from flows.nightly.night import Night
 from flows.nightly.page import publish
 from flows.nightly.scan import look
-from flows.nightly.slide_job import Shift
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.runs.run import Run

@@ -19,15 +19,17 @@ from tiny import write_noise
 
 from flows.config.archive import ArchiveConfig
 from flows.lifecycle.stopping import Stop
+from flows.nightly.context import Shift
 from flows.nightly.forecast import forecast
 from flows.nightly.model import archive_model
 from flows.nightly.pipeline import Conveyor
 from flows.nightly.scan import look
-from flows.nightly.slide_job import Shift, SlideWork
+from flows.nightly.slide_job import SlideWork
 from flows.pool.pool import Pool
 from flows.pool.scheduler import Ended
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.listing import Slide, find_slides
+from tiling.archives.listing import find_slides
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import DiskError
 from tiling.runs.run import Run

@@ -31,7 +31,8 @@ from flows.config.run import RerunConfig, SegmentConfig, checked
 from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer
-from flows.segment import rerun, segment
+from flows.rerun import rerun
+from flows.segment import segment
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run

@@ -21,13 +21,15 @@ from test_conveyor import assert_done, carry, hold, shift_of
 from tiny import write_noise
 
 from flows.lifecycle.stopping import Stop
-from flows.nightly.slide_job import Shift, tile_bytes
+from flows.nightly.context import Shift
+from flows.nightly.slide_job import tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
 from flows.pool.staging_budget import Batch, lying_in
 from flows.worker.result import Ready, TileResult
 from tiling.archives.archive import Archive
-from tiling.archives.listing import Slide, find_slides
+from tiling.archives.listing import find_slides
+from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState
 from tiling.geometry import Halo
 from tiling.plan import TilePlan

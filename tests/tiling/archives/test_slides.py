@@ -16,7 +16,8 @@ from flows.archive import dry_run
 from flows.config.archive import ArchiveConfig
 from tiling.archives import slide_ledger
 from tiling.archives.archive import Archive, ArchiveCard, folder_name
-from tiling.archives.listing import Slide, expect_apart, find_slides, glob_pattern, look_at
+from tiling.archives.listing import expect_apart, find_slides, glob_pattern
+from tiling.archives.slide import Slide, look_at
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import RunError, SourceError
 from tiling.storage.object_path import ObjectPath

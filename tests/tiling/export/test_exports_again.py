@@ -16,8 +16,8 @@ from benchmarks.exported import VECTORS, compare
 from flows.config.export import ExportConfig
 from flows.errors import ConfigError
 from flows.run.exports import export_here
-from flows.segment import export as export_stage
-from flows.segment import stitch
+from flows.run.steps import export as export_stage
+from flows.run.steps import stitch
 from tiling.errors import ExportError
 from tiling.export.formats import FORMATS
 from tiling.runs.ledger import TileRecord, TileState
@@ -69,8 +69,8 @@ def test_after_a_rerun_no_export_is_stale_and_no_other_shard_is_touched(scene: P
     digest = run.open_mask().write(tile, np.ascontiguousarray(labels[tile.valid.slices]))
     run.ledger.append(TileRecord(tile.index, TileState.DONE, 2, digest))
     run.ledger.flush()
-    stitch.fn(run)
-    export_stage.fn(run)  # as a rerun calls it: no format is asked for
+    stitch(run)
+    export_stage(run)  # as a rerun calls it: no format is asked for
     after = times(tmp_path / "run" / "mask.ome.zarr")
     assert {file for file in after if before.get(file) != after[file]} == {"0/c/0/1", "1/c/0/0"}
     np.testing.assert_array_equal(labels_of(run), labels)

@@ -18,7 +18,7 @@ from object_store import environment_of, faulty_proxy, objects_below, place, s3_
 
 from flows.config.export import ExportConfig
 from flows.run.exports import export_here
-from flows.segment import export as export_after_rerun
+from flows.run.steps import export as export_after_rerun
 from tiling.errors import StorageError
 from tiling.export.formats import FORMATS
 from tiling.runs.run import Run
@@ -86,7 +86,7 @@ def test_after_a_rerun_every_export_in_the_bucket_shows_the_mended_mask(image: O
     export(run.path, "statistics,cog,ome-tiff")
     run = Run.open(run.path)
     write_labels(run, labels)
-    export_after_rerun.fn(run)
+    export_after_rerun(run)
     for name in ("mask.tif", "mask.ome.tif"):
         with tempfile.NamedTemporaryFile(suffix=name) as file:
             file.write((run.exports / name).read_bytes())

@@ -20,7 +20,7 @@ from flows.config.run import RerunConfig, SegmentConfig
 from flows.reporting.areas import Areas
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
-from flows.segment import remaining, reopen, stitch, write_down
+from flows.run.steps import remaining, reopen, stitch, write_down
 from flows.verify import shifted
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
@@ -70,7 +70,7 @@ def computed(run: Run, *, fails: int | None = None) -> Run:
             continue
         write_down(run, mask, worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
-    stitch.fn(run)
+    stitch(run)
     return run
 
 
@@ -154,7 +154,7 @@ def test_the_run_keeps_its_polygons(inputs: dict[str, Path], tmp_path: Path) -> 
     mine.unlink()
     index = run.ledger.fold().indices(TileState.DONE).tolist()[0]
     run.open_mask().fill(run.plan.tile(index), 255)
-    again = reopen.fn(RerunConfig(run=run.path, tiles=((0, 0),)))
+    again = reopen(RerunConfig(run=run.path, tiles=((0, 0),)))
     TileWorker().process(again.path, index, staged=False)
     np.testing.assert_array_equal(labels_of(run), before)
 
@@ -163,7 +163,7 @@ def test_the_run_keeps_its_polygons(inputs: dict[str, Path], tmp_path: Path) -> 
     for lost in (b"", b"{}", b'{"edges_yxyx": [[[0, 0, 9, 9]]]}', written.replace(b"40.9", b"41.9")):
         kept.write_bytes(lost)
         with pytest.raises(RunError, match=r"polygons of the run's region .* same --region"):
-            reopen.fn(RerunConfig(run=run.path, tiles=((0, 0),)))
+            reopen(RerunConfig(run=run.path, tiles=((0, 0),)))
     kept.unlink()
     with pytest.raises(RunError, match="polygons of the run's region"):
         TileWorker().process(run.path, index, staged=False)

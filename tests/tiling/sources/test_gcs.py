@@ -14,7 +14,8 @@ from cli import mask_files, tissue
 from gcs_server import BUCKET, gcs_server, upload
 from test_object_runs import walk
 
-from tiling.archives.listing import find_slides, look_at
+from tiling.archives.listing import find_slides
+from tiling.archives.slide import look_at
 from tiling.geometry import Box
 from tiling.source import open_source
 from tiling.storage.object_path import ObjectPath

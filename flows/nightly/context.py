@@ -1,0 +1,33 @@
+"""What a night's slides have in common."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from flows.config.archive import ArchiveConfig
+from flows.nightly.duplicates import Twins
+from flows.pool.pool import Pool
+from flows.run.prepare import Model
+from flows.worker.tuning import Tuning, TuningRequest
+from tiling.archives.archive import Archive
+
+
+@dataclass(slots=True)
+class Shift:
+    """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
+
+    archive: Archive
+    config: ArchiveConfig
+    model: Model
+    bundle: str
+    pool: Pool
+    available_bytes: int
+    night: str
+    twins: Twins = field(default_factory=Twins)
+    _tuning: threading.Lock = field(default_factory=threading.Lock)
+
+    def tune(self, request: TuningRequest) -> Tuning:
+        """One slide at a time: what is measured for the first is known for the others."""
+        with self._tuning:
+            return self.pool.tune(request)

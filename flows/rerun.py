@@ -1,0 +1,55 @@
+"""The flow that computes single tiles of a run again."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.config.deployed import allowed
+from flows.config.run import RerunConfig, checked
+from flows.lifecycle.flow_states import finished, stoppable
+from flows.pool.open import open_pool
+from flows.reporting.logs import configure_logs
+from flows.run import steps
+from flows.run.steps import Outcome, summarise
+from flows.segment import compute, export, show, stitch
+from tiling.errors import PlanError
+from tiling.export.formats import NONE
+from tiling.runs.run import Run
+from tiling.storage.place import lock_run
+
+reopen = task(steps.reopen, cache_policy=NO_CACHE)
+
+
+@flow(name="rerun-tiles", validate_parameters=False)
+@stoppable
+def rerun(config: RerunConfig) -> Outcome:
+    """Compute single tiles of a run again; no other byte of the mask changes."""
+    configure_logs()
+    started, config = time.monotonic(), allowed(checked(RerunConfig, config))
+    Run.open(config.run)  # before a lock is left in what is no run
+    with lock_run(config.run), open_pool(config) as pool:
+        run = reopen(config)
+        todo = chosen(run, config)
+        compute(run, pool, todo, staged=False)
+        stitch(run)
+        export(run, NONE)
+        show(run)
+        return finished(outcome := summarise(run, started), str(outcome))
+
+
+def chosen(run: Run, config: RerunConfig) -> list[int]:
+    """The tiles that a rerun is about.
+
+    Raises:
+        PlanError: no tile was named, or one that isn't in the plan.
+    """
+    named = {run.plan.at(row, col).index for row, col in config.tiles}
+    state = run.ledger.fold()
+    failed = set(state.failed) if config.failed else set[int]()
+    damaged = set(state.damaged) if config.damaged else set[int]()
+    if not (named or config.failed or config.damaged):
+        raise PlanError("no tile was named; give --tile ROW,COL once or more, --failed, or --damaged")
+    return sorted(named | failed | damaged)

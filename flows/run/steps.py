@@ -1,0 +1,172 @@
+"""Steps of one run after its plan: plain functions, which flows wrap as tasks and a night calls as they are."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.config.run import RerunConfig, VerifyConfig
+from flows.reporting.bottleneck import StageTimes
+from flows.reporting.progress import enter
+from flows.reporting.report import write_report
+from flows.run.changed_image import drawn_of_one_image
+from flows.run.exports import export_all
+from flows.worker.result import TileResult
+from tiling.errors import RunError
+from tiling.export.export_run import mask_digest
+from tiling.export.formats import NONE
+from tiling.export.overlay import write_overlay
+from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
+from tiling.plan import Tile
+from tiling.runs.ledger import STITCHED, TileRecord, TileState
+from tiling.runs.mask import NOT_PREDICTED, Mask
+from tiling.runs.run import Run
+from tiling.selection.foreground import draw_skipped
+from tiling.storage.place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Place
+    tiles: int
+    done: int
+    skipped: int
+    failed: dict[str, str]  # tile name to reason
+    seconds: float
+    megapixels_per_second: float
+    seconds_per_stage: dict[str, float]  # of work, summed over all workers
+    limit: str  # what limited it, in one sentence
+    lacking: str = ""  # before the run is complete, in words
+    remedy: str = ""  # what brings it
+
+    @property
+    def complete(self) -> bool:
+        return not self.lacking
+
+    def __str__(self) -> str:
+        """In one sentence, with the command that mends what failed."""
+        counts = f"{self.done} of {self.tiles} tiles computed, {self.skipped} skipped, {len(self.failed)} failed"
+        return counts if self.complete else f"{counts}; {self.lacking}; {self.remedy}"
+
+
+def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
+    """Put what became of a tile into the ledger; a failed one's pixels say that they are not predicted."""
+    run.ledger.append(_record(result, attempts, run.ledger.now()))
+    if result.digest is None:
+        _leave_out(run, mask, run.plan.tile(result.tile))
+
+
+def stitch(run: Run) -> None:
+    """Close the mask: the pyramid over everything, or over what was written since it was last built."""
+    enter("stitch")
+    started, state = time.monotonic(), run.ledger.fold()
+    fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
+    images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
+    for image in images:
+        image.sweep()
+    # Above a damaged tile nothing can be right, and nothing below it need be readable: it is built when that is mended.
+    if state.damaged or (state.pyramid_stands and not fresh):
+        return
+    for image in images:
+        image.build_pyramid(fresh if state.pyramid_stands else None)
+    run.ledger.announce(STITCHED, {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)})
+
+
+def export(run: Run, formats: str = NONE) -> None:
+    """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats.
+
+    Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for.
+    """
+    enter("export")
+    state, level = run.ledger.fold(), run.card.image.level
+    if state.damaged:
+        return
+    failed = [run.plan.tile(index) for index in state.failed]
+    skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
+    with drawn_of_one_image(run) as source:
+        write_overlay(run, source, failed)
+        if not is_as_drawn(run, state, FOREGROUND):
+            draw_skipped(source, level, run.plan, skipped, run.skipped_path)
+        digest = mask_digest(run)
+        announce_drawn(run, digest, OVERLAY, FOREGROUND)
+        export_all(run, source, formats)
+        write_report(run)
+        announce_drawn(run, digest, REPORT)
+
+
+def finish(run: Run, *, keep_staged: bool) -> None:
+    """Give the staged tiles' space back."""
+    if not keep_staged:
+        run.remove_staged()
+
+
+def remaining(run: Run) -> list[int]:
+    """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
+    return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED).tolist()
+
+
+def reopen(config: RerunConfig | VerifyConfig) -> Run:
+    """Open a run whose image is still the one that it began with.
+
+    Raises:
+        RunError: the image's content has changed, so that a new tile wouldn't fit its neighbours; or the polygons of
+            the run's region are lost.
+    """
+    run = Run.open(config.run)
+    _ = run.outline  # refused where it is lost
+    with run.open_source() as source:
+        if source.fingerprint() != run.card.image.fingerprint:
+            raise RunError(
+                f"image {source.path} has changed since {run.path} began: a tile of the new image wouldn't fit its "
+                f"neighbours; restore the image, or segment it into another --out"
+            )
+    return run
+
+
+def summarise(run: Run, started: float) -> Outcome:
+    """Fold the ledger into what the caller tells the person."""
+    state = run.ledger.fold()
+    times = StageTimes.of(state)
+    return Outcome(
+        run=run.path,
+        tiles=run.plan.count,
+        done=state.count(TileState.DONE),
+        skipped=state.count(TileState.SKIPPED),
+        failed={run.plan.tile(index).name: record.reason or "" for index, record in state.failed.items()},
+        seconds=time.monotonic() - started,
+        megapixels_per_second=state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
+        seconds_per_stage=times.seconds,
+        limit=times.sentence(),
+        lacking=state.lacking,
+        remedy=state.remedy(run.path),
+    )
+
+
+def _leave_out(run: Run, mask: Mask, tile: Tile) -> None:
+    """A failed tile's pixels say that they are not predicted, whatever an earlier attempt has written."""
+    if mask.holds(tile):
+        run.ledger.flush()  # before its labels go: what the ledger calls done must be there, also after a kill
+    mask.fill(tile, NOT_PREDICTED)
+    probabilities = run.open_probabilities()
+    if probabilities is not None:
+        probabilities.clear(tile)
+
+
+def _record(result: TileResult, attempts: int, now: float) -> TileRecord:
+    return TileRecord(
+        tile=result.tile,
+        state=TileState.DONE if result.digest is not None else TileState.FAILED,
+        attempts=attempts,
+        digest=result.digest,
+        probabilities=result.probabilities,
+        reason=result.reason,
+        worker=result.worker,
+        seconds={stage: round(value, 6) for stage, value in result.seconds.items()},
+        pixels=result.pixels,
+        time=now,
+        empty=result.empty,
+    )
