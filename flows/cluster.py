@@ -15,7 +15,7 @@ from flows.embedded import start_ray
 from flows.errors import PoolError
 from flows.head import Head
 from flows.own_ray import OwnRay
-from flows.stopping import keep_sigterm
+from flows.stopping import keep_sigterm, unheard_by_children
 
 
 class Cluster:
@@ -115,7 +115,8 @@ class Cluster:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
                 self._head = Head(ray.get_runtime_context().gcs_address)
             else:
-                start_ray(self._workers)
+                with unheard_by_children():
+                    start_ray(self._workers)
                 self.is_embedded, self._head = True, OwnRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
         self.device = seen if self._asked_device == "auto" else self._asked_device

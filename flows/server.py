@@ -26,6 +26,7 @@ from flows.door import LINK_FILE, make_link
 from flows.errors import ConfigError, FlowError
 from flows.home import Home
 from flows.prefect_settings import configured_api, read_settings
+from flows.stopping import FROM_TERMINAL
 
 START_SECONDS = 180
 STOP_SECONDS = 10
@@ -129,7 +130,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (no other thread runs yet)
+                preexec_fn=_live_as_long_as_parent,  # noqa: PLW1509 (no other thread runs yet)
             )
         self._listener = None
         assert self._process.stdout is not None
@@ -232,6 +233,10 @@ class EmbeddedServer:
         self._process = None
 
 
-def _end_with_parent() -> None:
-    """Linux: end this process when the one that started it dies, also by a kill."""
+def _live_as_long_as_parent() -> None:
+    """Linux: end this process when the one that started it dies, also by a kill; and not before.
+
+    Ctrl-C reaches all processes of a terminal's command: the flow that it stops still has its last state to record.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
