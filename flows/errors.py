@@ -43,3 +43,7 @@ class PoolError(FlowError):
 
 class LostError(PoolError):
     """A cluster that was there and is gone."""
+
+
+class UnrecordedError(LostError):
+    """A Prefect server that was there and doesn't record that a flow begins; nothing has begun."""
