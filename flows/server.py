@@ -98,9 +98,11 @@ class EmbeddedServer:
         told |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": profiles}
         own = "127.0.0.1,localhost"  # a proxy of the environment reaches nothing that listens there
         told |= {name: ",".join(filter(None, (os.environ.get(name), own))) for name in ("NO_PROXY", "no_proxy")}
+        # What is meant for another server: this one has no use for it, and what can't be sent would end each call.
+        told["PREFECT_CLIENT_CUSTOM_HEADERS"] = "{}"
         self._before = {name: os.environ.get(name) for name in (*told, "PREFECT_API_KEY")}
         os.environ.update(told)
-        os.environ.pop("PREFECT_API_KEY", None)  # that of another server
+        os.environ.pop("PREFECT_API_KEY", None)
         read_settings()
 
     @property

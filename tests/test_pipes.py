@@ -1,4 +1,4 @@
-"""Pipes, devices and folders where a file of ours is to be, and names as long as there are: one line, and no waiting."""
+"""Pipes, devices and folders where a file of ours is to be, and the longest names: one line, and nobody waits."""
 
 from __future__ import annotations
 
