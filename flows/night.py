@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.dispatch import Ended
 from flows.progress import Progress, format_seconds
+from tiling.escaping import word
 from tiling.slide_record import SlideRecord, SlideState
 from tiling.slides import Slide
 from tiling.storage import Place
@@ -62,7 +62,7 @@ class Night:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun --archive {shlex.quote(str(self.archive))} --failed"
+        return f"overtile rerun --archive {word(self.archive)} --failed"
 
     def __str__(self) -> str:
         """Its result in one sentence."""

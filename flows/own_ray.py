@@ -62,7 +62,7 @@ class OwnRay:
         self._processes: dict[str, subprocess.Popen[bytes]] = {
             name: self._node.all_processes[name][0].process for name in NEEDED
         }
-        self._standing = dict.fromkeys(NEEDED, 0)
+        self._standing: dict[str, int] = dict.fromkeys(NEEDED, 0)
         self.is_lost = False
         worker.print_to_stdstream = _log  # Ray prints what it thinks of a death, with a log's last twenty lines
         self._ended = threading.Event()

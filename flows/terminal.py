@@ -27,6 +27,7 @@ from tiling.errors import (
     TilingError,
     WritingError,
 )
+from tiling.escaping import word
 from tiling.ledger import TileState
 from tiling.strangers import sentence, strangers
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
@@ -126,7 +127,7 @@ def print_training(console: Console, bundle: Path) -> None:
     console.print(f"bundle:  {bundle}", highlight=False, soft_wrap=True)
     console.print(f"curves:  {bundle.parent / 'curves.png'}", highlight=False, soft_wrap=True)
     console.print(f"images:  {bundle.parent / 'validation.png'}", highlight=False, soft_wrap=True)
-    console.print(f"use it:  overtile segment IMAGE --model {bundle} --out RUN", highlight=False, soft_wrap=True)
+    console.print(f"use it:  overtile segment IMAGE --model {word(bundle)} --out RUN", highlight=False, soft_wrap=True)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

@@ -18,6 +18,7 @@ from flows.pool import Pool
 from flows.progress import Progress, enter, tell
 from flows.result import Checked
 from flows.segment import open_pool, reopen
+from tiling.escaping import word
 from tiling.export.exporting import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
@@ -312,4 +313,4 @@ def _remedy(verdict: Verdict, state: LedgerState, lost: Sequence[str]) -> str:
         return f"run the overtile segment command of {verdict.run} again"
     if not (verdict.is_wrong or verdict.exports) and all("ledger" in each for each in verdict.unchecked):
         return ""  # nothing is wrong, and what is computed again is chosen by a person
-    return f"overtile rerun {verdict.run} {'--failed ' if state.failed else ''}--damaged"
+    return f"overtile rerun {word(verdict.run)} {'--failed ' if state.failed else ''}--damaged"

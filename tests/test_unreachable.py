@@ -77,11 +77,15 @@ def forgetful(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_a_server_that_records_nothing_is_named_before_anything_begins(forgetful: str) -> None:
     begun: list[bool] = []
+
+    def begin() -> None:
+        begun.append(True)
+
     install()
     with configured(forgetful):
         expect_prefect()
         with pytest.raises(UnrecordedError, match="doesn't record that a flow begins") as told:
-            flow(lambda: begun.append(True), name="begun")()
+            flow(begin, name="begun")()
     assert not begun
     assert forgetful in str(told.value)
     assert "\n" not in str(told.value)

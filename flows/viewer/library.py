@@ -115,7 +115,11 @@ def _is_closed(entry: Place) -> bool:
 
 def _folders(place: Place) -> list[Place]:
     """What lies directly below and may be a run, links last; in an object store every name may be one."""
-    if isinstance(place, Path):
-        found = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        return sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
-    return [*place.iterdir()]
+    if not isinstance(place, Path):
+        return [*place.iterdir()]
+    found = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return [*sorted(found, key=_links_last)]
+
+
+def _links_last(entry: Path) -> tuple[bool, str]:
+    return entry.is_symlink(), entry.name
