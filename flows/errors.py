@@ -41,6 +41,10 @@ class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""
 
 
+class NotStartedError(PoolError):
+    """A server of the command's own that doesn't start: the disk is full, say, or the machine too busy."""
+
+
 class LostError(PoolError):
     """A cluster that was there and is gone."""
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.door import LINK_FILE, make_link
-from flows.errors import ConfigError, FlowError
+from flows.errors import ConfigError, NotStartedError
 from flows.home import Home
 from flows.prefect_settings import configured_api, read_settings
 from flows.stopping import FROM_TERMINAL
@@ -176,7 +177,7 @@ class EmbeddedServer:
         """Wait until it answers.
 
         Raises:
-            FlowError: it doesn't within three minutes, or has ended.
+            NotStartedError: it doesn't within three minutes, or has ended.
         """
         deadline = time.monotonic() + START_SECONDS
         while self._process is not None:
@@ -186,9 +187,10 @@ class EmbeddedServer:
                 break
             if code is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise FlowError(
+                raise NotStartedError(
                     f"Prefect's embedded server doesn't answer at {self._url} ({fault}) and said {self._last_words()}; "
-                    f"see what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
+                    f"make room in {tempfile.gettempdir()}, where its database is, or set TMPDIR to another folder; see "
+                    f"what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
                 )
             time.sleep(0.05)
         return self

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.check import check
 from flows.config import Asked, SegmentConfig
-from flows.errors import FlowError, LostError
+from flows.errors import FlowError, LostError, NotStartedError
 from flows.plain import plain
 from flows.progress import Progress, format_seconds
 from flows.starting import run_flow
@@ -54,7 +54,7 @@ USAGE_ERRORS = (
 )
 """What another command would avoid; the rest is the world's doing."""
 
-WORLDS_ERRORS = (WritingError, LostError)
+WORLDS_ERRORS = (WritingError, LostError, NotStartedError)
 """Of those kinds what no other command would avoid either: a full disk, a lost cluster."""
 
 STATE_STYLE = {

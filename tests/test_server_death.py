@@ -158,6 +158,29 @@ def test_an_embedded_ray_that_stands_still_ends_the_run_on_one_line_and_it_resum
 
 
 @pytest.mark.soak
+def test_an_embedded_ray_that_starts_too_slowly_is_started_again(job: Job, tmp_path: Path) -> None:
+    """Its raylet stands still as soon as it is there, as on a machine that has no time for it."""
+    environment, pipe = clean_environment(tmp_path / "home"), subprocess.PIPE
+    process = subprocess.Popen(job.command(tmp_path / "run"), env=environment, stderr=pipe, text=True)
+    deadline = time.monotonic() + 120
+    while not (found := raylets_of(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+    os.kill(found[0], signal.SIGSTOP)
+    _, told = process.communicate(timeout=400)
+    assert (process.returncode, told.strip()) == (0, "")
+    assert mask_files(tmp_path / "run") == job.mask
+    assert not psutil.pid_exists(found[0])
+
+
+def raylets_of(pid: int) -> list[int]:
+    with suppress(psutil.NoSuchProcess):
+        commands = {child.pid: " ".join(child.cmdline()) for child in psutil.Process(pid).children()}
+        return [each for each, command in commands.items() if kind_of(command) == "raylet"]
+    return []
+
+
+@pytest.mark.soak
 def test_prefects_embedded_server_stands_still_and_the_run_is_complete(job: Job, driver: Driver) -> None:
     driver.send("Prefect's server", signal.SIGSTOP)
     code, told = driver.end(400)

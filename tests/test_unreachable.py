@@ -85,7 +85,7 @@ def test_a_server_that_records_nothing_is_named_before_anything_begins(forgetful
     with configured(forgetful):
         expect_prefect()
         with pytest.raises(UnrecordedError, match="doesn't record that a flow begins") as told:
-            flow(begin, name="begun")()
+            flow(name="begun")(begin)()
     assert not begun
     assert forgetful in str(told.value)
     assert "\n" not in str(told.value)
