@@ -189,7 +189,7 @@ class EmbeddedServer:
                 self.__exit__()
                 raise NotStartedError(
                     f"Prefect's embedded server doesn't answer at {self._url} ({fault}) and said {self._last_words()}; "
-                    f"make room in {tempfile.gettempdir()}, where its database is, or set TMPDIR to another folder; see "
+                    f"make room in {tempfile.gettempdir()}, where its database is, or set TMPDIR; see "
                     f"what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
                 )
             time.sleep(0.05)
