@@ -41,5 +41,13 @@ class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""
 
 
+class NotStartedError(PoolError):
+    """A server of the command's own that doesn't start: the disk is full, say, or the machine too busy."""
+
+
 class LostError(PoolError):
     """A cluster that was there and is gone."""
+
+
+class UnrecordedError(LostError):
+    """A Prefect server that was there and doesn't record that a flow begins; nothing has begun."""

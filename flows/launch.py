@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.config.archive import ArchiveConfig
 from flows.config.run import Asked, RerunConfig, SegmentConfig, VerifyConfig
-from flows.errors import IncompleteError
+from flows.errors import IncompleteError, UnrecordedError
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
 from flows.reporting.progress import Listener, listener
@@ -29,6 +29,14 @@ def run_flow(name: str, config: Asked, hear: Listener) -> Any:
             return getattr(flows, name)(config)
         except IncompleteError as error:
             return error.outcome
+        except RuntimeError as error:
+            if not str(error).startswith("Failed to reach API"):  # Prefect has no kind of its own for it
+                raise
+            cause = " ".join(str(error.__cause__ or "no answer").split())[:200]
+            raise UnrecordedError(
+                f"{error} ({cause}): no flow could be recorded, and nothing has begun; look at the variables PREFECT_*"
+                f", then run the same command again"
+            ) from error
 
 
 def _load_flows(config: Asked) -> ModuleType:

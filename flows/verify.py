@@ -19,6 +19,7 @@ from flows.pool.pool import Pool
 from flows.reporting.progress import Progress, enter, tell
 from flows.rerun import reopen
 from flows.worker.result import Checked
+from tiling.escaping import word
 from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
@@ -313,4 +314,4 @@ def _remedy(verdict: Verdict, state: LedgerState, lost: Sequence[str]) -> str:
         return f"run the overtile segment command of {verdict.run} again"
     if not (verdict.is_wrong or verdict.exports) and all("ledger" in each for each in verdict.unchecked):
         return ""  # nothing is wrong, and what is computed again is chosen by a person
-    return f"overtile rerun {verdict.run} {'--failed ' if state.failed else ''}--damaged"
+    return f"overtile rerun {word(verdict.run)} {'--failed ' if state.failed else ''}--damaged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 _FORMULA = re.compile(r"(^|[;|])(\s*)(?=[=+\-@＝＋－＠])")
 """What a spreadsheet takes for the begin of a formula, also where it cuts cells at semicolons."""
@@ -29,3 +30,8 @@ def plain(text: object) -> str:
 def cell(value: object) -> object:
     """A cell of a CSV file: a text that a spreadsheet would take for a formula is shown as text."""
     return _FORMULA.sub(r"\1\2'", plain(value)) if isinstance(value, str) else value
+
+
+def word(text: object) -> str:
+    """One word of a command that a person copies into a shell: a slide's name may hold orders to it."""
+    return shlex.quote(str(text))

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.config.run import Asked, SegmentConfig
-from flows.errors import FlowError, LostError
+from flows.errors import FlowError, LostError, NotStartedError
 from flows.launch import run_flow
 from flows.reporting.escaping import plain
 from flows.reporting.progress import Progress, format_seconds
@@ -27,6 +27,7 @@ from tiling.errors import (
     TilingError,
     WritingError,
 )
+from tiling.escaping import word
 from tiling.runs.foreign_files import sentence, strangers
 from tiling.runs.ledger import TileState
 from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
@@ -53,7 +54,7 @@ USAGE_ERRORS = (
 )
 """What another command would avoid; the rest is the world's doing."""
 
-WORLDS_ERRORS = (WritingError, LostError)
+WORLDS_ERRORS = (WritingError, LostError, NotStartedError)
 """Of those kinds what no other command would avoid either: a full disk, a lost cluster."""
 
 STATE_STYLE = {
@@ -126,7 +127,7 @@ def print_training(console: Console, bundle: Path) -> None:
     console.print(f"bundle:  {bundle}", highlight=False, soft_wrap=True)
     console.print(f"curves:  {bundle.parent / 'curves.png'}", highlight=False, soft_wrap=True)
     console.print(f"images:  {bundle.parent / 'validation.png'}", highlight=False, soft_wrap=True)
-    console.print(f"use it:  overtile segment IMAGE --model {bundle} --out RUN", highlight=False, soft_wrap=True)
+    console.print(f"use it:  overtile segment IMAGE --model {word(bundle)} --out RUN", highlight=False, soft_wrap=True)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

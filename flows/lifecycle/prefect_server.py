@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -22,10 +23,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from flows.errors import ConfigError, FlowError
+from flows.errors import ConfigError, NotStartedError
 from flows.lifecycle.prefect_login import LINK_FILE, make_link
 from flows.lifecycle.prefect_settings import configured_api, read_settings
 from flows.lifecycle.private_folder import Home
+from flows.lifecycle.stopping import FROM_TERMINAL
 
 START_SECONDS = 180
 STOP_SECONDS = 10
@@ -97,9 +99,11 @@ class EmbeddedServer:
         told |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": profiles}
         own = "127.0.0.1,localhost"  # a proxy of the environment reaches nothing that listens there
         told |= {name: ",".join(filter(None, (os.environ.get(name), own))) for name in ("NO_PROXY", "no_proxy")}
+        # What is meant for another server: this one has no use for it, and what can't be sent would end each call.
+        told["PREFECT_CLIENT_CUSTOM_HEADERS"] = "{}"
         self._before = {name: os.environ.get(name) for name in (*told, "PREFECT_API_KEY")}
         os.environ.update(told)
-        os.environ.pop("PREFECT_API_KEY", None)  # that of another server
+        os.environ.pop("PREFECT_API_KEY", None)
         read_settings()
 
     @property
@@ -129,7 +133,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (no other thread runs yet)
+                preexec_fn=_live_as_long_as_parent,  # noqa: PLW1509 (no other thread runs yet)
             )
         self._listener = None
         assert self._process.stdout is not None
@@ -173,7 +177,7 @@ class EmbeddedServer:
         """Wait until it answers.
 
         Raises:
-            FlowError: it doesn't within three minutes, or has ended.
+            NotStartedError: it doesn't within three minutes, or has ended.
         """
         deadline = time.monotonic() + START_SECONDS
         while self._process is not None:
@@ -183,9 +187,10 @@ class EmbeddedServer:
                 break
             if code is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise FlowError(
+                raise NotStartedError(
                     f"Prefect's embedded server doesn't answer at {self._url} ({fault}) and said {self._last_words()}; "
-                    f"see what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
+                    f"make room in {tempfile.gettempdir()}, where its database is, or set TMPDIR; see "
+                    f"what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
                 )
             time.sleep(0.05)
         return self
@@ -232,6 +237,10 @@ class EmbeddedServer:
         self._process = None
 
 
-def _end_with_parent() -> None:
-    """Linux: end this process when the one that started it dies, also by a kill."""
+def _live_as_long_as_parent() -> None:
+    """Linux: end this process when the one that started it dies, also by a kill; and not before.
+
+    Ctrl-C reaches all processes of a terminal's command: the flow that it stops still has its last state to record.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)

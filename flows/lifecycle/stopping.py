@@ -1,12 +1,14 @@
-"""A calm end on request: a drained node, a preempted machine, Ctrl-C."""
+"""A calm end on request: a drained node, a preempted machine, Ctrl-C, a terminal that is closed."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -40,33 +42,68 @@ class Stop:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
 
 
+FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+"""What a terminal sends to all processes of a command at once, of which the first alone is to hear it."""
+
+
 class _Terminated(BaseException):
     """Raised wherever the main thread is; an ordinary error might be swallowed there, by an import's fallback say."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextmanager
 def told_of_sigterm() -> Generator[None]:
-    """While inside, SIGTERM raises an error instead of ending the process without a word.
+    """While inside, SIGTERM and SIGHUP raise an error instead of ending the process without a word.
 
     Prefect catches SIGTERM while a flow runs, reports the run as crashed, and then hands the signal on to this.
 
     Raises:
-        StoppedError: on SIGTERM.
+        StoppedError: on SIGTERM or SIGHUP.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stopped(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        _leave_lost_terminal()
+        raise _Terminated(number)
 
-    previous = signal.signal(signal.SIGTERM, stopped)
+    previous = {number: signal.signal(number, stopped) for number in _heard(signal.SIGTERM)}
     try:
         yield
-    except _Terminated:
-        raise StoppedError.by(signal.SIGTERM) from None
+    except _Terminated as told:
+        raise StoppedError.by(signal.Signals(told.number)) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _heard(*always: signal.Signals) -> tuple[signal.Signals, ...]:
+    """Those, and SIGHUP unless it is ignored: under nohup a command works on when its terminal is closed."""
+    return always if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*always, signal.SIGHUP)
+
+
+def _leave_lost_terminal() -> None:
+    """Say the rest to nobody where the terminal is closed: a word to it would be an error in the middle of an end."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nobody = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nobody, descriptor)
+                os.close(nobody)
+
+
+@contextmanager
+def unheard_by_children() -> Generator[None]:
+    """What starts inside, from this thread, doesn't hear what a terminal sends to all: it ends with this process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -86,7 +123,9 @@ def keep_sigterm() -> Generator[None]:
 
 @contextmanager
 def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
-    """While inside, the first SIGTERM or SIGINT asks for a calm end, as `ends_at` does; a second SIGINT ends at once.
+    """While inside, the first SIGTERM, SIGINT or SIGHUP asks for a calm end, as `ends_at` does.
+
+    A second SIGINT ends at once.
 
     Python delivers signals to the main thread only: elsewhere nothing is caught, and whoever runs the flow
     there decides.
@@ -98,11 +137,12 @@ def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
 
     def asked(number: int, frame: FrameType | None) -> None:
         del frame
+        _leave_lost_terminal()
         if stop.by is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.ask(signal.Signals(number))
 
-    previous = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, asked) for number in _heard(signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:

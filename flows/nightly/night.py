@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from flows.pool.scheduler import Ended
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.escaping import word
 from tiling.storage.place import Place
 
 BAD = (SlideState.FAILED, SlideState.REFUSED)
@@ -62,7 +62,7 @@ class Night:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun --archive {shlex.quote(str(self.archive))} --failed"
+        return f"overtile rerun --archive {word(self.archive)} --failed"
 
     def __str__(self) -> str:
         """Its result in one sentence."""

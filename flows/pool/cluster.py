@@ -10,8 +10,8 @@ from importlib import import_module
 import ray
 
 from flows.config.run import Device
-from flows.errors import PoolError
-from flows.lifecycle.stopping import keep_sigterm
+from flows.errors import FlowError, NotStartedError, PoolError
+from flows.lifecycle.stopping import keep_sigterm, unheard_by_children
 from flows.pool.actors import told_by
 from flows.pool.embedded import start_ray
 from flows.pool.head import Head
@@ -35,7 +35,7 @@ class Cluster:
         self._head: Head | OwnRay | None = None
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
-        self._failure: PoolError | None = None
+        self._failure: FlowError | None = None
 
     def begin(self) -> None:
         """Start in the background, while the caller still has other things to load; `enter` waits for it."""
@@ -49,7 +49,7 @@ class Cluster:
         """Have it started.
 
         Raises:
-            PoolError: no cluster answers, or none can be started.
+            FlowError: no cluster answers, or none can be started.
         """
         with keep_sigterm():
             if self._starting is None:
@@ -103,10 +103,18 @@ class Cluster:
     def _start_safely(self) -> None:
         try:
             self._start()
+        except FlowError as error:
+            self._failure = error
         except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
+            if self._address is None:
+                self._failure = NotStartedError(
+                    f"Ray can't be started on this machine ({told_by(error)}): no worker can be told to work; end what "
+                    f"keeps the machine busy, see what overtile doctor says, then run the same command again"
+                )
+                return
             self._failure = PoolError(
-                f"no Ray cluster answers at {self._address or 'localhost'} ({told_by(error)}); check the address "
-                f"and the token, or leave --ray-address out for an embedded one"
+                f"no Ray cluster answers at {self._address} ({told_by(error)}); check the address and the token, or "
+                f"leave --ray-address out for an embedded one"
             )
 
     def _start(self) -> None:
@@ -115,7 +123,8 @@ class Cluster:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
                 self._head = Head(ray.get_runtime_context().gcs_address)
             else:
-                start_ray(self._workers)
+                with unheard_by_children():
+                    start_ray(self._workers)
                 self.is_embedded, self._head = True, OwnRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
         self.device = seen if self._asked_device == "auto" else self._asked_device

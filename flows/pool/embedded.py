@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -20,6 +21,8 @@ from flows.pool.ray_sessions import sweep_sessions
 from flows.pool.socket_folder import short_folder
 from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
+STARTS, TOO_SLOW = 3, "timed out during startup"
+"""Ray gives its raylet half a minute, which on a busy machine is too little; giving up would lose a night."""
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
 
 
@@ -37,7 +40,15 @@ def start_ray(workers: int | None) -> None:
         # Ray would write its token into a file that others can read wherever the home directory lets them in.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with _really_local():
-        _init(workers)
+        for left in reversed(range(STARTS)):
+            try:
+                _init(workers)
+            except Exception as error:  # (Ray's own has no kind)
+                if not left or TOO_SLOW not in str(error):
+                    raise
+                _end_what_started()
+            else:
+                return
 
 
 def _init(workers: int | None) -> None:
@@ -54,6 +65,14 @@ def _init(workers: int | None) -> None:
         _node_ip_address="127.0.0.1",
         _temp_dir=str(own) if own is not None else None,
     )
+
+
+def _end_what_started() -> None:
+    """End the processes of a Ray that came to nothing; nobody else knows of them."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(part.startswith(os.path.dirname(ray.__file__)) for part in child.cmdline()):  # noqa: PTH120
+                child.kill()
 
 
 @contextmanager

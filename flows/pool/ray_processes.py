@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
@@ -28,6 +29,11 @@ NODE = "_global_node"  # nothing public says which processes were started
 NEEDED = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
 """Without these nobody works; they end where one of the others is missed, as the raylet does without its agents."""
 
+
+STANDING_SECONDS = 30.0
+STANDING_LOOKS = int(STANDING_SECONDS / LOOK_SECONDS)
+"""After so many looks at a process that was stopped and isn't continued, it counts as lost: no call through it ends.
+Looks, not seconds: where a batch system stops all of a command, this process stands still too."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ class OwnRay:
         self._processes: dict[str, subprocess.Popen[bytes]] = {
             name: self._node.all_processes[name][0].process for name in NEEDED
         }
+        self._standing: dict[str, int] = dict.fromkeys(NEEDED, 0)
         self.is_lost = False
         worker.print_to_stdstream = _log  # Ray prints what it thinks of a death, with a log's last twenty lines
         self._ended = threading.Event()
@@ -92,19 +99,39 @@ class OwnRay:
         for name, process in self._processes.items():
             code = process.poll()
             if code is not None:
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                return (
-                    f"Ray's {name}, which this command has started, {how}: no worker can be told to work; the same "
-                    f"command goes on with the tiles that are missing"
+                return _sentence(name, f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+            if self._standing[name] >= STANDING_LOOKS:
+                return _sentence(
+                    name, f"was stopped by a signal {STANDING_LOOKS * LOOK_SECONDS:g} s ago and stands still"
                 )
         return None
+
+    def _look_for_standing(self) -> None:
+        for name, process in self._processes.items():
+            self._standing[name] = self._standing[name] + 1 if _stands(process.pid) else 0
 
     def _watch(self) -> None:
         """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
         while not self._ended.wait(LOOK_SECONDS):
+            self._look_for_standing()
             if (told := self._fault()) is None:
                 continue
             if not self._ended.wait(ENDING_SECONDS):
                 sys.stderr.write(f"error: {told}\n")
                 sys.stderr.flush()
                 os._exit(1)
+
+
+def _stands(process: int) -> bool:
+    """Whether a process was stopped (SIGSTOP, a debugger) and not continued."""
+    try:
+        return psutil.Process(process).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+    except psutil.Error:
+        return False
+
+
+def _sentence(name: str, how: str) -> str:
+    return (
+        f"Ray's {name}, which this command has started, {how}: no worker can be told to work; the same command goes on "
+        f"with the tiles that are missing"
+    )

@@ -12,7 +12,8 @@ from tiling.escaping import plain
 
 __all__ = ["PlainConsole", "markdown", "plain"]
 
-_MARKDOWN = re.compile(r"([\\`*\[\]|~])")
+_MARKDOWN = re.compile(r"([\\`*\[\]|~@]|(?<=\bwww)\.|:(?=//))", re.IGNORECASE)
+"""What begins markup; at the end what pages make links of though nobody wrote one: addresses of the web and of mail."""
 
 
 def markdown(text: object) -> str:

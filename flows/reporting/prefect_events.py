@@ -21,6 +21,8 @@ from prefect.client.schemas.objects import State
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
 
+from flows.errors import UnrecordedError
+
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 20.0
@@ -169,6 +171,24 @@ def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: 
     return state if answer is None else answer
 
 
+_create = engine.FlowRunEngine.create_flow_run
+
+
+def _created(self: Any, client: Any) -> Any:
+    """The record of a flow run that begins: without one there is none, and nothing is lost yet.
+
+    Raises:
+        UnrecordedError: the server, which was there a moment ago, gives none.
+    """
+    try:
+        return _create(self, client)
+    except Exception as error:
+        raise UnrecordedError(
+            f"Prefect's server at {client.api_url} doesn't record that a flow begins ({_reason(error)}): nothing has "
+            f"begun; see what its log says, then run the same command again, or name another by PREFECT_API_URL"
+        ) from error
+
+
 class _BestEffortEvents(PrefectEventsClient):
     """Sends what becomes of tasks, unless the server is away: Prefect waits for each event at the end of a process."""
 
@@ -189,6 +209,7 @@ class _BestEffortEvents(PrefectEventsClient):
 def install() -> None:
     """Have Prefect's engine record what becomes of flows and tasks in this way."""
     engine.propose_state_sync = _propose_best_effort
+    engine.FlowRunEngine.create_flow_run = _created
     events.PrefectEventsClient = _BestEffortEvents
     emitting.PrefectEventsClient = _BestEffortEvents  # one not known here emits nothing
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it counts what it has yet to send

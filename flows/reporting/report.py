@@ -7,7 +7,6 @@ It is made from the run folder alone, so the same folder gives the same page. Ev
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +19,7 @@ from flows.reporting.bottleneck import StageTimes
 from flows.reporting.page import render
 from flows.reporting.tile_grid import TileGrid
 from tiling.errors import TilingError
+from tiling.escaping import word
 from tiling.export.export_run import EXPORTED
 from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.runs.run import Run
@@ -89,7 +89,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "last_time": state.last_time,
         "failed": [*_failed(run, state)],
         "failed_left_out": max(0, len(state.failed) + len(state.damaged) - FAILED_SHOWN),
-        "rerun": f"overtile rerun {shlex.quote(str(run.path))}",
+        "rerun": f"overtile rerun {word(run.path)}",
         "model": _model_card(run),
         "notes": {name: _note(value) for name, value in run.card.notes.items()},
     }

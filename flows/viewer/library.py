@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -88,18 +89,37 @@ def _is_run(place: Place) -> bool:
     return (place / "run.json").is_file()
 
 
-def _runs_below(place: Place, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Place]]:
-    """Every run below, by its name from the archive on; nothing is looked for inside a run."""
+def _runs_below(
+    place: Place, prefix: str = "", depth: int = 0, known: set[Place] | None = None
+) -> Iterator[tuple[str, Place]]:
+    """Every run below, by its name from the archive on; nothing is looked for inside a run.
+
+    A folder that several links lead to is looked at once: links that lead back would have no end.
+    """
+    known = {place} if known is None else known
     for entry in _folders(place):
         name = f"{prefix}{entry.name}"
+        if _is_closed(entry):
+            continue
         if _is_run(entry):
             yield name, entry
-        elif depth < DEEPEST:
-            yield from _runs_below(entry, f"{name}/", depth + 1)
+        elif depth < DEEPEST and (real := entry.resolve()) not in known:
+            known.add(real)
+            yield from _runs_below(entry, f"{name}/", depth + 1, known)
+
+
+def _is_closed(entry: Place) -> bool:
+    """Whether this user may not look into a folder: what is in it isn't his to see, such as a disk's lost+found."""
+    return isinstance(entry, Path) and not os.access(entry, os.R_OK | os.X_OK)
 
 
 def _folders(place: Place) -> list[Place]:
-    """What lies directly below and may be a run; in an object store every name may be one."""
-    if isinstance(place, Path):
-        return [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return [*place.iterdir()]
+    """What lies directly below and may be a run, links last; in an object store every name may be one."""
+    if not isinstance(place, Path):
+        return [*place.iterdir()]
+    found = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return [*sorted(found, key=_links_last)]
+
+
+def _links_last(entry: Path) -> tuple[bool, str]:
+    return entry.is_symlink(), entry.name

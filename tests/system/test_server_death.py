@@ -67,10 +67,14 @@ class Driver:
 
     def kill(self, kind: str) -> None:
         """One of its processes."""
+        self.send(kind, signal.SIGKILL)
+
+    def send(self, kind: str, sent: signal.Signals) -> None:
+        """To one of its processes."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 if kind_of(" ".join(child.cmdline())) == kind:
-                    child.kill()
+                    child.send_signal(sent)
                     return
         pytest.fail(f"no {kind} among the driver's processes")
 
@@ -134,6 +138,54 @@ def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
     assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command goes on[^\n]+", told), told
     again = cli.run(*job.command(driver.folder)[1:], timeout=400)
     assert again.code == 0, again.err
+    assert mask_files(driver.folder) == job.mask
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["raylet", "gcs_server"])
+def test_an_embedded_ray_that_stands_still_ends_the_run_on_one_line_and_it_resumes(
+    cli: Cli, job: Job, driver: Driver, kind: str
+) -> None:
+    """A process that was stopped is there, answers nobody and ends nothing."""
+    driver.send(kind, signal.SIGSTOP)
+    code, told = driver.end(150)
+    assert code == 1
+    told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
+    assert re.fullmatch(r"error: Ray's \w+, which this command has started, [^\n]+", told), told
+    resumed = cli.run(*job.command(driver.folder)[1:])
+    assert resumed.code == 0, resumed.err
+    assert mask_files(driver.folder) == job.mask
+
+
+@pytest.mark.soak
+def test_an_embedded_ray_that_starts_too_slowly_is_started_again(job: Job, tmp_path: Path) -> None:
+    """Its raylet stands still as soon as it is there, as on a machine that has no time for it."""
+    environment, pipe = clean_environment(tmp_path / "home"), subprocess.PIPE
+    process = subprocess.Popen(job.command(tmp_path / "run"), env=environment, stderr=pipe, text=True)
+    deadline = time.monotonic() + 120
+    while not (found := raylets_of(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+    os.kill(found[0], signal.SIGSTOP)
+    _, told = process.communicate(timeout=400)
+    assert (process.returncode, told.strip()) == (0, "")
+    assert mask_files(tmp_path / "run") == job.mask
+    assert not psutil.pid_exists(found[0])
+
+
+def raylets_of(pid: int) -> list[int]:
+    with suppress(psutil.NoSuchProcess):
+        commands = {child.pid: " ".join(child.cmdline()) for child in psutil.Process(pid).children()}
+        return [each for each, command in commands.items() if kind_of(command) == "raylet"]
+    return []
+
+
+@pytest.mark.soak
+def test_prefects_embedded_server_stands_still_and_the_run_is_complete(job: Job, driver: Driver) -> None:
+    driver.send("Prefect's server", signal.SIGSTOP)
+    code, told = driver.end(400)
+    assert code == 0
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
     assert mask_files(driver.folder) == job.mask
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -100,6 +101,26 @@ def rewritten(name: str, old: str, new: str) -> Deed:
     return deed
 
 
+def pipe(name: str) -> Deed:
+    """At which a reader would wait for ever."""
+
+    def deed(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return deed
+
+
+def link_to_device(name: str) -> Deed:
+    """Which has no end."""
+
+    def deed(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("/dev/zero")
+
+    return deed
+
+
 def all_of(*deeds: Deed) -> Deed:
     def deed(folder: Path) -> None:
         for each in deeds:
@@ -136,6 +157,19 @@ DEEDS: dict[str, Deed] = {
     "the probabilities' pyramid is gone": removed(f"{KEPT}/1/c"),
     "metadata is gone": removed(f"{MASK}/1/zarr.json"),
     "metadata places pixels elsewhere": rewritten(f"{MASK}/zarr.json", '"scale"', '"scales"'),
+    "the axes are swapped": rewritten(f"{MASK}/zarr.json", '"name": "y"', '"name": "x"'),
+    "the axes have another unit": rewritten(f"{MASK}/zarr.json", '"type": "space"', '"type": "space", "unit": "metre"'),
+    "a second image is described before ours": rewritten(
+        f"{MASK}/zarr.json", '"multiscales": [', '"multiscales": [{"datasets": [], "axes": []},'
+    ),
+    "shards have other names": rewritten(f"{MASK}/1/zarr.json", '"separator": "/"', '"separator": "."'),
+    "a tile's shard is a pipe": pipe(f"{MASK}/0/c/0/3"),
+    "a pyramid's shard is a device": link_to_device(f"{MASK}/1/c/0/1"),
+    "probabilities of a tile are a pipe": pipe(f"{KEPT}/0/c/1/0/3"),
+    "metadata is a pipe": pipe(f"{MASK}/1/zarr.json"),
+    "the mask's metadata is a device": link_to_device(f"{MASK}/zarr.json"),
+    "an export is a pipe": pipe("exports/statistics.csv"),
+    "the overlay is a device": link_to_device("overlay.png"),
     "the probabilities are gone": removed(KEPT),
     "the mask is gone": removed(MASK),
     "an export is gone": removed("exports/mask.ome.tif"),

@@ -15,7 +15,7 @@ from tiling.geometry import Halo, OutputGrid
 from tiling.plan import TilePlan
 from tiling.runs.no_data import fill_of
 from tiling.sources.matching import matched
-from tiling.storage.place import Place
+from tiling.storage.place import Place, read_at
 from tiling.view import View
 
 if TYPE_CHECKING:
@@ -217,9 +217,11 @@ def read_card(folder: Place, name: str, kind: type[_Read], of: str) -> _Read:
     """
     file = folder / name
     try:
-        return kind.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(read_at(file))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"{folder} holds no {of} (no {name}); give the folder that --out named") from error
+    except IsADirectoryError as error:
+        raise RunError(f"{file} is no {of} card ({error.strerror}); restore it from a backup") from error
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import RunError
+from tiling.escaping import word
 from tiling.runs.clock import SteadyClock
 from tiling.runs.no_data import NOTHING_LACKS, Emptiness
 from tiling.storage.jsonl import Segments
@@ -143,7 +144,7 @@ class LedgerState:
         if self.count(TileState.PENDING):
             return f"run the overtile segment command of {run} again"
         options = [*(["--failed"] if self.failed else []), *(["--damaged"] if not self.is_closed else [])]
-        return f"overtile rerun {run} {' '.join(options)}"
+        return f"overtile rerun {word(run)} {' '.join(options)}"
 
 
 class Ledger:

@@ -27,7 +27,7 @@ from tiling.errors import RunError
 from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.storage.disk import is_partial
-from tiling.storage.place import Place, remove_within, sweep, write_atomic
+from tiling.storage.place import ABSENT, Place, read_at, remove_within, sweep, write_atomic
 from tiling.storage.zarr_store import zarr_at
 
 SMALLEST_LEVEL_PX = 512
@@ -224,7 +224,7 @@ class Blueprint:
         """Names of metadata files that say other names, colours or codecs than planned, which readers take for true."""
         lacking = set(self.lacking(path))
         planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
-        return sorted(name for name, said in planned.items() if json.loads((path / name).read_bytes()) != said)
+        return sorted(name for name, said in planned.items() if json.loads(read_at(path / name)) != said)
 
     def write(self, path: Place, names: Iterable[str]) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made."""
@@ -237,8 +237,8 @@ class Blueprint:
 def _is_as(planned: bytes, path: Place) -> bool:
     """Whether metadata says what was planned; names, colours and codecs are left as they are found."""
     try:
-        return _layout(path.read_bytes()) == _layout(planned)
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, IndexError, TypeError):
+        return _layout(read_at(path)) == _layout(planned)
+    except (*ABSENT, ValueError, RecursionError, KeyError, IndexError, TypeError):
         return False
 
 
@@ -246,17 +246,20 @@ def _layout(metadata: bytes) -> tuple[Any, ...]:
     """Where an array's pixels lie, or a group's levels."""
     found = json.loads(metadata)
     if found["node_type"] == "group":
-        return found["zarr_format"], found["attributes"]["ome"]["multiscales"][0]["datasets"]
-    return tuple(found[key] for key in ("zarr_format", "shape", "data_type", "chunk_grid", "fill_value"))
+        scales = found["attributes"]["ome"]["multiscales"]
+        of_all = [each.get("coordinateTransformations") for each in scales]
+        return found["zarr_format"], len(scales), scales[0]["datasets"], scales[0]["axes"], of_all
+    keys = ("zarr_format", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value")
+    return tuple(found[key] for key in keys)
 
 
 def is_made(path: Place) -> bool:
     """Whether a pyramid was made to the end: its group is written first, and what describes the levels last."""
     try:
-        return "ome" in json.loads((path / "zarr.json").read_bytes()).get("attributes", {})
+        return "ome" in json.loads(read_at(path / "zarr.json")).get("attributes", {})
     except FileNotFoundError:
         return False
-    except (ValueError, RecursionError, AttributeError):
+    except (IsADirectoryError, ValueError, RecursionError, AttributeError):
         return True  # damaged since: opening it tells how
 
 

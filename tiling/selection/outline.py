@@ -18,7 +18,7 @@ from tiling.geometry import Box
 from tiling.selection.geojson import read_geojson
 from tiling.selection.polygons import Polygon, Polygons
 from tiling.sources.facts import Georeference
-from tiling.storage.place import Place, write_atomic
+from tiling.storage.place import ABSENT, Place, read_at, write_atomic
 
 OUTSIDE = 0
 """What pixels outside hold: background, as in tiles that are skipped."""
@@ -77,9 +77,9 @@ class Outline:
             RunError: it isn't there, or is not what the digest is of.
         """
         try:
-            edges = json.loads(path.read_bytes())["edges_yxyx"]
+            edges = json.loads(read_at(path))["edges_yxyx"]
             kept = cls.of(Polygons([Polygon(1, np.array(each, np.float64).reshape(-1, 4)) for each in edges]))
-        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, TypeError) as error:
+        except (*ABSENT, ValueError, RecursionError, KeyError, TypeError) as error:
             raise RunError(_lost(path, f"{type(error).__name__}: {error}")) from error
         if kept.digest != digest:
             raise RunError(_lost(path, "its digest is another than the card's"))

@@ -43,6 +43,29 @@ def disk_errors(path: object) -> Generator[None]:
         ) from error
 
 
+def expect_file(path: Path) -> None:
+    """Refuse to read what is there and no file: at a pipe a reader waits for ever, and a device has no end.
+
+    Raises:
+        OSError: of the kind that Python raises for a folder.
+        FileNotFoundError: there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise IsADirectoryError(errno.EISDIR, f"it is no file but {_kind(mode)}", str(path))
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file; raises what `expect_file` and reading raise."""
+    expect_file(path)
+    return path.read_bytes()
+
+
 def make_folder(folder: Path, below: Path | None = None) -> None:
     """Make a folder where there is none.
 

@@ -8,13 +8,17 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tiling.storage.disk import PARTIAL, disk_errors, is_partial, remove_file, write_whole
+from tiling.storage.disk import PARTIAL, disk_errors, is_partial, read_file, remove_file, write_whole
 from tiling.storage.lease import Lease
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.run_lock import RunLock
 
 Place = Path | ObjectPath
 """A local path, or a name in an object store; both have the part of `pathlib.Path` that a run needs."""
+
+
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What looking for a file gives where there is none, or something else."""
 
 
 def place_of(reference: str | Place) -> Place:
@@ -26,6 +30,11 @@ def place_of(reference: str | Place) -> Place:
     if isinstance(reference, str):
         return ObjectPath.parse(reference) if "://" in reference else Path(reference)
     return reference
+
+
+def read_at(place: Place) -> bytes:
+    """All of a file or an object; raises IsADirectoryError for what is there and no file."""
+    return read_file(place) if isinstance(place, Path) else place.read_bytes()
 
 
 def delete_tree(place: Place) -> None:

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 
 from obstore.store import ObjectStore as Connection
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import ObjectStore
+from zarr.storage import LocalStore, ObjectStore
 
 from tiling.storage.connection import Answer, again_async, connect, store_errors
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
 
-def zarr_at(place: Place) -> Path | ObjectZarr:
+def zarr_at(place: Place) -> FolderZarr | ObjectZarr:
     """What Zarr opens for a place."""
-    return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else place
+    return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else FolderZarr(place)
+
+
+class FolderZarr(LocalStore):
+    """The Zarr store in a folder. A pipe or a device among its files is an error, and nobody waits for it."""
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        self._expect_file(key)
+        return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        self._expect_file(key)
+        return await super().get(key, prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        wanted = list(key_ranges)
+        for key, _ in wanted:
+            self._expect_file(key)
+        return await super().get_partial_values(prototype, wanted)
+
+    def _expect_file(self, key: str) -> None:
+        """What isn't there, or is a folder, counts for Zarr as what was never written."""
+        try:
+            mode = (self.root / key).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is no file but a pipe, a socket or a device", str(self.root / key))
 
 
 class ObjectZarr(ObjectStore[Connection]):

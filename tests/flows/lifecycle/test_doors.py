@@ -171,6 +171,14 @@ def test_the_link_opens_the_pages_logged_in_once(served: Served, tmp_path: Path)
     assert served.link_file.stat().st_mode & 0o777 == 0o600
 
 
+FOR_ANOTHER_SERVER = {
+    "PREFECT_API_URL": "",
+    "PREFECT_API_KEY": "a key\x01",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Proxy": "not\\nto be sent"}',
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+}
+
+
 def test_a_segment_minds_no_settings_that_nobody_asked_for_and_leaves_nothing(
     hostile_folder: Path, served: Served
 ) -> None:
@@ -181,7 +189,7 @@ def test_a_segment_minds_no_settings_that_nobody_asked_for_and_leaves_nothing(
     for number in range(2):
         image = write_noise(hostile_folder / f"{number}.tif", 128, 128)
         command = [OVERTILE, "segment", image, "--out", hostile_folder / f"run{number}", "--model", model, *SMALL]
-        environment = environment_of(hostile_folder, **({"PREFECT_API_URL": ""} if number else {}))
+        environment = environment_of(hostile_folder, **(FOR_ANOTHER_SERVER if number else {}))
         with (hostile_folder / f"{number}.log").open("wb") as log:
             running.append(
                 subprocess.Popen([*map(str, command)], env=environment, cwd=hostile_folder, stdout=log, stderr=log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ def test_markdown_holds_no_html_and_no_links() -> None:
     assert r"\[click\](javascript:x) &lt;script&gt;\|\`\*" in shown
     assert shown.isprintable()
     assert markdown("/runs/slide_3-a (2).tif") == "/runs/slide_3-a (2).tif"
+
+
+@pytest.mark.parametrize(
+    "text", ["www.evil.example", "/runs/WWW.evil.example.tif", "ftp://evil.example", "a@evil.example"]
+)
+def test_markdown_makes_no_link_of_an_address(text: str) -> None:
+    shown = markdown(text)
+    assert not re.search(r"www\.|[^\\]://|[^\\]@", shown, re.IGNORECASE)
+    assert re.sub(r"\\(?=[.:@])", "", shown) == text
 
 
 def test_the_terminal_takes_no_orders(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accounts import BECOME_NOBODY, as_nobody
 from drawn import NUCLEUS, draw_run
 from httpx import Response
 from numpy.typing import NDArray
@@ -241,6 +242,29 @@ def test_a_slide_that_is_gone_leaves_the_mask_to_look_at(tmp_path: Path) -> None
         assert client.get("/api/slide/0/0/0").status_code == 404
         assert rgba(client.get("/api/mask/0/0/0?labels=1"))[..., 3].any()
         assert client.get("/", follow_redirects=False).headers["location"] == "/run"
+
+
+@pytest.mark.timeout(60)
+def test_links_that_lead_back_have_an_end_and_each_run_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "ward").mkdir()
+    draw_run(tmp_path / "ward" / "one")
+    for number in range(12):
+        (tmp_path / f"again {number}").symlink_to(tmp_path)
+        (tmp_path / "ward" / f"up {number}").symlink_to("..")
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "best").symlink_to(tmp_path / "ward" / "one")
+    assert Library(tmp_path).names() == ["chosen/best", "ward/one"], "a link to a run is a run"
+
+
+def test_folders_that_are_closed_to_this_user_keep_no_run_from_being_shown(open_folder: Path) -> None:
+    draw_run(open_folder / "one")
+    for path in (open_folder, *open_folder.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    for name in ("lost+found", "ward/private"):
+        (open_folder / name).mkdir(parents=True)
+        (open_folder / name).chmod(0)
+    code = f"import os, sys\nfrom pathlib import Path\nfrom flows.viewer.library import Library\n{BECOME_NOBODY}\n"
+    assert as_nobody(f"{code}print(Library(Path(sys.argv[1])).names())", str(open_folder)) == "['one']\n"
 
 
 def test_a_folder_without_runs_and_a_taken_port_are_told(tmp_path: Path, archive: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -20,6 +21,8 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from flows.nightly.page import table
+from flows.verify import Verdict, _remedy
+from tiling.archives.archive import folder_name
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain
@@ -28,6 +31,7 @@ from tiling.export.export_run import export_run
 from tiling.export.finished import Finished
 from tiling.export.formats import FORMATS
 from tiling.runs.card import ClassCard
+from tiling.runs.ledger import LedgerState, TileRecord, TileState
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 from unet_core.bundles.card import ClassInfo, list_bundles
@@ -166,3 +170,18 @@ def test_an_export_whose_file_no_reader_takes_keeps_the_earlier_one(run: Run, mo
         export_run(run, source, "ome-tiff", again=True)
     assert (Path(str(run.exports)) / "mask.ome.tif").read_bytes() == before
     assert tifffile.TiffFile(Path(str(run.exports)) / "mask.ome.tif").is_ome
+
+
+@pytest.mark.parametrize("name", ["a; touch x.tif", "$(touch x).tif", "`touch x`.tif", "a'b && touch x"])
+def test_a_command_that_is_shown_obeys_no_slides_name(name: str, tmp_path: Path) -> None:
+    """A person copies what mends a run; in an archive its folder has its slide's name."""
+    folder = tmp_path / folder_name(name)
+    one = np.zeros(1, np.uint8)
+    state = LedgerState(one + TileState.FAILED, one, one.astype(bool), failed={0: TileRecord(0, TileState.FAILED)})
+    verdict = Verdict(str(folder), 1, {"0,0": "it broke"}, [])
+    for told in (state.remedy(folder), _remedy(verdict, state, ())):
+        assert told.startswith("overtile rerun")
+        script = f'overtile() {{ printf "%s\\n" "$@"; }}\n{told}'
+        words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+        assert str(folder) in words.stdout.splitlines()
+    assert [*tmp_path.iterdir()] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def pixels_beside(place: Place) -> list[Place]:
 
 def _those_there(places: list[Place]) -> set[Place]:
     if all(isinstance(place, Path) for place in places):
-        return {place for place in places if place.is_file()}
+        return {place for place in places if _is_file(place)}
     # A store answers each question with a round trip: they are asked side by side.
     with ThreadPoolExecutor(len(places)) as threads:
         return set(_kept(places, threads.map(_is_object, places)))
@@ -92,6 +93,16 @@ def _those_there(places: list[Place]) -> set[Place]:
 
 def _kept(places: list[Place], there: Iterator[bool]) -> Iterator[Place]:
     return (place for place, is_there in zip(places, there, strict=True) if is_there)
+
+
+def _is_file(place: Place) -> bool:
+    """Of a name that is too long for any file, which the longest image's is with a suffix, too."""
+    try:
+        return place.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def _is_object(place: Place) -> bool:
