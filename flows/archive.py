@@ -15,7 +15,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 
-from flows.archive_config import ArchiveConfig
+from flows.archive_config import COLUMNS, ArchiveConfig
 from flows.archive_model import archive_model
 from flows.best_effort import recorded
 from flows.conveyor import Conveyor
@@ -98,7 +98,7 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
 def list_source(config: ArchiveConfig) -> list[Slide]:
     """What the source holds. One that is wrong must leave no archive behind, whose options would then be fixed."""
     enter("look")
-    return list(find_slides(config.source, config.out))
+    return list(find_slides(config.source, config.out, COLUMNS))
 
 
 def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:
