@@ -17,7 +17,7 @@ from oracle import segment_here
 from test_omezarr_source import write as write_ome_zarr
 from tiny import write_noise
 
-from flows.archive_config import ArchiveConfig
+from flows.archive_config import COLUMNS, ArchiveConfig
 from flows.archive_model import archive_model
 from flows.conveyor import Conveyor
 from flows.dispatch import Ended
@@ -62,7 +62,7 @@ def carry(
 ) -> tuple[list[tuple[str, int]], dict[str, SlideRecord]]:
     """All slides, or those; the tiles in order of their ends, and the records."""
     if slides is None:
-        slides = sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+        slides = sorted(find_slides(shift.config.source, shift.config.out, COLUMNS), key=lambda slide: slide.name)
     tiles: list[tuple[str, int]] = []
     with ThreadPoolExecutor(8) as threads:
 
