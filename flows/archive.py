@@ -15,7 +15,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 
-from flows.config.archive import ArchiveConfig
+from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.deployed import allowed
 from flows.errors import StoppedError
 from flows.lifecycle.flow_states import finished, stoppable
@@ -99,7 +99,7 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
 def list_source(config: ArchiveConfig) -> list[Slide]:
     """What the source holds. One that is wrong must leave no archive behind, whose options would then be fixed."""
     enter("look")
-    return list(find_slides(config.source, config.out))
+    return list(find_slides(config.source, config.out, COLUMNS))
 
 
 def segment_slides(shift: Shift, found: Found, stop: Stop) -> Night:

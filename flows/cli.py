@@ -15,14 +15,15 @@ from flows.commands.exit_codes import told_in_one_line
 from flows.commands.export import export_command
 from flows.commands.import_model import import_command
 from flows.commands.models import inspect_command, list_command
+from flows.commands.options import takes
 from flows.commands.rerun import rerun_command
 from flows.commands.run_flow import run_flow
 from flows.commands.segment import segment_command
 from flows.commands.serve import serve_command
 from flows.commands.train import train_command
-from flows.commands.verify import RunArgument, verify_command
+from flows.commands.verify import verify_command
 from flows.commands.view import view_command
-from flows.config.run import SegmentConfig
+from flows.config.run import FinishedRun, SegmentConfig
 from flows.reporting.escaping import PlainConsole
 from tiling.storage.place import place_of
 
@@ -37,7 +38,8 @@ models_app = typer.Typer(help="Models that can be used.", invoke_without_command
 app.add_typer(models_app, name="models")
 
 
-def status_command(run: RunArgument) -> None:
+@takes(FinishedRun)
+def status_command(*, run: str) -> None:
     """Show what the ledger of a run or an archive says: counts, rates, ETA and the tile grid."""
     from flows.commands.terminal import print_status
     from tiling.runs.run import Run

@@ -9,31 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.import_model import TrustOption, WeightsOption
 from flows.commands.options import (
-    AsIsOption,
-    BandsOption,
-    GsdOption,
-    ImageMppOption,
-    LevelOption,
-    MppOption,
-    NormaliseOption,
-    SeriesOption,
-    TOption,
-    ZOption,
-)
-from flows.commands.run_options import (
-    BudgetOption,
-    CompileOption,
-    DeviceOption,
-    ExportOption,
-    HaloOption,
-    ModelCardOption,
-    ProbabilitiesOption,
-    RayOption,
-    StagingOption,
-    UntilOption,
-    WorkersOption,
+    takes,
 )
 from flows.config.archive import ArchiveConfig
 from flows.lifecycle.environment import quiet_environment
@@ -48,75 +25,13 @@ if TYPE_CHECKING:
 EXIT_FAILED_SLIDES = 3
 SHOWN = 20
 
-SourceArgument = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="A folder, a glob ('slides/**/*.svs'), a manifest (.csv), or s3://…/prefix."),
-]
-OutOption = Annotated[str, typer.Option("--out", help="The archive's folder; the same one again does what is new.")]
-ModelOption = Annotated[str, typer.Option(help="As in segment; the same for all slides.")]
-CoreOption = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile's core in px; chosen per slide by default.")
-]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-TtaOption = Annotated[str, typer.Option(help="none, flips or d4.")]
-ForegroundOption = Annotated[str, typer.Option(help="auto or none: which tiles to compute.")]
-KeepStagedOption = Annotated[bool, typer.Option(help="Keep the staged tiles of slides that are done.")]
-FirstOption = Annotated[
-    list[str] | None, typer.Option("--first", metavar="GLOB", help="These slides first; repeatable.")
-]
-SettleOption = Annotated[
-    str, typer.Option(metavar="TIME", help="Leave files alone that changed less than so long ago.")
-]
-StagingBudgetOption = Annotated[str | None, typer.Option(metavar="SIZE", help="What staged tiles may take: 50GB.")]
-KeepEarlierOption = Annotated[
-    int | None, typer.Option(min=0, help="Runs to keep of a slide's former contents; all by default.")
-]
-RereadOption = Annotated[bool, typer.Option("--reread", help="Read every slide again, whatever its size and time say.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long, how much space.")]
 
 
-def archive_command(
-    source: SourceArgument,
-    out_folder: OutOption,
-    model: ModelOption = "nuclei",
-    card: ModelCardOption = None,
-    weights: WeightsOption = None,
-    trust_code: TrustOption = False,
-    level: LevelOption = None,
-    mpp: MppOption = None,
-    gsd: GsdOption = None,
-    image_mpp: ImageMppOption = None,
-    as_is: AsIsOption = False,
-    bands: BandsOption = None,
-    z: ZOption = 0,
-    t: TOption = 0,
-    series: SeriesOption = None,
-    normalise: NormaliseOption = None,
-    core: CoreOption = None,
-    precision: PrecisionOption = "float32",
-    tta: TtaOption = "none",
-    compiled: CompileOption = None,
-    probabilities: ProbabilitiesOption = False,
-    halo: HaloOption = "exact",
-    foreground: ForegroundOption = "auto",
-    workers: WorkersOption = None,
-    device: DeviceOption = "auto",
-    staging: StagingOption = True,
-    keep_staged: KeepStagedOption = False,
-    ray_address: RayOption = None,
-    export: ExportOption = "auto",
-    until: UntilOption = None,
-    budget: BudgetOption = None,
-    first: FirstOption = None,
-    settle: SettleOption = "60s",
-    staging_budget: StagingBudgetOption = None,
-    keep_earlier: KeepEarlierOption = None,
-    reread: RereadOption = False,
-    dry_run: DryRunOption = False,
-) -> None:
+@takes(ArchiveConfig)
+def archive_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
     """Segment what is new or changed in an archive of slides; the same command again goes on."""
-    given = {name: value for name, value in locals().items() if name not in {"out_folder", "dry_run", "first"}}
-    config = ArchiveConfig.model_validate({**given, "out": out_folder, "first": tuple(first or ())})
+    config = ArchiveConfig.model_validate(asked)
     if dry_run:
         quiet_environment()
         from flows.archive import dry_run as foresee
@@ -129,7 +44,7 @@ def archive_command(
 def rerun_archive(out_folder: str, **changed: Any) -> None:
     """Try an archive's failed slides again, as its last night was asked for."""
     again = {"until": None, "budget": None, "failed_only": True}
-    hold(last_asked(out_folder, again | {name: value for name, value in changed.items() if value is not None}))
+    hold(last_asked(out_folder, again | changed))
 
 
 def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:

@@ -7,39 +7,28 @@ import logging
 import sys
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from flows.commands.options import takes
 from flows.doctor.checks import Check, DoctorConfig, Verdict
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
-from tiling.storage.place import place_of
 
 EXIT_MISSING = 3
 
 STYLE = {Verdict.well: "green", Verdict.warning: "yellow", Verdict.missing: "bold red"}
 
 
-def doctor_command(
-    image: Annotated[str | None, typer.Option(help="An image to plan for: memory, space, reading speed.")] = None,
-    out_folder: Annotated[str | None, typer.Option("--out", help="Where runs will be: a path or URL.")] = None,
-    model: Annotated[
-        str, typer.Option(help="The model of the plan: a shipped one's name or a bundle's folder.")
-    ] = "nuclei",
-    workers: Annotated[int | None, typer.Option(min=1, help="Actors of the plan; one per core by default.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, whose nodes are asked too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
-) -> None:
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")]
+
+
+@takes(DoctorConfig)
+def doctor_command(*, as_json: JsonOption = False, **asked: Any) -> None:
     """Say what this machine or cluster lacks; exits 3 where something is missing."""
-    config = DoctorConfig(
-        image=None if image is None else place_of(image),
-        out=None if out_folder is None else place_of(out_folder),
-        model=model,
-        workers=workers,
-        ray_address=ray_address,
-    )
+    config = DoctorConfig.model_validate(asked)
     quiet_environment()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it would warn of is a check here
     console = PlainConsole()

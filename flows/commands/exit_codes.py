@@ -31,7 +31,7 @@ def told_in_one_line() -> Generator[None]:
         with told_of_sigterm():
             yield
     except ValidationError as error:
-        fail(f"--{problem_in(error)}", EXIT_USAGE)
+        fail(problem_in(error, flags=True), EXIT_USAGE)
     except StoppedError as error:
         fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from flows.commands.options import takes
+from flows.config.export import ExportConfig
 from flows.reporting.escaping import PlainConsole
 
-FormatOption = Annotated[
-    list[str] | None,
-    typer.Option("--format", help="A format's name, or several with commas; may be repeated. What suits by default."),
-]
+ListOption = Annotated[bool, typer.Option("--list", help="Show the formats.")]
 
 
-def export_command(
-    run: Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")] = None,
-    formats: FormatOption = None,
-    again: Annotated[bool, typer.Option("--again", help="Write also what shows the mask already.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a writer; one per core by default.")] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Show the formats.")] = False,
-) -> None:
+@takes(ExportConfig, optional=["run"])
+def export_command(*, listed: ListOption = False, **asked: Any) -> None:
     """Write a finished run as OME-TIFF, COG, GeoJSON, GeoPackage, GeoParquet or statistics."""
     console = PlainConsole()
-    if listed or run is None:
+    if listed or "run" not in asked:
         list_formats(console)
         return
-    from flows.config.export import ExportConfig
-    from tiling.export.formats import AUTO
-    from tiling.storage.place import place_of
-
-    config = ExportConfig(run=place_of(run), formats=",".join(formats or [AUTO]), again=again, threads=threads)
+    config = ExportConfig.model_validate(asked)
     from flows.run.exports import export_here
 
     written = export_here(config)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from flows.commands.options import takes
+from flows.config.run import ModelOptions
 from flows.errors import FlowError
 from flows.reporting.escaping import PlainConsole
 from unet_core.bundles.card import CARD_NAME
@@ -26,8 +29,6 @@ SourceArgument = Annotated[
     ),
 ]
 BundleOption = Annotated[Path, typer.Option("--out", help="The bundle's folder.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or .pt or .pth with a state_dict.")]
-TrustOption = Annotated[bool, typer.Option("--trust-code", help="Leave to run the factory's Python code.")]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", help="NAME=VALUE of one of overtile's networks; may be repeated.")
 ]
@@ -45,11 +46,11 @@ MeanOption = Annotated[str | None, typer.Option(help="Mean per band, in the imag
 StdOption = Annotated[str | None, typer.Option(help="Deviation per band, in the same numbers.")]
 
 
+@takes(ModelOptions, only=["weights", "trust_code"])
 def import_command(
+    *,
     source: SourceArgument,
     out_folder: BundleOption,
-    weights: WeightsOption = None,
-    trust_code: TrustOption = False,
     parameter: ParameterOption = None,
     card: CardOption = None,
     name: NameOption = None,
@@ -64,6 +65,7 @@ def import_command(
     mean: MeanOption = None,
     std: StdOption = None,
     license_name: Annotated[str | None, typer.Option("--license", help="The weights' licence.")] = None,
+    **asked: Any,
 ) -> None:
     """Make a bundle of a network of your own; what isn't given and can't be derived is asked for."""
     given = {
@@ -82,7 +84,8 @@ def import_command(
     }
     facts = CardFacts.model_validate(given)
     facts = facts.over(read_facts(card)) if card else facts
-    origin = Origin(source, weights, trust_code=trust_code, parameters=_parameters(parameter or []))
+    asked_of_model = ModelOptions.model_validate({**asked, "model": source})
+    origin = dataclasses.replace(asked_of_model.origin(), parameters=_parameters(parameter or []))
     make_bundle(PlainConsole(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
 
 

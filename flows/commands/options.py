@@ -1,60 +1,114 @@
-"""Options of the command line that say which pixels of an image are segmented."""
+"""Options of commands, made of the fields that the configurations declare."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Collection
+from functools import wraps
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
-PANEL = "Which pixels"
+from flows.config.run import Asked
+from flows.option_types import Cli
 
-LevelOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Pyramid level, its pixels as they are; 0 is the finest. By default the model's pixel size decides.",
-        rich_help_panel=PANEL,
-    ),
-]
-MppOption = Annotated[
-    float | None,
-    typer.Option("--mpp", help="Pixel size to segment at, in µm; the model's by default.", rich_help_panel=PANEL),
-]
-GsdOption = Annotated[float | None, typer.Option("--gsd", help="The same in metres.", rich_help_panel=PANEL)]
-ImageMppOption = Annotated[
-    float | None,
-    typer.Option(
-        "--image-mpp",
-        help="What a pixel of level 0 measures, in µm, where the image doesn't say or is wrong.",
-        rich_help_panel=PANEL,
-    ),
-]
-AsIsOption = Annotated[
-    bool, typer.Option("--as-is", help="Take the pixels as they are, whatever they measure.", rich_help_panel=PANEL)
-]
-BandsOption = Annotated[
-    str | None, typer.Option(help="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8,CD3.", rich_help_panel=PANEL)
-]
-ZOption = Annotated[int, typer.Option("--z", min=0, help="Focal plane, from 0.", rich_help_panel=PANEL)]
-TOption = Annotated[int, typer.Option("--t", min=0, help="Point in time, from 0.", rich_help_panel=PANEL)]
-SeriesOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Which image of a file of several, by number from 0 or by name; the largest with a pixel size by default.",
-        rich_help_panel=PANEL,
-    ),
-]
-RegionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Y0,X0,Y1,X1 in pixels of level 0, map:XMIN,YMIN,XMAX,YMAX, or polygons in a .geojson file.",
-        rich_help_panel=PANEL,
-    ),
-]
-NormaliseOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Range of values that becomes the model's, the same for every tile: LOW,HIGH or percentiles:1,99.",
-        rich_help_panel=PANEL,
-    ),
-]
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def takes(
+    kind: type[Asked], *, only: Collection[str] = (), optional: Collection[str] = ()
+) -> Callable[[_Command], _Command]:
+    """Give a command a configuration's options in place of its `**asked`, in which it finds those that were given.
+
+    Texts stay texts: the configuration reads them, so that a wrong value is refused in the same words everywhere.
+    `only` some of the options; `optional` are those that the configuration needs and the command does not.
+    """
+
+    def with_options(command: _Command) -> _Command:
+        names = only or kind.model_fields
+        declared = [_parameter(kind, name, name in optional) for name in names]
+        every = inspect.signature(command, eval_str=True).parameters.values()
+        own = [each for each in every if each.kind is not each.VAR_KEYWORD and each.name not in names]
+        own_names = {each.name for each in own}
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            command(**{name: value for name, value in given.items() if value is not None or name in own_names})
+
+        called.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
+        return called  # type: ignore[return-value]
+
+    return with_options
+
+
+def _parameter(kind: type[Asked], name: str, is_optional: bool) -> inspect.Parameter:
+    field, mark = kind.model_fields[name], kind.cli(name)
+    default = None if is_optional else inspect.Parameter.empty if field.is_required() else _default(field, mark)
+    if mark.is_word:
+        shown = typer.Argument(metavar=mark.metavar, help=field.description)
+        return _keyword(name, str, shown, default)
+    base, metavar = _value(field)
+    if base is bool:
+        flag = mark.flag if "/" in mark.flag or default is False else f"{mark.flag}/--no-{mark.flag.removeprefix('--')}"
+        switch = typer.Option(flag, help=field.description, rich_help_panel=_panel(kind, name))
+        return _keyword(name, bool, switch, default)
+    about = f"{field.description} May be repeated." if mark.is_repeatable else field.description
+    shown = typer.Option(mark.flag, metavar=mark.metavar or metavar, help=about, rich_help_panel=_panel(kind, name))
+    return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
+
+
+def _keyword(name: str, annotation: Any, shown: Any, default: Any) -> inspect.Parameter:
+    if default is None:
+        annotation = annotation | None
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, shown]
+    )
+
+
+def _default(field: FieldInfo, mark: Cli) -> bool | str | list[str] | None:
+    """A field's default as a person would write it."""
+    default: Any = field.default
+    if default is None or default == ():
+        return None
+    if isinstance(default, bool):
+        return default
+    text = f"{default:g}{mark.unit}" if isinstance(default, float) else f"{default}{mark.unit}"
+    return [text] if mark.is_repeatable else text
+
+
+def _panel(kind: type[Asked], name: str) -> str | None:
+    """The heading of the class that declares an option."""
+    return next(
+        each.panel for each in kind.__mro__ if issubclass(each, Asked) and name in inspect.get_annotations(each)
+    )
+
+
+def _value(field: FieldInfo) -> tuple[Any, str]:
+    """A field's type without its bounds, and what the help shows in place of a value."""
+    base, metadata = _without_bounds(field.annotation, list(field.metadata))
+    if get_origin(base) is Literal:
+        return base, f"<{'|'.join(get_args(base))}>"
+    least = [each.gt for each in metadata if hasattr(each, "gt")], [each.ge for each in metadata if hasattr(each, "ge")]
+    if base is int:
+        bounds = [above + 1 for above in least[0]] + least[1]
+        return base, f"<int ≥ {bounds[0]}>" if bounds else "<int>"
+    if base is float:
+        return base, f"<float > {least[0][0]}>" if least[0] else "<float>"
+    if base is Path:
+        return base, "<path>"
+    return base, "<path or URL>" if get_origin(base) is UnionType else "<str>"
+
+
+def _without_bounds(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    if get_origin(annotation) is Annotated:
+        base, *more = get_args(annotation)
+        inner = [bound for each in more if isinstance(each, FieldInfo) for bound in each.metadata]
+        return _without_bounds(base, [*metadata, *more, *inner])
+    if get_origin(annotation) in {Union, UnionType}:
+        given = [each for each in get_args(annotation) if each is not NoneType]
+        if len(given) == 1:
+            return _without_bounds(given[0], metadata)
+    return annotation, metadata

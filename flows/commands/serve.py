@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flows.commands.archive import last_asked
-from flows.commands.run_options import BudgetOption, UntilOption
+from flows.commands.options import takes
+from flows.config.archive import ArchiveConfig
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
 from flows.lifecycle.environment import quiet_environment
@@ -27,16 +28,16 @@ ZoneOption = Annotated[
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
 
 
+@takes(ArchiveConfig, only=["until", "budget"])
 def serve_command(
+    *,
     out_folder: ArchiveArgument,
     cron: CronOption = "0 1 * * *",
     timezone: ZoneOption = None,
-    until: UntilOption = None,
-    budget: BudgetOption = None,
     port: PortOption = UI_PORT,
+    **changed: Any,
 ) -> None:
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
-    changed = {name: value for name, value in {"until": until, "budget": budget}.items() if value is not None}
     config = last_asked(out_folder, changed)
     quiet_environment("INFO")
     out = PlainConsole()

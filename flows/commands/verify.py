@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
+from typing import Any
 
 from flows.commands.exit_codes import EXIT_FAILED_TILES
-from flows.commands.run_options import DeviceOption, RayOption, WorkersOption
+from flows.commands.options import takes
 from flows.config.run import VerifyConfig
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
-from tiling.storage.place import place_of
-
-RunArgument = Annotated[str, typer.Argument(help="A run folder, a path or URL.")]
-TilesOption = Annotated[int, typer.Option(min=0, help="Tiles to compute again and compare.")]
-SeamsOption = Annotated[int, typer.Option(min=0, help="Places across borders to compute with wider context.")]
-SeedOption = Annotated[int, typer.Option(help="Draws the sample; another seed looks elsewhere.")]
 
 
-def verify_command(
-    run: RunArgument,
-    tiles: TilesOption = 4,
-    seams: SeamsOption = 4,
-    seed: SeedOption = 0,
-    workers: WorkersOption = None,
-    device: DeviceOption = "auto",
-    ray_address: RayOption = None,
-) -> None:
+@takes(VerifyConfig)
+def verify_command(**asked: Any) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
-    config = VerifyConfig(
-        run=place_of(run),
-        tiles=tiles,
-        seams=seams,
-        seed=seed,
-        workers=workers,
-        device=device,
-        ray_address=ray_address,
-    )
+    config = VerifyConfig.model_validate(asked)
     quiet_environment()
     from tiling.runs.foreign_files import sentence, strangers
     from tiling.runs.run import Run

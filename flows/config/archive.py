@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -15,10 +15,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    model_validator,
+    field_validator,
 )
 
-from flows.config.run import Asked, Options, Output, SegmentConfig
+from flows.config.run import Asked, Options, Output, PixelOptions, SegmentConfig
+from flows.option_types import Cli
 from tiling.archives.listing import split_glob
 from tiling.storage.place import Place, place_of
 
@@ -28,6 +29,9 @@ _NO_LABEL = frozenset(
     {"workers", "device", "export", "staging", "keep_staged", "ray_address", "trust_code", "model", "weights", "card"}
 )
 """Options that change no label, or whose part in labels is in the model's digest."""
+
+COLUMNS = (*(name for name in PixelOptions.model_fields if name != "region"), "core", "precision", "foreground")
+"""Options that a manifest may give one slide: which of its pixels, and how they are segmented."""
 
 
 def parse_duration(text: str) -> float:
@@ -70,29 +74,33 @@ def _without_credentials(source: str) -> str:
 class WhichSlides(Asked):
     """Where the slides are, and where their runs lie."""
 
-    source: Annotated[str, AfterValidator(_without_credentials)] = Field(
+    source: Annotated[str, AfterValidator(_without_credentials), Cli(metavar="SOURCE", is_word=True)] = Field(
         min_length=1,
         description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
     )
-    out: Output = Field(description="The archive's folder, a path or URL. The same folder again does what is new.")
+    out: Output = Field(description="The archive's folder, a path or URL; the same folder again does what is new.")
 
 
 class Nightly(Asked):
     """When a night ends, and what comes first."""
 
-    until: str | None = Field(
+    panel = "Nights"
+
+    until: Annotated[str | None, Cli(metavar="HH:MM")] = Field(
         default=None,
         pattern=r"^([01]?\d|2[0-3]):[0-5]\d$",
-        description="No further tile is begun after this time of day, such as 06:00; the next night goes on.",
+        description="No further tile is begun after this time of day, such as 06:00; the next night resumes.",
     )
-    budget: Annotated[PositiveFloat | None, BeforeValidator(_as_duration)] = Field(
-        default=None, description="No further tile is begun after so long, such as 5h."
+    budget: Annotated[PositiveFloat | None, BeforeValidator(_as_duration), Cli(metavar="TIME")] = Field(
+        default=None, description="No further tile is begun after so long, such as 5h or 90m."
     )
-    first: tuple[str, ...] = Field(default=(), description="Slides whose names match one of these globs come first.")
-    settle: Annotated[NonNegativeFloat, BeforeValidator(_as_duration)] = Field(
+    first: Annotated[tuple[str, ...], Cli(metavar="GLOB", is_repeatable=True)] = Field(
+        default=(), description="Slides whose names match one of these globs come first."
+    )
+    settle: Annotated[NonNegativeFloat, BeforeValidator(_as_duration), Cli(metavar="TIME", unit="s")] = Field(
         default=60.0, description="Files that changed less than so many seconds ago wait for the next night."
     )
-    staging_budget: Annotated[PositiveInt | None, BeforeValidator(_as_size)] = Field(
+    staging_budget: Annotated[PositiveInt | None, BeforeValidator(_as_size), Cli(metavar="SIZE")] = Field(
         default=None, description="What staged tiles may take on disk or in the bucket, such as 50GB."
     )
     keep_earlier: NonNegativeInt | None = Field(
@@ -106,11 +114,12 @@ class Nightly(Asked):
 class ArchiveConfig(Nightly, Options, WhichSlides):
     """Segment what is new or changed in an archive of slides."""
 
-    @model_validator(mode="after")
-    def _takes_one_foreground(self) -> Self:
-        if self.foreground not in {"auto", "none"}:
+    @field_validator("foreground")
+    @classmethod
+    def _takes_one_foreground(cls, foreground: str) -> str:
+        if foreground not in {"auto", "none"}:
             raise ValueError("a mask image belongs to one slide: name it in a manifest's column 'foreground'")
-        return self
+        return foreground
 
     def of_slide(self, place: Place, out: Place, model: str, overrides: Mapping[str, str]) -> SegmentConfig:
         """What is asked for one slide.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
-from flows.config.run import Output
+from flows.config.run import FinishedRun
 from flows.errors import ConfigError
+from flows.option_types import Cli
 from tiling.export.formats import AUTO, parse_formats
 
 
@@ -23,16 +24,20 @@ def _known(text: str) -> str:
         raise ConfigError(f"--format: {error}") from error
 
 
-Formats = Annotated[str, AfterValidator(_known)]
+def _joined(value: object) -> object:
+    """Formats that were named one by one."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+Formats = Annotated[str, BeforeValidator(_joined), AfterValidator(_known)]
 """`none`, `auto`, or names of formats with commas in between."""
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(FinishedRun):
     """Export a finished run to formats that others open."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run: Output = Field(description="The run folder, a path or URL.")
-    formats: Formats = Field(default=AUTO, description="auto, or names of formats with commas in between.")
+    formats: Annotated[Formats, Cli("--format", is_repeatable=True)] = Field(
+        default=AUTO, description="auto (what suits), or names of formats with commas in between."
+    )
     again: bool = Field(default=False, description="Write also what shows the mask already.")
-    threads: PositiveInt | None = Field(default=None, description="That a writer may use; all cores when not given.")
+    threads: PositiveInt | None = Field(default=None, description="Threads of a writer; one per core when not given.")

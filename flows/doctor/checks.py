@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
-from flows.config.run import Output, Where
+from flows.config.run import Asked, Output, Where
 
 
 class Verdict(StrEnum):
@@ -43,13 +43,15 @@ class Check:
         return cls(name, Verdict.missing, found, remedy)
 
 
-class DoctorConfig(BaseModel):
+class DoctorConfig(Asked):
     """Look at this machine, and at whatever else is named."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image: Where | None = Field(default=None, description="An image that will be segmented: read, and planned for.")
-    out: Output | None = Field(default=None, description="Where runs will be: written, read and timed.")
-    model: str = Field(default="nuclei", description="The model of the plan.")
+    image: Where | None = Field(
+        default=None, description="An image to read and plan for: memory, space, reading speed."
+    )
+    out: Output | None = Field(default=None, description="Where runs will be, a path or URL: written, read and timed.")
+    model: str = Field(
+        default="nuclei", description="The model of the plan: a shipped one's name or a bundle's folder."
+    )
     workers: PositiveInt | None = Field(default=None, description="Actors of the plan; one per core when not given.")
-    ray_address: str | None = Field(default=None, description="A running Ray cluster: each of its nodes is looked at.")
+    ray_address: str | None = Field(default=None, description="A running Ray cluster, whose nodes are asked too.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.config.archive import ArchiveConfig
+from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides, glob_pattern, is_gone
 from tiling.archives.slide import Slide
@@ -44,7 +44,7 @@ def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
     known: list[SlideRecord] = []
     unchanged = 0
     listed = set[str]()
-    for slide in find_slides(config.source, config.out) if slides is None else slides:
+    for slide in find_slides(config.source, config.out, COLUMNS) if slides is None else slides:
         listed.add(slide.name)
         record = archive.ledger.get(slide.name)
         if config.failed_only and (record is None or record.state is not SlideState.FAILED):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -47,14 +47,14 @@ def is_gone(source: str, name: str) -> bool:
         return False
 
 
-def find_slides(source: str, leave_out: Place) -> Iterator[Slide]:
-    """Every slide of a source, except below `leave_out`, where the results are.
+def find_slides(source: str, leave_out: Place, columns: Sequence[str] = ()) -> Iterator[Slide]:
+    """Every slide of a source, except below `leave_out`, where the results are; `columns` as in `read_manifest`.
 
     Raises:
         SourceError: there is no such source, it holds no slide, or its manifest can't be read.
     """
     slide = None
-    for slide in _found(source, leave_out):
+    for slide in _found(source, leave_out, columns):
         yield slide
     if slide is None:
         raise SourceError(f"{_nothing_in(source)}; a share that is not mounted looks like this, too")
@@ -72,9 +72,9 @@ def _nothing_in(source: str) -> str:
     return f"{source} holds no image: nothing would be segmented; taken are the endings {' '.join(SUFFIXES)}"
 
 
-def _found(source: str, leave_out: Place) -> Iterator[Slide]:
+def _found(source: str, leave_out: Place, columns: Sequence[str]) -> Iterator[Slide]:
     if source.lower().endswith(".csv"):
-        yield from read_manifest(place_of(source))
+        yield from read_manifest(place_of(source), columns)
         return
     root, pattern = split_glob(source)
     place = place_of(root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -14,31 +14,28 @@ from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
 
 SLIDE, NAME = "slide", "name"
-PIXELS = ("level", "mpp", "gsd", "image_mpp", "as_is", "bands", "normalise", "z", "t", "series")
-OVERRIDES = (*PIXELS, "core", "precision", "foreground")
-"""What may be asked for one slide: which pixels, by the names of the options, and how they are segmented."""
 
 LONGEST_BYTES = 256 * 2**20
 
 
-def read_manifest(place: Place) -> Iterator[Slide]:
+def read_manifest(place: Place, columns: Sequence[str]) -> Iterator[Slide]:
     """The slides that a manifest names, in its order.
 
     Its columns: `slide`, a path (relative to the manifest's folder) or URL; `name`, by default that path where it is
-    relative and climbs nowhere, else the file's own name; and any of `OVERRIDES`, of which `foreground` may be a path
-    as `slide` is. An empty cell asks for nothing.
+    relative and climbs nowhere, else the file's own name; and any of `columns`, options by their names, of which
+    `foreground` may be a path as `slide` is. An empty cell asks for nothing.
 
     Raises:
         SourceError: no such file, no CSV, or a column that there isn't.
     """
     rows = csv.DictReader(io.StringIO(_text(place)), strict=True)
     try:
-        columns = [column.strip().lower() for column in rows.fieldnames or []]
-        _expect_columns(place, columns)
-        rows.fieldnames = columns
+        given = [column.strip().lower() for column in rows.fieldnames or []]
+        _expect_columns(place, given, (SLIDE, NAME, *columns))
+        rows.fieldnames = given
         seen: set[str] = set()
         for row in rows:
-            slide = _slide(place, {column: (row.get(column) or "").strip() for column in columns}, rows.line_num)
+            slide = _slide(place, {column: (row.get(column) or "").strip() for column in given}, rows.line_num)
             beyond = cast("dict[str | None, list[str]]", row).get(None, [])
             if any(cell.strip() for cell in beyond):
                 reason = (
@@ -69,8 +66,7 @@ def _text(place: Place) -> str:
         raise SourceError(f"{place}: {error.strerror or error}") from error
 
 
-def _expect_columns(place: Place, columns: list[str]) -> None:
-    known = (SLIDE, NAME, *OVERRIDES)
+def _expect_columns(place: Place, columns: Sequence[str], known: Sequence[str]) -> None:
     unknown = [column for column in columns if column not in known]
     if SLIDE not in columns or unknown:
         problem = f"column {unknown[0]!r} is not known" if unknown else f"a column {SLIDE!r} is needed"
@@ -81,7 +77,7 @@ def _expect_columns(place: Place, columns: list[str]) -> None:
 
 def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     given = row[SLIDE]
-    overrides = {column: row[column] for column in OVERRIDES if row.get(column)}
+    overrides = {column: cell for column, cell in row.items() if cell and column not in {SLIDE, NAME}}
     if "foreground" in overrides:
         overrides["foreground"] = _foreground(manifest, overrides["foreground"])
     if not given:

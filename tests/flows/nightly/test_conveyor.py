@@ -17,7 +17,7 @@ from oracle import segment_here
 from test_omezarr_source import write as write_ome_zarr
 from tiny import write_noise
 
-from flows.config.archive import ArchiveConfig
+from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.lifecycle.stopping import Stop
 from flows.nightly.context import Shift
 from flows.nightly.forecast import forecast
@@ -64,7 +64,7 @@ def carry(
 ) -> tuple[list[tuple[str, int]], dict[str, SlideRecord]]:
     """All slides, or those; the tiles in order of their ends, and the records."""
     if slides is None:
-        slides = sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+        slides = sorted(find_slides(shift.config.source, shift.config.out, COLUMNS), key=lambda slide: slide.name)
     tiles: list[tuple[str, int]] = []
     with ThreadPoolExecutor(8) as threads:
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from object_store import place, s3_server
 
 from flows.archive import dry_run
-from flows.config.archive import ArchiveConfig
+from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives import slide_ledger
 from tiling.archives.archive import Archive, ArchiveCard, folder_name
 from tiling.archives.listing import expect_apart, find_slides, glob_pattern
@@ -34,7 +34,7 @@ def make(root: Path, *names: str) -> Path:
 
 
 def found(source: object, leave_out: Place = Path("nowhere")) -> dict[str, Slide]:
-    slides = list(find_slides(str(source), leave_out))
+    slides = list(find_slides(str(source), leave_out, COLUMNS))
     assert len({slide.name for slide in slides}) == len(slides)
     return {slide.name: slide for slide in slides}
 
@@ -225,7 +225,7 @@ def test_a_manifest_asks_for_single_slides(tmp_path: Path) -> None:
     rows = ["slide,name,image_mpp,core", "a.svs,,0.25,", "sub/b.svs,,,256"]
     rows += [f"{tmp_path}/far/c.svs,third,,", "absent.svs,,,"]
     manifest.write_text("\ufeff" + "\n".join([*rows, "../far/d.svs,,,", "far.svs,,,", "a.svs,,,"]) + "\n")
-    slides = list(find_slides(str(manifest), tmp_path))
+    slides = list(find_slides(str(manifest), tmp_path, COLUMNS))
     good = {slide.name: dict(slide.overrides) for slide in slides if slide.refused is None}
     assert good == {"a.svs": {"image_mpp": "0.25"}, "sub/b.svs": {"core": "256"}, "third": {}, "d.svs": {}}
     refused = {slide.name: slide.refused or "" for slide in slides if slide.refused is not None}
@@ -269,7 +269,7 @@ def test_a_line_with_more_cells_than_columns_is_refused_alone(tmp_path: Path) ->
 def test_a_manifest_that_asks_for_what_there_is_not_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(SourceError, match=message):
-        list(find_slides(str(tmp_path / "list.csv"), tmp_path))
+        list(find_slides(str(tmp_path / "list.csv"), tmp_path, COLUMNS))
 
 
 @pytest.fixture(scope="module")

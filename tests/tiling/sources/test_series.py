@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_oracle import assert_reads_like, picture
 
-from flows.config.archive import ArchiveConfig
+from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.recipe import RasterConfig
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
@@ -213,7 +213,7 @@ def test_a_manifest_asks_for_the_series_of_each_slide(tmp_path: Path) -> None:
     ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)})
     manifest = tmp_path / "slides.csv"
     manifest.write_text("slide,name,series\na.ome.tif,first,macro\na.ome.tif,second,1\n")
-    asked = [slide.overrides for slide in read_manifest(manifest)]
+    asked = [slide.overrides for slide in read_manifest(manifest, COLUMNS)]
     assert asked == [{"series": "macro"}, {"series": "1"}]
     archive = ArchiveConfig(source=str(manifest), out=tmp_path / "out")
     config = archive.of_slide(tmp_path / "a.ome.tif", tmp_path / "run", "nuclei", asked[0])

@@ -1,0 +1,74 @@
+"""Types of options: a place, a tile, and how an option is written on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, PlainValidator, WithJsonSchema
+
+from tiling.escaping import is_utf8
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
+
+
+def _as_place(value: object) -> Place:
+    if not isinstance(value, str | Path | ObjectPath):
+        raise ValueError("a path or a URL is needed")
+    if not is_utf8(value):
+        raise ValueError(
+            f"{str(value)[-80:]!a} is not UTF-8: neither run.json nor Prefect can name it; rename it, or give a "
+            f"symbolic link to it"
+        )
+    return place_of(value)
+
+
+def _as_output(value: object) -> Place:
+    place = _as_place(value)
+    if isinstance(place, ObjectPath):
+        place.expect_writable()
+    return place
+
+
+_AS_TEXT = (PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string", "format": "path"}))
+
+Where = Annotated[Path | ObjectPath, PlainValidator(_as_place), *_AS_TEXT]
+"""A local path, or the URL of a place in an object store or of an image on the web."""
+
+Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
+"""The same, where a run can be."""
+
+
+def _as_tile(value: object) -> object:
+    """A tile as a person writes it: `3,12`."""
+    if not isinstance(value, str):
+        return value
+    row, _, col = value.partition(",")
+    if not (row.strip().isdecimal() and col.strip().isdecimal()):
+        raise ValueError("a tile is ROW,COL, for example 3,12")
+    return int(row), int(col)
+
+
+TileName = Annotated[
+    tuple[NonNegativeInt, NonNegativeInt],
+    BeforeValidator(_as_tile),
+    PlainSerializer(lambda tile: f"{tile[0]},{tile[1]}", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+ *, *[0-9]+$", "title": "ROW,COL"}),
+]
+"""A tile by row and column; one text field in a form."""
+
+
+@dataclass(frozen=True)
+class Cli:
+    """How an option is written on the command line, where its name and its type don't say so.
+
+    flag: in place of `--its-name`. metavar: what stands for a value in the help. is_word: it has no flag, and is named
+    by its place. is_repeatable: it may be given more than once. unit: of a default that is a bare number.
+    """
+
+    flag: str = ""
+    metavar: str | None = None
+    is_word: bool = False
+    is_repeatable: bool = False
+    unit: str = ""

@@ -1,0 +1,140 @@
+"""Options, each declared once: the command line, Python, a job file, a manifest and a form say the same of it."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from prefect.utilities.callables import parameter_schema
+from typer.testing import CliRunner
+
+from flows.api.segment_image import segment_image
+from flows.archive import segment_archive
+from flows.cli import app
+from flows.config.archive import COLUMNS, ArchiveConfig
+from flows.config.export import ExportConfig
+from flows.config.run import Asked, RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.doctor.examine import DoctorConfig
+from flows.errors import ConfigError
+from flows.segment import rerun, segment
+from flows.verify import verify
+from tiling.archives.manifest import read_manifest
+from tiling.errors import SourceError
+
+COMMANDS: dict[str, tuple[type[Asked], set[str]]] = {
+    "segment": (SegmentConfig, set()),
+    "archive": (ArchiveConfig, {"dry_run"}),
+    "rerun": (RerunConfig, {"archive"}),
+    "verify": (VerifyConfig, set()),
+    "export": (ExportConfig, {"listed"}),
+    "doctor": (DoctorConfig, {"as_json"}),
+}
+"""What each command takes, and the names of what is its own."""
+
+NEEDED = {"image": "a.tif", "source": "slides", "out": "out", "run": "run"}
+
+FORMS = {"segment": segment, "archive": segment_archive, "rerun": rerun, "verify": verify}
+
+
+def needed(kind: type[Asked]) -> dict[str, str]:
+    return {name: NEEDED[name] for name, field in kind.model_fields.items() if field.is_required()}
+
+
+def choices(kind: type[Asked], name: str) -> list[str] | None:
+    return kind.model_json_schema()["properties"].get(name, {}).get("enum")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(command: str) -> None:
+    kind, own = COMMANDS[command]
+    every: Any = typer.main.get_command(app)
+    known = {each.name: each for each in every.commands[command].params if each.name not in {"help", *own}}
+    assert known.keys() == kind.model_fields.keys()
+    for name, field in kind.model_fields.items():
+        shown = known[name]
+        assert kind.written(name) in shown.opts
+        assert field.description
+        assert shown.help.startswith(field.description)
+        if (known_choices := choices(kind, name)) is not None:
+            assert shown.metavar == f"<{'|'.join(known_choices)}>"
+        if not field.is_required():
+            # The default is shown as a person would write it, and read like what a person writes.
+            given = {} if shown.default is None else {name: shown.default}
+            assert getattr(kind.model_validate({**needed(kind), **given}), name) == field.default
+
+
+def test_python_takes_the_same_options() -> None:
+    signature, told = inspect.signature(segment_image), inspect.getdoc(segment_image) or ""
+    own = {"image", "out", "progress"}
+    assert signature.parameters.keys() - own == SegmentConfig.model_fields.keys() - own
+    for name, field in SegmentConfig.model_fields.items():
+        if name not in own:
+            assert signature.parameters[name].default == field.default
+            assert signature.parameters[name].annotation == field.annotation
+            assert f"{name}: {field.description}" in told
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in COMMANDS.values()])
+def test_a_job_file_knows_the_same_keys_and_says_what_each_means(kind: type[Asked]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        checked(kind, {**needed(kind), "nope": 1})
+    assert str(refused.value) == f"nope: there is no such key; known are {', '.join(kind.model_fields)}"
+    for name, field in kind.model_fields.items():
+        with pytest.raises(Exception, match=r".") as mistaken:
+            checked(kind, {**needed(kind), name: {"no": "value"}})
+        assert name in str(mistaken.value)
+        assert str(field.description) in str(mistaken.value)
+
+
+@pytest.mark.parametrize("command", FORMS)
+def test_prefects_form_shows_the_same_options_but_trust(command: str) -> None:
+    kind, _ = COMMANDS[command]
+    fields = parameter_schema(FORMS[command]).definitions[kind.__name__]["properties"]
+    assert fields.keys() == kind.model_fields.keys() - {"trust_code"}
+    for name, shown in fields.items():
+        field = kind.model_fields[name]
+        assert shown["description"] == field.description
+        assert shown.get("enum") == choices(kind, name)
+        if not field.is_required() and field.default is not None:
+            assert shown["default"] == (list(field.default) if isinstance(field.default, tuple) else field.default)
+
+
+def test_a_manifests_columns_are_options_of_one_image(tmp_path: Path) -> None:
+    assert set(COLUMNS) <= SegmentConfig.model_fields.keys()
+    (tmp_path / "list.csv").write_text("slide,colour\na.svs,red\n")
+    with pytest.raises(SourceError, match=f"known are slide, name, {', '.join(COLUMNS)}$"):
+        list(read_manifest(tmp_path / "list.csv", COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("segment a.tif --out o --tta d8", "--tta: Input should be 'none', 'flips' or 'd4', not 'd8'"),
+        ("archive in --out o --precision float8", "--precision: Input should be 'auto', 'float32', 'bfloat16' or"),
+        ("archive in --out o --foreground m.png", "--foreground: Value error, a mask image belongs to one slide"),
+        ("segment a.tif --out o --keep-staged --core 0", "--core: Input should be greater than 0, not '0'; Side of a"),
+        ("segment a.tif --out o --image-mpp wide", "--image-mpp: Input should be a valid number"),
+        ("archive in --out o --staging-budget much", "--staging-budget: Value error, a size is written as 50GB"),
+        ("archive in --out o --settle soon", "--settle: Value error, a duration is written as 5h"),
+        ("rerun r --tile 1,2 --tile 3", "--tile: Value error, a tile is ROW,COL, for example 3,12, not '3'"),
+        ("verify r --device gpu", "--device: Input should be 'auto', 'cpu' or 'cuda', not 'gpu'; auto, cpu, or"),
+        ("export r --format png --format cog", "--format: 'png' is no format; give none, auto, or names of"),
+        ("doctor --workers 0", "--workers: Input should be greater than 0, not '0'; Actors of the plan"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line_by_its_flag(words: str, said: str) -> None:
+    ended = CliRunner().invoke(app, words.split())
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {said}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_help_loads_neither_torch_nor_ray_nor_prefect() -> None:
+    asked = "import sys; from flows.cli import app; print(sorted({'torch', 'ray', 'prefect'} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "[]\n"
