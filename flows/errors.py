@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from signal import Signals
 
+from tiling.errors import (
+    AnnotationError,
+    ExportError,
+    PlaceError,
+    PlanError,
+    RunError,
+    SourceError,
+    TilingError,
+    WritingError,
+)
+from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
+
 
 class FlowError(Exception):
     """Root of every error that the package raises for a user's or the world's mistake."""
@@ -43,3 +55,24 @@ class PoolError(FlowError):
 
 class LostError(PoolError):
     """A cluster that was there and is gone."""
+
+
+ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
+"""What is told in one line; anything else is a bug and keeps its traceback."""
+
+USAGE_ERRORS = (
+    SourceError,
+    AnnotationError,
+    ExportError,
+    PlaceError,
+    PlanError,
+    RunError,
+    BundleError,
+    FootprintError,
+    TrainingError,
+    FlowError,
+)
+"""What another command would avoid; the rest is the world's doing."""
+
+WORLDS_ERRORS = (WritingError, LostError)
+"""Of those kinds what no other command would avoid either: a full disk, a lost cluster."""

@@ -13,27 +13,25 @@ from flows.commands.import_model import TrustOption, WeightsOption
 from flows.commands.options import (
     AsIsOption,
     BandsOption,
-    GsdOption,
-    ImageMppOption,
-    LevelOption,
-    MppOption,
-    NormaliseOption,
-    SeriesOption,
-    TOption,
-    ZOption,
-)
-from flows.commands.run_options import (
     BudgetOption,
     CompileOption,
     DeviceOption,
     ExportOption,
+    GsdOption,
     HaloOption,
+    ImageMppOption,
+    LevelOption,
     ModelCardOption,
+    MppOption,
+    NormaliseOption,
     ProbabilitiesOption,
     RayOption,
+    SeriesOption,
     StagingOption,
+    TOption,
     UntilOption,
     WorkersOption,
+    ZOption,
 )
 from flows.config.archive import ArchiveConfig
 from flows.lifecycle.environment import quiet_environment

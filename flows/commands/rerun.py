@@ -9,8 +9,8 @@ import typer
 
 from flows.commands.archive import rerun_archive
 from flows.commands.exit_codes import EXIT_USAGE, err
+from flows.commands.options import DeviceOption, RayOption, WorkersOption
 from flows.commands.run_flow import run_flow
-from flows.commands.run_options import DeviceOption, RayOption, WorkersOption
 from flows.config.run import RerunConfig
 from flows.errors import FlowError
 from tiling.storage.place import place_of

@@ -11,28 +11,26 @@ from flows.commands.import_model import TrustOption, WeightsOption
 from flows.commands.options import (
     AsIsOption,
     BandsOption,
-    GsdOption,
-    ImageMppOption,
-    LevelOption,
-    MppOption,
-    NormaliseOption,
-    RegionOption,
-    SeriesOption,
-    TOption,
-    ZOption,
-)
-from flows.commands.run_flow import run_flow
-from flows.commands.run_options import (
     CompileOption,
     DeviceOption,
     ExportOption,
+    GsdOption,
     HaloOption,
+    ImageMppOption,
+    LevelOption,
     ModelCardOption,
+    MppOption,
+    NormaliseOption,
     ProbabilitiesOption,
     RayOption,
+    RegionOption,
+    SeriesOption,
     StagingOption,
+    TOption,
     WorkersOption,
+    ZOption,
 )
+from flows.commands.run_flow import run_flow
 from flows.config.run import SegmentConfig
 from tiling.storage.place import place_of
 

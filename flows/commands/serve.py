@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.archive import last_asked
-from flows.commands.run_options import BudgetOption, UntilOption
+from flows.commands.options import BudgetOption, UntilOption
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
 from flows.lifecycle.environment import quiet_environment

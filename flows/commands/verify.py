@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.exit_codes import EXIT_FAILED_TILES
-from flows.commands.run_options import DeviceOption, RayOption, WorkersOption
+from flows.commands.options import DeviceOption, RayOption, WorkersOption
 from flows.config.run import VerifyConfig
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
