@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
-from test_training import CARD, discs
+from discs import CARD, discs
 from typer.testing import CliRunner
 
 from flows.cli import app

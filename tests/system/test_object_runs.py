@@ -21,6 +21,7 @@ from object_store import (
     place,
 )
 from third_party import Net
+from walks import opened, record, walk
 from torch import zeros
 from torch.export import Dim, export, save
 
@@ -60,32 +61,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def image(s3: str, local: tuple[Path, Path]) -> ObjectPath:
     place("tissue.tif").write_bytes(local[0].read_bytes())
     return place("tissue.tif")
-
-
-def opened(image: Place, out: Place, **options: object) -> Run:
-    given = {"image": image, "out": out, "core": 128, "foreground": "none", "precision": "float32", **options}
-    return prepare(SegmentConfig.model_validate(given), 1, partial(tune, device="cpu"))
-
-
-def walk(image: Place, out: Place, **options: object) -> Run:
-    """A whole run in this process: what the flow does, without Ray around the workers."""
-    run = opened(image, out, **options)
-    run.create_staged()
-    stager, worker = StagingWorker(), TileWorker()
-    for tile in run.plan.tiles():
-        for result in stager.stage(run.path, [tile.index]):
-            done = worker.process(run.path, tile.index, staged=True) if result.reason is None else result
-            record(run, done)
-    run.ledger.flush()
-    stitch(run)
-    export_pictures(run)
-    run.remove_staged()
-    return run
-
-
-def record(run: Run, result: TileResult) -> None:
-    state = TileState.FAILED if result.digest is None else TileState.DONE
-    run.ledger.append(TileRecord(result.tile, state, 1, result.digest, result.reason))
 
 
 def mask_of(run: Run) -> dict[str, bytes]:

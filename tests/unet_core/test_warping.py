@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from test_training import CARD
+from discs import CARD
 
 from unet_core.errors import TrainingError
 from unet_core.training.augmentation import CropSampler, draw_crop

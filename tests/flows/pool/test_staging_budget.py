@@ -16,8 +16,8 @@ from faulty_actors import FaultyActor, plan_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from object_store import place, s3_server
-from test_archive_nights import QUICK
-from test_conveyor import assert_done, carry, hold, shift_of
+from nights import QUICK
+from nights import assert_done, carry, hold, shift_of
 from tiny import write_noise
 
 from flows.lifecycle.stopping import Stop
