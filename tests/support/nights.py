@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-from cli import mask_files
-from faulty_actors import FaultyActor, plan_fault
-from oracle import segment_here
-from tiny import write_noise
-
 from flows.config.archive import ArchiveConfig
 from flows.lifecycle.stopping import Stop
 from flows.nightly.context import Shift
-from flows.nightly.forecast import forecast
 from flows.nightly.model import archive_model
 from flows.nightly.pipeline import Conveyor
 from flows.nightly.scan import look
@@ -29,27 +20,9 @@ from flows.pool.scheduler import Ended
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
-from tiling.errors import DiskError
-from tiling.runs.run import Run
-from tiling.source import open_source
-
-import csv
-import json
-import os
-import signal
-import time
-from pathlib import Path
-
-import numpy as np
-import pytest
-from cli import Cli, mask_files
-from growing import growing
-from tiny import save_tiny, write_noise
-
-from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.runs.run import Run
+from tiling.source import open_source
 
 Hook = Callable[[str, str], None]
 

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import shutil
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
-import ome_zarr.writer
-import pytest
 import zarr
-from numcodecs import GZip as Gzip2
-from object_store import BUCKET, boto_client, place
-from source_oracle import assert_reads_like, assert_refused, picture
-from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
-
-from tiling.errors import SourceError
-from tiling.geometry import Box, PixelSize
-from tiling.source import open_source
-from tiling.sources.claims import claimed_bytes
-from tiling.sources.omezarr import arrays
-from tiling.view import View
 
 SIZES = {"t": 2, "c": 3, "z": 4, "y": 150, "x": 211}
 

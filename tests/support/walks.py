@@ -2,27 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from functools import partial
-from itertools import count
-from pathlib import Path
-
-import pytest
-from cli import Cli, mask_files, write_tissue
-from object_store import (
-    BUCKET,
-    SECRET,
-    TOKEN,
-    connected_to,
-    environment_of,
-    faulty_proxy,
-    objects_below,
-    place,
-)
-from third_party import Net
-from torch import zeros
-from torch.export import Dim, export, save
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
@@ -32,11 +12,8 @@ from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
-from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
-from tiling.runs.verification import check_pyramid, check_shards
-from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
 

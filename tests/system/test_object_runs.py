@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,24 +20,18 @@ from object_store import (
     place,
 )
 from third_party import Net
-from walks import opened, record, walk
 from torch import zeros
 from torch.export import Dim, export, save
+from walks import opened, record, walk
 
-from flows.config.run import SegmentConfig
-from flows.run.prepare import prepare
-from flows.run.steps import export as export_pictures
 from flows.run.steps import stitch
-from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
-from flows.worker.tuning import tune
 from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import check_pyramid, check_shards
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place
 
 OWN_CARD = """
 bands = ["red", "green", "blue"]

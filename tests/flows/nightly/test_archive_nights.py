@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import time
@@ -16,9 +15,9 @@ from growing import growing
 from nights import QUICK, latest, records
 from tiny import save_tiny, write_noise
 
-from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

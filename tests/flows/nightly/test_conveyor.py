@@ -5,36 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cli import mask_files
 from faulty_actors import FaultyActor, plan_fault
-from nights import assert_done, carry, expect_own_masks, hold, shift_of, told
-from oracle import segment_here
+from nights import assert_done, carry, expect_own_masks, hold, shift_of
 from ome_zarrs import write as write_ome_zarr
+from oracle import segment_here
 from tiny import write_noise
 
-from flows.config.archive import ArchiveConfig
 from flows.lifecycle.stopping import Stop
-from flows.nightly.context import Shift
 from flows.nightly.forecast import forecast
-from flows.nightly.model import archive_model
-from flows.nightly.pipeline import Conveyor
 from flows.nightly.scan import look
 from flows.nightly.slide_job import SlideWork
 from flows.pool.pool import Pool
-from flows.pool.scheduler import Ended
-from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.listing import find_slides
-from tiling.archives.slide import Slide
+from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import DiskError
 from tiling.runs.run import Run
-from tiling.source import open_source
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

@@ -18,7 +18,7 @@ import pytest
 import zarr
 from numcodecs import GZip as Gzip2
 from object_store import BUCKET, boto_client, place
-from ome_zarrs import SIZES, axes_of, write
+from ome_zarrs import write
 from source_oracle import assert_reads_like, assert_refused, picture
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
@@ -30,6 +30,8 @@ from tiling.sources.omezarr import arrays
 from tiling.view import View
 
 MIB = 1024**2
+
+
 def bands_last(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array[..., np.newaxis]
 
