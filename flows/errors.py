@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from signal import Signals
 
+from tiling.errors import (
+    AnnotationError,
+    ExportError,
+    PlaceError,
+    PlanError,
+    RunError,
+    SourceError,
+    TilingError,
+    WritingError,
+)
+from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
+
 
 class FlowError(Exception):
     """Root of every error that the package raises for a user's or the world's mistake."""
@@ -51,3 +63,24 @@ class LostError(PoolError):
 
 class UnrecordedError(LostError):
     """A Prefect server that was there and doesn't record that a flow begins; nothing has begun."""
+
+
+ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
+"""What is told in one line; anything else is a bug and keeps its traceback."""
+
+USAGE_ERRORS = (
+    SourceError,
+    AnnotationError,
+    ExportError,
+    PlaceError,
+    PlanError,
+    RunError,
+    BundleError,
+    FootprintError,
+    TrainingError,
+    FlowError,
+)
+"""What another command would avoid; the rest is the world's doing."""
+
+WORLDS_ERRORS = (WritingError, LostError, NotStartedError)
+"""Of those kinds what no other command would avoid either: a full disk, a lost cluster."""

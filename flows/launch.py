@@ -47,7 +47,7 @@ def _load_flows(config: Asked) -> ModuleType:
     assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
     pool = Pool(config.workers, config.ray_address, device=config.device).begin()
     begun_pool.set(pool)
-    from unet_core.inference.warmup import warm_up
+    from unet_core.inference.device import warm_up
 
     if isinstance(config, RerunConfig):
         from flows import rerun as flows

@@ -19,9 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from flows.commands.terminal import ERRORS
 from flows.config.run import Asked, RerunConfig, SegmentConfig, checked
-from flows.errors import FlowError
+from flows.errors import ERRORS, FlowError
 from flows.lifecycle.environment import quiet_environment
 from flows.lifecycle.prefect_server import PR_SET_PDEATHSIG
 from flows.lifecycle.stopping import told_of_sigterm

@@ -24,7 +24,7 @@ err = PlainConsole(stderr=True)
 def told_in_one_line() -> Generator[None]:
     """Turn errors that are the user's or the world's doing into one line and an exit code."""
     try:
-        from flows.commands.terminal import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
+        from flows.errors import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
     except KeyboardInterrupt:
         _interrupted()
     try:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from flows.config.option_types import Cli
 from flows.config.run import Asked
-from flows.option_types import Cli
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 

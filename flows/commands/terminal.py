@@ -12,50 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.config.run import Asked, SegmentConfig
-from flows.errors import FlowError, LostError, NotStartedError
 from flows.launch import run_flow
 from flows.reporting.escaping import plain
 from flows.reporting.progress import Progress, format_seconds
 from flows.run.preflight import check
-from tiling.errors import (
-    AnnotationError,
-    ExportError,
-    PlaceError,
-    PlanError,
-    RunError,
-    SourceError,
-    TilingError,
-    WritingError,
-)
 from tiling.escaping import word
 from tiling.runs.foreign_files import sentence, strangers
 from tiling.runs.ledger import TileState
-from unet_core.errors import BundleError, FootprintError, TrainingError, UnetCoreError
 
 if TYPE_CHECKING:
     from flows.run.steps import Outcome
     from flows.verify import Verdict
     from tiling.runs.run import Run
-
-ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
-"""What is told in one line; anything else is a bug and keeps its traceback."""
-
-USAGE_ERRORS = (
-    SourceError,
-    AnnotationError,
-    ExportError,
-    PlaceError,
-    PlanError,
-    RunError,
-    BundleError,
-    FootprintError,
-    TrainingError,
-    FlowError,
-)
-"""What another command would avoid; the rest is the world's doing."""
-
-WORLDS_ERRORS = (WritingError, LostError, NotStartedError)
-"""Of those kinds what no other command would avoid either: a full disk, a lost cluster."""
 
 STATE_STYLE = {
     TileState.PENDING: ("·", "bright_black"),

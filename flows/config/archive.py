@@ -18,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
+from flows.config.option_types import Cli
 from flows.config.run import Asked, Options, Output, PixelOptions, SegmentConfig
-from flows.option_types import Cli
 from tiling.archives.listing import split_glob
 from tiling.storage.place import Place, place_of
 

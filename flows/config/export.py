@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
+from flows.config.option_types import Cli
 from flows.config.run import FinishedRun
 from flows.errors import ConfigError
-from flows.option_types import Cli
 from tiling.export.formats import AUTO, parse_formats
 
 

@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from flows.config.option_types import Cli, Output, TileName, Where
 from flows.errors import ConfigError
-from flows.option_types import Cli, Output, TileName, Where
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
 from tiling.selection.choose_view import Wanted

@@ -15,9 +15,9 @@ from flows.config.run import SegmentConfig
 from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
-from flows.run.custom_model import local_bundle
 from flows.run.preflight import check_fit, needs_of
 from flows.run.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
+from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.geometry import Box
 from tiling.plan import TileMemory, TilePlan

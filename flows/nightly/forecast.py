@@ -12,8 +12,8 @@ from flows.config.archive import ArchiveConfig
 from flows.errors import FlowError
 from flows.nightly.failures import reason_of
 from flows.nightly.scan import Found
-from flows.run.custom_model import local_bundle
 from flows.run.preflight import check_fit, needs_of
+from flows.worker.model import local_bundle
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState

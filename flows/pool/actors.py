@@ -26,7 +26,7 @@ class TileActor:
     def __init__(self, device: str) -> None:
         # Here and not above: the driver starts Ray before it has loaded torch, and the two load side by side.
         from flows.worker.tile_worker import TileWorker
-        from unet_core.inference.warmup import warm_up
+        from unet_core.inference.device import warm_up
 
         # A node's own word wins: a recipe for GPU nodes is tried where there is none, with declared resources.
         self._device = os.environ.get(DEVICE_VARIABLE, device)

@@ -164,7 +164,7 @@ def _model_card(run: Run) -> ModelCard | None:
         if not reference.startswith(".") and "://" not in reference:
             return read_card(reference)
         # It lies in the run folder or in an object store. This loads torch, which all else here does without.
-        from flows.run.custom_model import local_bundle, model_of
+        from flows.worker.model import local_bundle, model_of
 
         with local_bundle(model_of(run)) as folder:
             return read_card(folder)

@@ -8,16 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.config.run import SegmentConfig
+from flows.worker.model import INSIDE, local_bundle
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place, delete_tree, place_of, write_atomic
+from tiling.storage.place import Place, delete_tree, write_atomic
 from unet_core.bundles.card import CARD_NAME, bundle_digest
 from unet_core.bundles.facts import CardFacts, read_facts
 from unet_core.bundles.importing import import_model
 from unet_core.errors import BundleError
-
-INSIDE = "./"
-"""How the reference of a model inside the run folder begins, so that the folder can be moved."""
 
 
 def with_bundle(config: SegmentConfig) -> SegmentConfig:
@@ -44,19 +42,6 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
         else:
             move_bundle(new, folder)
     return config.model_copy(update={"model": str(folder)})
-
-
-@contextmanager
-def local_bundle(reference: str) -> Generator[str]:
-    """The bundle as a folder on this machine: itself, or a copy of one in an object store, gone afterwards."""
-    place = place_of(reference) if "://" in reference else None
-    if not isinstance(place, ObjectPath):
-        yield reference
-        return
-    with TemporaryDirectory(prefix="overtile-model-") as folder:
-        for item in place.descendants():
-            (Path(folder) / item.name).write_bytes(item.read_bytes())
-        yield folder
 
 
 @contextmanager
@@ -110,9 +95,3 @@ def reference_of(config: SegmentConfig) -> str:
 def absolute(model: str) -> str:
     """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def model_of(run: Run) -> str:
-    """Where the model of a run is now."""
-    reference = run.card.model.reference
-    return str(run.path / reference) if reference.startswith(INSIDE) else reference

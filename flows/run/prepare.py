@@ -22,8 +22,9 @@ from flows.config.run import SegmentConfig
 from flows.pool.free_memory import free_memory_bytes
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
-from flows.run.custom_model import absolute, local_bundle, reference_of, with_bundle
+from flows.run.custom_model import absolute, reference_of, with_bundle
 from flows.run.preflight import check_fit, needs_of
+from flows.worker.model import local_bundle
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.errors import ExportError, SourceError
 from tiling.export.export_run import EXPORTS_ASKED
@@ -32,6 +33,7 @@ from tiling.export.subject import Subject
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
+from tiling.runs.foreign_files import sentence, strangers
 from tiling.runs.ledger import CARD, PLANNED, TileRecord, TileState
 from tiling.runs.placement import Placement
 from tiling.runs.repair import create_images
@@ -127,6 +129,8 @@ def prepare_with(
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, viewing.outline)
+    if told := sentence(strangers(run)):
+        logger.warning("run %s: %s", run.path, told)
     create_images(run)
     state = run.ledger.fold()
     if state.last_event(PLANNED) is None:

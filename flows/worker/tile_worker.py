@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.run.custom_model import local_bundle, model_of
+from flows.worker.model import local_bundle, model_of
 from flows.worker.result import Checked, TileResult
 from flows.worker.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.run.custom_model import local_bundle
+from flows.worker.model import local_bundle
 from tiling.geometry import Box
 from tiling.runs.no_data import fill_of
 from tiling.source import ImageSource, open_source

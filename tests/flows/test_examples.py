@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from discs import CARD, discs
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
-from test_training import CARD, discs
 from typer.testing import CliRunner
 
 from flows.cli import app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -23,21 +22,16 @@ from object_store import (
 from third_party import Net
 from torch import zeros
 from torch.export import Dim, export, save
+from walks import opened, record, walk
 
-from flows.config.run import SegmentConfig
-from flows.run.prepare import prepare
-from flows.run.steps import export as export_pictures
 from flows.run.steps import stitch
-from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
-from flows.worker.tuning import tune
 from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import check_pyramid, check_shards
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place
 
 OWN_CARD = """
 bands = ["red", "green", "blue"]
@@ -60,32 +54,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def image(s3: str, local: tuple[Path, Path]) -> ObjectPath:
     place("tissue.tif").write_bytes(local[0].read_bytes())
     return place("tissue.tif")
-
-
-def opened(image: Place, out: Place, **options: object) -> Run:
-    given = {"image": image, "out": out, "core": 128, "foreground": "none", "precision": "float32", **options}
-    return prepare(SegmentConfig.model_validate(given), 1, partial(tune, device="cpu"))
-
-
-def walk(image: Place, out: Place, **options: object) -> Run:
-    """A whole run in this process: what the flow does, without Ray around the workers."""
-    run = opened(image, out, **options)
-    run.create_staged()
-    stager, worker = StagingWorker(), TileWorker()
-    for tile in run.plan.tiles():
-        for result in stager.stage(run.path, [tile.index]):
-            done = worker.process(run.path, tile.index, staged=True) if result.reason is None else result
-            record(run, done)
-    run.ledger.flush()
-    stitch(run)
-    export_pictures(run)
-    run.remove_staged()
-    return run
-
-
-def record(run: Run, result: TileResult) -> None:
-    state = TileState.FAILED if result.digest is None else TileState.DONE
-    run.ledger.append(TileRecord(result.tile, state, 1, result.digest, result.reason))
 
 
 def mask_of(run: Run) -> dict[str, bytes]:

@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.config.run import SegmentConfig
-from flows.run.custom_model import model_of, reference_of, with_bundle
+from flows.run.custom_model import reference_of, with_bundle
 from flows.run.prepare import prepare
+from flows.worker.model import model_of
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import Tuning
 from tiling.errors import RunError

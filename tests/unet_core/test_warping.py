@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from discs import CARD
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from test_training import CARD
 
 from unet_core.errors import TrainingError
 from unet_core.training.augmentation import CropSampler, draw_crop

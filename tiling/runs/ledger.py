@@ -7,6 +7,7 @@ dies between two of them loses only knowledge of tiles whose shards it can compu
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from enum import IntEnum
@@ -265,3 +266,18 @@ def _parse_record(entry: dict[str, Any]) -> TileRecord:
 
 def _dump(entry: dict[str, Any]) -> str:
     return json.dumps(entry, separators=(",", ":"))
+
+
+class SteadyClock:
+    """Seconds since 1970 as the system's clock had them when this was made; from then on only time that passes counts.
+
+    A clock that is set, or that jumps on a machine without a battery for it, would otherwise put an earlier tile after
+    a later one and give negative rates.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Never less than before."""
+        return self._start + time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -16,7 +15,6 @@ from tiling.escaping import plain
 from tiling.geometry import PixelSize
 from tiling.runs.array_image import ARRAY_NAME
 from tiling.runs.card import ClassCard, RunCard, read_card
-from tiling.runs.foreign_files import sentence, strangers
 from tiling.runs.ledger import Ledger
 from tiling.runs.mask import Mask
 from tiling.runs.no_data import extra_bands
@@ -34,7 +32,6 @@ from tiling.storage.place import PARTIAL, Place, sweep_partials, write_atomic
 if TYPE_CHECKING:
     from tiling.selection.outline import Outline
 
-logger = logging.getLogger(__name__)
 
 OUTLINE_NAME = "outline.json"
 BEFORE_THE_CARD = ("driver.lock", "model", "model.new", ARRAY_NAME, OUTLINE_NAME)
@@ -85,8 +82,6 @@ class Run:
                     f"choose another --out, or repeat the command that made it"
                 )
             run.sweep()
-            if told := sentence(strangers(run)):
-                logger.warning("run %s: %s", run.path, told)
             if outline is not None:
                 outline.keep(path / OUTLINE_NAME)
             return run

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unet_core.bounds import footprint
 from unet_core.inference.allocator import keep_memory
 
 logger = logging.getLogger(__name__)
@@ -196,3 +197,8 @@ def is_compiler_failure(error: BaseException) -> bool:
 def as_tile(tile_HWC: NDArray[np.generic]) -> Array:
     """The tile as torch takes it: writable memory in row order; copied only where it isn't that already."""
     return np.require(tile_HWC, requirements=["C", "W"])
+
+
+def warm_up() -> None:
+    """Infer a tiny footprint: the first one of a process loads several hundred modules."""
+    footprint(nn.Conv2d(1, 1, 3, padding=1), 1)

@@ -19,7 +19,6 @@ from unet_core.errors import TrainingError
 from unet_core.models import build
 from unet_core.training.augmentation import Crop
 from unet_core.training.losses import HeadsLoss, build_loss, one_hot_targets
-from unet_core.training.optimizers import build_optimizer
 from unet_core.training.output_grid import OutputGrid, normalized
 from unet_core.training.processes import Processes
 from unet_core.training.recipe import TrainingConfig
@@ -174,3 +173,16 @@ def _heads_loss(config: TrainingConfig, card: ModelCard, network: nn.Module) -> 
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters; its learning rate is set anew before each step.
+
+    `sgd` is the U-Net paper's, with a momentum of 0.99 (Ronneberger 2015, arXiv:1505.04597, section 3).
+    """
+    parameters, rate, decay = list(network.parameters()), config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
+from nights import assert_done, carry
 from object_store import objects_below, place, s3_server
-from test_conveyor import assert_done, carry
 from tiny import save_tiny, write_noise
 
 from flows.config.archive import ArchiveConfig

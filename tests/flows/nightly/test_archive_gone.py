@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from cli import Cli, mask_files
 from faulty_actors import plan_fault
-from test_archive_nights import QUICK, latest, records
-from test_conveyor import carry, hold, shift_of
+from nights import QUICK, carry, hold, latest, records, shift_of
 from tiny import write_noise
 
 from flows.nightly.scan import look

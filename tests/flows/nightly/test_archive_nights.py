@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import time
@@ -13,27 +12,16 @@ import numpy as np
 import pytest
 from cli import Cli, mask_files
 from growing import growing
+from nights import QUICK, latest, records
 from tiny import save_tiny, write_noise
 
-from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run
-
-QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
-
-
-def records(archive: Path) -> dict[str, SlideRecord]:
-    return {record.slide: record for record in Archive.open(archive).ledger}
-
-
-def latest(archive: Path) -> dict[str, object]:
-    pages = sorted(archive.glob("nights/2*.json"))
-    return json.loads(pages[-1].read_text())
 
 
 @pytest.fixture(scope="module")

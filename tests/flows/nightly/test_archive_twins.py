@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from cli import Cli
 from faulty_actors import plan_fault
-from test_archive_nights import QUICK, records
-from test_conveyor import assert_done, carry, expect_own_masks, hold, shift_of
+from nights import QUICK, assert_done, carry, expect_own_masks, hold, records, shift_of
 from tiny import write_noise
 
 from flows.lifecycle.stopping import Stop

@@ -15,9 +15,8 @@ from cli import Cli
 from faulty_actors import FaultyActor, plan_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nights import QUICK, assert_done, carry, hold, shift_of
 from object_store import place, s3_server
-from test_archive_nights import QUICK
-from test_conveyor import assert_done, carry, hold, shift_of
 from tiny import write_noise
 
 from flows.lifecycle.stopping import Stop

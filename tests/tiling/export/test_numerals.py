@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiling.export.numerals import positions
+from tiling.export.features import positions
 
 
 @given(

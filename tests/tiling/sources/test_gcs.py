@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from cli import mask_files, tissue
 from gcs_server import BUCKET, gcs_server, upload
-from test_object_runs import walk
+from walks import walk
 
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import look_at
