@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from no_data_images import HERE, scene, write_map
 
+from tiling.errors import SourceError
 from tiling.source import open_source
 from tiling.sources.matching import matched
 
@@ -66,3 +67,69 @@ def test_a_value_is_matched_as_gdal_matches_it(dtype: str, nodata: float, tmp_pa
         held = source.read_present(0, source.levels[0].box)[1]
         assert held is not None
         assert np.array_equal(held[0, :, 0], file.dataset_mask()[0] > 0)
+
+
+def masked_as_by_gdal(path: Path) -> bool:
+    """Whether the first level's pixels that hold data are those of GDAL's dataset mask."""
+    with open_source(path) as source, rasterio.open(path) as file:
+        values, held = source.read_present(0, source.levels[0].box)
+        ours = np.ones(values.shape[:2], np.bool_) if held is None else np.broadcast_to(held, values.shape).any(-1)
+        return np.array_equal(ours, file.dataset_mask() > 0)
+
+
+@pytest.mark.parametrize(
+    ("bits", "nodata"), [(8, 0), (8, 255), (8, 7), (16, 0), (16, 9), (4, 0), (2, 3), (1, 0), (1, 1)]
+)
+@pytest.mark.parametrize("photometric", ["MINISWHITE", "MINISBLACK"])
+def test_greys_that_are_turned_or_spread_are_matched_as_they_are_stored(
+    bits: int, nodata: int, photometric: str, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(bits).integers(0, min(2**bits, 12), (1, 40, 60)).astype(f"uint{max(8, bits)}")
+    values[:, :5] = 2**bits - 1
+    path = tmp_path / "greys.tif"
+    more = {"nbits": bits} if bits < 8 else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=values.dtype, height=40, width=60, count=1, nodata=nodata,
+        photometric=photometric, **more, **HERE,
+    ) as file:  # fmt: skip
+        file.write(values)
+    assert masked_as_by_gdal(path)
+    with open_source(path) as source:
+        held = source.read_present(0, source.levels[0].box)[1]
+    assert held is not None
+    assert np.array_equal(held[..., 0], values[0] != nodata)
+
+
+@pytest.mark.parametrize("values", ["10 20 30", "10 10 10", "10 20", "10 x 30", "10.5 20 30"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("nodata", [None, 20])
+def test_a_value_for_each_band_is_matched_as_gdal_matches_it(
+    values: str, dtype: str, nodata: int | None, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).choice(np.array([10, 20, 30], dtype), (48, 64, 3))
+    path = write_map(tmp_path / "tuple.tif", pixels, nodata=nodata, interleave="pixel")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(NODATA_VALUES=values)
+    assert not list(tmp_path.glob("*.aux.xml"))
+    assert masked_as_by_gdal(path)
+
+
+def test_a_value_for_each_band_in_notes_beside_counts_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).choice(np.array([10, 20, 30], "uint8"), (48, 64, 3))
+    path = write_map(tmp_path / "tuple.tif", pixels, nodata=None, interleave="pixel")
+    with open_source(path) as source:
+        assert not source.may_lack_data
+    (tmp_path / "tuple.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata><MDI key="NODATA_VALUES">10 20 30</MDI></Metadata></PAMDataset>'
+    )
+    assert masked_as_by_gdal(path)
+    with open_source(path) as source:
+        assert source.may_lack_data
+
+
+def test_a_value_for_each_band_stored_one_by_one_is_refused(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "tuple.tif", scene(), nodata=None, interleave="band")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(NODATA_VALUES="10 20 30")
+    with pytest.raises(SourceError, match=r"NODATA_VALUES \(10 20 30\) of bands .* -co INTERLEAVE=PIXEL"):
+        open_source(path)
