@@ -52,6 +52,7 @@ class DoctorConfig(BaseModel):
     image: Where | None = Field(default=None, description="An image that will be segmented: read, and planned for.")
     out: Output | None = Field(default=None, description="Where runs will be: written, read and timed.")
     model: str = Field(default="nuclei", description="The model of the plan.")
+    series: str | None = Field(default=None, description="Which image of a file of several, by number or by name.")
     workers: PositiveInt | None = Field(default=None, description="Actors of the plan; one per core when not given.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster: each of its nodes is looked at.")
 

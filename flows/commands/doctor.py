@@ -14,6 +14,7 @@ import typer
 from flows.doctor import Check, DoctorConfig, Verdict, examine
 from flows.environment import quiet_environment
 from flows.plain import PlainConsole
+from flows.view_options import SeriesOption
 from tiling.storage import place_of
 
 EXIT_MISSING = 3
@@ -27,6 +28,7 @@ def doctor_command(
     model: Annotated[
         str, typer.Option(help="The model of the plan: a shipped one's name or a bundle's folder.")
     ] = "nuclei",
+    series: SeriesOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Actors of the plan; one per core by default.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, whose nodes are asked too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
@@ -36,6 +38,7 @@ def doctor_command(
         image=None if image is None else place_of(image),
         out=None if out_folder is None else place_of(out_folder),
         model=model,
+        series=series,
         workers=workers,
         ray_address=ray_address,
     )
