@@ -51,7 +51,7 @@ fuzz: $(STAMP)
 
 # Small inputs that have gone wrong once, each through `overtile segment`: right, refused or wrong.
 cases: $(STAMP)
-	$(BIN)/python tests/support/cases.py
+	$(BIN)/python tests/support/cases.py $(ARGS)
 
 # The documentation's pictures, taken of real runs below WORK: `make pictures WORK=/data`.
 pictures: $(STAMP) browser

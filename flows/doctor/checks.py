@@ -53,5 +53,8 @@ class DoctorConfig(Asked):
     model: str = Field(
         default="nuclei", description="The model of the plan: a shipped one's name or a bundle's folder."
     )
+    series: str | None = Field(
+        default=None, description="Which image of a file of several, by number from 0 or by name."
+    )
     workers: PositiveInt | None = Field(default=None, description="Actors of the plan; one per core when not given.")
     ray_address: str | None = Field(default=None, description="A running Ray cluster, whose nodes are asked too.")

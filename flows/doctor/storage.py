@@ -21,10 +21,11 @@ from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.geometry import Box
 from tiling.plan import TileMemory, TilePlan
-from tiling.selection.choose_view import choose_view
+from tiling.selection.choose_view import choose_view, which_image
 from tiling.source import ImageSource, open_source
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, write_atomic
+from tiling.view import View
 from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import UnetCoreError
 
@@ -153,14 +154,14 @@ def look_at_image(config: DoctorConfig) -> Iterator[Check]:
     """Read from the image, and hold the plan for it against this machine's memory and the disk."""
     assert config.image is not None
     try:
-        with open_source(config.image) as source:
-            yield _reading(source)
+        with open_source(config.image, View(series=config.series)) as source:
+            yield _reading(source, which_image(source, config.series))
             yield from _plan(config)
     except (TilingError, OSError) as error:
         yield Check.missing(f"image {config.image}", _reason(error), "give an image that 'overtile segment' can open")
 
 
-def _reading(source: ImageSource) -> Check:
+def _reading(source: ImageSource, which: str) -> Check:
     """Decode a square from the middle of the finest level."""
     level = source.levels[0]
     y0, x0 = max(0, (level.height - SAMPLE_PX) // 2), max(0, (level.width - SAMPLE_PX) // 2)
@@ -168,14 +169,14 @@ def _reading(source: ImageSource) -> Check:
     start = time.perf_counter()
     source.read(0, box)
     rate = box.area / 1e6 / max(time.perf_counter() - start, 1e-9)
-    found = f"{level.height} x {level.width} px, decodes {rate:.1f} MPix/s in one process"
+    found = f"{level.height} x {level.width} px, decodes {rate:.1f} MPix/s in one process" + (which and f"; {which}")
     return Check.well(f"image {source.path}", found)
 
 
 def _plan(config: DoctorConfig) -> Iterator[Check]:
     """Memory and space as the run itself would find them, for the core that is used where none is measured."""
     assert config.image is not None
-    asked = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model)
+    asked = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model, series=config.series)
     workers = config.workers or usable_cores()
     try:
         with local_bundle(config.model) as folder:

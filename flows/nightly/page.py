@@ -18,7 +18,20 @@ from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import cell
 from tiling.storage.place import write_atomic
 
-COLUMNS = ("slide", "state", "reason", "run", "megapixels", "seconds", "tiles", "failed_tiles", "mask_bytes")
+COLUMNS = (
+    "slide",
+    "state",
+    "reason",
+    "run",
+    "megapixels",
+    "seconds",
+    "tiles",
+    "failed_tiles",
+    "mask_bytes",
+    "pixel_size_y",
+    "pixel_size_x",
+    "pixel_size_unit",
+)
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
 
@@ -45,7 +58,8 @@ def table(records: Iterator[SlideRecord] | tuple[SlideRecord, ...] | list[SlideR
     for record in records:
         megapixels = round(record.pixels / 1e6, 3)
         row = (record.slide, record.state.value, record.reason or "", record.folder, megapixels, record.seconds)
-        writer.writerow([cell(value) for value in (*row, record.tiles, record.failed_tiles, record.mask_bytes)])
+        row = (*row, record.tiles, record.failed_tiles, record.mask_bytes, *(record.pixel_size or ("", "", "")))
+        writer.writerow([cell(value) for value in row])
     return text.getvalue()
 
 
@@ -102,17 +116,27 @@ def _slides(title: str, records: list[SlideRecord], *, pictures: bool) -> Iterat
     if not records:
         return
     yield f"<h2>{title}</h2><table><thead><tr>"
-    headings = ("", "slide", "state", "megapixels", "seconds", "tiles", "reason")
+    headings = ("", "slide", "state", "megapixels", "pixel size", "seconds", "tiles", "reason")
     yield "".join(f"<th>{name}</th>" for name in (headings if pictures else headings[1:]))
     yield "</tr></thead><tbody>"
     for record in records:
         yield "<tr>" + (f"<td>{_picture(record)}</td>" if pictures else "")
         tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
         yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
-        yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{record.seconds:,.1f}</td>'
+        yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{_text(_pixel_size(record))}</td>'
+        yield f'<td class="n">{record.seconds:,.1f}</td>'
         reason = f"same content as {record.reason}" if record.state is SlideState.SAME else record.reason or ""
         yield f'<td class="n">{tiles}</td><td class="reason">{_text(reason)}</td></tr>'
     yield "</tbody></table>"
+
+
+def _pixel_size(record: SlideRecord) -> str:
+    """What was segmented at, which makes one slide's figures comparable with another's."""
+    if record.pixel_size is None:
+        return "not known" if record.tiles else ""
+    y, x, unit = record.pixel_size
+    unit = "µm" if unit == "um" else unit
+    return f"{x:.4g} {unit}" if f"{x:.4g}" == f"{y:.4g}" else f"{x:.4g} × {y:.4g} {unit}"
 
 
 def _picture(record: SlideRecord) -> str:

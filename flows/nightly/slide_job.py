@@ -261,6 +261,7 @@ class SlideWork:
             tiles=run.plan.count if run else twin.tiles if twin else 0,
             failed_tiles=failed_tiles,
             pixels=run.plan.image.area if run else twin.pixels if twin else 0,
+            pixel_size=run.card.image.pixel_size if run else twin.pixel_size if twin else None,
             seconds=self._seconds,
             mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
             night=self._shift.night,

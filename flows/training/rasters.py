@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.selection.alignment import Alignment
 from tiling.selection.band_names import BandsDifferError, match_bands
+from tiling.selection.choose_view import which_image
 from tiling.selection.geojson import read_geojson
 from tiling.selection.polygons import Polygons
 from tiling.source import ImageSource, Level, open_source
@@ -20,6 +22,8 @@ from tiling.view import View
 from unet_core.bundles.card import ModelCard
 from unet_core.errors import TrainingError
 from unet_core.training.data import LazyExample, Pixels
+
+logger = logging.getLogger(__name__)
 
 _GEOJSON = {".geojson", ".json"}
 # Labels are looked through in squares of this side, so that no process holds all of them.
@@ -63,6 +67,8 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
 def _opened(config: RasterConfig, card: ModelCard) -> ImageSource:
     """The image, with its bands in the card's order where their names say that theirs is another."""
     source = open_source(config.image, View(series=config.series))
+    if told := which_image(source, config.series, "data.rasters.series"):
+        logger.info("%s: %s", config.image, told)
     try:
         bands = match_bands(source.bands, card.bands)
     except BandsDifferError as error:
@@ -113,6 +119,11 @@ def _check_on_image(config: RasterConfig, polygons: Polygons, image: Box) -> Non
 def _stored(config: RasterConfig, image: ImageSource, level: Level) -> Labels:
     """Labels that are read from a raster that lies on the level; one level of a pyramid may be it."""
     source = open_source(config.labels)
+    if source.images:
+        raise TrainingError(
+            f"labels {config.labels} hold {len(source.images)} images, and nothing says which of them are those of "
+            f"{config.image}; give a file of one"
+        )
     fitting = [each for each in source.levels if (each.height, each.width) == (level.height, level.width)]
     index = (fitting or source.levels)[0].index
     if len(source.bands) != 1 or not np.issubdtype(source.dtype, np.integer):

@@ -60,7 +60,6 @@ class ShownRun:
     def facts(self) -> dict[str, Any]:
         """What doesn't change while the page is open."""
         card, plan = self.run.card, self.run.plan
-        size = self.run.pixel_size
         return {
             "name": self.name,
             "path": str(self.run.path),
@@ -71,7 +70,7 @@ class ShownRun:
                 "height": plan.extent[0],
                 "width": plan.extent[1],
                 "corner": self._corner(),
-                "pixel_size": {"y": size.y, "x": size.x, "unit": size.unit} if size else None,
+                "pixel_size": self._pixel_size(),
             },
             "slide": self._slide_problem(),
             "affine": self._affine(),
@@ -92,6 +91,11 @@ class ShownRun:
                 )
             ],
         }
+
+    def _pixel_size(self) -> dict[str, Any] | None:
+        """Of the level that is segmented."""
+        size = self.run.pixel_size
+        return {"y": size.y, "x": size.x, "unit": size.unit} if size else None
 
     def _corner(self) -> dict[str, int]:
         """Where a region begins, in pixels of the level that is segmented."""
@@ -121,6 +125,7 @@ class ShownRun:
             "model": card.model.name,
             "created": card.created,
             "megapixels": self.run.plan.image.area / 1e6,
+            "pixel_size": self._pixel_size(),
             **self._summary(state),
         }
 

@@ -194,10 +194,18 @@ def write_scn(path: Path, levels: list[Pixels], mpp: float = 0.5) -> list[Pixels
         return [page.asarray() for page in tif.pages]  # type: ignore[union-attr]
 
 
-def write_mrxs(path: Path, pixels: Pixels, tile_px: int = 256, levels: int = 3, mpp: float = 0.5) -> list[Pixels]:
+def write_mrxs(
+    path: Path,
+    pixels: Pixels,
+    tile_px: int = 256,
+    levels: int = 3,
+    mpp: float = 0.5,
+    left_out: frozenset[tuple[int, int]] = frozenset(),
+) -> list[Pixels]:
     """Write a slide of whole tiles, each level half of the one below; gives what the JPEG streams hold.
 
-    The thumbnail `path` and beside it a folder of the index, the data and Slidedat.ini.
+    The thumbnail `path` and beside it a folder of the index, the data and Slidedat.ini. `left_out` are row and column
+    of tiles that the scanner took at no level: the tiles of coarser ones must hold none but such.
     """
     folder = path.with_suffix("")
     folder.mkdir()
@@ -213,6 +221,8 @@ def write_mrxs(path: Path, pixels: Pixels, tile_px: int = 256, levels: int = 3, 
         decoded_level, items = np.empty_like(level_pixels), list[tuple[int, int, int]]()
         for y in range(0, level_pixels.shape[0], tile_px):
             for x in range(0, level_pixels.shape[1], tile_px):
+                if (y // tile_px * step, x // tile_px * step) in left_out:
+                    continue
                 stream = jpeg(level_pixels[y : y + tile_px, x : x + tile_px])
                 items.append((y // tile_px * step * cols + x // tile_px * step, len(data), len(stream)))
                 data += stream

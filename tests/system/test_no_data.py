@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ import pytest
 import rasterio
 import tifffile
 from finished import labels_of
+from no_data_images import KINDS, as_alpha, as_mask, as_nodata, collar, scene, write_map
 from numpy.typing import NDArray
-from PIL import Image
 from rasterio.enums import Resampling
-from rasterio.transform import Affine
+from segmented import segmented
 from tiny import save_tiny
 
 from flows.config.run import SegmentConfig
@@ -33,27 +32,8 @@ from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from tiling.runs.uncomputed import Apart
 from tiling.runs.verification import check_shards
-from tiling.source import open_source
-from tiling.sources.matching import matched
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
-HERE: dict[str, Any] = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)}
-
-
-def segmented(image: Path, out: Path, model: object, core: int, **options: object) -> Run:
-    """A whole run, in this process."""
-    asked = {"image": image, "out": out, "model": str(model), "core": core, "precision": "float32", **options}
-    run = prepare(SegmentConfig.model_validate(asked), 1, partial(tune, device="cpu"))
-    compute(run, remaining(run))
-    return run
-
-
-def compute(run: Run, tiles: Sequence[int]) -> None:
-    worker, mask = TileWorker(), run.open_mask()
-    for index in tiles:
-        write_down(run, mask, worker.process(run.path, index, staged=False), 1)
-    run.ledger.flush()
-    stitch(run)
 
 
 @pytest.fixture
@@ -66,28 +46,6 @@ def cases() -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def scene(seed: int = 0, height: int = 98, width: int = 110, dtype: str = "uint8") -> NDArray[Any]:
-    """Pixels `(y, x, 3)` without 0 or 255."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 180, (-(-height // 8), -(-width // 8), 3)).repeat(8, 0).repeat(8, 1)
-    return (1 + coarse[:height, :width] + random.integers(0, 70, (height, width, 3))).astype(dtype)
-
-
-def collar(height: int = 98, width: int = 110) -> NDArray[np.bool_]:
-    """Where a rotated scene holds data: a diamond, with a hole of one pixel."""
-    y, x = np.mgrid[:height, :width]
-    held = np.abs(y - height / 2) / height + np.abs(x - width / 2) / width < 0.42
-    held[50, 60] = False
-    return held
-
-
-def write_map(path: Path, pixels: NDArray[Any], **more: Any) -> Path:
-    shape: dict[str, Any] = {"height": pixels.shape[0], "width": pixels.shape[1], "count": pixels.shape[2]}
-    with rasterio.open(path, "w", driver="GTiff", dtype=pixels.dtype, **shape, **HERE, **more) as file:
-        file.write(np.moveaxis(pixels, 2, 0))
-    return path
 
 
 @pytest.mark.parametrize("name", ["b05_nodata255", "b06_mask", "b06_alpha"])
@@ -125,54 +83,6 @@ def test_a_shortened_value_is_matched_and_left_out_of_percentiles(name: str, cas
     labels = labels_of(run)
     assert np.array_equal(labels == 255, ~held)
     assert np.count_nonzero(labels == 1) == 3600
-
-
-def as_nodata(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
-    return write_map(folder / f"v{garbage}.tif", np.where(held[..., None], pixels, np.uint8(garbage)), nodata=garbage)
-
-
-def as_mask(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
-    shown = np.where(held[..., None], pixels, np.uint8(garbage))
-    path = folder / f"m{garbage}.tif"
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            path, "w", driver="GTiff", dtype="uint8", height=held.shape[0], width=held.shape[1], count=3, **HERE
-        ) as file,
-    ):
-        file.write(np.moveaxis(shown, 2, 0))
-        file.write_mask(held)
-    return path
-
-
-def as_alpha(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
-    shown = np.where(held[..., None], pixels, np.uint8(garbage))
-    alpha = (held * np.uint8(255))[..., None]
-    tifffile.imwrite(
-        folder / f"a{garbage}.tif",
-        np.concatenate([shown, alpha], -1),
-        photometric="rgb",
-        extrasamples=["unassalpha"],
-        metadata=None,
-    )
-    return folder / f"a{garbage}.tif"
-
-
-def as_png(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
-    return as_picture(folder / f"p{garbage}.png", pixels, held, garbage)
-
-
-def as_webp(folder: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int) -> Path:
-    return as_picture(folder / f"w{garbage}.webp", pixels, held, garbage, lossless=True, exact=True)
-
-
-def as_picture(path: Path, pixels: NDArray[Any], held: NDArray[np.bool_], garbage: int, **more: Any) -> Path:
-    shown = np.where(held[..., None], pixels, np.uint8(garbage))
-    Image.fromarray(np.concatenate([shown, (held * np.uint8(255))[..., None]], -1)).save(path, **more)
-    return path
-
-
-KINDS = {"nodata": as_nodata, "mask": as_mask, "alpha": as_alpha, "png": as_png, "webp": as_webp}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -313,61 +223,6 @@ def test_staged_tiles_give_the_same(tiny: Path, tmp_path: Path) -> None:
         write_down(run, mask, worker.process(run.path, index, staged=True), 1)
     run.ledger.flush()
     assert np.array_equal(labels_of(run), labels_of(direct))
-
-
-def test_a_pixel_holds_data_where_any_band_does(tmp_path: Path) -> None:
-    pixels = scene()
-    pixels[:40, :, 0] = 0
-    pixels[:20] = 0
-    image = write_map(tmp_path / "bands.tif", pixels, nodata=0)
-    with open_source(image) as source, rasterio.open(image) as file:
-        values, held = source.read_present(0, source.levels[0].box)
-        assert held is not None
-        assert np.array_equal(np.broadcast_to(held, values.shape).any(-1), file.dataset_mask() > 0)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "nodata"),
-    [
-        ("float32", -3.40282e38),
-        ("float32", -3.4028234663852886e38),
-        ("float32", 3.40282e38),
-        ("float32", -9999.0),
-        ("float32", 0.1),
-        ("float32", 0.0),
-        ("float64", -1.7976931348623157e308),
-        ("float64", 0.1),
-        ("uint8", 0.0),
-        ("uint16", 65535.0),
-        ("int16", -32768.0),
-    ],
-)
-def test_a_value_is_matched_as_gdal_matches_it(dtype: str, nodata: float, tmp_path: Path) -> None:
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        value = kind.type(np.clip(nodata, np.finfo(kind).min, np.finfo(kind).max))
-        near = [value]
-        for towards in (-np.inf, np.inf):
-            each = value
-            for _ in range(12):
-                each = np.nextafter(each, kind.type(towards))
-                near.append(each)
-        near += [kind.type(v) for v in (1, -1, 1e30, -1e30, nodata / 2, nodata / 1e4)]
-        values = np.array([v for v in near if np.isfinite(v)], kind)
-    else:
-        values = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max, 1 if kind.itemsize == 1 else 97).astype(kind)
-        values = np.append(values, kind.type(nodata))
-    image = tmp_path / "values.tif"
-    with rasterio.open(
-        image, "w", driver="GTiff", dtype=dtype, height=1, width=values.size, count=1, nodata=nodata, **HERE
-    ) as file:
-        file.write(values[None, None])
-    ends = matched(nodata, kind)
-    assert ends is not None
-    with rasterio.open(image) as file, open_source(image) as source:
-        held = source.read_present(0, source.levels[0].box)[1]
-        assert held is not None
-        assert np.array_equal(held[0, :, 0], file.dataset_mask()[0] > 0)
 
 
 def test_an_image_that_holds_data_everywhere_is_read_as_ever(tiny: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from finished import labels_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from segmented import segmented
 from small_bundles import bundle_of
-from test_no_data import segmented
 
 from unet_core.bundles.bundle import save_bundle
 from unet_core.models.unet import UNet

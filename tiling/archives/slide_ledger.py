@@ -51,6 +51,7 @@ class SlideRecord:
         lasting: a failure that the same content would have again.
         tiles, failed_tiles: of its run.
         pixels: of the level that is segmented. seconds: from its first tile to its last. mask_bytes: on disk.
+        pixel_size: y, x and unit of that level's pixels; None where neither the image nor an option says them.
         night: when it was looked at. time: when this was written.
     """
 
@@ -68,6 +69,7 @@ class SlideRecord:
     pixels: int = 0
     seconds: float = 0.0
     mask_bytes: int = 0
+    pixel_size: tuple[float, float, str] | None = None
     night: str = ""
     time: float = 0.0
 
@@ -98,8 +100,7 @@ class SlideLedger:
                 if "event" in entry:
                     self.events.append(entry)
                 else:
-                    fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
-                    self._fold(SlideRecord(**fields))
+                    self._fold(_loaded(entry))
             except (ValueError, RecursionError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
@@ -233,6 +234,13 @@ class SlideLedger:
             # A mask that was shared outlives the slide that it was made for, once that has another content.
             if record.state is SlideState.DONE or key not in self._by_content:
                 self._by_content[key] = record.slide
+
+
+def _loaded(entry: Mapping[str, Any]) -> SlideRecord:
+    fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
+    if fields.get("pixel_size") is not None:
+        fields["pixel_size"] = tuple(fields["pixel_size"])  # JSON has no tuples
+    return SlideRecord(**fields)
 
 
 def _key(asked: Mapping[str, str]) -> str:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tiling.errors import RunError
 from tiling.escaping import word
-from tiling.runs.clock import SteadyClock
 from tiling.runs.no_data import NOTHING_LACKS, Emptiness
 from tiling.storage.jsonl import Segments
 from tiling.storage.object_path import ObjectPath

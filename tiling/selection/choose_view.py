@@ -123,22 +123,27 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
 
 def _which(source: ImageSource, wanted: Wanted) -> dict[str, str]:
     """Which image of several is taken, and which focal plane and time; nothing where there is no choice."""
-    parts: list[str] = []
-    if source.images:
-        why = "as asked" if wanted.series is not None else "the largest"
-        if wanted.series is None and source.images[source.series].pixel_size is not None:
-            why = "the largest of those with a pixel size"
-        others = [f"{at}: {image}" for at, image in enumerate(source.images) if at != source.series]
-        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
-        parts.append(
-            f"series {source.series} of {len(source.images)}, {source.images[source.series]}, {why}; --series takes "
-            f"another ({listed})"
-        )
+    parts = [told] if (told := which_image(source, wanted.series)) else []
     if source.focal_planes > 1:
         parts.append(f"z {wanted.z} of {source.focal_planes}")
     if source.times > 1:
         parts.append(f"t {wanted.t} of {source.times}")
     return {"image": "; ".join(parts)} if parts else {}
+
+
+def which_image(source: ImageSource, asked: str | None, option: str = "--series") -> str:
+    """Which image of a file of several is taken, why, and which others there are; empty where there is one."""
+    if not source.images:
+        return ""
+    why = "as asked" if asked is not None else "the largest"
+    if asked is None and source.images[source.series].pixel_size is not None:
+        why = "the largest of those with a pixel size"
+    others = [f"{at}: {image}" for at, image in enumerate(source.images) if at != source.series]
+    listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+    return (
+        f"series {source.series} of {len(source.images)}, {source.images[source.series]}, {why}; {option} takes "
+        f"another ({listed})"
+    )
 
 
 def as_stored(source: ImageSource) -> dict[str, str]:

@@ -11,6 +11,7 @@ const VALUES = {
   state: (row) => (row.error ? -1 : verdict(row).order),
   failed: (row) => (row.error ? -1 : row.counts.failed + row.counts.damaged),
   megapixels: (row) => row.megapixels ?? -1,
+  pixel: (row) => row.pixel_size?.x ?? -1,
   seconds: (row) => row.seconds ?? -1,
   rate: (row) => row.megapixels_per_second ?? -1,
   last: (row) => row.last_time ?? -1,
@@ -61,7 +62,7 @@ function line(row) {
   made.append(picture(row), name(row));
   if (row.error) {
     const cell = element("td", "reason", row.error);
-    cell.colSpan = row.state ? 6 : 7;
+    cell.colSpan = row.state ? 7 : 8;
     if (row.state) {
       const state = element("td", "state");
       state.append(element("span", WAITING.includes(row.state) ? "pending" : "failed-text", row.state));
@@ -77,12 +78,21 @@ function line(row) {
     state,
     tiles(row),
     element("td", "n wide", `${row.megapixels.toFixed(1)} MPix`),
+    element("td", "n wide", pixelSize(row.pixel_size)),
     element("td", "n", duration(row.seconds)),
     element("td", "n wide", row.seconds ? `${row.megapixels_per_second.toFixed(2)} MPix/s` : "–"),
     when(row),
     report(row),
   );
   return made;
+}
+
+/** The side of the pixels that were segmented; without one, no figure of a run can be held against another's. */
+function pixelSize(size) {
+  if (!size) return "not known";
+  const unit = size.unit === "um" ? "µm" : size.unit === "degree" ? "°" : size.unit;
+  const [x, y] = [size.x, size.y].map((side) => String(Number(side.toPrecision(4))));
+  return x === y ? `${x} ${unit}` : `${x} × ${y} ${unit}`;
 }
 
 function picture(row) {

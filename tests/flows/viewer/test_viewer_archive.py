@@ -55,6 +55,7 @@ def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: 
         run, *lacking = rows_of(client)
         assert run["name"] == "slides/sound.svs"
         assert "error" not in run
+        assert run["pixel_size"] == {"y": 0.5, "x": 0.5, "unit": "um"}
         assert lacking == [LACKING]
         assert client.get("/api/runs").json()["runs"] == 2
         assert rows_of(client, start=1) == [LACKING]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from case_files import case
 from object_store import place
 from rasterio.enums import Resampling
@@ -15,7 +16,7 @@ from rasterio.transform import Affine
 from source_oracle import assert_reads_like, picture, write
 
 from tiling.errors import SourceError
-from tiling.geometry import Box
+from tiling.geometry import Box, PixelSize
 from tiling.source import open_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -157,3 +158,44 @@ def test_files_beside_an_object_are_read_too(s3: str, tmp_path: Path) -> None:
         assert mask is not None
         np.testing.assert_array_equal(mask, held > 0)
         assert source.fingerprint() != before
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej", "svs"])
+def test_a_place_in_the_tags_counts_in_every_dialect(kind: str, tmp_path: Path) -> None:
+    """As GDAL reads them: without it, the mask of such a map would lie nowhere."""
+    path = tmp_path / {"ome": "map.ome.tif", "imagej": "map.tif", "svs": "map.svs"}[kind]
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
+    tags: Any = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 500_000.0, 5_400_000.0, 0.0), True),
+        (34735, "H", len(keys), keys, True),
+    ]
+    more: dict[str, Any] = {
+        "ome": {"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 7.0, "PhysicalSizeY": 7.0}},
+        "imagej": {"imagej": True},
+        "svs": {"description": "Aperio Image Library v11\n60x40 |MPP = 0.25", "metadata": None, "tile": (16, 16)},
+    }[kind]
+    tifffile.imwrite(path, picture(1), extratags=tags, **more)
+    with open_source(path) as source, by_gdal(path) as theirs:
+        assert source.georeference is not None
+        assert source.georeference.affine == tuple(theirs.transform)[:6] == (0.5, 0, 500_000, 0, -0.5, 5_400_000)
+        assert source.georeference.crs == "EPSG:32633"
+        assert source.levels[0].pixel_size == PixelSize(0.5, 0.5, "m")
+
+
+def test_overviews_beside_an_image_with_a_mask_of_its_own_need_theirs(tmp_path: Path) -> None:
+    """Where `.ovr` has none, a coarse level would call all of its pixels data."""
+    path, held = tmp_path / "map.tif", np.ones((256, 256), np.bool_)
+    held[:100] = False
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", width=256, height=256, count=1, dtype="uint8") as file,
+    ):
+        file.write(picture(1, height=256, width=256), 1)
+        file.write_mask(held)
+    write(tmp_path / "map.tif.ovr", picture(1, height=128, width=128))
+    with open_source(path) as source, by_gdal(path) as theirs:
+        assert len(source.levels) == 1
+        found = source.read_mask(0, source.levels[0].box)
+        assert found is not None
+        assert np.array_equal(found, theirs.dataset_mask() > 0)

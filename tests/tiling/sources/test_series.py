@@ -18,6 +18,8 @@ from source_oracle import assert_reads_like, picture
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.recipe import RasterConfig
 from flows.config.run import SegmentConfig
+from flows.doctor.examine import DoctorConfig, Verdict
+from flows.doctor.storage import look_at_image
 from flows.run.prepare import prepare
 from flows.training.rasters import raster_examples
 from flows.worker.tuning import Tuning, TuningRequest
@@ -27,6 +29,7 @@ from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
 from tiling.source import open_source
 from tiling.view import View
 from unet_core.bundles.card import read_card
+from unet_core.errors import TrainingError
 
 Pixels = npt.NDArray[Any]
 ANY = ModelNeeds("any", None, "uint8")
@@ -229,6 +232,37 @@ def test_training_takes_the_series_that_its_recipe_names(tmp_path: Path, series:
     raster = RasterConfig(image=image, labels=labels, series=series)
     read, _ = raster_examples(raster, read_card("nuclei"))[0].read(0, 0, *pixels.shape[:2])
     np.testing.assert_array_equal(read, pixels)
+
+
+def test_training_says_which_image_it_takes_and_refuses_labels_of_several(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scenes = {"macro": scene(0), "slide": scene(1)}
+    image, labels = ome(tmp_path / "a.ome.tif", scenes), tmp_path / "labels.tif"
+    tifffile.imwrite(labels, (scenes["slide"][..., 0] > 99).astype(np.uint8), metadata=None)
+    with caplog.at_level("INFO"):
+        raster_examples(RasterConfig(image=image, labels=labels), read_card("nuclei"))
+    assert (
+        "series 1 of 2, 'slide' 112 x 96 px, the largest; data.rasters.series takes another (0: 'macro'" in caplog.text
+    )
+    two = ome(tmp_path / "labels.ome.tif", {name: pixels // 128 for name, pixels in scenes.items()})
+    with pytest.raises(TrainingError, match=r"labels .*labels\.ome\.tif hold 2 images, .* give a file of one"):
+        raster_examples(RasterConfig(image=image, labels=two), read_card("nuclei"))
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, "series 1 of 2, 'slide'"), ("macro", "series 0 of 2, 'macro'")])
+def test_doctor_takes_the_image_that_segment_takes_and_says_so(tmp_path: Path, asked: str | None, told: str) -> None:
+    image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)}, {"macro": 0.5, "slide": 0.5})
+    first = next(iter(look_at_image(DoctorConfig(image=image, series=asked))))
+    assert first.verdict is Verdict.well
+    assert told in first.found
+
+
+def test_doctor_names_the_images_where_another_is_asked_for(tmp_path: Path) -> None:
+    image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)})
+    (check,) = look_at_image(DoctorConfig(image=image, series="lable"))
+    assert check.verdict is Verdict.missing
+    assert "'macro'" in check.found
 
 
 def test_channels_in_pages_are_bands(cases_dir: Path) -> None:

@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cli import tissue
+from finished import labels_of
 from numpy.typing import NDArray
+from openslide import OpenSlide
+from oracle import segment_here
 from source_oracle import assert_reads_like, assert_refused, open_and_read
+from tiny import save_tiny
 from vendor_slides import write_dicom, write_mrxs, write_ndpi, write_scn
 
 from tiling.errors import SourceError
@@ -24,6 +28,11 @@ from tiling.sources.openslide import reader
 from tiling.view import View
 
 Pixels = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def halves(height: int = 600, width: int = 800, levels: int = 3) -> list[Pixels]:
@@ -95,6 +104,25 @@ def test_mrxs_reads_as_its_tiles_decode(tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes() + b"more")
     with open_source(tmp_path / "slide.mrxs") as source:
         assert source.fingerprint() != first
+
+
+@pytest.mark.parametrize("core", [128, 512])
+def test_what_the_scanner_left_out_holds_no_data(core: int, tiny: Path, tmp_path: Path) -> None:
+    left_out = frozenset({(0, 0), (0, 1), (1, 0), (1, 1), (3, 5)})
+    pixels = tissue(512, 768)
+    expected = write_mrxs(tmp_path / "slide.mrxs", pixels, 128, levels=1, left_out=left_out)[0]
+    held = np.ones(pixels.shape[:2], np.bool_)
+    for row, col in left_out:
+        held[row * 128 : row * 128 + 128, col * 128 : col * 128 + 128] = False
+    with open_source(tmp_path / "slide.mrxs") as source, OpenSlide(tmp_path / "slide.mrxs") as theirs:
+        alpha = np.asarray(theirs.read_region((0, 0), 0, (768, 512)))[..., 3]
+        found = source.read_mask(0, source.levels[0].box)
+        assert found is not None
+        np.testing.assert_array_equal(found, held)
+        np.testing.assert_array_equal(alpha != 0, held)
+        np.testing.assert_array_equal(source.read(0, source.levels[0].box)[held], expected[held])
+    labels = labels_of(segment_here(tmp_path / "slide.mrxs", tmp_path / "run", core, model=str(tiny)))
+    np.testing.assert_array_equal(labels == 255, ~held)
 
 
 def test_levels_off_the_grid_of_level_0_are_the_same_in_every_read(tmp_path: Path) -> None:

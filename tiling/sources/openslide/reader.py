@@ -40,6 +40,8 @@ _CACHE_BYTES = 32 * 1024**2
 _OPENSLIDE_CACHE_BYTES = 32 * 1024**2
 _WHITE = (255, 255, 255)
 _BANDS = ("red", "green", "blue")
+_WHOLE = frozenset({"hamamatsu"})
+"""Makers whose slides are whole rectangles; those of others may lack what the scanner found empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class SlideReader:
 
     Pixels are read in cells on a fixed grid: where a level's pixels don't lie on whole pixels of level 0, OpenSlide
     shifts them by a fraction that depends on where a read begins, and neighbouring tiles would see different pixels.
-    What the scanner left out has the slide's background colour.
+    What the scanner left out has the slide's background colour, and holds no data: OpenSlide gives it as transparent.
     """
 
     def __init__(self, path: Path, moment: Moment = FIRST) -> None:
@@ -82,6 +84,7 @@ class SlideReader:
             memory_bytes=memory,
             bounds_px=self._found.bounds_px,
             is_slide=True,
+            has_mask=self._found.vendor not in _WHOLE,
         )
 
     @property
@@ -90,16 +93,21 @@ class SlideReader:
 
     def read(self, level: int, box: Box) -> Pixels:
         """Pixels `(y, x, band)` of a box inside the level."""
+        return np.ascontiguousarray(self._read(level, box)[..., : len(_BANDS)])
+
+    def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of a box the scanner took; None where its maker's slides leave nothing out."""
+        return self._read(level, box)[..., len(_BANDS)] != 0 if self._facts.has_mask else None
+
+    def _read(self, level: int, box: Box) -> Pixels:
+        """Pixels with OpenSlide's alpha after the bands."""
         whole = self._facts.levels[level]
-        out = np.empty((*box.shape, len(_BANDS)), np.uint8)
+        out = np.empty((*box.shape, len(_BANDS) + 1), np.uint8)
         for index, place in Grid(whole.height, whole.width, _CELL_PX, _CELL_PX).under(box):
-            cell = self.cache.get((level, index), place.area * 3, lambda place=place: self._cell(level, place))
+            cell = self.cache.get((level, index), place.area * 4, lambda place=place: self._cell(level, place))
             common = place.intersect(box)
             out[common.relative_to(box).slices] = cell[common.relative_to(place).slices]
         return out
-
-    def read_mask(self, level: int, box: Box) -> None:
-        """OpenSlide's background stands where there are no pixels; foreground is judged by colour."""
 
     def chunk_px(self, level: int) -> tuple[int, int]:
         whole = self._facts.levels[level]
@@ -124,7 +132,7 @@ class SlideReader:
             raise SourceError(f"OpenSlide can't read it ({one_line(error)})") from error
         canvas = Image.new("RGB", region.size, self._found.background)
         canvas.paste(region, (0, 0), region)
-        return np.asarray(canvas)
+        return np.dstack([np.asarray(canvas), np.asarray(region.getchannel("A"))])
 
     def _opened(self) -> openslide.OpenSlide:
         with self._lock:

@@ -55,20 +55,30 @@ def tell_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FI
     """
     description = base.description
     if base.is_ome:
-        return _ome_dialect(parse_ome(description, place.name, moment), chain)
+        return _placed(_ome_dialect(parse_ome(description, place.name, moment), chain), chain)
     if base.is_imagej:
-        return _imagej_dialect(description, chain, moment)
+        return _placed(_imagej_dialect(description, chain, moment), chain)
     if is_qptiff(description):
         moment.expect_in(1, 1)
         moment.expect_one_image()
-        found = find_channels(chain)
-        return Dialect("qptiff", found.pages, found.names, found.pixel_size, None, smaller=found.smaller)
+        channels = find_channels(chain)
+        return Dialect("qptiff", channels.pages, channels.names, channels.pixel_size, None, smaller=channels.smaller)
     if base.is_svs:
         moment.expect_in(1, 1)
         moment.expect_one_image()
         size, others = sizes.from_aperio(description), tuple(range(1, len(chain)))
-        return Dialect("aperio-svs", (0,), (), size, None, following=others, rule=LevelRule.APERIO)
+        found = Dialect("aperio-svs", (0,), (), size, None, following=others, rule=LevelRule.APERIO)
+        return _placed(found, chain)
     return _plain_dialect(place, chain, description, moment)
+
+
+def _placed(dialect: Dialect, chain: Chain) -> Dialect:
+    """With the place on the earth that the image's own tags name, as in any TIFF: pixels are then measured there."""
+    reference = geo.read_georeference(chain[dialect.pages[0]])
+    if reference is None or reference.wkt is None:
+        return dialect
+    size = geo.ground_pixel_size(reference) or dialect.pixel_size
+    return replace(dialect, georeference=reference, pixel_size=size)
 
 
 def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment) -> Dialect:

@@ -19,6 +19,7 @@ from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
+from tiling.sources.nodata import interpret_tuple, nodata_in_bands, nodata_tuple
 from tiling.sources.orientation import known_orientation
 from tiling.sources.tiff.descriptions import described
 from tiling.sources.tiff.dialect import Dialect, read_nodata, tell_dialect
@@ -34,7 +35,7 @@ from tiling.storage.place import Place
 
 _CHUNK_PX = 1024
 _FILLED = "aperio-svs"  # the dialect in which a finer level stands for what a coarser one lacks
-_ORIENTATION = 274
+_SAMPLES, _ORIENTATION = 277, 274
 _MASK_KEY = 0xFFFF  # no plane of bands has that number
 
 # tifffile logs every oddity of a file; what matters of them reaches the user as a SourceError.
@@ -130,7 +131,7 @@ def _parse(
         levels = [[chain[index] for index in dialect.pages], *smaller]
         planes = _planes(tif, levels, dialect, alpha=moment.alpha)
         levels, planes = _whole_levels(levels, planes, dialect)
-        masks = _masks(tif, chain, levels, planes, nodata, dialect)
+        masks, by_tuple = _masks(tif, chain, levels, planes, nodata, dialect)
     _add_beside(dialect.beside, first, planes, masks)
     file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
@@ -138,7 +139,7 @@ def _parse(
     memory_bytes = file.memory_bytes + cache_bytes + 2 * largest
     unwritten = any(has_gaps(level) for level in (planes[:1] if dialect.format == _FILLED else planes))
     has_mask = unwritten or any(mask is not None for mask in masks)
-    in_bands = None if planes[0][0].interpretation.photometric == "palette" else nodata
+    in_bands = None if by_tuple else nodata_in_bands(nodata, first, planes[0][0].interpretation)
     facts = replace(_facts(dialect, planes, first), nodata=in_bands, memory_bytes=memory_bytes, has_mask=has_mask)
     return planes, masks, facts
 
@@ -183,23 +184,32 @@ def _masks(
     planes: list[list[Plane]],
     nodata: float | None,
     dialect: Dialect,
-) -> list[Plane | None]:
-    """What says which pixels hold data, per level: a mask of its own, an alpha channel, or a palette's nodata."""
+) -> tuple[list[Plane | None], bool]:
+    """What says which pixels hold data, per level: a mask of its own, several bands' values for no data, an alpha
+    channel, or a palette's nodata. And whether it is such values.
+    """
     if len(levels[0]) > 1:
-        return [None] * len(levels)
+        return [None] * len(levels), False
+    values = nodata_tuple(levels[0][0], dialect.beside, levels[0][0].number(_SAMPLES, 1))
+    is_masked, by_tuple = dialect.beside.mask is not None, False
     found: list[Plane | None] = []
     sizes = [level[0].size_px for level in planes]
     for directory, level in zip(find_masks(chain, dialect.following, sizes), levels, strict=True):
         if directory is not None:
             page = _page(tif, directory)
             found.append(Plane(page, directory, interpret(page, directory)))
+            is_masked = True
             continue
         page = _page(tif, level[0])
+        if values is not None and not is_masked:
+            found.append(Plane(page, level[0], interpret_tuple(page, values)))
+            by_tuple = True
+            continue
         # Asked for as a band, alpha is what it is in many maps: another band, that masks nothing.
         held = None if planes[0][0].interpretation.is_alpha_kept else interpret_alpha(page)
         held = held or interpret_index(page, nodata)
         found.append(None if held is None else Plane(page, level[0], held))
-    return found
+    return found, by_tuple
 
 
 def _add_beside(beside: Beside, base: Directory, planes: list[list[Plane]], masks: list[Plane | None]) -> None:
