@@ -91,12 +91,13 @@ def _value(field: FieldInfo) -> tuple[Any, str]:
     base, metadata = _without_bounds(field.annotation, list(field.metadata))
     if get_origin(base) is Literal:
         return base, f"<{'|'.join(get_args(base))}>"
-    least = [each.gt for each in metadata if hasattr(each, "gt")], [each.ge for each in metadata if hasattr(each, "ge")]
+    above = [each.gt for each in metadata if hasattr(each, "gt")]
+    least = [each.ge for each in metadata if hasattr(each, "ge")]
     if base is int:
-        bounds = [above + 1 for above in least[0]] + least[1]
+        bounds = [each + 1 for each in above] + least
         return base, f"<int ≥ {bounds[0]}>" if bounds else "<int>"
     if base is float:
-        return base, f"<float > {least[0][0]}>" if least[0] else "<float>"
+        return base, f"<float > {above[0]}>" if above else "<float>"
     if base is Path:
         return base, "<path>"
     return base, "<path or URL>" if get_origin(base) is UnionType else "<str>"
