@@ -33,7 +33,7 @@ class StoppedError(FlowError):
         return cls(f"stopped by {sent.name}; the same command again goes on where it was", sent)
 
 
-class OverError(FlowError):
+class NotStartedError(FlowError):
     """Nothing more is begun: somebody asked to stop, or the night is over. It says nothing of what was to be begun."""
 
 
@@ -53,7 +53,7 @@ class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""
 
 
-class LostError(PoolError):
+class ClusterLostError(PoolError):
     """A cluster that was there and is gone."""
 
 
@@ -74,5 +74,5 @@ USAGE_ERRORS = (
 )
 """What another command would avoid; the rest is the world's doing."""
 
-WORLDS_ERRORS = (WritingError, LostError)
+ENVIRONMENT_ERRORS = (WritingError, ClusterLostError)
 """Of those kinds what no other command would avoid either: a full disk, a lost cluster."""

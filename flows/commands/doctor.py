@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.doctor.checks import Check, DoctorConfig, Verdict
+from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
@@ -19,7 +19,7 @@ from tiling.storage.place import place_of
 
 EXIT_MISSING = 3
 
-STYLE = {Verdict.well: "green", Verdict.warning: "yellow", Verdict.missing: "bold red"}
+STYLE = {Level.ok: "green", Level.warning: "yellow", Level.missing: "bold red"}
 
 
 def doctor_command(
@@ -50,12 +50,12 @@ def doctor_command(
             _show(console, check)
     counts = Counter(check.verdict for check in checks)
     if as_json:
-        report = {"missing": counts[Verdict.missing], "warnings": counts[Verdict.warning]}
+        report = {"missing": counts[Level.missing], "warnings": counts[Level.warning]}
         console.print(json.dumps({**report, "checks": [asdict(check) for check in checks]}), soft_wrap=True)
     else:
-        well, warnings, missing = (counts[verdict] for verdict in Verdict)
+        well, warnings, missing = (counts[verdict] for verdict in Level)
         console.print(f"{well} ok, {warnings} to think about, {missing} missing")
-    if counts[Verdict.missing]:
+    if counts[Level.missing]:
         sys.exit(EXIT_MISSING)
 
 

@@ -15,7 +15,7 @@ from flows.config.run import RerunConfig
 from flows.errors import FlowError
 from tiling.storage.place import place_of
 
-RunToMendArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]
+RunToRepairArgument = Annotated[str | None, typer.Argument(help="A run folder, a path or URL.")]
 ArchiveOption = Annotated[str | None, typer.Option(help="An archive's folder, instead of a run.")]
 TileOption = Annotated[list[str] | None, typer.Option("--tile", help="ROW,COL of a tile; may be repeated.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every tile that failed.")]
@@ -23,7 +23,7 @@ DamagedOption = Annotated[bool, typer.Option("--damaged", help="Every tile that 
 
 
 def rerun_command(
-    run: RunToMendArgument = None,
+    run: RunToRepairArgument = None,
     archive: ArchiveOption = None,
     tile: TileOption = None,
     failed: FailedOption = False,

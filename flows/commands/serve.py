@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.archive import last_asked
+from flows.commands.archive import last_config
 from flows.commands.options import BudgetOption, UntilOption
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
@@ -37,7 +37,7 @@ def serve_command(
 ) -> None:
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
     changed = {name: value for name, value in {"until": until, "budget": budget}.items() if value is not None}
-    config = last_asked(out_folder, changed)
+    config = last_config(out_folder, changed)
     quiet_environment("INFO")
     out = PlainConsole()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None

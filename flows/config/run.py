@@ -25,7 +25,7 @@ from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.escaping import is_utf8
 from tiling.export.formats import AUTO, parse_formats
-from tiling.selection.choose_view import Wanted
+from tiling.selection.choose_view import ViewRequest
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
 from unet_core.bundles.origin import Origin
@@ -86,20 +86,20 @@ TileName = Annotated[
 """A tile by row and column; one text field in a form."""
 
 
-class Asked(BaseModel):
+class ConfigBase(BaseModel):
     """Root of all that can be asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class OneImage(Asked):
+class ImageOptions(ConfigBase):
     """What is segmented, and where the run lies."""
 
     image: Where = Field(description="The image: any that docs/formats.md lists; a path or URL.")
     out: Output = Field(description="The run folder, a path or URL. The same folder again resumes the run.")
 
 
-class Options(Asked):
+class Options(ConfigBase):
     """How an image is segmented, or every image of an archive."""
 
     model: str = Field(
@@ -167,7 +167,7 @@ class Options(Asked):
         """Where the model comes from."""
         return Origin(self.model, self.weights, trust_code=self.trust_code)
 
-    def wanted(self) -> Wanted:
+    def view_request(self) -> ViewRequest:
         """Which pixels were asked for.
 
         Raises:
@@ -175,7 +175,7 @@ class Options(Asked):
         """
         if self.mpp is not None and self.gsd is not None:
             raise PlanError("--mpp and --gsd are one pixel size in two units; give one of them")
-        return Wanted(
+        return ViewRequest(
             level=self.level,
             pixel_um=self.mpp if self.gsd is None else self.gsd * UM_PER_METRE,
             image_um=self.image_mpp,
@@ -195,11 +195,11 @@ class Options(Asked):
         return int(pixels) if kind == "approximate" else None
 
 
-class SegmentConfig(Options, OneImage):
+class SegmentConfig(Options, ImageOptions):
     """Segment one image."""
 
 
-class RerunConfig(Asked):
+class RerunConfig(ConfigBase):
     """Compute single tiles of a finished run again."""
 
     run: Output = Field(description="The run folder, a path or URL.")
@@ -211,7 +211,7 @@ class RerunConfig(Asked):
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
-class VerifyConfig(Asked):
+class VerifyConfig(ConfigBase):
     """Check a run: every shard, the pyramid, and a sample of tiles and seams computed again."""
 
     run: Output = Field(description="The run folder, a path or URL.")
@@ -223,7 +223,7 @@ class VerifyConfig(Asked):
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one without it.")
 
 
-def _kinds(kind: type[Asked]) -> Iterator[type[Asked]]:
+def _kinds(kind: type[ConfigBase]) -> Iterator[type[ConfigBase]]:
     for each in kind.__subclasses__():
         yield each
         yield from _kinds(each)
@@ -234,14 +234,14 @@ _LONGEST_SHOWN = 80
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def checked(kind: type[Config], asked: Config | Mapping[str, Any]) -> Config:
+def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
     """What was asked, as a configuration: parameters of a deployment and tables of a job file are mappings.
 
     Raises:
         ConfigError: a key that there isn't, or a value that can't be; the message names what may be.
     """
     try:
-        return kind.model_validate(asked)
+        return kind.model_validate(config)
     except ValidationError as error:
         raise ConfigError(problem_in(error)) from error
 
@@ -250,7 +250,7 @@ def problem_in(error: ValidationError) -> str:
     """What is wrong with what was asked, on one line: which value, and what it may be."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or error.title
-    kind = {each.__name__: each for each in _kinds(Asked)}.get(error.title)
+    kind = {each.__name__: each for each in _kinds(ConfigBase)}.get(error.title)
     known = kind.model_fields if kind is not None else {}
     if first["type"] == "extra_forbidden" and known:
         return f"{where}: there is no such key; known are {', '.join(known)}"

@@ -30,7 +30,7 @@ from flows.lifecycle.private_folder import Home
 START_SECONDS = 180
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
-_LINES_KEPT, _LINES_TOLD = 100, 5
+_LINES_KEPT, _LINES_SHOWN = 100, 5
 _KEPT = ("PREFECT_SERVER_CORS_", "PREFECT_SERVER_SERVICES_", "PREFECT_SERVER_UI_V2_", "PREFECT_SERVER_ANALYTICS_")
 """What a user's environment says to the server too; who may enter, and where things are, is not his to say."""
 
@@ -133,10 +133,10 @@ class EmbeddedServer:
             )
         self._listener = None
         assert self._process.stdout is not None
-        threading.Thread(target=self._hear, args=(self._process.stdout,), name="server's log", daemon=True).start()
+        threading.Thread(target=self._read_log, args=(self._process.stdout,), name="server's log", daemon=True).start()
         return self
 
-    def _hear(self, log: IO[bytes]) -> None:
+    def _read_log(self, log: IO[bytes]) -> None:
         """Keep the last lines of what it says; a file would grow for as long as it runs."""
         with log:
             self._said.extend(line.decode(errors="replace").rstrip() for line in log)
@@ -192,7 +192,7 @@ class EmbeddedServer:
 
     def _last_words(self) -> str:
         """The end of its log, on one line."""
-        return " | ".join(line.strip() for line in [*self._said][-_LINES_TOLD:] if line.strip()) or "nothing"
+        return " | ".join(line.strip() for line in [*self._said][-_LINES_SHOWN:] if line.strip()) or "nothing"
 
     def _ask(self) -> str | None:
         """What is wrong with the server's answer, on one line; None when it is well."""

@@ -12,10 +12,10 @@ import ray
 from flows.config.run import Device
 from flows.errors import PoolError
 from flows.lifecycle.stopping import keep_sigterm
-from flows.pool.actors import told_by
+from flows.pool.actors import short_reason
 from flows.pool.embedded import start_ray
 from flows.pool.head import Head
-from flows.pool.ray_processes import OwnRay
+from flows.pool.ray_processes import EmbeddedRay
 
 
 class Cluster:
@@ -32,7 +32,7 @@ class Cluster:
         self._workers, self._address, self._asked_device, self._then = workers, address, device, then
         self.device = "cpu"
         self.is_embedded = False
-        self._head: Head | OwnRay | None = None
+        self._head: Head | EmbeddedRay | None = None
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: PoolError | None = None
@@ -45,7 +45,7 @@ class Cluster:
         self._starting = threading.Thread(target=self._start_and_stay, name="pool", daemon=True)
         self._starting.start()
 
-    def enter(self) -> None:
+    def wait_until_started(self) -> None:
         """Have it started.
 
         Raises:
@@ -59,9 +59,9 @@ class Cluster:
         if self._failure is not None:
             raise self._failure
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """End what is embedded."""
-        if isinstance(self._head, OwnRay):
+        if isinstance(self._head, EmbeddedRay):
             self._head.end()
         self.is_embedded = False
         self._ended.set()
@@ -82,7 +82,7 @@ class Cluster:
 
     def expect_own(self) -> None:
         """Raise LostError where Ray is this process's own and has died: that costs nothing to know."""
-        if isinstance(self._head, OwnRay):
+        if isinstance(self._head, EmbeddedRay):
             self._head.answers()
 
     def answers(self) -> bool:
@@ -105,7 +105,7 @@ class Cluster:
             self._start()
         except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
             self._failure = PoolError(
-                f"no Ray cluster answers at {self._address or 'localhost'} ({told_by(error)}); check the address "
+                f"no Ray cluster answers at {self._address or 'localhost'} ({short_reason(error)}); check the address "
                 f"and the token, or leave --ray-address out for an embedded one"
             )
 
@@ -116,7 +116,7 @@ class Cluster:
                 self._head = Head(ray.get_runtime_context().gcs_address)
             else:
                 start_ray(self._workers)
-                self.is_embedded, self._head = True, OwnRay()
+                self.is_embedded, self._head = True, EmbeddedRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
         self.device = seen if self._asked_device == "auto" else self._asked_device
         self._then()

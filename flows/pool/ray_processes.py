@@ -18,10 +18,10 @@ from typing import Any
 import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
-from flows.errors import LostError
+from flows.errors import ClusterLostError
 from flows.pool.ray_sessions import remove_session
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 ENDING_SECONDS = 20.0
 """For what is under way to end in order, such as a ledger's last segment; a call through Ray may wait for ever."""
 NODE = "_global_node"  # nothing public says which processes were started
@@ -35,7 +35,7 @@ _lost: list[str] = []
 
 
 @atexit.register
-def _leave_before_ray() -> None:
+def _exit_before_ray() -> None:
     """Skip Ray's own end, of which a process without a raylet dies with a core dump; all else has ended by now."""
     if _lost:
         sys.stdout.flush()
@@ -48,7 +48,7 @@ def _log(told: dict[str, Any], ignore_prefix: bool) -> None:
     logger.info("Ray says: %s", " ".join(" ".join(told["lines"]).split()))
 
 
-class OwnRay:
+class EmbeddedRay:
     """Looked at as processes, with no call through Ray. Watches from the moment that it is made."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class OwnRay:
         if told is not None:
             self.is_lost = True
             _lost.append(told)
-            raise LostError(told)
+            raise ClusterLostError(told)
         return True
 
     def wait(self) -> None:
@@ -101,7 +101,7 @@ class OwnRay:
 
     def _watch(self) -> None:
         """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(CHECK_SECONDS):
             if (told := self._fault()) is None:
                 continue
             if not self._ended.wait(ENDING_SECONDS):
