@@ -21,7 +21,7 @@ from benchmarks.slide import tissue, write_slide
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
 from flows.errors import IncompleteError
-from flows.nightly.night import Night
+from flows.nightly.night import NightSummary
 from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideState
 from tiling.runs.run import Run
@@ -47,7 +47,7 @@ def measure(folder: Path, out: Path, precision: str, core_px: int) -> dict[str, 
     try:
         night = segment_archive(ArchiveConfig.model_validate({**asked, "foreground": "none"}))
     except IncompleteError as error:
-        night = cast("Night", error.outcome)
+        night = cast("NightSummary", error.outcome)
     done = night.of(SlideState.DONE)
     runs = [Run.open(Archive.open(out).run_path(record.folder)) for record in done]
     states = [run.ledger.fold() for run in runs]

@@ -54,40 +54,42 @@ class Subject:
     groups: tuple[tuple[str, ...], ...]
 
 
-def hold(folder: Path, subjects: Sequence[str], side_px: int, rounds: int, tell: Tell) -> Iterator[Figures]:
+def hold(folder: Path, subjects: Sequence[str], side_px: int, rounds: int, notify: Tell) -> Iterator[Figures]:
     """Measure a large scene and the real slide, both segmented first, and a drawn mask of the scene's size."""
     for name in subjects:
         if name == "slide" and not REAL_SLIDE.is_file():
-            tell(f"the slide is left out: {REAL_SLIDE.name} is absent")
+            notify(f"the slide is left out: {REAL_SLIDE.name} is absent")
         elif name == "drawn":
             held = drawn(folder / f"exports-drawn-{side_px}", "drawn", ["--side", side_px])
-            yield from measured(Subject(name, held, (ON_MAP,)), rounds, tell)
+            yield from measured(Subject(name, held, (ON_MAP,)), rounds, notify)
         else:
             image = REAL_SLIDE if name == "slide" else write_scene(folder / f"scene-{side_px}.tif", side_px)
             out = folder / f"exports-{image.stem}"
-            yield {"kind": "inference", "subject": name, **segmented(folder, image, out, tell)}
+            yield {"kind": "inference", "subject": name, **segmented(folder, image, out, notify)}
             groups = (ON_SLIDE,) if name == "slide" else (*one_by_one(ON_MAP), ON_MAP)
-            yield from measured(Subject(name, out / "run", groups), rounds, tell)
+            yield from measured(Subject(name, out / "run", groups), rounds, notify)
 
 
-def hold_polygons(folder: Path, polygons: int, tell: Tell) -> Iterator[Figures]:
+def hold_polygons(folder: Path, polygons: int, notify: Tell) -> Iterator[Figures]:
     """Measure the formats of objects on a mask of as many discs."""
     out = drawn(folder / f"exports-discs-{polygons}", "discs", ["--polygons", polygons])
-    yield from measured(Subject("discs", out, one_by_one(OF_MILLIONS)), 1, tell, checked=("geopackage",))
+    yield from measured(Subject("discs", out, one_by_one(OF_MILLIONS)), 1, notify, checked=("geopackage",))
 
 
-def measured(subject: Subject, rounds: int, tell: Tell, checked: Sequence[str] = VECTORS) -> Iterator[Figures]:
+def measured(subject: Subject, rounds: int, notify: Tell, checked: Sequence[str] = VECTORS) -> Iterator[Figures]:
     """Each group of formats in a process of its own; then what the files give back, or how many objects they hold."""
     command = [sys.executable, "-m", "benchmarks.exports", str(subject.run), "--formats"]
     for number in range(rounds):
         for formats in subject.groups:
             row = run([*command, *formats], sample_seconds=0.2)
-            tell(f"{subject.name}: {' '.join(formats)} {row['seconds']:.1f} s, {row['memory']['largest'] / 1e6:.0f} MB")
+            notify(
+                f"{subject.name}: {' '.join(formats)} {row['seconds']:.1f} s, {row['memory']['largest'] / 1e6:.0f} MB"
+            )
             yield {"kind": "export", "subject": subject.name, "round": number, **row}
     back = [sys.executable, "-m", "benchmarks.exported", str(subject.run), "--formats"]
     for name in dict.fromkeys(name for group in subject.groups for name in group if name in VECTORS):
         row = run([*back, name, *([] if name in checked else ["--count"])])
-        tell(f"{subject.name}: {name} {row['formats'][name]}")
+        notify(f"{subject.name}: {name} {row['formats'][name]}")
         yield {"kind": "check", "subject": subject.name, **row}
 
 
@@ -107,7 +109,7 @@ def write_scene(path: Path, side_px: int) -> Path:
     return plain.rename(path)
 
 
-def segmented(folder: Path, image: Path, out: Path, tell: Tell) -> Figures:
+def segmented(folder: Path, image: Path, out: Path, notify: Tell) -> Figures:
     """Segment an image as the main benchmark does, and keep the run and its figures; those that are there stay."""
     kept = out / "inference.json"
     if kept.is_file():
@@ -117,7 +119,7 @@ def segmented(folder: Path, image: Path, out: Path, tell: Tell) -> Figures:
     command = [sys.executable, "-m", "benchmarks.pipeline", str(image), "--out", str(out / "run")]
     command += ["--precision", PRECISION, "--core", str(CORE_PX), "--warm-up", str(warm_up)]
     figures = run(command, sample_seconds=1.0)
-    tell(f"{image.name}: segmented in {figures['seconds']:.1f} s")
+    notify(f"{image.name}: segmented in {figures['seconds']:.1f} s")
     kept.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 

@@ -91,9 +91,9 @@ def files_of(data: Path) -> list[Path]:
 
 def try_all(data: Path, paths: Iterable[Path], out: Path, pool: KeptPool) -> Iterator[Tried]:
     """Segment, export and read back each file, with a pool that is up."""
-    from flows.pool.open import begun_pool
+    from flows.pool.open import started_pool
 
-    begun_pool.set(pool)
+    started_pool.set(pool)
     for number, path in enumerate(paths):
         name, folder = str(path.relative_to(data)), out / f"{number:02}"
         shutil.rmtree(folder, ignore_errors=True)

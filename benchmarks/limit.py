@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from unet_core.bounds import Edges, footprint
 from unet_core.bundles.bundle import Bundle, load_bundle
-from unet_core.inference.predictor import Precision, Predictor, Region, fold
+from unet_core.inference.predictor import OutputRegion, Precision, Predictor, fold
 
 INSIDE = Edges(top=False, bottom=False, left=False, right=False)
 WHOLE = Edges(top=True, bottom=True, left=True, right=True)
@@ -58,7 +58,7 @@ def step_of(asked: Arrangement) -> Callable[[], object]:
         # A little more than the halo where that is off the stride grid, as a plan reads it.
         halo_px, edges = -(-found.halo.top // found.stride[0]) * found.stride[0], INSIDE
     tile_HWC = _noise(asked.tile_px + 2 * halo_px, bundle)
-    region = Region((halo_px, halo_px, halo_px + asked.tile_px, halo_px + asked.tile_px), edges)
+    region = OutputRegion((halo_px, halo_px, halo_px + asked.tile_px, halo_px + asked.tile_px), edges)
     return lambda: predictor.predict(tile_HWC, region)
 
 

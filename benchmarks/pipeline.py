@@ -24,7 +24,7 @@ from typing import Any, ParamSpec
 from benchmarks.memory import cpu_seconds
 from flows import segment as flow
 from flows.config.run import SegmentConfig
-from flows.pool.open import begun_pool
+from flows.pool.open import started_pool
 from flows.pool.pool import Pool
 from tiling.runs.run import Run
 
@@ -66,7 +66,7 @@ def measure(config: SegmentConfig, warm_up: SegmentConfig) -> dict[str, Any]:
     flow.prepare = clock.before(flow.prepare)
     pool = KeptPool(config.workers)
     with pool:
-        begun_pool.set(pool)
+        started_pool.set(pool)
         flow.segment(warm_up)
         used, called_at = cpu_seconds(os.getpid()), time.time()
         outcome = flow.segment(config)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=Path, help="a slide to begin with; the same by default")
     given = parser.parse_args()
     warm_out = given.out.with_name(f"{given.out.name}-warm-up")
-    asked = SegmentConfig(
+    config = SegmentConfig(
         image=given.slide,
         out=given.out,
         model=given.model,
@@ -131,7 +131,7 @@ def main() -> None:
     for folder in (given.out, warm_out):
         shutil.rmtree(folder, ignore_errors=True)
     warm_up = {"out": warm_out, "image": given.warm_up or given.slide}
-    found = measure(asked, asked.model_copy(update=warm_up))
+    found = measure(config, config.model_copy(update=warm_up))
     shutil.rmtree(warm_out)
     print(json.dumps(found))
 

@@ -27,14 +27,14 @@ from benchmarks.driver import DIGEST, IdleActor, wait_for_all, write_blank
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
 from flows.config.run import SegmentConfig
-from flows.nightly.scan import look
-from flows.pool.open import begun_pool
+from flows.nightly.scan import scan
+from flows.pool.open import started_pool
 from flows.pool.pool import Pool
 from flows.run.prepare import prepare
 from flows.run.steps import remaining
 from flows.worker.tuning import Tuning
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide import look_at
+from tiling.archives.slide import file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
@@ -78,7 +78,7 @@ def listing(count: int, out: Path) -> dict[str, Any]:
         name = f"{number // SLIDES_PER_FOLDER:03}/{number:07}.svs"
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(b"")
-        stamp = look_at(source / name)
+        stamp = file_version(source / name)
         assert stamp is not None
         folder = f"slides/{name}"
         (out / "archive" / folder).mkdir(parents=True)
@@ -90,7 +90,7 @@ def listing(count: int, out: Path) -> dict[str, Any]:
     before, began = resident(), time.perf_counter()
     reopened = Archive.open(config.out)
     opened = time.perf_counter()
-    found = look(config, reopened)
+    found = scan(config, reopened)
     looked = time.perf_counter()
     assert (found.unchanged, found.todo) == (count, ())
     return {
@@ -123,7 +123,7 @@ def hold(config: ArchiveConfig) -> tuple[Any, int, int]:
     """One night with actors that do nothing, and the driver's memory before and after."""
     with Pool(2, actor=IdleActor) as pool:
         wait_for_all(pool)
-        begun_pool.set(pool)
+        started_pool.set(pool)
         before = resident()
         held = segment_archive(config)
         return held, before, resident()

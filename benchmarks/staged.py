@@ -19,7 +19,7 @@ from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, Mod
 from tiling.runs.run import Run
 from unet_core.bounds import Edges, footprint
 from unet_core.bundles.bundle import Bundle
-from unet_core.inference.predictor import MATHS_VERSION, Precision, Region
+from unet_core.inference.predictor import MATHS_VERSION, OutputRegion, Precision
 
 Pixels = NDArray[np.uint8]
 
@@ -47,16 +47,16 @@ def plan_of(bundle: Bundle, extent: tuple[int, int], core_px: int) -> TilePlan:
     return TilePlan(extent, core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
-def region_of(plan: TilePlan, tile: Tile) -> Region:
+def region_of(plan: TilePlan, tile: Tile) -> OutputRegion:
     """What is wanted of a tile's read, as the worker asks for it."""
     need, sides = plan.need(tile), plan.edges(tile)
     edges = Edges(sides.top, sides.bottom, sides.left, sides.right)
-    return Region((need.y0, need.x0, need.y1, need.x1), edges)
+    return OutputRegion((need.y0, need.x0, need.y1, need.x1), edges)
 
 
 def one_of_each_kind(plan: TilePlan) -> list[int]:
     """The first tile of every kind: what a worker builds, compiles and captures once."""
-    first: dict[Region, int] = {}
+    first: dict[OutputRegion, int] = {}
     for tile in plan.tiles():
         first.setdefault(region_of(plan, tile), tile.index)
     return list(first.values())

@@ -11,7 +11,7 @@ import typer
 
 from flows.commands.archive import archive_command, print_archive
 from flows.commands.doctor import doctor_command
-from flows.commands.exit_codes import told_in_one_line
+from flows.commands.exit_codes import one_line_errors
 from flows.commands.export import export_command
 from flows.commands.import_model import import_command
 from flows.commands.models import inspect_command, list_command
@@ -59,20 +59,20 @@ def demo_command(
     run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, its errors told in one line."""
 
     @wraps(command)
     def told(*args: Any, **options: Any) -> None:
-        with told_in_one_line():
+        with one_line_errors():
             command(*args, **options)
 
     return told
 
 
 models_app.callback(invoke_without_command=True)(list_command)
-models_app.command("inspect")(_told(inspect_command))
-models_app.command("import")(_told(import_command))
+models_app.command("inspect")(_with_one_line_errors(inspect_command))
+models_app.command("import")(_with_one_line_errors(import_command))
 
 for _name, _command in {
     "segment": segment_command,
@@ -87,4 +87,4 @@ for _name, _command in {
     "doctor": doctor_command,
     "view": view_command,
 }.items():
-    app.command(_name)(_told(_command))
+    app.command(_name)(_with_one_line_errors(_command))

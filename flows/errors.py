@@ -33,7 +33,7 @@ class StoppedError(FlowError):
         return cls(f"stopped by {sent.name}; the same command again goes on where it was", sent)
 
 
-class OverError(FlowError):
+class NotStartedError(FlowError):
     """Nothing more is begun: somebody asked to stop, or the night is over. It says nothing of what was to be begun."""
 
 
@@ -53,15 +53,15 @@ class PoolError(FlowError):
     """Workers that can't be started or a cluster that can't be reached."""
 
 
-class NotStartedError(PoolError):
+class ServerStartError(PoolError):
     """A server of the command's own that doesn't start: the disk is full, say, or the machine too busy."""
 
 
-class LostError(PoolError):
+class ClusterLostError(PoolError):
     """A cluster that was there and is gone."""
 
 
-class UnrecordedError(LostError):
+class UnrecordedError(ClusterLostError):
     """A Prefect server that was there and doesn't record that a flow begins; nothing has begun."""
 
 
@@ -82,5 +82,5 @@ USAGE_ERRORS = (
 )
 """What another command would avoid; the rest is the world's doing."""
 
-WORLDS_ERRORS = (WritingError, LostError, NotStartedError)
+ENVIRONMENT_ERRORS = (WritingError, ClusterLostError, ServerStartError)
 """Of those kinds what no other command would avoid either: a full disk, a lost cluster."""

@@ -7,19 +7,19 @@ from types import ModuleType
 from typing import Any
 
 from flows.config.archive import ArchiveConfig
-from flows.config.run import Asked, RerunConfig, SegmentConfig, VerifyConfig
+from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError, UnrecordedError
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
 from flows.reporting.progress import Listener, listener
 
 
-def run_flow(name: str, config: Asked, hear: Listener) -> Any:
+def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
     """Run the flow of that name and return what it returns, also where some of it failed.
 
     Prefect's server, Ray and torch take seconds each to load: they load side by side.
     """
-    listener.set(hear)
+    listener.set(on_progress)
     server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
     if server is None:
         expect_prefect()
@@ -39,14 +39,14 @@ def run_flow(name: str, config: Asked, hear: Listener) -> Any:
             ) from error
 
 
-def _load_flows(config: Asked) -> ModuleType:
+def _load_flows(config: ConfigBase) -> ModuleType:
     """Begin to start Ray, then load the flows and torch meanwhile."""
-    from flows.pool.open import begun_pool
+    from flows.pool.open import started_pool
     from flows.pool.pool import Pool
 
     assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
     pool = Pool(config.workers, config.ray_address, device=config.device).begin()
-    begun_pool.set(pool)
+    started_pool.set(pool)
     from unet_core.inference.device import warm_up
 
     if isinstance(config, RerunConfig):

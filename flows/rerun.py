@@ -32,7 +32,7 @@ def rerun(config: RerunConfig) -> Outcome:
     Run.open(config.run)  # before a lock is left in what is no run
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)
-        todo = chosen(run, config)
+        todo = chosen_tiles(run, config)
         compute(run, pool, todo, staged=False)
         stitch(run)
         export(run, NONE)
@@ -40,7 +40,7 @@ def rerun(config: RerunConfig) -> Outcome:
         return finished(outcome := summarise(run, started), str(outcome))
 
 
-def chosen(run: Run, config: RerunConfig) -> list[int]:
+def chosen_tiles(run: Run, config: RerunConfig) -> list[int]:
     """The tiles that a rerun is about.
 
     Raises:

@@ -21,13 +21,13 @@ from flows.pool.pool import AHEAD_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
 from flows.reporting.prefect_events import install, recorded
-from flows.reporting.progress import enter
+from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare
-from flows.run.steps import Outcome, remaining, summarise, write_down
+from flows.run.steps import Outcome, record_result, remaining, summarise
 from flows.run.watch import RunWatch
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.errors import ImageChangedError
 from tiling.runs.ledger import INFERRING
 from tiling.runs.run import Run
@@ -75,7 +75,7 @@ def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bo
 @task(cache_policy=NO_CACHE)
 def plan(config: SegmentConfig, pool: Pool) -> Run:
     """Everything that can be refused is refused here."""
-    enter("plan")
+    begin_stage("plan")
     return prepare(config, pool.size, pool.tune)
 
 
@@ -91,7 +91,7 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
         for index in todo:
             if not backlog.reserve(1):
                 break
-            backlog.offer(Ready(run.path, TileResult(index, None, 0)))
+            backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
 
 
 @task(cache_policy=NO_CACHE)
@@ -105,9 +105,9 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
     try:
         with about(run=run.path, slide=run.card.image.path), stop_on_signals() as stop:
             for ended in pool.infer(backlog, stop):
-                if ended.error is not None:
-                    raise ended.error
-                write_down(run, mask, ended.result, ended.attempts)
+                if ended.fatal_error is not None:
+                    raise ended.fatal_error
+                record_result(run, mask, ended.result, ended.attempts)
                 watch.add(ended.result)
     except ImageChangedError as error:
         run.ledger.flush()

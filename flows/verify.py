@@ -16,9 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from flows.config.run import VerifyConfig, checked
 from flows.pool.open import open_pool
 from flows.pool.pool import Pool
-from flows.reporting.progress import Progress, enter, tell
+from flows.reporting.progress import Progress, begin_stage, report_progress
 from flows.rerun import reopen
-from flows.worker.result import Checked
+from flows.worker.result import RecheckResult
 from tiling.escaping import word
 from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import NOT_KNOWN, check_exports, check_pictures, newly_damaged
@@ -35,7 +35,7 @@ REPORT_NAME = "verification.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerificationReport:
     """What was checked and what was found.
 
     `damaged`: tile name to fault, also of those whose labels a new computation gives otherwise. `pending`: tiles that
@@ -50,8 +50,8 @@ class Verdict:
     damaged: dict[str, str]
     pyramid_faults: list[str]
     pending: int = 0
-    recomputed: list[Checked] = field(default_factory=list[Checked])
-    seams: list[Checked] = field(default_factory=list[Checked])
+    recomputed: list[RecheckResult] = field(default_factory=list[RecheckResult])
+    seams: list[RecheckResult] = field(default_factory=list[RecheckResult])
     seconds: float = 0.0
     lacking: list[str] = field(default_factory=list[str])
     exports: dict[str, str] = field(default_factory=dict[str, str])
@@ -84,7 +84,7 @@ class Verdict:
 
 
 @flow(name="verify-run", validate_parameters=False)
-def verify(config: VerifyConfig) -> Verdict:
+def verify(config: VerifyConfig) -> VerificationReport:
     """Check a run; what is damaged is marked in the ledger, and nothing else is written but the report.
 
     The answer is of the disk as it is now, so it is the same until something is mended.
@@ -95,10 +95,10 @@ def verify(config: VerifyConfig) -> Verdict:
         run = reopen(config) if config.tiles or config.seams else Run.open(config.run)
         if lost := run.lost_metadata():
             return report(run, lost=lost, started=started)
-        findings = look_at_shards(run)
+        findings = check_shards_task(run)
         mark(run, findings)
-        pyramid = look_at_pyramid(run)
-        exports = look_at_exports(run)
+        pyramid = check_pyramid_task(run)
+        exports = check_exports_task(run)
         recomputed = recompute(run, pool, sample(run, config))
         seams = recompute(run, pool, sample_seams(run, config))
         mark_differing(run, [*recomputed, *seams])
@@ -106,14 +106,14 @@ def verify(config: VerifyConfig) -> Verdict:
 
 
 @task(cache_policy=NO_CACHE)
-def look_at_shards(run: Run) -> list[Finding]:
+def check_shards_task(run: Run) -> list[Finding]:
     """Every shard against its digest."""
     total = run.plan.count
     started = time.monotonic()
     found: list[Finding] = []
     for done, finding in enumerate(check_shards(run), start=1):
         found.append(finding)
-        tell(Progress("shards", done, total, 0, 0, time.monotonic() - started, done))
+        report_progress(Progress("shards", done, total, 0, 0, time.monotonic() - started, done))
     return found
 
 
@@ -138,7 +138,7 @@ def mark(run: Run, findings: Sequence[Finding]) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def mark_differing(run: Run, places: Sequence[Checked]) -> None:
+def mark_differing(run: Run, places: Sequence[RecheckResult]) -> None:
     """Write the tiles under every place that differs into the ledger as damaged: which of them is wrong isn't known."""
     states = run.ledger.fold().states
     for each in (each for each in places if each.differing):
@@ -156,12 +156,12 @@ def _shown_in(plan: TilePlan, place: Box) -> list[int]:
 
 
 @task(cache_policy=NO_CACHE)
-def look_at_pyramid(run: Run) -> list[str]:
+def check_pyramid_task(run: Run) -> list[str]:
     """Names of coarser shards that show something else than the level below, damaged tiles apart.
 
     All are compared, also where the ledger says already that the pyramid has to be built.
     """
-    enter("pyramid")
+    begin_stage("pyramid")
     state = run.ledger.fold()
     damaged = state.states == TileState.DAMAGED
     checks = (("", check_pyramid), ("probabilities, ", check_probability_pyramid))
@@ -172,9 +172,9 @@ def look_at_pyramid(run: Run) -> list[str]:
 
 
 @task(cache_policy=NO_CACHE)
-def look_at_exports(run: Run) -> dict[str, str]:
+def check_exports_task(run: Run) -> dict[str, str]:
     """Pictures and exports that aren't what was written, or not of this mask; told to the ledger, they are renewed."""
-    enter("exports")
+    begin_stage("exports")
     state = run.ledger.fold()
     exports = dict(check_exports(run, state))
     for name in newly_damaged(state, exports):
@@ -183,13 +183,13 @@ def look_at_exports(run: Run) -> dict[str, str]:
 
 
 @task(cache_policy=NO_CACHE)
-def recompute(run: Run, pool: Pool, tiles: Sequence[tuple[int, int]]) -> list[Checked]:
+def recompute(run: Run, pool: Pool, tiles: Sequence[tuple[int, int]]) -> list[RecheckResult]:
     """Compute places of the image again, each given as (core, index), and count the labels that differ."""
     started = time.monotonic()
-    found: list[Checked] = []
+    found: list[RecheckResult] = []
     for done, each in enumerate(pool.check(run.path, tiles), start=1):
         found.append(each)
-        tell(Progress("recompute", done, len(tiles), 0, 0, time.monotonic() - started, done))
+        report_progress(Progress("recompute", done, len(tiles), 0, 0, time.monotonic() - started, done))
     return found
 
 
@@ -233,19 +233,19 @@ def report(
     run: Run,
     findings: Sequence[Finding] = (),
     pyramid: Sequence[str] = (),
-    recomputed: Sequence[Checked] = (),
-    seams: Sequence[Checked] = (),
+    recomputed: Sequence[RecheckResult] = (),
+    seams: Sequence[RecheckResult] = (),
     exports: Mapping[str, str] | None = None,
     *,
     lost: Sequence[str] = (),
     started: float,
-) -> Verdict:
+) -> VerificationReport:
     """Fold what was found, and leave it in the run folder; what was known to be damaged before still is."""
     state = run.ledger.fold()
     exports = exports or {}
     found = {each.tile: each.fault for each in findings if each.fault is not None}
     known = {index: record.reason or "it is damaged" for index, record in state.damaged.items()}
-    verdict = Verdict(
+    report = VerificationReport(
         run=str(run.path),
         shards=len(findings) + len(known.keys() - {each.tile for each in findings}),
         damaged={run.plan.tile(index).name: fault for index, fault in sorted((known | found).items())},
@@ -259,10 +259,10 @@ def report(
         unchecked=[*_unchecked(findings, exports)],
         notes=[*_notes(run, state, lost)],
     )
-    verdict = replace(verdict, remedy=_remedy(verdict, state, lost))
+    report = replace(report, remedy=_remedy(report, state, lost))
     path = run.path / REPORT_NAME
-    write_atomic(path, (json.dumps({**asdict(verdict), "sound": verdict.is_sound}, indent=2) + "\n").encode())
-    return verdict
+    write_atomic(path, (json.dumps({**asdict(report), "sound": report.is_sound}, indent=2) + "\n").encode())
+    return report
 
 
 def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
@@ -302,16 +302,16 @@ def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
     if altered := run.altered_metadata():
         yield f"{', '.join(altered[:5])} says other names, colours or codecs than were planned"
     for image in (run.open_mask(read_only=True), run.open_probabilities(read_only=True)):
-        if image is not None and (strangers := image.pyramid.strangers()):
-            yield f"{len(strangers)} files in {image.path.name} are no part of it, such as {strangers[0]}"
+        if image is not None and (unknown := image.pyramid.unknown_files()):
+            yield f"{len(unknown)} files in {image.path.name} are no part of it, such as {unknown[0]}"
 
 
-def _remedy(verdict: Verdict, state: LedgerState, lost: Sequence[str]) -> str:
+def _remedy(report: VerificationReport, state: LedgerState, lost: Sequence[str]) -> str:
     """The command that mends what can be mended."""
-    if verdict.is_sound:
+    if report.is_sound:
         return ""
-    if verdict.pending or lost:
-        return f"run the overtile segment command of {verdict.run} again"
-    if not (verdict.is_wrong or verdict.exports) and all("ledger" in each for each in verdict.unchecked):
+    if report.pending or lost:
+        return f"run the overtile segment command of {report.run} again"
+    if not (report.is_wrong or report.exports) and all("ledger" in each for each in report.unchecked):
         return ""  # nothing is wrong, and what is computed again is chosen by a person
-    return f"overtile rerun {word(verdict.run)} {'--failed ' if state.failed else ''}--damaged"
+    return f"overtile rerun {word(report.run)} {'--failed ' if state.failed else ''}--damaged"

@@ -249,7 +249,7 @@ class ImageSource:
         assert self._version is not None
         return self._version
 
-    def look(self) -> str:
+    def current_version(self) -> str:
         """The version that the files have now; of objects, whose fingerprint is of their tags, none besides that."""
         if isinstance(self._path, ObjectPath):
             return UNKNOWN

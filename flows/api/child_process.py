@@ -19,18 +19,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from flows.config.run import Asked, RerunConfig, SegmentConfig, checked
+from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, checked
 from flows.errors import ERRORS, FlowError
 from flows.lifecycle.environment import quiet_environment
 from flows.lifecycle.prefect_server import PR_SET_PDEATHSIG
-from flows.lifecycle.stopping import told_of_sigterm
+from flows.lifecycle.stopping import sigterm_as_error
 from flows.reporting.progress import Listener, Progress
 
-_KINDS: dict[str, type[Asked]] = {"segment": SegmentConfig, "rerun": RerunConfig}
+_KINDS: dict[str, type[ConfigBase]] = {"segment": SegmentConfig, "rerun": RerunConfig}
 _TAIL_BYTES = 2000
 
 
-def run_apart(name: str, config: Asked, hear: Listener) -> None:
+def run_in_child_process(name: str, config: ConfigBase, on_progress: Listener) -> None:
     """Run the flow of that name to its end.
 
     An interrupt (Ctrl-C, or a notebook's button) lets the tiles in flight end; a second one ends all at once.
@@ -56,7 +56,7 @@ def run_apart(name: str, config: Asked, hear: Listener) -> None:
         finally:
             os.close(writer)
         try:
-            ended = _listen(process, config, news, hear)
+            ended = _listen(process, config, news, on_progress)
             process.wait()
         except BaseException:
             _stop(process, news)
@@ -71,7 +71,9 @@ def run_apart(name: str, config: Asked, hear: Listener) -> None:
     _raise_if_failed(ended)
 
 
-def _listen(process: subprocess.Popen[bytes], config: Asked, news: IO[bytes], hear: Listener) -> dict[str, Any] | None:
+def _listen(
+    process: subprocess.Popen[bytes], config: ConfigBase, news: IO[bytes], on_progress: Listener
+) -> dict[str, Any] | None:
     """Pass progress on; gives how it ended, None where the process ended without a word."""
     assert process.stdin is not None
     try:
@@ -83,7 +85,7 @@ def _listen(process: subprocess.Popen[bytes], config: Asked, news: IO[bytes], he
         told: dict[str, Any] = json.loads(line)
         if "progress" not in told:
             return told
-        hear(Progress(**told["progress"]))
+        on_progress(Progress(**told["progress"]))
     return None
 
 
@@ -134,7 +136,7 @@ def main() -> None:
             pipe.flush()
 
         try:
-            with told_of_sigterm():
+            with sigterm_as_error():
                 config = checked(_KINDS[name], json.loads(sys.stdin.read()))
                 run_flow(name, config, lambda progress: say(progress=asdict(progress)))
         except BrokenPipeError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.api.child_process import run_apart
+from flows.api.child_process import run_in_child_process
 from flows.api.segmentation import Segmentation, open_run
 from flows.config.run import SegmentConfig, checked
 from flows.reporting.progress import Progress
@@ -71,10 +71,10 @@ def segment_image(
         if not is_file:
             _write(image, config.out, line)
         for fact, text in check(config).items():
-            line.say(f"{fact}: {text}")
-        run_apart("segment", config, line.hear)
+            line.print_line(f"{fact}: {text}")
+        run_in_child_process("segment", config, line.on_progress)
         result = open_run(config.out)
-        line.say(result.summary)
+        line.print_line(result.summary)
     return result
 
 
@@ -91,7 +91,7 @@ def _write(array: object, out: Place, line: ProgressLine) -> None:
         if known != str(image.resolve()):
             raise RunError(f"{out} holds a run of {known}: an array would be another run; choose another out")
     with lock_run(out):
-        write_array(array, image, lambda done, total: line.hear(Progress("write", done, total, unit="chunks")))
+        write_array(array, image, lambda done, total: line.on_progress(Progress("write", done, total, unit="chunks")))
 
 
 def _folder() -> Path:

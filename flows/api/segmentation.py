@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.api.child_process import run_apart
+from flows.api.child_process import run_in_child_process
 from flows.config.run import RerunConfig, checked
 from flows.reporting.areas import Area, known_areas
 from flows.reporting.page import render
@@ -83,7 +83,7 @@ class Segmentation:
         state = self.run.ledger.fold()
         others = ((TileState.DAMAGED, "damaged"), (TileState.PENDING, "to do"))
         more = "".join(f", {state.count(kind)} {name}" for kind, name in others if state.count(kind))
-        lacking = "" if state.is_closed or more else f"; NOT complete: {state.lacking}"
+        lacking = "" if state.is_closed or more else f"; NOT complete: {state.missing}"
         return (
             f"{state.count(TileState.DONE)} of {self.run.plan.count} tiles computed, "
             f"{state.count(TileState.SKIPPED)} skipped, {len(state.failed)} failed{more}{lacking}"
@@ -126,8 +126,8 @@ class Segmentation:
         asked = {"run": self.path, "tiles": tiles, "failed": not tiles, "workers": workers}
         config = checked(RerunConfig, asked)
         with ProgressLine(is_shown=progress) as line:
-            run_apart("rerun", config, line.hear)
-            line.say(self.summary)
+            run_in_child_process("rerun", config, line.on_progress)
+            line.print_line(self.summary)
         return self
 
     def __repr__(self) -> str:
@@ -151,7 +151,7 @@ class Segmentation:
             "done": state.count(TileState.DONE),
             "skipped": state.count(TileState.SKIPPED),
             "pending": state.count(TileState.PENDING),
-            "lacking": state.lacking,
+            "lacking": state.missing,
             "failed": [*failed.items()][:FAILED_SHOWN],
             "failed_in_all": len(failed),
             "rows": self._rows(state),

@@ -20,7 +20,7 @@ from tiling.archives.slide_ledger import SlideState
 
 if TYPE_CHECKING:
     from flows.nightly.forecast import Forecast
-    from flows.nightly.night import Night
+    from flows.nightly.night import NightSummary
 
 EXIT_FAILED_SLIDES = 3
 SHOWN = 20
@@ -38,16 +38,16 @@ def archive_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
 
         print_forecast(foresee(config), config)
         return
-    hold(config)
+    run_night(config)
 
 
 def rerun_archive(out_folder: str, **changed: Any) -> None:
     """Try an archive's failed slides again, as its last night was asked for."""
     again = {"until": None, "budget": None, "failed_only": True}
-    hold(last_asked(out_folder, again | changed))
+    run_night(last_config(out_folder, again | changed))
 
 
-def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
+def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
     """What an archive's last night was asked for, with some of it changed.
 
     Raises:
@@ -65,18 +65,18 @@ def last_asked(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
     return ArchiveConfig.model_validate({**nights[-1], **changed, "out": out_folder})
 
 
-def hold(config: ArchiveConfig) -> None:
+def run_night(config: ArchiveConfig) -> None:
     """Run the flow with live progress and tell how it ended."""
     quiet_environment()
     from flows.commands.terminal import run_with_progress
 
-    night: Night = run_with_progress(PlainConsole(), "segment_archive", config)
+    night: NightSummary = run_with_progress(PlainConsole(), "segment_archive", config)
     print_night(night)
     if not night.complete:
         sys.exit(EXIT_FAILED_SLIDES)
 
 
-def print_night(night: Night) -> None:
+def print_night(night: NightSummary) -> None:
     """Say in a few lines how the night ended, and what to do about failed slides."""
     out = PlainConsole()
     out.print(str(night), soft_wrap=True)

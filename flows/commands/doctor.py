@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands.options import takes
-from flows.doctor.checks import Check, DoctorConfig, Verdict
+from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
 
 EXIT_MISSING = 3
 
-STYLE = {Verdict.well: "green", Verdict.warning: "yellow", Verdict.missing: "bold red"}
+STYLE = {Level.ok: "green", Level.warning: "yellow", Level.missing: "bold red"}
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")]
@@ -39,12 +39,12 @@ def doctor_command(*, as_json: JsonOption = False, **asked: Any) -> None:
             _show(console, check)
     counts = Counter(check.verdict for check in checks)
     if as_json:
-        report = {"missing": counts[Verdict.missing], "warnings": counts[Verdict.warning]}
+        report = {"missing": counts[Level.missing], "warnings": counts[Level.warning]}
         console.print(json.dumps({**report, "checks": [asdict(check) for check in checks]}), soft_wrap=True)
     else:
-        well, warnings, missing = (counts[verdict] for verdict in Verdict)
+        well, warnings, missing = (counts[verdict] for verdict in Level)
         console.print(f"{well} ok, {warnings} to think about, {missing} missing")
-    if counts[Verdict.missing]:
+    if counts[Level.missing]:
         sys.exit(EXIT_MISSING)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flows.config.run import problem_in
 from flows.errors import StoppedError
-from flows.lifecycle.stopping import told_of_sigterm
+from flows.lifecycle.stopping import sigterm_as_error
 from flows.reporting.escaping import PlainConsole
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
@@ -21,21 +21,21 @@ err = PlainConsole(stderr=True)
 
 
 @contextmanager
-def told_in_one_line() -> Generator[None]:
+def one_line_errors() -> Generator[None]:
     """Turn errors that are the user's or the world's doing into one line and an exit code."""
     try:
-        from flows.errors import ERRORS, USAGE_ERRORS, WORLDS_ERRORS
+        from flows.errors import ENVIRONMENT_ERRORS, ERRORS, USAGE_ERRORS
     except KeyboardInterrupt:
         _interrupted()
     try:
-        with told_of_sigterm():
+        with sigterm_as_error():
             yield
     except ValidationError as error:
         fail(problem_in(error, flags=True), EXIT_USAGE)
     except StoppedError as error:
         fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:
-        is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, WORLDS_ERRORS)
+        is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, ENVIRONMENT_ERRORS)
         fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         _interrupted()

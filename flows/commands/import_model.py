@@ -83,7 +83,7 @@ def import_command(
         "license": license_name,
     }
     facts = CardFacts.model_validate(given)
-    facts = facts.over(read_facts(card)) if card else facts
+    facts = facts.merged_with(read_facts(card)) if card else facts
     asked_of_model = ModelOptions.model_validate({**asked, "model": source})
     origin = dataclasses.replace(asked_of_model.origin(), parameters=_parameters(parameter or []))
     make_bundle(PlainConsole(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
@@ -107,7 +107,7 @@ def make_bundle(
     imported = import_model(origin, len(facts.bands) if facts.bands else None)
     if imported.left_out:
         console.print(f"the {imported.left_out} that ends the network is left out: the decision applies it")
-    facts = facts.over(imported.known)
+    facts = facts.merged_with(imported.known)
     if ask is not None:
         facts = _completed(facts, ask)
     imported.save(folder, facts)
@@ -125,7 +125,7 @@ def _completed(facts: CardFacts, ask: Callable[[str, str], str]) -> CardFacts:
     if missing and facts.pixel_size_um is None:
         pixel_size = ask("pixel size in µm that it was trained at (empty: any)", "")
         answers["pixel_size_um"] = pixel_size or None
-    return CardFacts.model_validate(answers).over(facts)
+    return CardFacts.model_validate(answers).merged_with(facts)
 
 
 def _ask(question: str, default: str) -> str:

@@ -13,13 +13,13 @@ import typer
 from pydantic.fields import FieldInfo
 
 from flows.config.option_types import Cli
-from flows.config.run import Asked
+from flows.config.run import ConfigBase
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 def takes(
-    kind: type[Asked], *, only: Collection[str] = (), optional: Collection[str] = ()
+    kind: type[ConfigBase], *, only: Collection[str] = (), optional: Collection[str] = ()
 ) -> Callable[[_Command], _Command]:
     """Give a command a configuration's options in place of its `**asked`, in which it finds those that were given.
 
@@ -44,7 +44,7 @@ def takes(
     return with_options
 
 
-def _parameter(kind: type[Asked], name: str, is_optional: bool) -> inspect.Parameter:
+def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.Parameter:
     field, mark = kind.model_fields[name], kind.cli(name)
     default = None if is_optional else inspect.Parameter.empty if field.is_required() else _default(field, mark)
     if mark.is_word:
@@ -79,10 +79,10 @@ def _default(field: FieldInfo, mark: Cli) -> bool | str | list[str] | None:
     return [text] if mark.is_repeatable else text
 
 
-def _panel(kind: type[Asked], name: str) -> str | None:
+def _panel(kind: type[ConfigBase], name: str) -> str | None:
     """The heading of the class that declares an option."""
     return next(
-        each.panel for each in kind.__mro__ if issubclass(each, Asked) and name in inspect.get_annotations(each)
+        each.panel for each in kind.__mro__ if issubclass(each, ConfigBase) and name in inspect.get_annotations(each)
     )
 
 

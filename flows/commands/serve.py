@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.archive import last_asked
+from flows.commands.archive import last_config
 from flows.commands.options import takes
 from flows.config.archive import ArchiveConfig
 from flows.config.deployed import serve_only
@@ -38,7 +38,7 @@ def serve_command(
     **changed: Any,
 ) -> None:
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
-    config = last_asked(out_folder, changed)
+    config = last_config(out_folder, changed)
     quiet_environment("INFO")
     out = PlainConsole()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None

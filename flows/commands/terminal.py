@@ -11,18 +11,18 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from flows.config.run import Asked, SegmentConfig
+from flows.config.run import ConfigBase, SegmentConfig
 from flows.launch import run_flow
 from flows.reporting.escaping import plain
 from flows.reporting.progress import Progress, format_seconds
 from flows.run.preflight import check
 from tiling.escaping import word
-from tiling.runs.foreign_files import sentence, strangers
+from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import TileState
 
 if TYPE_CHECKING:
     from flows.run.steps import Outcome
-    from flows.verify import Verdict
+    from flows.verify import VerificationReport
     from tiling.runs.run import Run
 
 STATE_STYLE = {
@@ -34,7 +34,7 @@ STATE_STYLE = {
 }
 
 
-def run_with_progress(console: Console, name: str, config: Asked) -> Any:
+def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
     """Run the flow of that name under a live bar, and return what it returns."""
     if isinstance(config, SegmentConfig):
         for fact, text in check(config).items():
@@ -57,7 +57,7 @@ def run_with_progress(console: Console, name: str, config: Asked) -> Any:
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """Say in a few lines how the run ended, and what to do about failed tiles."""
-    state = "complete" if outcome.complete else f"NOT complete ({outcome.lacking})"
+    state = "complete" if outcome.complete else f"NOT complete ({outcome.missing})"
     console.print(
         f"{state}: {outcome.done} of {outcome.tiles} tiles computed, {outcome.skipped} skipped as background, "
         f"{len(outcome.failed)} failed, in {format_seconds(outcome.seconds)} "
@@ -98,40 +98,40 @@ def print_training(console: Console, bundle: Path) -> None:
     console.print(f"use it:  overtile segment IMAGE --model {word(bundle)} --out RUN", highlight=False, soft_wrap=True)
 
 
-def print_verdict(console: Console, verdict: Verdict) -> None:
+def print_verification(console: Console, report: VerificationReport) -> None:
     """Say what was checked, what was found, and what to do about it."""
-    places = [*verdict.recomputed, *verdict.seams]
+    places = [*report.recomputed, *report.seams]
     console.print(
-        f"{_word(verdict)}: {verdict.shards} shards looked at, {len(verdict.damaged)} "
-        f"damaged; {len(verdict.pyramid_faults)} damaged above them; {len(verdict.recomputed)} tiles and "
-        f"{len(verdict.seams)} places across seams computed again, {verdict.differing} of "
+        f"{_word(report)}: {report.shards} shards looked at, {len(report.damaged)} "
+        f"damaged; {len(report.pyramid_faults)} damaged above them; {len(report.recomputed)} tiles and "
+        f"{len(report.seams)} places across seams computed again, {report.differing} of "
         f"{sum(each.pixels for each in places)} labels differ",
         highlight=False,
         soft_wrap=True,
     )
-    for name, fault in list(verdict.damaged.items())[:20]:
+    for name, fault in list(report.damaged.items())[:20]:
         console.print(f"  tile {name}: {fault}", markup=False, highlight=False)
-    for name in verdict.pyramid_faults[:20]:
+    for name in report.pyramid_faults[:20]:
         console.print(f"  pyramid {name}: doesn't show the level below", markup=False, highlight=False)
-    for text in verdict.lacking:
+    for text in report.lacking:
         console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
-    for file, fault in verdict.exports.items():
+    for file, fault in report.exports.items():
         console.print(f"  {file}: {fault}", markup=False, highlight=False, soft_wrap=True)
-    for text in verdict.unchecked:
+    for text in report.unchecked:
         console.print(f"  can't be told: {text}", markup=False, highlight=False, soft_wrap=True)
-    for text in verdict.notes:
+    for text in report.notes:
         console.print(f"  note: {text}", markup=False, highlight=False, soft_wrap=True)
     for each in (each for each in places if each.differing):
         text = f"  labels in {each.place}: {each.differing} of {each.pixels} differ when computed again"
         console.print(text, markup=False, highlight=False)
-    if verdict.remedy and not verdict.pending:
-        console.print(f"mend it with: {verdict.remedy}", markup=False, highlight=False, soft_wrap=True)
+    if report.remedy and not report.pending:
+        console.print(f"mend it with: {report.remedy}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _word(verdict: Verdict) -> str:
-    if verdict.is_sound:
+def _word(report: VerificationReport) -> str:
+    if report.is_sound:
         return "sound"
-    return "NOT sound" if verdict.is_wrong else "NOT known to be sound"
+    return "NOT sound" if report.is_wrong else "NOT known to be sound"
 
 
 def print_status(console: Console, run: Run) -> None:
@@ -149,7 +149,7 @@ def print_status(console: Console, run: Run) -> None:
         + (f", {format_seconds(eta)} left at that rate" if counts[TileState.PENDING] else ""),
         highlight=False,
     )
-    verdict = "complete" if state.is_complete else f"NOT complete ({state.lacking}); {state.remedy(run.path)}"
+    verdict = "complete" if state.is_complete else f"NOT complete ({state.missing}); {state.remedy(run.path)}"
     console.print(verdict, markup=False, highlight=False, soft_wrap=True)
     if not run.plan.grid.is_own:
         (height, width), (y, x) = run.plan.mask.shape, run.plan.grid.scale
@@ -159,7 +159,7 @@ def print_status(console: Console, run: Run) -> None:
     for fact, value in run.card.notes.items():
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
-    if told := sentence(strangers(run)):
+    if told := sentence(unknown_files(run)):
         console.print(told, markup=False, highlight=False, soft_wrap=True)
     console.print(tile_grid(run, console.width))
     for index, record in list({**state.failed, **state.damaged}.items())[:20]:

@@ -17,18 +17,18 @@ def verify_command(**asked: Any) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
     config = VerifyConfig.model_validate(asked)
     quiet_environment()
-    from tiling.runs.foreign_files import sentence, strangers
+    from tiling.runs.foreign_files import sentence, unknown_files
     from tiling.runs.run import Run
 
     opened = Run.open(config.run)  # refused before anything starts
-    from flows.commands.terminal import print_verdict, run_with_progress
+    from flows.commands.terminal import print_verification, run_with_progress
 
     out = PlainConsole()
     verdict = run_with_progress(out, "verify", config)
-    print_verdict(out, verdict)
+    print_verification(out, verdict)
     if verdict.unfinished:
         out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
-    if told := sentence(strangers(opened, thorough=True)):
+    if told := sentence(unknown_files(opened, thorough=True)):
         out.print(told, markup=False, highlight=False, soft_wrap=True)
     if not verdict.is_sound:
         sys.exit(EXIT_FAILED_TILES)

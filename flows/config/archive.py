@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from flows.config.option_types import Cli
-from flows.config.run import Asked, Options, Output, PixelOptions, SegmentConfig
+from flows.config.run import ConfigBase, Options, Output, PixelOptions, SegmentConfig
 from tiling.archives.listing import split_glob
 from tiling.storage.place import Place, place_of
 
@@ -71,7 +71,7 @@ def _without_credentials(source: str) -> str:
     return source
 
 
-class WhichSlides(Asked):
+class SourceOptions(ConfigBase):
     """Where the slides are, and where their runs lie."""
 
     source: Annotated[str, AfterValidator(_without_credentials), Cli(metavar="SOURCE", is_word=True)] = Field(
@@ -81,7 +81,7 @@ class WhichSlides(Asked):
     out: Output = Field(description="The archive's folder, a path or URL; the same folder again does what is new.")
 
 
-class Nightly(Asked):
+class NightOptions(ConfigBase):
     """When a night ends, and what comes first."""
 
     panel = "Nights"
@@ -111,7 +111,7 @@ class Nightly(Asked):
     failed_only: bool = Field(default=False, description="Only slides that failed, also those that would fail again.")
 
 
-class ArchiveConfig(Nightly, Options, WhichSlides):
+class ArchiveConfig(NightOptions, Options, SourceOptions):
     """Segment what is new or changed in an archive of slides."""
 
     @field_validator("foreground")
@@ -131,7 +131,7 @@ class ArchiveConfig(Nightly, Options, WhichSlides):
         bundle = {"model": model, "card": None, "weights": None}
         return SegmentConfig.model_validate({**common, **bundle, **overrides, "image": place, "out": out})
 
-    def labels_asked(self) -> dict[str, Any]:
+    def label_options(self) -> dict[str, Any]:
         """Everything that can change a label, but the model itself."""
         return {name: getattr(self, name) for name in Options.model_fields if name not in _NO_LABEL}
 

@@ -22,7 +22,7 @@ from flows.config.option_types import Cli, Output, TileName, Where
 from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
-from tiling.selection.choose_view import Wanted
+from tiling.selection.choose_view import ViewRequest
 from unet_core.bundles.origin import Origin
 
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,7 +33,7 @@ Device = Literal["auto", "cpu", "cuda"]
 UM_PER_METRE = 1e6
 
 
-class Asked(BaseModel):
+class ConfigBase(BaseModel):
     """Root of all that can be asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Asked(BaseModel):
         return name if mark.is_word else mark.flag.partition("/")[0]
 
 
-class OneImage(Asked):
+class ImageOptions(ConfigBase):
     """What is segmented, and where the run lies."""
 
     image: Annotated[Where, Cli(is_word=True)] = Field(
@@ -66,7 +66,7 @@ class OneImage(Asked):
     out: Output = Field(description="The run folder, a path or URL; the same folder again resumes the run.")
 
 
-class ModelOptions(Asked):
+class ModelOptions(ConfigBase):
     """Which network labels the pixels."""
 
     panel = "Model"
@@ -90,7 +90,7 @@ class ModelOptions(Asked):
         return Origin(self.model, self.weights, trust_code=self.trust_code)
 
 
-class PixelOptions(Asked):
+class PixelOptions(ConfigBase):
     """Which pixels of an image are segmented."""
 
     panel = "Pixels"
@@ -124,7 +124,7 @@ class PixelOptions(Asked):
         description="Range of values that becomes the model's, the same for every tile: LOW,HIGH or percentiles:1,99.",
     )
 
-    def wanted(self) -> Wanted:
+    def view_request(self) -> ViewRequest:
         """Which pixels were asked for.
 
         Raises:
@@ -132,7 +132,7 @@ class PixelOptions(Asked):
         """
         if self.mpp is not None and self.gsd is not None:
             raise PlanError("--mpp and --gsd are one pixel size in two units; give one of them")
-        return Wanted(
+        return ViewRequest(
             level=self.level,
             pixel_um=self.mpp if self.gsd is None else self.gsd * UM_PER_METRE,
             image_um=self.image_mpp,
@@ -146,7 +146,7 @@ class PixelOptions(Asked):
         )
 
 
-class TileOptions(Asked):
+class TileOptions(ConfigBase):
     """Which tiles are computed, and how."""
 
     panel = "Tiles"
@@ -178,7 +178,7 @@ class TileOptions(Asked):
         return int(pixels) if kind == "approximate" else None
 
 
-class MachineOptions(Asked):
+class MachineOptions(ConfigBase):
     """Where tiles are computed."""
 
     panel = "Machine"
@@ -192,7 +192,7 @@ class MachineOptions(Asked):
     ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one when not given.")
 
 
-class ResultOptions(Asked):
+class ResultOptions(ConfigBase):
     """What is written, and what is kept."""
 
     panel = "Results"
@@ -212,11 +212,11 @@ class Options(ResultOptions, MachineOptions, TileOptions, PixelOptions, ModelOpt
     """How an image is segmented, or every image of an archive."""
 
 
-class SegmentConfig(Options, OneImage):
+class SegmentConfig(Options, ImageOptions):
     """Segment one image."""
 
 
-class FinishedRun(Asked):
+class FinishedRun(ConfigBase):
     """A run that is there already."""
 
     run: Annotated[Output, Cli(is_word=True)] = Field(description="A run folder, a path or URL.")
@@ -248,7 +248,7 @@ class VerifyConfig(MachineOptions, Sample):
     """Check a run: every shard, the pyramid, and a sample of tiles and seams computed again."""
 
 
-def _kinds(kind: type[Asked]) -> Iterator[type[Asked]]:
+def _kinds(kind: type[ConfigBase]) -> Iterator[type[ConfigBase]]:
     for each in kind.__subclasses__():
         yield each
         yield from _kinds(each)
@@ -259,14 +259,14 @@ _LONGEST_SHOWN = 80
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def checked(kind: type[Config], asked: Config | Mapping[str, Any]) -> Config:
+def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
     """What was asked, as a configuration: parameters of a deployment and tables of a job file are mappings.
 
     Raises:
         ConfigError: a key that there isn't, or a value that can't be; the message names what may be.
     """
     try:
-        return kind.model_validate(asked)
+        return kind.model_validate(config)
     except ValidationError as error:
         raise ConfigError(problem_in(error)) from error
 
@@ -274,10 +274,10 @@ def checked(kind: type[Config], asked: Config | Mapping[str, Any]) -> Config:
 def problem_in(error: ValidationError, *, flags: bool = False) -> str:
     """What is wrong with what was asked, on one line: which value (by its flag, if asked for), and what it may be."""
     first = error.errors(include_url=False)[0]
-    kind = {each.__name__: each for each in _kinds(Asked)}.get(error.title)
+    kind = {each.__name__: each for each in _kinds(ConfigBase)}.get(error.title)
     known = kind.model_fields if kind is not None else {}
     loc = [str(part) for part in first["loc"]] or [error.title]
-    where = (kind or Asked).written(loc[0]) if flags else ".".join(loc)
+    where = (kind or ConfigBase).written(loc[0]) if flags else ".".join(loc)
     if first["type"] == "extra_forbidden" and known:
         return f"{where}: there is no such key; known are {', '.join(known)}"
     about = known[loc[0]].description if loc[0] in known else None

@@ -7,13 +7,13 @@ from enum import StrEnum
 
 from pydantic import Field, PositiveInt
 
-from flows.config.run import Asked, Output, Where
+from flows.config.run import ConfigBase, Output, Where
 
 
-class Verdict(StrEnum):
+class Level(StrEnum):
     """How a check ended. A warning says what is slower or riskier than it need be; the run works all the same."""
 
-    well = "ok"
+    ok = "ok"
     warning = "warning"
     missing = "missing"
 
@@ -23,27 +23,27 @@ class Check:
     """One thing that a run needs: what was found, and what helps where it isn't well."""
 
     name: str
-    verdict: Verdict
+    verdict: Level
     found: str
     remedy: str = ""
 
     def __post_init__(self) -> None:
-        assert (self.verdict is Verdict.well) == (not self.remedy)
+        assert (self.verdict is Level.ok) == (not self.remedy)
 
     @classmethod
-    def well(cls, name: str, found: str) -> Check:
-        return cls(name, Verdict.well, found)
+    def ok(cls, name: str, found: str) -> Check:
+        return cls(name, Level.ok, found)
 
     @classmethod
     def warning(cls, name: str, found: str, remedy: str) -> Check:
-        return cls(name, Verdict.warning, found, remedy)
+        return cls(name, Level.warning, found, remedy)
 
     @classmethod
     def missing(cls, name: str, found: str, remedy: str) -> Check:
-        return cls(name, Verdict.missing, found, remedy)
+        return cls(name, Level.missing, found, remedy)
 
 
-class DoctorConfig(Asked):
+class DoctorConfig(ConfigBase):
     """Look at this machine, and at whatever else is named."""
 
     image: Where | None = Field(

@@ -32,7 +32,7 @@ from flows.doctor.nodes import Probe, image_fault, shared_probe
 from flows.errors import FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.prefect_settings import read_settings, unused_files
-from flows.pool.actors import told_by
+from flows.pool.actors import short_reason
 from tiling.storage.place import Place
 
 ANSWER_SECONDS = 5.0
@@ -42,7 +42,7 @@ GIB = 2**30
 SAME_ON_ALL = ("overtile", "ray", "torch", "zarr", "tifffile", "imagecodecs", "numpy")
 
 
-def look_at_prefect() -> Iterator[Check]:
+def check_prefect() -> Iterator[Check]:
     """The server that flows would report to, and its clock."""
     if EmbeddedServer.is_wanted():
         yield _embedded()
@@ -65,7 +65,7 @@ def look_at_prefect() -> Iterator[Check]:
         remedy = f"install prefect=={own} on the server, as the lock file says"
         yield Check.missing("prefect", f"the server at {url} is {found}, this machine has {own}", remedy)
     else:
-        yield Check.well("prefect", f"{found} at {url}")
+        yield Check.ok("prefect", f"{found} at {url}")
     if date is not None and abs(date - time.time()) > CLOCKS_MAY_DIFFER_SECONDS:
         remedy = "synchronise both clocks (NTP): schedules are the server's"
         yield Check.warning("prefect's clock", f"{date - time.time():+.0f} s against this machine's", remedy)
@@ -78,7 +78,7 @@ def _embedded() -> Check:
     try:
         with EmbeddedServer().begin():
             if not files:
-                return Check.well("prefect", f"{own}, embedded: no server is configured, and one of its own starts")
+                return Check.ok("prefect", f"{own}, embedded: no server is configured, and one of its own starts")
     except (FlowError, OSError) as error:
         remedy = "mend what the server says, or set PREFECT_API_URL to one that runs"
         return Check.missing("prefect", f"{own}, embedded: {error}", remedy)
@@ -121,7 +121,7 @@ class NodeFacts:
     image_fault: str | None  # nor the image be opened
 
 
-def look_at_ray(address: str, out: Place | None, image: Place | None = None) -> Iterator[Check]:
+def check_ray(address: str, out: Place | None, image: Place | None = None) -> Iterator[Check]:
     """Attach as a run would, then ask every node."""
     fault = _unreachable(address)
     if fault is not None:
@@ -134,7 +134,7 @@ def look_at_ray(address: str, out: Place | None, image: Place | None = None) -> 
         yield Check.missing("ray", f"{address}: {' '.join(str(error).split())[:300]}", remedy)
         return
     try:
-        yield from _look_at_nodes(out, image)
+        yield from _check_nodes(out, image)
     finally:
         ray.shutdown()
 
@@ -179,14 +179,14 @@ def _token() -> str:
     return (given or "").strip()
 
 
-def _look_at_nodes(out: Place | None, image: Place | None) -> Iterator[Check]:
+def _check_nodes(out: Place | None, image: Place | None) -> Iterator[Check]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     resources = ray.cluster_resources()
     found = f"{ray.__version__}: {len(nodes)} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
     if max(resources.get("CPU", 0), resources.get("GPU", 0)) < 1:
         yield Check.missing("ray", f"{found}: no worker can be placed", "add nodes, or start them with --num-cpus")
     else:
-        yield Check.well("ray", found)
+        yield Check.ok("ray", found)
     asked, deadline = time.time(), time.monotonic() + NODE_SECONDS
     with shared_probe(out) as probe:
         for node, answer in [(node, _ask_node(node["NodeID"], probe, image)) for node in nodes]:
@@ -220,12 +220,12 @@ def _judge_node(name: str, answer: Any, asked: float, deadline: float, probe: Pr
         return Check.missing(name, f"no answer within {NODE_SECONDS:g} s", remedy)
     except RayError as error:
         remedy = "install overtile there from the same requirements.lock"
-        return Check.missing(name, told_by(error), remedy)
+        return Check.missing(name, short_reason(error), remedy)
     own = {"python": platform.python_version()} | {each: version(each) for each in SAME_ON_ALL}
     other = [f"{each} {facts.versions[each]}, here {own[each]}" for each in own if facts.versions[each] != own[each]]
     if other:
         return Check.missing(name, "; ".join(other), "install overtile there from the same requirements.lock")
-    fault = None if probe is None else facts.out_fault or probe.look_for(facts.node_id)
+    fault = None if probe is None else facts.out_fault or probe.expect_answer(facts.node_id)
     if probe is not None and fault:
         return Check.missing(name, f"it doesn't share the runs' storage with this machine ({fault})", probe.remedy)
     if facts.image_fault:
@@ -238,4 +238,4 @@ def _judge_node(name: str, answer: Any, asked: float, deadline: float, probe: Pr
         found = f"its clock is {abs(late) if late > 0 else early:.0f} s {'ahead' if late > 0 else 'behind'}"
         return Check.warning(name, found, "synchronise the clocks (NTP)")
     space = f", {facts.free_bytes / GIB:.1f} GiB free for runs" if facts.free_bytes is not None else ""
-    return Check.well(name, f"the same versions as here{space}")
+    return Check.ok(name, f"the same versions as here{space}")

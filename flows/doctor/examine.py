@@ -9,15 +9,15 @@ from flows.doctor.checks import Check, DoctorConfig
 
 def examine(config: DoctorConfig) -> Iterator[Check]:
     """Look at everything, the cheap things first."""
-    from flows.doctor.cluster import look_at_prefect, look_at_ray
-    from flows.doctor.machine import look_at_machine
-    from flows.doctor.storage import look_at_image, look_at_storage
+    from flows.doctor.cluster import check_prefect, check_ray
+    from flows.doctor.machine import check_machine
+    from flows.doctor.storage import check_image, check_storage
 
-    yield from look_at_machine(config)
+    yield from check_machine(config)
     if config.out is not None:
-        yield from look_at_storage(config.out)
+        yield from check_storage(config.out)
     if config.image is not None:
-        yield from look_at_image(config)
-    yield from look_at_prefect()
+        yield from check_image(config)
+    yield from check_prefect()
     if config.ray_address is not None:
-        yield from look_at_ray(config.ray_address, config.out, config.image)
+        yield from check_ray(config.ray_address, config.out, config.image)

@@ -29,7 +29,7 @@ MIB, GIB = 2**20, 2**30
 _TIME_ERROR = 5  # adjtimex(2): the clock isn't synchronised
 
 
-def look_at_machine(config: DoctorConfig) -> Iterator[Check]:
+def check_machine(config: DoctorConfig) -> Iterator[Check]:
     """Everything that needs no other machine."""
     yield _python()
     yield _packages()
@@ -49,7 +49,7 @@ def _python() -> Check:
         return Check.missing("python", found, f"install Python {wanted} or newer and set the environment up with it")
     if platform.system() != "Linux":
         return Check.warning("python", found, "use Linux: nothing else is tested")
-    return Check.well("python", found)
+    return Check.ok("python", found)
 
 
 def _packages() -> Check:
@@ -67,26 +67,26 @@ def _packages() -> Check:
             faults.append(f"{each.name} {found} is installed, {each.specifier} is needed")
     if faults:
         return Check.missing("packages", "; ".join(faults), "pip install --requirement requirements.lock")
-    return Check.well("packages", f"overtile {version('overtile')} with all {len(wanted)} that it needs")
+    return Check.ok("packages", f"overtile {version('overtile')} with all {len(wanted)} that it needs")
 
 
 def _devices() -> Iterator[Check]:
-    found = machine.look_at_machine()
+    found = machine.detect_machine()
     cores = usable_cores()
     text = f"{cores} cores, {found.vectors}, torch {found.torch}"
     if found.vectors == "DEFAULT":
         yield Check.warning("processor", f"{text}: no vector instructions", "use a processor with AVX2 or better")
     elif found.lacks_bfloat16:
-        yield Check.well("processor", f"{text}; no native bfloat16, float32 it is")
+        yield Check.ok("processor", f"{text}; no native bfloat16, float32 it is")
     else:
-        yield Check.well("processor", f"{text}; native bfloat16 (--precision auto or bfloat16)")
+        yield Check.ok("processor", f"{text}; native bfloat16 (--precision auto or bfloat16)")
     for gpu in found.accelerators:
         name = f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB"
         if gpu.failure:
             remedy = "match NVIDIA's driver and torch's CUDA build: see what 'nvidia-smi' says"
             yield Check.missing("gpu", f"{name}: {gpu.failure}", remedy)
         else:
-            yield Check.well("gpu", f"{name}, CUDA {found.cuda}")
+            yield Check.ok("gpu", f"{name}, CUDA {found.cuda}")
     if not found.accelerators and Path("/dev/nvidiactl").exists():
         remedy = "install the CUDA build of torch of the same version, and check 'nvidia-smi'"
         yield Check.missing("gpu", f"this machine has an NVIDIA device and torch {found.torch} sees none", remedy)
@@ -99,7 +99,7 @@ def _clock() -> Check:
     if state == _TIME_ERROR:
         remedy = "turn NTP on (timedatectl set-ntp true): schedules and the times in ledgers follow this clock"
         return Check.warning("clock", "not synchronised", remedy)
-    return Check.well("clock", "synchronised" if state >= 0 else "not known here whether it is synchronised")
+    return Check.ok("clock", "synchronised" if state >= 0 else "not known here whether it is synchronised")
 
 
 def _open_files() -> Check:
@@ -110,7 +110,7 @@ def _open_files() -> Check:
     # Ray raises the soft limit up to the hard one by itself.
     if max(soft, hard) < FILES_WANTED:
         return Check.warning("open files", f"at most {soft} (hard {hard}), {FILES_WANTED} are advised", remedy)
-    return Check.well("open files", f"at most {soft} (hard {hard})")
+    return Check.ok("open files", f"at most {soft} (hard {hard})")
 
 
 def _shared_memory() -> Check:
@@ -122,7 +122,7 @@ def _shared_memory() -> Check:
         found = f"{free / MIB:.0f} MiB free in {folder}, {SHARED_MEMORY_BYTES / MIB:.0f} are needed"
         remedy = "docker run --shm-size 256m; in Kubernetes an emptyDir of medium Memory; else remount it larger"
         return Check.warning("shared memory", f"{found}; Ray falls back to files, slowly", remedy)
-    return Check.well("shared memory", f"{free / MIB:.0f} MiB free in {folder}")
+    return Check.ok("shared memory", f"{free / MIB:.0f} MiB free in {folder}")
 
 
 def _temporary_folder() -> Check:
@@ -142,7 +142,7 @@ def _temporary_folder() -> Check:
         return Check.missing("temporary folder", f"{found}: {used:.0%} used, Ray refuses above 95 %", remedy)
     if usage.free < TEMPORARY_BYTES:
         return Check.warning("temporary folder", found, remedy)
-    return Check.well("temporary folder", found)
+    return Check.ok("temporary folder", found)
 
 
 def _memory(workers: int | None) -> Check:
@@ -155,4 +155,4 @@ def _memory(workers: int | None) -> Check:
     if free < needed:
         fit = max(1, int(free // WORKER_FIXED_BYTES))
         return Check.missing("memory", found, f"--workers {fit}, or a machine with more memory")
-    return Check.well("memory", found)
+    return Check.ok("memory", found)

@@ -42,7 +42,7 @@ class Probe:
         """On a node: read the word and repeat it; what is in the way, if anything."""
         return _fault(lambda: self._answer(node_id))
 
-    def look_for(self, node_id: str) -> str | None:
+    def expect_answer(self, node_id: str) -> str | None:
         """On the driver: read what the node has written; what is in the way, if anything."""
         return _fault(lambda: self._expect(node_id))
 

@@ -15,7 +15,7 @@ from flows.config.run import SegmentConfig
 from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
-from flows.run.preflight import check_fit, needs_of
+from flows.run.preflight import check_fit, requirements_of
 from flows.run.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
 from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
@@ -40,7 +40,7 @@ AHEAD_TILES = 8  # staged ahead per worker, see flows.pool.pool
 MIB, GIB = 2**20, 2**30
 
 
-def look_at_storage(place: Place) -> Iterator[Check]:
+def check_storage(place: Place) -> Iterator[Check]:
     """Write, read back and delete; an object store must also keep the promise that its locks are made of."""
     name = f"storage {place}"
     if isinstance(place, ObjectPath):
@@ -138,7 +138,7 @@ def _judge(name: str, same: bool, written: float, read: float, more: str) -> Che
     if min(rates) < SLOW_BYTES_PER_SECOND:
         remedy = f"workers will wait below {SLOW_BYTES_PER_SECOND / MIB:.0f} MiB/s: use storage that is nearer"
         return Check.warning(name, found, remedy)
-    return Check.well(name, found)
+    return Check.ok(name, found)
 
 
 def _forget(path: Path) -> None:
@@ -150,7 +150,7 @@ def _forget(path: Path) -> None:
         os.close(descriptor)
 
 
-def look_at_image(config: DoctorConfig) -> Iterator[Check]:
+def check_image(config: DoctorConfig) -> Iterator[Check]:
     """Read from the image, and hold the plan for it against this machine's memory and the disk."""
     assert config.image is not None
     try:
@@ -170,22 +170,22 @@ def _reading(source: ImageSource, which: str) -> Check:
     source.read(0, box)
     rate = box.area / 1e6 / max(time.perf_counter() - start, 1e-9)
     found = f"{level.height} x {level.width} px, decodes {rate:.1f} MPix/s in one process" + (which and f"; {which}")
-    return Check.well(f"image {source.path}", found)
+    return Check.ok(f"image {source.path}", found)
 
 
 def _plan(config: DoctorConfig) -> Iterator[Check]:
     """Memory and space as the run itself would find them, for the core that is used where none is measured."""
     assert config.image is not None
-    asked = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model, series=config.series)
+    options = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model, series=config.series)
     workers = config.workers or usable_cores()
     try:
         with local_bundle(config.model) as folder:
             bundle = load_bundle(folder)
-        viewing = choose_view(config.image, asked.wanted(), needs_of(bundle.card))
-        with open_source(config.image, viewing.view) as seen:
+        choice = choose_view(config.image, options.view_request(), requirements_of(bundle.card))
+        with open_source(config.image, choice.view) as seen:
             check_fit(seen, bundle.card)
-            found = find_footprint(bundle, asked)
-            plan = make_plan(seen, viewing.level, smallest_good_core(found), found)
+            found = find_footprint(bundle, options)
+            plan = make_plan(seen, choice.level, smallest_good_core(found), found)
         memory = tile_memory(plan, bundle, "float32")
     except (TilingError, UnetCoreError, ValueError) as error:
         yield Check.missing(f"model {config.model}", _reason(error), "give a --model that is made for such images")
@@ -204,7 +204,7 @@ def _memory(plan: TilePlan, memory: TileMemory, workers: int) -> Check:
         fit = int(free // memory.worker_bytes)
         remedy = f"--workers {fit}" if fit else "a smaller --core, or a machine with more memory"
         return Check.missing("memory", found, remedy)
-    return Check.well("memory", found)
+    return Check.ok("memory", found)
 
 
 def _space(plan: TilePlan, out: Path, workers: int) -> Check:
@@ -220,7 +220,7 @@ def _space(plan: TilePlan, out: Path, workers: int) -> Check:
     if free < needed:
         remedy = "labels are compressed several times as a rule; watch it, or make room"
         return Check.warning("space", found, remedy)
-    return Check.well("space", found)
+    return Check.ok("space", found)
 
 
 def _reason(error: Exception) -> str:

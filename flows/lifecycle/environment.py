@@ -22,11 +22,11 @@ def quiet_environment(prefect_level: str = "CRITICAL") -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    ask_this_machine_directly()
+    bypass_proxy_on_localhost()
     configure_logs()
 
 
-def ask_this_machine_directly() -> None:
+def bypass_proxy_on_localhost() -> None:
     """Let no proxy stand between this command and its own servers; other hosts are asked as the environment says."""
     if not any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
         return

@@ -18,19 +18,19 @@ from flows.errors import IncompleteError, StoppedError
 from flows.reporting.prefect_events import recorded
 
 
-class Ending(Protocol):
+class FlowResult(Protocol):
     """What a flow gives back."""
 
     @property
     def complete(self) -> bool: ...
 
 
-Ending_ = TypeVar("Ending_", bound=Ending)
-Asked_ = TypeVar("Asked_")
-Outcome_ = TypeVar("Outcome_")
+ResultT = TypeVar("ResultT", bound=FlowResult)
+ConfigT = TypeVar("ConfigT")
+OutcomeT = TypeVar("OutcomeT")
 
 
-def finished(outcome: Ending_, told: str) -> Ending_:
+def finished(outcome: ResultT, told: str) -> ResultT:
     """The outcome, where all is done.
 
     Raises:
@@ -41,7 +41,7 @@ def finished(outcome: Ending_, told: str) -> Ending_:
     return outcome
 
 
-def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_]:
+def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], OutcomeT]:
     """A flow's function that ends truly when it was asked to stop and all is in order.
 
     Under Prefect's runner the flow run is `Cancelled` where that was asked for. Prefect would know it from its own
@@ -54,7 +54,7 @@ def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_
     """
 
     @wraps(work)
-    def until_stopped(config: Asked_) -> Outcome_:
+    def until_stopped(config: ConfigT) -> OutcomeT:
         try:
             return work(config)
         except StoppedError as error:
@@ -62,7 +62,7 @@ def stoppable(work: Callable[[Asked_], Outcome_]) -> Callable[[Asked_], Outcome_
                 raise
             if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
                 # A state that a flow returns is the state that it ends in; nobody else sees it.
-                return cast("Outcome_", Cancelled(message=str(error)))
+                return cast("OutcomeT", Cancelled(message=str(error)))
             raise TerminationSignal(signal=error.signal_number) from error
 
     # Prefect would look names of types up where this function is, not where the flow's is.

@@ -23,7 +23,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from flows.errors import ConfigError, NotStartedError
+from flows.errors import ConfigError, ServerStartError
 from flows.lifecycle.prefect_login import LINK_FILE, make_link
 from flows.lifecycle.prefect_settings import configured_api, read_settings
 from flows.lifecycle.private_folder import Home
@@ -32,7 +32,7 @@ from flows.lifecycle.stopping import FROM_TERMINAL
 START_SECONDS = 180
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
-_LINES_KEPT, _LINES_TOLD = 100, 5
+_LINES_KEPT, _LINES_SHOWN = 100, 5
 _KEPT = ("PREFECT_SERVER_CORS_", "PREFECT_SERVER_SERVICES_", "PREFECT_SERVER_UI_V2_", "PREFECT_SERVER_ANALYTICS_")
 """What a user's environment says to the server too; who may enter, and where things are, is not his to say."""
 
@@ -137,10 +137,10 @@ class EmbeddedServer:
             )
         self._listener = None
         assert self._process.stdout is not None
-        threading.Thread(target=self._hear, args=(self._process.stdout,), name="server's log", daemon=True).start()
+        threading.Thread(target=self._read_log, args=(self._process.stdout,), name="server's log", daemon=True).start()
         return self
 
-    def _hear(self, log: IO[bytes]) -> None:
+    def _read_log(self, log: IO[bytes]) -> None:
         """Keep the last lines of what it says; a file would grow for as long as it runs."""
         with log:
             self._said.extend(line.decode(errors="replace").rstrip() for line in log)
@@ -177,7 +177,7 @@ class EmbeddedServer:
         """Wait until it answers.
 
         Raises:
-            NotStartedError: it doesn't within three minutes, or has ended.
+            ServerStartError: it doesn't within three minutes, or has ended.
         """
         deadline = time.monotonic() + START_SECONDS
         while self._process is not None:
@@ -187,7 +187,7 @@ class EmbeddedServer:
                 break
             if code is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise NotStartedError(
+                raise ServerStartError(
                     f"Prefect's embedded server doesn't answer at {self._url} ({fault}) and said {self._last_words()}; "
                     f"make room in {tempfile.gettempdir()}, where its database is, or set TMPDIR; see "
                     f"what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
@@ -197,7 +197,7 @@ class EmbeddedServer:
 
     def _last_words(self) -> str:
         """The end of its log, on one line."""
-        return " | ".join(line.strip() for line in [*self._said][-_LINES_TOLD:] if line.strip()) or "nothing"
+        return " | ".join(line.strip() for line in [*self._said][-_LINES_SHOWN:] if line.strip()) or "nothing"
 
     def _ask(self) -> str | None:
         """What is wrong with the server's answer, on one line; None when it is well."""

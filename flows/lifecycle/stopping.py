@@ -19,7 +19,7 @@ GRACE_SECONDS = 20.0
 
 
 @dataclass(slots=True)
-class Stop:
+class StopRequest:
     """Whether somebody asked to stop, and until when tiles in flight may still end; or the time is up.
 
     `ends_at`, on the monotonic clock, is when no further tile is begun anyway; those in flight then end in peace.
@@ -30,7 +30,7 @@ class Stop:
     ends_at: float = float("inf")
 
     @property
-    def is_asked(self) -> bool:
+    def is_requested(self) -> bool:
         return self.by is not None or time.monotonic() >= self.ends_at
 
     @property
@@ -38,7 +38,7 @@ class Stop:
         """Whether the grace has passed too."""
         return self.by is not None and time.monotonic() > self.deadline
 
-    def ask(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
+    def request(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
 
 
@@ -55,7 +55,7 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def told_of_sigterm() -> Generator[None]:
+def sigterm_as_error() -> Generator[None]:
     """While inside, SIGTERM and SIGHUP raise an error instead of ending the process without a word.
 
     Prefect catches SIGTERM while a flow runs, reports the run as crashed, and then hands the signal on to this.
@@ -122,7 +122,7 @@ def keep_sigterm() -> Generator[None]:
 
 
 @contextmanager
-def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
+def stop_on_signals(ends_at: float = float("inf")) -> Generator[StopRequest]:
     """While inside, the first SIGTERM, SIGINT or SIGHUP asks for a calm end, as `ends_at` does.
 
     A second SIGINT ends at once.
@@ -130,7 +130,7 @@ def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
     Python delivers signals to the main thread only: elsewhere nothing is caught, and whoever runs the flow
     there decides.
     """
-    stop = Stop(ends_at=ends_at)
+    stop = StopRequest(ends_at=ends_at)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -140,7 +140,7 @@ def stop_on_signals(ends_at: float = float("inf")) -> Generator[Stop]:
         _leave_lost_terminal()
         if stop.by is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.ask(signal.Signals(number))
+        stop.request(signal.Signals(number))
 
     previous = {number: signal.signal(number, asked) for number in _heard(signal.SIGTERM, signal.SIGINT)}
     try:

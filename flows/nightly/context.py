@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from flows.config.archive import ArchiveConfig
-from flows.nightly.duplicates import Twins
+from flows.nightly.duplicates import DuplicateSlides
 from flows.pool.pool import Pool
 from flows.run.prepare import Model
 from flows.worker.tuning import Tuning, TuningRequest
@@ -14,7 +14,7 @@ from tiling.archives.archive import Archive
 
 
 @dataclass(slots=True)
-class Shift:
+class NightContext:
     """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
 
     archive: Archive
@@ -24,7 +24,7 @@ class Shift:
     pool: Pool
     available_bytes: int
     night: str
-    twins: Twins = field(default_factory=Twins)
+    duplicates: DuplicateSlides = field(default_factory=DuplicateSlides)
     _tuning: threading.Lock = field(default_factory=threading.Lock)
 
     def tune(self, request: TuningRequest) -> Tuning:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Mapping
 
 
-class Twins:
+class DuplicateSlides:
     """Which slide each content is being segmented for. Safe to use from several threads."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Twins:
             self._slides = {content: other for content, other in self._slides.items() if other != slide}
             self._changed.notify_all()
 
-    def under_way(self, slides: Collection[str], timeout: float) -> set[str]:
+    def in_progress(self, slides: Collection[str], timeout: float) -> set[str]:
         """Those of some slides that are being segmented, as soon as one isn't, or after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not set(slides) <= set(self._slides.values()), timeout)

@@ -9,14 +9,14 @@ from flows.errors import FlowError, PoolError
 from tiling.errors import DiskError, PlanError, SourceError, StagingError, TilingError
 from unet_core.errors import FootprintError, UnetCoreError
 
-EVERYBODYS = (DiskError, StagingError, PoolError)
+FATAL_ERRORS = (DiskError, StagingError, PoolError)
 """What no slide would survive: it ends the night, and the next goes on."""
 
-EXPECTED = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
+EXPECTED_ERRORS = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
 """What the world or the user may do to a slide; anything else is a bug, and is logged with its traceback."""
 
 
-def is_lasting(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Whether the same file would fail in the same way again, unlike a disk or a network that failed it."""
     if isinstance(error.__cause__, OSError):
         return False

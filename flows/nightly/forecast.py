@@ -11,18 +11,18 @@ from pydantic import ValidationError
 from flows.config.archive import ArchiveConfig
 from flows.errors import FlowError
 from flows.nightly.failures import reason_of
-from flows.nightly.scan import Found
-from flows.run.preflight import check_fit, needs_of
+from flows.nightly.scan import ScanResult
+from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState
 from tiling.errors import TilingError
-from tiling.selection.choose_view import ModelNeeds, choose_view
+from tiling.selection.choose_view import ModelRequirements, choose_view
 from tiling.source import open_source
 from unet_core.bundles.card import ModelCard, read_card
 
-UNKNOWN_MODEL = ModelNeeds("the user's network", None, "uint8")
+UNKNOWN_MODEL = ModelRequirements("the user's network", None, "uint8")
 """Of a network that is no bundle yet: its pixels are taken as they are."""
 
 WORST_BYTES_PER_PIXEL = 4 / 3
@@ -43,7 +43,7 @@ class Forecast:
 
     slides: tuple[tuple[str, int], ...]
     unreadable: tuple[tuple[str, str], ...]
-    found: Found
+    found: ScanResult
     pixels: int
     seconds: float | None
     mask_bytes: int | None
@@ -51,7 +51,7 @@ class Forecast:
     free_bytes: int | None
 
 
-def forecast(config: ArchiveConfig, archive: Archive, found: Found) -> Forecast:
+def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Forecast:
     """Open every slide that would be segmented, as far as its pyramid, and reckon."""
     slides: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
@@ -84,13 +84,13 @@ def _card_of(config: ArchiveConfig) -> ModelCard | None:
 
 def _pixels(config: ArchiveConfig, card: ModelCard | None, slide: Slide) -> int:
     """Of what would be segmented: at the pixel size that the model or the manifest asks for."""
-    asked = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
-    wanted = replace(asked.wanted(), normalise=None)  # of no account here, and its percentiles take long
-    viewing = choose_view(slide.place, wanted, needs_of(card) if card else UNKNOWN_MODEL)
-    with open_source(slide.place, viewing.view) as seen:
+    options = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
+    wanted = replace(options.view_request(), normalise=None)  # of no account here, and its percentiles take long
+    choice = choose_view(slide.place, wanted, requirements_of(card) if card else UNKNOWN_MODEL)
+    with open_source(slide.place, choice.view) as seen:
         if card is not None:
             check_fit(seen, card)
-        level = seen.levels[viewing.level]
+        level = seen.levels[choice.level]
         return level.height * level.width
 
 

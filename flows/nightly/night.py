@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.pool.scheduler import Ended
+from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideRecord, SlideState
@@ -17,7 +17,7 @@ BAD = (SlideState.FAILED, SlideState.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class NightSummary:
     """How a night ended.
 
     Attributes:
@@ -81,7 +81,7 @@ class Night:
         return f"slides: {told}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
 
 
-class Pace:
+class ThroughputEstimate:
     """How far a night is, and how long the rest takes.
 
     What is left is known by the size of its files alone, so pixels and seconds are counted per byte of file.
@@ -89,20 +89,20 @@ class Pace:
 
     def __init__(self, slides: Sequence[Slide]) -> None:
         self._total = len(slides)
-        self._bytes_in_all = sum(slide.stamp.size_bytes for slide in slides if slide.stamp)
+        self._bytes_in_all = sum(slide.file_version.size_bytes for slide in slides if slide.file_version)
         self._bytes_done = 0.0
         self._started: float | None = None
         self._last = 0.0
         self.pixels = 0
 
-    def add(self, ended: Ended, of_slide: Slide, tiles: int) -> None:
+    def add(self, outcome: TileOutcome, of_slide: Slide, tiles: int) -> None:
         now = time.monotonic()
         if self._started is None:
             # Workers load the model before their first tile: that is no part of the rate.
-            self._started = now - sum(ended.result.seconds.get(step, 0.0) for step in ("read", "compute", "write"))
+            self._started = now - sum(outcome.result.seconds.get(step, 0.0) for step in ("read", "compute", "write"))
         self._last = now
-        self.pixels += ended.result.pixels
-        self._bytes_done += of_slide.stamp.size_bytes / tiles if of_slide.stamp else 0.0
+        self.pixels += outcome.result.pixels
+        self._bytes_done += of_slide.file_version.size_bytes / tiles if of_slide.file_version else 0.0
 
     @property
     def seconds(self) -> float:

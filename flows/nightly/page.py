@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import quote
 
-from flows.nightly.night import BAD, Night
+from flows.nightly.night import BAD, NightSummary
 from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
@@ -38,7 +38,7 @@ PICTURES = 200
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
 
 
-def publish(archive: Archive, night: Night) -> None:
+def publish(archive: Archive, night: NightSummary) -> None:
     """Write the night's page, table and facts, and the archive's table as it stands now."""
     folder = archive.nights
     looked_at = sorted((*night.records, *night.known_failures), key=lambda each: each.slide)
@@ -63,7 +63,7 @@ def table(records: Iterator[SlideRecord] | tuple[SlideRecord, ...] | list[SlideR
     return text.getvalue()
 
 
-def facts(night: Night) -> str:
+def facts(night: NightSummary) -> str:
     """All that is known of the night, for programs."""
     told = {
         **asdict(night),
@@ -75,7 +75,7 @@ def facts(night: Night) -> str:
     return json.dumps(told, indent=1, default=str) + "\n"
 
 
-def page_of(night: Night) -> Iterator[str]:
+def page_of(night: NightSummary) -> Iterator[str]:
     """The page, self-contained but for the pictures, which lie in the runs beside it."""
     date, _, clock = night.name.partition("_")
     title = f"{plain(night.archive.name)}, night of {date}, {clock[:2]}:{clock[2:4]}"
@@ -94,7 +94,7 @@ def page_of(night: Night) -> Iterator[str]:
     yield "</html>\n"
 
 
-def _figures(night: Night) -> Iterator[str]:
+def _figures(night: NightSummary) -> Iterator[str]:
     shown = (
         ("done", str(len(night.of(SlideState.DONE)))),
         ("failed", str(len(night.failed))),

@@ -19,19 +19,19 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from flows.errors import OverError
-from flows.lifecycle.stopping import Stop
-from flows.nightly.context import Shift
-from flows.nightly.failures import EVERYBODYS, EXPECTED
-from flows.nightly.slide_job import SlideWork, tile_bytes
+from flows.errors import NotStartedError
+from flows.lifecycle.stopping import StopRequest
+from flows.nightly.context import NightContext
+from flows.nightly.failures import EXPECTED_ERRORS, FATAL_ERRORS
+from flows.nightly.slide_job import SlideJob, tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.cores import usable_threads
 from flows.pool.pool import AHEAD_PER_WORKER
-from flows.pool.scheduler import Ended
-from flows.pool.staging_budget import lying_in
+from flows.pool.scheduler import TileOutcome
+from flows.pool.staging_budget import leftover_staged_tiles
 from flows.reporting.escaping import plain
 from flows.reporting.metrics import Queue
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.slide import Slide
 from tiling.errors import StorageError, TilingError
 from tiling.runs.staging import staged_sizes
@@ -46,28 +46,28 @@ Begin = Callable[[str, str, Callable[[], None]], "Future[Any]"]
 """Begins a step of a slide, given the step's and the slide's name, in another thread."""
 
 
-class Conveyor:
+class Pipeline:
     """Carries slides through a night; each slide's ledger record says what became of it."""
 
-    def __init__(self, shift: Shift, begin: Begin) -> None:
-        self._shift, self._begin = shift, begin
+    def __init__(self, context: NightContext, begin: Begin) -> None:
+        self._context, self._begin = context, begin
         self._backlog = Backlog(
-            AHEAD_PER_WORKER * shift.pool.size, shift.config.staging_budget, keeps=shift.config.keep_staged
+            AHEAD_PER_WORKER * context.pool.size, context.config.staging_budget, keeps=context.config.keep_staged
         )
-        if shift.config.staging_budget is not None:
-            for run, sizes in lying_in(shift.archive):
+        if context.config.staging_budget is not None:
+            for run, sizes in leftover_staged_tiles(context.archive):
                 self._backlog.recount(run, sizes)
-        self._active: dict[Place, SlideWork] = {}
+        self._active: dict[Place, SlideJob] = {}
         self._waiting: list[tuple[Slide, str]] = []  # and for which slide, of the same content
         self._closing: deque[Future[Any]] = deque()
 
     @property
     def queue(self) -> Queue:
         """What waits, of the slides that are under way."""
-        to_do = sum(work.left for work in [*self._active.values()])
-        return Queue(to_do, self._backlog.ready, self._shift.pool.size)
+        to_do = sum(work.tiles_left for work in [*self._active.values()])
+        return Queue(to_do, self._backlog.ready, self._context.pool.size)
 
-    def carry(self, slides: Sequence[Slide], stop: Stop) -> Iterator[tuple[SlideWork, Ended]]:
+    def run(self, slides: Sequence[Slide], stop: StopRequest) -> Iterator[tuple[SlideJob, TileOutcome]]:
         """Segment slides in order, tiles of the oldest first; yields each tile with the slide that it is of.
 
         Once `stop` is asked for, tiles in flight end, and so do slides whose tiles are all in.
@@ -76,138 +76,138 @@ class Conveyor:
             DiskError, StagingError, PoolError: what no slide would survive.
         """
         feeder = threading.Thread(
-            target=copy_context().run, args=(self._feed, slides, stop), name="feeder", daemon=True
+            target=copy_context().run, args=(self._producer, slides, stop), name="feeder", daemon=True
         )
         feeder.start()
         try:
-            for ended in self._shift.pool.infer(self._backlog, stop):
+            for ended in self._context.pool.infer(self._backlog, stop):
                 work = self._active.get(ended.run)
                 if work is not None:
-                    self._take(work, ended)
+                    self._record_result(work, ended)
                     yield work, ended
         finally:
             self._backlog.close()
             feeder.join()
-            self._end(stop)
+            self._finish(stop)
 
-    def _feed(self, slides: Sequence[Slide], stop: Stop) -> None:
+    def _producer(self, slides: Sequence[Slide], stop: StopRequest) -> None:
         """Plan ahead, and stage slide after slide."""
-        planned: deque[tuple[SlideWork, Future[Any]]] = deque()
+        planned: deque[tuple[SlideJob, Future[Any]]] = deque()
         coming = deque(slides)
         with self._backlog:
-            while (coming or planned or self._waiting) and not (stop.is_asked or self._backlog.is_closed):
-                coming.extendleft(reversed(self._freed_twins(patience=0.0 if coming or planned else 1.0)))
+            while (coming or planned or self._waiting) and not (stop.is_requested or self._backlog.is_closed):
+                coming.extendleft(reversed(self._released_duplicates(patience=0.0 if coming or planned else 1.0)))
                 if coming:
-                    work = SlideWork(self._shift, coming.popleft())
-                    planned.append((work, self._begin("plan", work.slide.name, partial(self._step, work, work.plan))))
+                    job = SlideJob(self._context, coming.popleft())
+                    planned.append((job, self._begin("plan", job.slide.name, partial(self._step, job, job.plan))))
                 if len(planned) > (PLANNED_AHEAD if coming else 0):
                     self._stage(*planned.popleft(), stop)
-        for work, planning in planned:
+        for job, planning in planned:
             wait_for([planning])
-            work.leave()
+            job.release()
 
-    def _freed_twins(self, patience: float) -> list[Slide]:
+    def _released_duplicates(self, patience: float) -> list[Slide]:
         """Slides for whose content another one was segmented, which has ended: they are planned again.
 
         That finds its mask; where there is none, for the other one has failed or changed, the next is segmented.
         """
-        under_way = self._shift.twins.under_way({first for _, first in self._waiting}, patience)
+        under_way = self._context.duplicates.in_progress({first for _, first in self._waiting}, patience)
         freed = [slide for slide, first in self._waiting if first not in under_way]
         self._waiting = [(slide, first) for slide, first in self._waiting if first in under_way]
         return freed
 
-    def _stage(self, work: SlideWork, planning: Future[Any], stop: Stop) -> None:
+    def _stage(self, job: SlideJob, planning: Future[Any], stop: StopRequest) -> None:
         wait_for([planning])
         self._wait_for_closings()
-        if work.awaits is not None:
-            self._waiting.append((work.slide, work.awaits))
+        if job.waits_for is not None:
+            self._waiting.append((job.slide, job.waits_for))
             return
-        if not work.is_planned:
-            if not work.is_over:
-                self._fail(work, planning.exception() or AssertionError("planning ended without a plan"))
-            work.leave()
+        if not job.is_planned:
+            if not job.is_over:
+                self._fail(job, planning.exception() or AssertionError("planning ended without a plan"))
+            job.release()
             return
-        self._active[work.run.path] = work
-        if work.todo:
-            hand_over = partial(self._step, work, partial(self._hand_over, work, stop))
-            wait_for([self._begin("stage", work.slide.name, hand_over)])
+        self._active[job.run.path] = job
+        if job.todo:
+            hand_over = partial(self._step, job, partial(self._enqueue, job, stop))
+            wait_for([self._begin("stage", job.slide.name, hand_over)])
         else:
-            self._close(work)
+            self._close(job)
 
-    def _hand_over(self, work: SlideWork, stop: Stop) -> None:
+    def _enqueue(self, job: SlideJob, stop: StopRequest) -> None:
         """Give a slide's tiles to inference, as far as there is room; a slide that fails meanwhile gives no more."""
-        work.begin()
-        run, todo = work.run, takewhile(lambda _: not (work.is_over or stop.is_asked), work.todo)
-        if self._shift.config.staging:
-            run.create_staged(keep=self._shift.config.keep_staged)
-            self._shift.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
+        job.begin()
+        run, todo = job.run, takewhile(lambda _: not (job.is_over or stop.is_requested), job.todo)
+        if self._context.config.staging:
+            run.create_staged(keep=self._context.config.keep_staged)
+            self._context.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
             return
         for index in todo:
             if not self._backlog.reserve(1):
                 return
-            self._backlog.offer(Ready(run.path, TileResult(index, None, 0)))
+            self._backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
 
-    def _take(self, work: SlideWork, ended: Ended) -> None:
+    def _record_result(self, job: SlideJob, outcome: TileOutcome) -> None:
         """What became of a tile, into its slide's ledger."""
-        if ended.error is not None:
-            if isinstance(ended.error, EVERYBODYS):
-                raise ended.error
-            self._fail(work, ended.error)
+        if outcome.fatal_error is not None:
+            if isinstance(outcome.fatal_error, FATAL_ERRORS):
+                raise outcome.fatal_error
+            self._fail(job, outcome.fatal_error)
             return
         try:
-            if work.note(ended) and not work.is_over:
-                self._close(work)
+            if job.record_tile(outcome) and not job.is_over:
+                self._close(job)
         except TilingError as error:
-            if isinstance(error, EVERYBODYS):
+            if isinstance(error, FATAL_ERRORS):
                 raise
-            self._fail(work, error)
+            self._fail(job, error)
 
     def _wait_for_closings(self) -> None:
         """Where stitching is slower than inference, slides whose tiles are all in would heap up."""
         while len(open_ones := [each for each in self._closing if not each.done()]) >= CLOSING_AT_ONCE:
             wait_for(open_ones, return_when=FIRST_COMPLETED)
 
-    def _close(self, work: SlideWork) -> None:
-        self._active.pop(work.run.path, None)
+    def _close(self, job: SlideJob) -> None:
+        self._active.pop(job.run.path, None)
         while self._closing and self._closing[0].done():
             self._closing.popleft()
-        self._closing.append(self._begin("close", work.slide.name, partial(self._step, work, work.close, last=True)))
+        self._closing.append(self._begin("close", job.slide.name, partial(self._step, job, job.close, last=True)))
 
-    def _step(self, work: SlideWork, step: Callable[[], None], *, last: bool = False) -> None:
+    def _step(self, job: SlideJob, step: Callable[[], None], *, last: bool = False) -> None:
         """A step of one slide; whatever it raises ends this slide, and only what no slide would survive the night."""
         try:
             step()
         except BaseException as error:
-            self._fail(work, error)
+            self._fail(job, error)
             raise
         finally:
             if last:
-                work.leave()
-                self._recount(work)
+                job.release()
+                self._recount(job)
 
-    def _fail(self, work: SlideWork, error: BaseException) -> None:
-        if isinstance(error, OverError):
+    def _fail(self, job: SlideJob, error: BaseException) -> None:
+        if isinstance(error, NotStartedError):
             return  # the next night begins the slide
-        if isinstance(error, EVERYBODYS):
+        if isinstance(error, FATAL_ERRORS):
             self._backlog.close(error)
             return
-        if not isinstance(error, EXPECTED):
-            logger.warning("slide %s failed as no slide should", plain(work.slide.name), exc_info=error)
-        is_news = not work.is_over
-        work.fail(error)
+        if not isinstance(error, EXPECTED_ERRORS):
+            logger.warning("slide %s failed as no slide should", plain(job.slide.name), exc_info=error)
+        is_news = not job.is_over
+        job.fail(error)
         if is_news:
-            self._recount(work)
+            self._recount(job)
 
-    def _recount(self, work: SlideWork) -> None:
+    def _recount(self, job: SlideJob) -> None:
         """What lies there of a slide that is over: its last batches may have been staged or not."""
-        if work.todo and self._shift.config.staging_budget is not None:
+        if job.todo and self._context.config.staging_budget is not None:
             with suppress(StorageError):  # what was counted so far is the most that can lie there
-                self._backlog.recount(work.run.path, staged_sizes(work.run.staged_path))
+                self._backlog.recount(job.run.path, staged_sizes(job.run.staged_path))
 
-    def _end(self, stop: Stop) -> None:
+    def _finish(self, stop: StopRequest) -> None:
         """Let closings end, all of them or as many as the grace lasts for, and leave the rest to the next night."""
         patience = max(0.0, stop.deadline - time.monotonic()) if stop.by is not None else None
         wait_for(self._closing, patience)
         for work in self._active.values():
-            work.leave()
-        self._shift.archive.ledger.flush()
+            work.release()
+        self._context.archive.ledger.flush()

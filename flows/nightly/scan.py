@@ -14,7 +14,7 @@ from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScanResult:
     """What a look at the source found.
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
@@ -31,10 +31,10 @@ class Found:
 
     @property
     def size_bytes(self) -> int:
-        return sum(slide.stamp.size_bytes for slide in self.todo if slide.stamp)
+        return sum(slide.file_version.size_bytes for slide in self.todo if slide.file_version)
 
 
-def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> Found:
+def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> ScanResult:
     """Hold the source, or what it was found to hold, against the ledger. A slide whose size and times are those of its
     record is not opened; any other is, and then its content decides.
     """
@@ -49,7 +49,7 @@ def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
         record = archive.ledger.get(slide.name)
         if config.failed_only and (record is None or record.state is not SlideState.FAILED):
             continue
-        if slide.refused is not None or slide.stamp is None:
+        if slide.refused is not None or slide.file_version is None:
             refused.append(slide)
         elif record is not None and not config.reread and _says_the_same(record, slide):
             if record.is_settled and _is_still_there(archive, record):
@@ -58,12 +58,12 @@ def look(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
                 known.append(record)
             else:
                 todo.append(slide)
-        elif not slide.stamp.is_settled(config.settle):
+        elif not slide.file_version.is_settled(config.settle):
             settling.append(slide)
         else:
             todo.append(slide)
     gone = tuple(name for name in _missing(archive, listed) if is_gone(config.source, name))
-    return Found(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged, gone)
+    return ScanResult(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged, gone)
 
 
 def in_order(slides: Sequence[Slide], config: ArchiveConfig, archive: Archive) -> tuple[Slide, ...]:
@@ -74,20 +74,20 @@ def in_order(slides: Sequence[Slide], config: ArchiveConfig, archive: Archive) -
         record = archive.ledger.get(slide.name)
         is_first = any(pattern.fullmatch(slide.name) for pattern in first)
         is_begun = record is not None and record.state is SlideState.BEGUN
-        modified = slide.stamp.modified if slide.stamp else None
+        modified = slide.file_version.modified if slide.file_version else None
         return not is_first, not is_begun, modified or 0.0, slide.name
 
     return tuple(sorted(slides, key=rank))
 
 
-def left_out(slide: Slide, night: str) -> SlideRecord:
+def unopened_record(slide: Slide, night: str) -> SlideRecord:
     """The record of a slide that is not opened."""
     state = SlideState.REFUSED if slide.refused is not None else SlideState.CHANGING
     reason = slide.refused or "it is still being written; the next night looks again"
     record = SlideRecord(slide.name, state, "", reason=reason, asked=dict(slide.overrides), night=night)
-    if slide.stamp is None:
+    if slide.file_version is None:
         return record
-    return replace(record, size_bytes=slide.stamp.size_bytes)
+    return replace(record, size_bytes=slide.file_version.size_bytes)
 
 
 def _missing(archive: Archive, listed: Set[str]) -> list[str]:
@@ -97,7 +97,7 @@ def _missing(archive: Archive, listed: Set[str]) -> list[str]:
 
 
 def _says_the_same(record: SlideRecord, slide: Slide) -> bool:
-    stamp = slide.stamp
+    stamp = slide.file_version
     return (
         stamp is not None
         and (record.size_bytes, record.version) == (stamp.size_bytes, stamp.version)

@@ -12,14 +12,14 @@ from contextlib import ExitStack, suppress
 import numpy as np
 
 from flows.config.run import SegmentConfig
-from flows.nightly.context import Shift
-from flows.nightly.failures import is_lasting, reason_of
-from flows.pool.scheduler import Ended
+from flows.nightly.context import NightContext
+from flows.nightly.failures import is_permanent, reason_of
+from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare_with
-from flows.run.steps import export, remaining, stitch, write_down
-from tiling.archives.slide import Slide, look_at
+from flows.run.steps import export, record_result, remaining, stitch
+from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
 from tiling.runs.card import RunCard
@@ -33,21 +33,21 @@ from tiling.view import View
 logger = logging.getLogger(__name__)
 
 
-class SlideWork:
+class SlideJob:
     """The driver's part in one slide. Its steps run in different threads, one after another."""
 
-    def __init__(self, shift: Shift, slide: Slide) -> None:
-        self._shift, self.slide = shift, slide
-        self._folder = shift.archive.folder_of(slide.name)
+    def __init__(self, context: NightContext, slide: Slide) -> None:
+        self._context, self.slide = context, slide
+        self._folder = context.archive.folder_of(slide.name)
         self._fingerprint: str | None = None
         self._locks = ExitStack()
         self._ending = threading.Lock()
         self._began = self._ended = 0.0
-        self._left = 0
+        self._tiles_left = 0
         self._run: Run | None = None
         self._mask: Mask | None = None
         self.todo: Sequence[int] = ()
-        self.awaits: str | None = None
+        self.waits_for: str | None = None
         self.record: SlideRecord | None = None
 
     @property
@@ -56,9 +56,9 @@ class SlideWork:
         return self._run
 
     @property
-    def left(self) -> int:
+    def tiles_left(self) -> int:
         """Tiles that have not ended."""
-        return self._left
+        return self._tiles_left
 
     @property
     def is_planned(self) -> bool:
@@ -78,44 +78,50 @@ class SlideWork:
         Raises:
             TilingError, UnetCoreError, FlowError, OSError, ValidationError: what keeps this slide from being segmented.
         """
-        shift, slide = self._shift, self.slide
-        if self._is_changing(shift.config.settle):
+        context, slide = self._context, self.slide
+        if self._is_changing(context.config.settle):
             return
-        asked = shift.config.of_slide(slide.place, shift.archive.run_path(self._folder), shift.bundle, slide.overrides)
-        with open_source(slide.place, View(series=asked.series)) as source:
+        config = context.config.of_slide(
+            slide.place, context.archive.run_path(self._folder), context.bundle, slide.overrides
+        )
+        with open_source(slide.place, View(series=config.series)) as source:
             self._fingerprint = source.fingerprint()
-            if self._is_changing(0) or self._is_anothers(asked):
+            if self._is_changing(0) or self._is_duplicate(config):
                 return
-            self._locks.enter_context(lock_run(asked.out))
-            run = prepare_with(shift.model, source, asked, shift.pool.size, shift.tune, shift.available_bytes)
+            self._locks.enter_context(lock_run(config.out))
+            run = prepare_with(context.model, source, config, context.pool.size, context.tune, context.available_bytes)
         self._expect_budget(run)
         self.todo = remaining(run)
-        self._left = len(self.todo)
+        self._tiles_left = len(self.todo)
         self._run = run
 
     def begin(self) -> None:
         """Store that the slide is under way, before its first tile is staged: a night that is killed tells no more."""
-        self._shift.archive.ledger.begin(self._record(SlideState.BEGUN, "the night was over"))
+        self._context.archive.ledger.begin(self._record(SlideState.BEGUN, "the night was over"))
 
-    def note(self, ended: Ended) -> bool:
+    def record_tile(self, outcome: TileOutcome) -> bool:
         """Write down what became of a tile; True when it was the last."""
         if not self._began:
             # Workers load the model before their first tile: that is no part of the slide's time.
-            on_first = sum(ended.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+            on_first = sum(outcome.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
             self._began = time.monotonic() - on_first
-            self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._shift.pool.size})
+            self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._context.pool.size})
         self._ended = time.monotonic()
         self._mask = self._mask or self.run.open_mask()
-        write_down(self.run, self._mask, ended.result, ended.attempts)
-        self._left -= 1
-        return self._left == 0
+        record_result(self.run, self._mask, outcome.result, outcome.attempts)
+        self._tiles_left -= 1
+        return self._tiles_left == 0
 
     def close(self) -> None:
         """Stitch, draw, give the staged tiles' space back, and look whether the image still is what was read."""
         listener.set(None)  # the terminal shows the archive, not one slide's stages
-        run, config = self.run, self._shift.config
+        run, config = self.run, self._context.config
         if self._began:
-            facts = {"workers": self._shift.pool.size, "stagers": self._shift.pool.stagers, "seconds": self._seconds}
+            facts = {
+                "workers": self._context.pool.size,
+                "stagers": self._context.pool.stagers,
+                "seconds": self._seconds,
+            }
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         expect_same_image(run, self.todo)
@@ -127,13 +133,13 @@ class SlideWork:
         if state.failed:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
-            self._end(SlideState.FAILED, reason, len(state.failed))
+            self._finish(SlideState.FAILED, reason, len(state.failed))
         elif not state.is_complete:
-            self._end(SlideState.FAILED, f"{state.lacking}; the next night goes on with it")
+            self._finish(SlideState.FAILED, f"{state.missing}; the next night goes on with it")
         else:
-            self._end(SlideState.DONE)
+            self._finish(SlideState.DONE)
             if config.keep_earlier is not None:
-                self._shift.archive.forget_earlier(self._folder, config.keep_earlier)
+                self._context.archive.forget_earlier(self._folder, config.keep_earlier)
 
     def fail(self, error: BaseException) -> None:
         """Write down why the slide can't be segmented."""
@@ -142,11 +148,11 @@ class SlideWork:
                 self._run.ledger.flush()
                 error = settled(self._run, self.todo, error)
             reason = f"it changed while it was segmented; the next night segments it again ({error})"
-            self._end(SlideState.CHANGING, reason)
+            self._finish(SlideState.CHANGING, reason)
             return
-        self._end(SlideState.FAILED, reason_of(error), lasting=is_lasting(error))
+        self._finish(SlideState.FAILED, reason_of(error), permanent=is_permanent(error))
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it.
 
         Of one that failed no tile is inferred for now: what is staged of it would take its space for nothing.
@@ -154,8 +160,8 @@ class SlideWork:
         if self._run is not None:
             self._run.ledger.flush()
             if self.record is None:
-                self._end(SlideState.BEGUN, "the night was over")
-            elif self.record.state is SlideState.FAILED and not self._shift.config.keep_staged:
+                self._finish(SlideState.BEGUN, "the night was over")
+            elif self.record.state is SlideState.FAILED and not self._context.config.keep_staged:
                 with suppress(StorageError, OSError):  # it is counted again the next night
                     self._run.remove_staged()
         self._locks.close()
@@ -166,52 +172,56 @@ class SlideWork:
 
     def _is_changing(self, settle_seconds: float) -> bool:
         """Look again: a file that is being written is left alone."""
-        now = look_at(self.slide.place)
-        if now is not None and now == self.slide.stamp and now.is_settled(settle_seconds):
+        now = file_version(self.slide.place)
+        if now is not None and now == self.slide.file_version and now.is_settled(settle_seconds):
             return False
         gone = "it is no longer there" if now is None else "it is still being written"
-        self._end(SlideState.CHANGING, f"{gone}; the next night looks again")
+        self._finish(SlideState.CHANGING, f"{gone}; the next night looks again")
         return True
 
-    def _is_anothers(self, asked: SegmentConfig) -> bool:
+    def _is_duplicate(self, config: SegmentConfig) -> bool:
         """Whether that content has its mask already, this slide's own or that of another name, or is getting one.
 
         A run of another content, or of other overrides, makes room.
         """
         assert self._fingerprint is not None
-        archive = self._shift.archive
+        archive = self._context.archive
         with archive.moving:
-            twin = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
-            if twin is not None and archive.is_there(twin):
-                own = twin.slide == self.slide.name
-                self._end(twin.state if own else SlideState.SAME, twin.reason if own else twin.slide, twin=twin)
+            duplicate = archive.ledger.done_with(self._fingerprint, self.slide.overrides)
+            if duplicate is not None and archive.is_there(duplicate):
+                own = duplicate.slide == self.slide.name
+                self._finish(
+                    duplicate.state if own else SlideState.SAME,
+                    duplicate.reason if own else duplicate.slide,
+                    duplicate=duplicate,
+                )
                 return True
-            first = self._shift.twins.first_with(self._fingerprint, self.slide.overrides, self.slide.name)
+            first = self._context.duplicates.first_with(self._fingerprint, self.slide.overrides, self.slide.name)
             if first != self.slide.name:
-                self.awaits = first
+                self.waits_for = first
                 return True
-            self._make_room(asked)
+            self._make_room(config)
         return False
 
-    def _make_room(self, asked: SegmentConfig) -> None:
-        if not (asked.out / "run.json").is_file():
+    def _make_room(self, config: SegmentConfig) -> None:
+        if not (config.out / "run.json").is_file():
             return
-        run = Run.open(asked.out)
+        run = Run.open(config.out)
         card = run.card
-        if card.image.fingerprint != self._fingerprint or not is_as_asked(card, asked):
-            with lock_run(asked.out):
+        if card.image.fingerprint != self._fingerprint or not matches_options(card, config):
+            with lock_run(config.out):
                 run.remove_staged()  # nobody infers them any more
                 now = dt.datetime.now(dt.UTC)
-                self._shift.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
+                self._context.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
 
     def _about(self, record: SlideRecord) -> dict[str, object]:
         """What the log says of a slide that ended."""
         facts = {"state": record.state.value, "tiles": record.tiles, "failed": record.failed_tiles}
-        where = {"run": str(self._shift.archive.run_path(record.folder)), "slide": str(self.slide.place)}
+        where = {"run": str(self._context.archive.run_path(record.folder)), "slide": str(self.slide.place)}
         return {**where, **facts, "reason": record.reason, "seconds": record.seconds}
 
     def _expect_budget(self, run: Run) -> None:
-        config = self._shift.config
+        config = self._context.config
         takes, budget = tile_bytes(run), config.staging_budget
         if config.staging and budget is not None and takes > budget:
             raise PlanError(
@@ -219,23 +229,23 @@ class SlideWork:
                 f"nothing could be staged; use a smaller --core, or --no-staging"
             )
 
-    def _end(
+    def _finish(
         self,
         state: SlideState,
         reason: str | None = None,
         failed_tiles: int = 0,
         *,
-        lasting: bool = False,
-        twin: SlideRecord | None = None,
+        permanent: bool = False,
+        duplicate: SlideRecord | None = None,
     ) -> None:
         """Write down what became of the slide, once."""
         with self._ending:
             if self.record is not None:
                 return
-            record = self._record(state, reason, failed_tiles, lasting=lasting, twin=twin)
+            record = self._record(state, reason, failed_tiles, permanent=permanent, duplicate=duplicate)
             self.record = record
-        self._shift.archive.ledger.append(record)
-        self._shift.twins.release(self.slide.name)
+        self._context.archive.ledger.append(record)
+        self._context.duplicates.release(self.slide.name)
         logger.info("slide ended", extra=self._about(record))
 
     def _record(
@@ -244,27 +254,27 @@ class SlideWork:
         reason: str | None,
         failed_tiles: int = 0,
         *,
-        lasting: bool = False,
-        twin: SlideRecord | None = None,
+        permanent: bool = False,
+        duplicate: SlideRecord | None = None,
     ) -> SlideRecord:
-        stamp, run = self.slide.stamp, self._run
+        stamp, run = self.slide.file_version, self._run
         return SlideRecord(
             slide=self.slide.name,
             state=state,
-            folder=twin.folder if twin else self._folder,
+            folder=duplicate.folder if duplicate else self._folder,
             size_bytes=stamp.size_bytes if stamp else 0,
             version=stamp.version if stamp else "",
             fingerprint=self._fingerprint,
             asked=dict(self.slide.overrides),
             reason=reason,
-            lasting=lasting,
-            tiles=run.plan.count if run else twin.tiles if twin else 0,
+            lasting=permanent,
+            tiles=run.plan.count if run else duplicate.tiles if duplicate else 0,
             failed_tiles=failed_tiles,
-            pixels=run.plan.image.area if run else twin.pixels if twin else 0,
-            pixel_size=run.card.image.pixel_size if run else twin.pixel_size if twin else None,
+            pixels=run.plan.image.area if run else duplicate.pixels if duplicate else 0,
+            pixel_size=run.card.image.pixel_size if run else duplicate.pixel_size if duplicate else None,
             seconds=self._seconds,
             mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
-            night=self._shift.night,
+            night=self._context.night,
         )
 
 
@@ -274,13 +284,13 @@ def tile_bytes(run: Run) -> int:
     return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
 
 
-def is_as_asked(card: RunCard, asked: SegmentConfig) -> bool:
+def matches_options(card: RunCard, config: SegmentConfig) -> bool:
     """Whether a run is of what a manifest asks for by now; what it leaves open is as the run has it."""
     view = card.image.view
     return (
-        asked.level in {None, card.image.level if view is None else view.level}
-        and card.image.asked == asked.wanted().typed()
-        and asked.core in {None, card.geometry.core_px}
-        and asked.precision in {"auto", card.precision}
-        and card.foreground == asked.foreground
+        config.level in {None, card.image.level if view is None else view.level}
+        and card.image.asked == config.view_request().as_given()
+        and config.core in {None, card.geometry.core_px}
+        and config.precision in {"auto", card.precision}
+        and card.foreground == config.foreground
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.nightly.night import Pace
-from flows.nightly.slide_job import SlideWork
-from flows.pool.scheduler import Ended
+from flows.nightly.night import ThroughputEstimate
+from flows.nightly.slide_job import SlideJob
+from flows.pool.scheduler import TileOutcome
 from flows.reporting.escaping import markdown
 from flows.reporting.metrics import Queue, RunMetrics
-from flows.reporting.progress import Every, Progress, tell
-from flows.run.watch import ARTIFACT_SECONDS, PROGRESS_SECONDS, begun_artifact, log_failure
+from flows.reporting.progress import Progress, Throttle, report_progress
+from flows.run.watch import ARTIFACT_SECONDS, PROGRESS_SECONDS, log_failure, start_artifact
 from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideState
 
@@ -18,23 +18,23 @@ from tiling.archives.slide_ledger import SlideState
 class NightWatch:
     """Tells how far the night is."""
 
-    def __init__(self, archive: Archive, pace: Pace) -> None:
+    def __init__(self, archive: Archive, pace: ThroughputEstimate) -> None:
         self._archive, self._pace = archive, pace
-        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact = begun_artifact("slides", archive.path)
+        self._to_terminal, self._to_prefect = Throttle(PROGRESS_SECONDS), Throttle(ARTIFACT_SECONDS)
+        self._artifact = start_artifact("slides", archive.path)
         self._metrics = RunMetrics(archive.path.name)
 
-    def look(self, work: SlideWork, ended: Ended, queue: Queue) -> None:
-        self._metrics.add(ended.result, queue)
-        if ended.result.digest is None:
-            log_failure(work.run, ended.result)
+    def update(self, job: SlideJob, outcome: TileOutcome, queue: Queue) -> None:
+        self._metrics.add(outcome.result, queue)
+        if outcome.result.digest is None:
+            log_failure(job.run, outcome.result)
         if self._to_terminal.due():
-            tell(self._now())
+            report_progress(self._now())
         if self._to_prefect.due():
             self._artifact.show(**self._shown())
 
     def end(self, queue: Queue) -> None:
-        tell(self._now())
+        report_progress(self._now())
         self._artifact.end(**self._shown())
         self._metrics.flush(queue)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from flows.worker.result import Checked, TileResult
+from flows.worker.result import RecheckResult, TileResult
 from tiling.storage.place import place_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TileActor:
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return replace(self._worker.process(place_of(run_path), index, staged=staged), worker=self._name)
 
-    def check(self, run_path: str, core_px: int, index: int) -> Checked:
+    def check(self, run_path: str, core_px: int, index: int) -> RecheckResult:
         return self._worker.check(place_of(run_path), core_px, index)
 
     def tune(self, request: TuningRequest) -> Tuning:
@@ -78,7 +78,7 @@ def died_with_its_node(error: RayError) -> bool:
     return "its node has died" in str(error)
 
 
-def told_by(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What an error says, without the remote traceback below it; of a dead actor, why it is dead.
 
     Of an actor Ray says first that it died, then in indented lines which it was, and then why, with common causes.

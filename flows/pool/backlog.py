@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from flows.pool.staging_budget import Batch, StagingBudget
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.storage.place import Place
 
 
@@ -25,7 +25,7 @@ class Backlog:
 
     def __init__(self, limit: int, budget_bytes: int | None = None, *, keeps: bool = False) -> None:
         self._limit, self._budget = limit, StagingBudget(budget_bytes, keeps=keeps)
-        self._ready: deque[Ready] = deque()
+        self._ready: deque[ReadyTile] = deque()
         self._ahead = 0
         self._closed = False
         self._failure: BaseException | None = None
@@ -66,13 +66,13 @@ class Backlog:
             self._budget.take(batch)
             return True
 
-    def offer(self, ready: Ready) -> None:
+    def offer(self, ready: ReadyTile) -> None:
         """Hand over a tile that is staged, or whose staging failed with a reason."""
         with self._changed:
             self._ready.append(ready)
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> Ready | None:
+    def take(self, timeout: float) -> ReadyTile | None:
         """The next ready tile; None when there is none within `timeout` seconds.
 
         Raises:
@@ -92,16 +92,16 @@ class Backlog:
             self._ahead -= count
             self._changed.notify_all()
 
-    def leave(self, batch: Batch) -> None:
+    def cancel(self, batch: Batch) -> None:
         """The same of a batch that was being staged."""
         with self._changed:
-            self._budget.leave(batch)
+            self._budget.cancel(batch)
         self.release(len(batch.tiles))
 
-    def settle(self, ready: Ready, result: TileResult) -> None:
+    def tile_finished(self, ready: ReadyTile, result: TileResult) -> None:
         """Say what became of a tile, whose place is free."""
         with self._changed:
-            self._budget.settle(ready, result)
+            self._budget.tile_finished(ready, result)
         self.release()
 
     def recount(self, run: Place, sizes: Mapping[int, int]) -> None:

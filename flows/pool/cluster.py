@@ -10,12 +10,12 @@ from importlib import import_module
 import ray
 
 from flows.config.run import Device
-from flows.errors import FlowError, NotStartedError, PoolError
+from flows.errors import FlowError, PoolError, ServerStartError
 from flows.lifecycle.stopping import keep_sigterm, unheard_by_children
-from flows.pool.actors import told_by
+from flows.pool.actors import short_reason
 from flows.pool.embedded import start_ray
 from flows.pool.head import Head
-from flows.pool.ray_processes import OwnRay
+from flows.pool.ray_processes import EmbeddedRay
 
 
 class Cluster:
@@ -32,7 +32,7 @@ class Cluster:
         self._workers, self._address, self._asked_device, self._then = workers, address, device, then
         self.device = "cpu"
         self.is_embedded = False
-        self._head: Head | OwnRay | None = None
+        self._head: Head | EmbeddedRay | None = None
         self._starting: threading.Thread | None = None
         self._started, self._ended = threading.Event(), threading.Event()
         self._failure: FlowError | None = None
@@ -45,7 +45,7 @@ class Cluster:
         self._starting = threading.Thread(target=self._start_and_stay, name="pool", daemon=True)
         self._starting.start()
 
-    def enter(self) -> None:
+    def wait_until_started(self) -> None:
         """Have it started.
 
         Raises:
@@ -59,9 +59,9 @@ class Cluster:
         if self._failure is not None:
             raise self._failure
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """End what is embedded."""
-        if isinstance(self._head, OwnRay):
+        if isinstance(self._head, EmbeddedRay):
             self._head.end()
         self.is_embedded = False
         self._ended.set()
@@ -70,23 +70,23 @@ class Cluster:
         """What there is; asked only of a head that is there.
 
         Raises:
-            LostError: it is gone.
+            ClusterLostError: it is gone.
         """
         self.expect_head()
         return ray.cluster_resources()
 
     def expect_head(self) -> None:
-        """Wait for a head that is silent, for as long as it may be; raises LostError."""
+        """Wait for a head that is silent, for as long as it may be; raises ClusterLostError."""
         if self._head is not None:
             self._head.wait()
 
     def expect_own(self) -> None:
-        """Raise LostError where Ray is this process's own and has died: that costs nothing to know."""
-        if isinstance(self._head, OwnRay):
+        """Raise ClusterLostError where Ray is this process's own and has died: that costs nothing to know."""
+        if isinstance(self._head, EmbeddedRay):
             self._head.answers()
 
     def answers(self) -> bool:
-        """Whether the head is there now; raises LostError where it has been silent for too long."""
+        """Whether the head is there now; raises ClusterLostError where it has been silent for too long."""
         return self._head is None or self._head.answers()
 
     @property
@@ -107,14 +107,14 @@ class Cluster:
             self._failure = error
         except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
             if self._address is None:
-                self._failure = NotStartedError(
-                    f"Ray can't be started on this machine ({told_by(error)}): no worker can be told to work; end what "
-                    f"keeps the machine busy, see what overtile doctor says, then run the same command again"
+                self._failure = ServerStartError(
+                    f"Ray can't be started on this machine ({short_reason(error)}): no worker can be told to work; end "
+                    f"what keeps the machine busy, see what overtile doctor says, then run the same command again"
                 )
                 return
             self._failure = PoolError(
-                f"no Ray cluster answers at {self._address} ({told_by(error)}); check the address and the token, or "
-                f"leave --ray-address out for an embedded one"
+                f"no Ray cluster answers at {self._address} ({short_reason(error)}); check the address and the token, "
+                f"or leave --ray-address out for an embedded one"
             )
 
     def _start(self) -> None:
@@ -125,7 +125,7 @@ class Cluster:
             else:
                 with unheard_by_children():
                     start_ray(self._workers)
-                self.is_embedded, self._head = True, OwnRay()
+                self.is_embedded, self._head = True, EmbeddedRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"
         self.device = seen if self._asked_device == "auto" else self._asked_device
         self._then()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from flows.errors import LostError
+from flows.errors import ClusterLostError
 
 LOST_SECONDS = 20.0
 """Well before Ray itself ends the driver, without a word to anybody: a minute after its head is gone."""
@@ -29,7 +29,7 @@ class Head:
         """Whether it is there now.
 
         Raises:
-            LostError: it has not been for too long.
+            ClusterLostError: it has not been for too long.
         """
         try:
             with socket.create_connection((self._host, self._port), CONNECT_SECONDS):
@@ -39,7 +39,7 @@ class Head:
             silent = time.monotonic() - self._last_answer
             if silent > LOST_SECONDS:
                 self.is_lost = True
-                raise LostError(
+                raise ClusterLostError(
                     f"the head of the Ray cluster at {self._address} has not answered for {silent:.0f} s "
                     f"({error}): no actor can be told to work; start it anew, then the same command goes on with the "
                     f"tiles that are missing"
@@ -50,7 +50,7 @@ class Head:
         """Until it answers: before a call through Ray that needs it.
 
         Raises:
-            LostError: it has not answered for too long.
+            ClusterLostError: it has not answered for too long.
         """
         while not self.answers():
             time.sleep(1)

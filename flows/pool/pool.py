@@ -13,15 +13,15 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from flows.config.run import Device
-from flows.errors import OverError, PoolError
-from flows.lifecycle.stopping import Stop
-from flows.pool.actors import StagingActor, TileActor, cause_of, told_by
+from flows.errors import NotStartedError, PoolError
+from flows.lifecycle.stopping import StopRequest
+from flows.pool.actors import StagingActor, TileActor, cause_of, short_reason
 from flows.pool.backlog import Backlog
 from flows.pool.cluster import Cluster
 from flows.pool.roster import Roster
-from flows.pool.scheduler import Attempt, Busy, Dispatch, Ended, Limits
+from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
-from flows.worker.result import Checked, TileResult
+from flows.worker.result import RecheckResult, TileResult
 from tiling.storage.place import Place
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Pool:
         self._cluster = Cluster(workers, address, device, self._begin_actors)
         self._roster = Roster(self._cluster, actor, workers, self._limits.in_flight)
         self._stagers = Stagers(stager, self._stagers_wanted, self._cluster.resources)
-        self._stop = Stop()
-        self.busy = Busy()
+        self._stop = StopRequest()
+        self.busy = Utilisation()
 
     def begin(self) -> Pool:
         """Start in the background, while the caller still has other things to load; `with` waits for it."""
@@ -71,14 +71,14 @@ class Pool:
         return self
 
     def __enter__(self) -> Pool:
-        self._cluster.enter()
+        self._cluster.wait_until_started()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._roster.clear()
         if not self._cluster.is_lost:
             self._stagers.clear()
-        self._cluster.leave()
+        self._cluster.shut_down()
 
     @property
     def size(self) -> int:
@@ -101,26 +101,26 @@ class Pool:
                 return known
         for number in range(1, TUNING_ATTEMPTS + 1):
             try:
-                return self._wait(self._roster.any_actor(self._expect_going_on).tune.remote(request))
+                return self._wait(self._roster.any_actor(self._expect_not_stopped).tune.remote(request))
             except RayTaskError as error:
                 raise cause_of(error) from error
             except RayError as error:
                 if number == TUNING_ATTEMPTS:
-                    raise PoolError(f"workers died while they measured ({told_by(error)}); give --core") from error
+                    raise PoolError(f"workers died while they measured ({short_reason(error)}); give --core") from error
         raise AssertionError
 
     def _wait(self, reference: Any) -> Any:
         """What a call to an actor returns, unless the work is over before it does."""
         while not ray.wait([reference], timeout=1.0)[0]:
             self._cluster.expect_own()
-            self._expect_going_on()
+            self._expect_not_stopped()
         return ray.get(reference)
 
-    def _expect_going_on(self) -> None:
-        if self._stop.is_asked:
-            raise OverError("nothing more is begun")
+    def _expect_not_stopped(self) -> None:
+        if self._stop.is_requested:
+            raise NotStartedError("nothing more is begun")
 
-    def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[Checked]:
+    def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[RecheckResult]:
         """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
 
         Raises:
@@ -139,11 +139,11 @@ class Pool:
                 self._cluster.expect_own()
                 for reference in done:
                     idle.append(pending.pop(reference))
-                    yield cast("Checked", ray.get(reference))
+                    yield cast("RecheckResult", ray.get(reference))
         except RayTaskError as error:
             raise cause_of(error) from error
         except RayError as error:
-            raise PoolError(f"a worker died while checking ({told_by(error)}); verify again") from error
+            raise PoolError(f"a worker died while checking ({short_reason(error)}); verify again") from error
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
@@ -154,9 +154,9 @@ class Pool:
         try:
             self._stagers.stage(run_path, indices, backlog, tile_bytes)
         except RayError as error:
-            raise PoolError(f"staging workers were lost ({told_by(error)}); the same command goes on") from error
+            raise PoolError(f"staging workers were lost ({short_reason(error)}); the same command goes on") from error
 
-    def infer(self, backlog: Backlog, stop: Stop | None = None) -> Iterator[Ended]:
+    def infer(self, backlog: Backlog, stop: StopRequest | None = None) -> Iterator[TileOutcome]:
         """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
 
         At most two tiles per actor are in flight. A tile whose actor dies, or that doesn't end in time, is tried
@@ -169,47 +169,47 @@ class Pool:
         """
         self._roster.grow()
         self._roster.await_first()
-        dispatch = Dispatch(self._limits)
+        scheduler = Scheduler(self._limits)
         for number in self._roster.started:
-            dispatch.join(number, time.monotonic())
+            scheduler.join(number, time.monotonic())
         pending: dict[Any, Attempt] = {}
-        stop = self._stop = stop or Stop()
+        stop = self._stop = stop or StopRequest()
         try:
-            while (pending and not stop.is_over) if stop.is_asked else (dispatch.is_open or not backlog.exhausted):
+            while (pending and not stop.is_over) if stop.is_requested else (scheduler.is_open or not backlog.exhausted):
                 for number in self._roster.arrivals():
-                    dispatch.join(number, time.monotonic())
+                    scheduler.join(number, time.monotonic())
                 for ended in (
-                    *([] if stop.is_asked else self._fill(pending, dispatch, backlog)),
-                    *self._collect(pending, dispatch, backlog),
-                    *self._give_up_on_overdue(pending, dispatch),
+                    *([] if stop.is_requested else self._fill(pending, scheduler, backlog)),
+                    *self._collect(pending, scheduler, backlog),
+                    *self._give_up_on_overdue(pending, scheduler),
                 ):
-                    backlog.settle(ended.ready, ended.result)
+                    backlog.tile_finished(ended.ready, ended.result)
                     yield ended
         finally:
             backlog.close()
-            self.busy = dispatch.busy(time.monotonic())
+            self.busy = scheduler.utilisation(time.monotonic())
             # Interrupted, or outrun by another: nobody waits for what these are still doing.
             for number in {attempt.worker for attempt in pending.values()}:
                 self._roster.discard(number)
 
-    def _fill(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
+    def _fill(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
         while True:
-            attempt = dispatch.again(time.monotonic(), nothing_fresh=backlog.exhausted)
+            attempt = scheduler.next_retry(time.monotonic(), nothing_fresh=backlog.exhausted)
             if attempt is None:
-                if not dispatch.is_hungry:
+                if not scheduler.has_capacity:
                     return
                 ready = backlog.take(timeout=0.0 if pending or self._roster.starting else 0.2)
                 if ready is None:
                     return
                 if ready.result.reason is not None:
-                    yield Ended(ready, ready.result, 1)
+                    yield TileOutcome(ready, ready.result, 1)
                     continue
-                attempt = dispatch.start(ready, time.monotonic())
+                attempt = scheduler.start(ready, time.monotonic())
             actor = self._roster.actor(attempt.worker)
             pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
 
-    def _collect(self, pending: dict[Any, Attempt], dispatch: Dispatch, backlog: Backlog) -> Iterator[Ended]:
+    def _collect(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
 
         A hungry pool looks back at the backlog soon.
@@ -217,7 +217,7 @@ class Pool:
         awaited = [*pending, *self._roster.starting]
         if not awaited:
             return
-        soon = dispatch.is_hungry and not backlog.exhausted
+        soon = scheduler.has_capacity and not backlog.exhausted
         done, others = ray.wait(awaited, num_returns=1, timeout=0.02 if soon else 1.0)
         if done and others:
             done += ray.wait(others, num_returns=len(others), timeout=0)[0]
@@ -234,27 +234,29 @@ class Pool:
                 result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
             except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
                 logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
-                lost[attempt.worker] = told_by(error)
+                lost[attempt.worker] = short_reason(error)
                 continue
             del pending[reference]
-            ended = dispatch.end(attempt, result, time.monotonic())
+            ended = scheduler.end(attempt, result, time.monotonic())
             if ended is not None:
                 yield replace(ended, error=cause)
         for number, why in lost.items():  # after what they have finished
-            yield from self._lose(number, why, pending, dispatch)
+            yield from self._worker_lost(number, why, pending, scheduler)
 
-    def _give_up_on_overdue(self, pending: dict[Any, Attempt], dispatch: Dispatch) -> Iterator[Ended]:
-        for number in dispatch.overdue(time.monotonic()):
+    def _give_up_on_overdue(self, pending: dict[Any, Attempt], scheduler: Scheduler) -> Iterator[TileOutcome]:
+        for number in scheduler.overdue(time.monotonic()):
             logger.warning("worker %d is ended: its tile takes more than %g s", number, self._limits.tile_seconds)
-            yield from self._lose(number, f"no end within {self._limits.tile_seconds:g} s", pending, dispatch)
+            yield from self._worker_lost(number, f"no end within {self._limits.tile_seconds:g} s", pending, scheduler)
 
-    def _lose(self, number: int, why: str, pending: dict[Any, Attempt], dispatch: Dispatch) -> list[Ended]:
+    def _worker_lost(
+        self, number: int, why: str, pending: dict[Any, Attempt], scheduler: Scheduler
+    ) -> list[TileOutcome]:
         """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
         for reference in [reference for reference, attempt in pending.items() if attempt.worker == number]:
             del pending[reference]
         self._roster.discard(number)
         self._roster.add()
-        return dispatch.lose(number, why, time.monotonic())
+        return scheduler.worker_lost(number, why, time.monotonic())
 
     def _begin_actors(self) -> None:
         """They load while the caller still does."""

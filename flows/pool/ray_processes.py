@@ -19,10 +19,10 @@ import psutil
 import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
-from flows.errors import LostError
+from flows.errors import ClusterLostError
 from flows.pool.ray_sessions import remove_session
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 ENDING_SECONDS = 20.0
 """For what is under way to end in order, such as a ledger's last segment; a call through Ray may wait for ever."""
 NODE = "_global_node"  # nothing public says which processes were started
@@ -31,7 +31,7 @@ NEEDED = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERV
 
 
 STANDING_SECONDS = 30.0
-STANDING_LOOKS = int(STANDING_SECONDS / LOOK_SECONDS)
+STANDING_LOOKS = int(STANDING_SECONDS / CHECK_SECONDS)
 """After so many looks at a process that was stopped and isn't continued, it counts as lost: no call through it ends.
 Looks, not seconds: where a batch system stops all of a command, this process stands still too."""
 
@@ -41,7 +41,7 @@ _lost: list[str] = []
 
 
 @atexit.register
-def _leave_before_ray() -> None:
+def _exit_before_ray() -> None:
     """Skip Ray's own end, of which a process without a raylet dies with a core dump; all else has ended by now."""
     if _lost:
         sys.stdout.flush()
@@ -54,7 +54,7 @@ def _log(told: dict[str, Any], ignore_prefix: bool) -> None:
     logger.info("Ray says: %s", " ".join(" ".join(told["lines"]).split()))
 
 
-class OwnRay:
+class EmbeddedRay:
     """Looked at as processes, with no call through Ray. Watches from the moment that it is made."""
 
     def __init__(self) -> None:
@@ -72,13 +72,13 @@ class OwnRay:
         """True.
 
         Raises:
-            LostError: one of its processes has ended.
+            ClusterLostError: one of its processes has ended.
         """
         told = self._fault()
         if told is not None:
             self.is_lost = True
             _lost.append(told)
-            raise LostError(told)
+            raise ClusterLostError(told)
         return True
 
     def wait(self) -> None:
@@ -102,7 +102,7 @@ class OwnRay:
                 return _sentence(name, f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
             if self._standing[name] >= STANDING_LOOKS:
                 return _sentence(
-                    name, f"was stopped by a signal {STANDING_LOOKS * LOOK_SECONDS:g} s ago and stands still"
+                    name, f"was stopped by a signal {STANDING_LOOKS * CHECK_SECONDS:g} s ago and stands still"
                 )
         return None
 
@@ -112,7 +112,7 @@ class OwnRay:
 
     def _watch(self) -> None:
         """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(CHECK_SECONDS):
             self._look_for_standing()
             if (told := self._fault()) is None:
                 continue

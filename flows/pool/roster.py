@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from flows.errors import PoolError
-from flows.pool.actors import cause_of, died_with_its_node, told_by
+from flows.pool.actors import cause_of, died_with_its_node, short_reason
 from flows.pool.cluster import Cluster
 from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
@@ -70,7 +70,7 @@ class Roster:
     def actor(self, number: int) -> Any:
         return self._slots[number].actor
 
-    def any_actor(self, look: Callable[[], None]) -> Any:
+    def any_actor(self, on_wait: Callable[[], None]) -> Any:
         """One that has started; the first that starts, where none has yet. `look` is called every second of waiting.
 
         Raises:
@@ -86,8 +86,8 @@ class Roster:
             if done:
                 return self.actor(starting[done[0]])
             self._cluster.expect_own()
-            look()
-            self._wonder()
+            on_wait()
+            self._warn_if_alone()
 
     def grow(self) -> None:
         """As many as were asked for, or as the cluster has devices for by now."""
@@ -140,11 +140,11 @@ class Roster:
                     yield number
         patience = GROWTH_SECONDS if self._failed_starts < FAILED_STARTS else ALONE_SECONDS
         if time.monotonic() - self._looked_at > patience:
-            self._look_for_more()
+            self._grow_with_cluster()
         if self.started:
             self.await_first()
         else:
-            self._wonder()
+            self._warn_if_alone()
 
     def _take_in(self, number: int) -> bool:
         """Whether it has started; one that died while it loaded is replaced, a few times."""
@@ -160,7 +160,7 @@ class Roster:
                 self.add()
             elif not self._slots:
                 raise PoolError(
-                    f"no worker can be started: {self._failed_starts} died while loading ({told_by(error)}); look "
+                    f"no worker can be started: {self._failed_starts} died while loading ({short_reason(error)}); look "
                     f"into Ray's logs, and check that overtile is installed with its packages where the workers run"
                 ) from error
             return False
@@ -168,13 +168,13 @@ class Roster:
         self._failed_starts = 0
         return True
 
-    def _look_for_more(self) -> None:
+    def _grow_with_cluster(self) -> None:
         """Grow with the cluster; while its head is silent, what is in flight goes on without it."""
         self._looked_at = time.monotonic()
         if self._cluster.answers():
             self.grow()
 
-    def _wonder(self) -> None:
+    def _warn_if_alone(self) -> None:
         """Say now and then that nobody is there to work."""
         now = time.monotonic()
         if now - self._last_worker_at > ALONE_SECONDS:

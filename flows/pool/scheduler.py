@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.storage.place import Place
 
 DURATIONS_KEPT = 64
@@ -37,7 +37,7 @@ IN_FLIGHT_PER_ACTOR = Limits().in_flight
 class _Tile:
     """A tile that has been given out and isn't finished."""
 
-    ready: Ready
+    ready: ReadyTile
     attempts: int = 0
     running: list[Attempt] = field(default_factory=list["Attempt"])
     failure: TileResult | None = None
@@ -53,7 +53,7 @@ class Attempt:
     since: float
 
     @property
-    def ready(self) -> Ready:
+    def ready(self) -> ReadyTile:
         return self.tile.ready
 
     @property
@@ -62,16 +62,16 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TileOutcome:
     """What became of a tile, and how many workers it took.
 
     error: what kept the worker from trying, such as a model that can't be loaded: its run's other tiles fare no better.
     """
 
-    ready: Ready
+    ready: ReadyTile
     result: TileResult
     attempts: int
-    error: Exception | None = None
+    fatal_error: Exception | None = None
 
     @property
     def run(self) -> Place:
@@ -87,7 +87,7 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class Utilisation:
     """For how long workers had a tile, and for how long they were there between the first tile and the last.
 
     Both are summed over all workers, of which there may be more or fewer with time.
@@ -102,7 +102,7 @@ class Busy:
         return min(1.0, self.seconds / self.present_seconds) if self.present_seconds > 0 else 0.0
 
 
-class Dispatch:
+class Scheduler:
     """The state of inference, of one run or of several in turn.
 
     Workers are the caller's numbers; time is the caller's monotonic clock.
@@ -113,7 +113,7 @@ class Dispatch:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._workers: dict[int, _Worker] = {}
-        self._again: deque[_Tile] = deque()
+        self._retries: deque[_Tile] = deque()
         self._reserved: int | None = None
         self._unfinished: dict[_Tile, None] = {}  # a set in order
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
@@ -136,21 +136,21 @@ class Dispatch:
         return bool(self._unfinished)
 
     @property
-    def is_hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether a worker has room for a tile that was never tried."""
         return any(True for _ in self._with_room())
 
-    def start(self, ready: Ready, now: float) -> Attempt:
+    def start(self, ready: ReadyTile, now: float) -> Attempt:
         """Give a fresh tile to the worker that has the least to do; only when hungry."""
-        worker = self._freest()
+        worker = self._least_loaded()
         assert worker is not None
         tile = _Tile(ready)
         self._unfinished[tile] = None
         return self._begin(tile, worker, now)
 
-    def again(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
+    def next_retry(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
         """A further attempt that is due now: of a tile that lost its worker, or beside a straggler."""
-        if self._again:
+        if self._retries:
             if self._reserved is None or self._reserved not in self._workers:
                 self._reserved = min(self._workers, key=lambda each: len(self._workers[each].running), default=None)
             reserved = self._reserved
@@ -158,10 +158,10 @@ class Dispatch:
                 return None
             self._reserved = None
             self._workers[reserved].alone = True
-            return self._begin(self._again.popleft(), reserved, now)
-        return self._beside_a_straggler(now) if nothing_fresh else None
+            return self._begin(self._retries.popleft(), reserved, now)
+        return self._backup_attempt(now) if nothing_fresh else None
 
-    def end(self, attempt: Attempt, result: TileResult, now: float) -> Ended | None:
+    def end(self, attempt: Attempt, result: TileResult, now: float) -> TileOutcome | None:
         """An attempt came back; None where the tile is finished already or another attempt may still succeed."""
         self._release(attempt, now)
         tile = attempt.tile
@@ -173,7 +173,7 @@ class Dispatch:
         self._durations.append(now - attempt.since)
         return self._finish(tile, result)
 
-    def lose(self, worker: int, why: str, now: float) -> list[Ended]:
+    def worker_lost(self, worker: int, why: str, now: float) -> list[TileOutcome]:
         """A worker is gone; returns the tiles that have now cost too many."""
         lost = self._workers.pop(worker, _Worker(now))
         self._stays.append((lost.joined, now))
@@ -181,28 +181,28 @@ class Dispatch:
             self._rest(lost, now)
         if self._reserved == worker:
             self._reserved = None
-        ended: list[Ended] = []
+        outcome: list[TileOutcome] = []
         for attempt in lost.running:
             tile = attempt.tile
             tile.running.remove(attempt)
             if tile.finished or tile.running:
                 continue
             if tile.failure is not None:
-                ended.append(self._finish(tile, tile.failure))
+                outcome.append(self._finish(tile, tile.failure))
             elif tile.attempts >= self._limits.attempts:
                 reason = f"its worker died {tile.attempts} times: {why}"
-                ended.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason)))
+                outcome.append(self._finish(tile, TileResult(attempt.index, None, 0, {}, reason)))
             else:
-                self._again.append(tile)
-        return ended
+                self._retries.append(tile)
+        return outcome
 
-    def busy(self, now: float) -> Busy:
+    def utilisation(self, now: float) -> Utilisation:
         """How much workers have had to do, up to now."""
         running = [worker.busy_since for worker in self._workers.values() if worker.running]
         last = now if running else self._last
         stays = [*self._stays, *((worker.joined, now) for worker in self._workers.values())]
         present = sum(max(0.0, min(left, last) - max(joined, self._first)) for joined, left in stays)
-        return Busy(self._busy_seconds + sum(now - since for since in running), present)
+        return Utilisation(self._busy_seconds + sum(now - since for since in running), present)
 
     def overdue(self, now: float) -> list[int]:
         """Workers whose tile takes longer than any may."""
@@ -237,24 +237,24 @@ class Dispatch:
         self._busy_seconds += now - worker.busy_since
         self._last = now
 
-    def _finish(self, tile: _Tile, result: TileResult) -> Ended:
+    def _finish(self, tile: _Tile, result: TileResult) -> TileOutcome:
         tile.finished = True
         del self._unfinished[tile]
         seconds = {**tile.ready.result.seconds, **result.seconds}
-        return Ended(tile.ready, replace(result, seconds=seconds), tile.attempts)
+        return TileOutcome(tile.ready, replace(result, seconds=seconds), tile.attempts)
 
-    def _freest(self) -> int | None:
+    def _least_loaded(self) -> int | None:
         return min(self._with_room(), default=(0, None))[1]
 
     def _with_room(self) -> Iterator[tuple[int, int]]:
         """How many tiles they have, and numbers of workers that may be given a fresh one."""
-        reserved = self._reserved if self._again else None
+        reserved = self._reserved if self._retries else None
         for number, worker in self._workers.items():
             running = len(worker.running)
             if running < self._limits.in_flight and not worker.alone and number != reserved:
                 yield running, number
 
-    def _beside_a_straggler(self, now: float) -> Attempt | None:
+    def _backup_attempt(self, now: float) -> Attempt | None:
         idle = next((number for number, worker in self._workers.items() if not worker.running), None)
         if idle is None or not self._durations:
             return None

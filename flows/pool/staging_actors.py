@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from flows.pool.actors import cause_of, told_by
+from flows.pool.actors import cause_of, short_reason
 from flows.pool.backlog import Backlog
 from flows.pool.staging_budget import Batch
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -88,33 +88,33 @@ class Stagers:
                 batch = Batch(run_path, tiles, tile_bytes)
                 if not backlog.has_room(len(tiles), batch):
                     # What is staged already must be handed over, or nobody would ever make room.
-                    self._hand_over(pending, backlog, down_to=0)
+                    self._enqueue(pending, backlog, down_to=0)
                 if not backlog.reserve(len(tiles), batch):
                     break
                 if not backlog.take_space(batch):
                     for tile in tiles:
-                        backlog.offer(Ready(run_path, TileResult(tile, None, 0)))
+                        backlog.offer(ReadyTile(run_path, TileResult(tile, None, 0)))
                     continue
                 self.grow()
                 if len(pending) >= 2 * len(self._stagers):
-                    self._hand_over(pending, backlog, down_to=len(pending) - 1)
+                    self._enqueue(pending, backlog, down_to=len(pending) - 1)
                 self._begin(pending, batch, 1)
-                self._hand_over(pending, backlog, down_to=len(pending))
-            self._hand_over(pending, backlog, down_to=0)
+                self._enqueue(pending, backlog, down_to=len(pending))
+            self._enqueue(pending, backlog, down_to=0)
         except RayTaskError as error:
             raise cause_of(error) from error
         finally:
             # After a failure nobody waits for what these are still staging; other runs need the places.
             for task in pending.values():
                 task.stager.busy -= 1
-                backlog.leave(task.batch)
+                backlog.cancel(task.batch)
 
     def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
         stager = min(self._stagers, key=lambda each: each.busy)
         stager.busy += 1
         pending[stager.actor.stage.remote(str(batch.run), [*batch.tiles])] = _Task(stager, batch, attempt)
 
-    def _hand_over(self, pending: dict[Any, _Task], backlog: Backlog, *, down_to: int) -> None:
+    def _enqueue(self, pending: dict[Any, _Task], backlog: Backlog, *, down_to: int) -> None:
         """Move finished batches' tiles into the backlog until no more than `down_to` are pending.
 
         Nobody waits any more once the backlog is closed.
@@ -134,20 +134,20 @@ class Stagers:
             if not done and not waits:
                 return
 
-    def _collect(self, reference: Any, task: _Task) -> list[Ready]:
+    def _collect(self, reference: Any, task: _Task) -> list[ReadyTile]:
         """A batch's tiles; none where its stager has died and another, put in its place, is to try."""
         try:
             results: list[TileResult] = ray.get(reference)
         except RayTaskError:
             raise
         except RayError as error:
-            logger.warning("a stager died on attempt %d: %s", task.attempt, told_by(error))
+            logger.warning("a stager died on attempt %d: %s", task.attempt, short_reason(error))
             if task.stager in self._stagers:
                 self._stagers[self._stagers.index(task.stager)] = self._begun()
             if task.attempt < STAGING_ATTEMPTS:
                 return []
-            return [Ready(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
-        return [Ready(task.batch.run, result, staged=True) for result in results]
+            return [ReadyTile(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
+        return [ReadyTile(task.batch.run, result, staged=True) for result in results]
 
     def _begun(self) -> _Stager:
         """A stager on a node that declares the resource for it; where none does, anywhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.archive import Archive
 from tiling.runs.staging import STAGED_NAME, staged_sizes
 from tiling.storage.place import Place
@@ -29,17 +29,17 @@ class StagingBudget:
     def __init__(self, budget_bytes: int | None = None, *, keeps: bool = False) -> None:
         self._budget_bytes, self._keeps = budget_bytes, keeps
         self._ahead: dict[tuple[Place, int], int] = {}
-        self._lying: dict[tuple[Place, int], int] = {}
+        self._leftover: dict[tuple[Place, int], int] = {}
 
     @property
     def taken_bytes(self) -> int:
         """What all staged tiles take."""
-        return sum(self._ahead.values()) + self.lying_bytes
+        return sum(self._ahead.values()) + self.leftover_bytes
 
     @property
-    def lying_bytes(self) -> int:
+    def leftover_bytes(self) -> int:
         """What those take that nobody is about to infer."""
-        return sum(self._lying.values())
+        return sum(self._leftover.values())
 
     def at_once(self, most: int, tile_bytes: int) -> int:
         """How many tiles a batch may have."""
@@ -53,44 +53,44 @@ class StagingBudget:
 
     def will_have_room(self, batch: Batch) -> bool:
         """Whether a batch may be staged once all that are on their way are inferred."""
-        return self._fits(batch, self.lying_bytes)
+        return self._fits(batch, self.leftover_bytes)
 
     def take(self, batch: Batch) -> None:
         """A batch is being staged."""
         if self._budget_bytes is not None:
             for tile in batch.tiles:
                 key = (batch.run, tile)
-                self._ahead[key] = self._lying.pop(key, batch.tile_bytes)
+                self._ahead[key] = self._leftover.pop(key, batch.tile_bytes)
 
-    def settle(self, ready: Ready, result: TileResult) -> None:
+    def tile_finished(self, ready: ReadyTile, result: TileResult) -> None:
         """A tile has ended: its worker gives back what it has labelled, unless that is kept, and nothing else."""
         key = (ready.run, ready.tile)
         size_bytes = self._ahead.pop(key, None)
         is_given_back = ready.staged and result.digest is not None and not self._keeps
         if size_bytes is not None and not is_given_back and ready.result.reason is None:
-            self._lying[key] = size_bytes
+            self._leftover[key] = size_bytes
 
-    def leave(self, batch: Batch) -> None:
+    def cancel(self, batch: Batch) -> None:
         """Nobody waits any more for what is being staged; it may lie there."""
         for key in ((batch.run, tile) for tile in batch.tiles):
             if key in self._ahead:
-                self._lying[key] = self._ahead.pop(key)
+                self._leftover[key] = self._ahead.pop(key)
 
     def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
         """What lies there of a run, by tile; what is on its way is counted already."""
         if self._budget_bytes is not None:
-            self._lying = {key: size for key, size in self._lying.items() if key[0] != run}
+            self._leftover = {key: size for key, size in self._leftover.items() if key[0] != run}
             found = {(run, tile): size for tile, size in sizes.items()}
-            self._lying |= {key: size for key, size in found.items() if key not in self._ahead}
+            self._leftover |= {key: size for key, size in found.items() if key not in self._ahead}
 
     def _fits(self, batch: Batch, beside_bytes: int) -> bool:
         """What lies there already takes no more than it does."""
         keys = [(batch.run, tile) for tile in batch.tiles]
-        more_bytes = sum(batch.tile_bytes for key in keys if key not in self._ahead and key not in self._lying)
+        more_bytes = sum(batch.tile_bytes for key in keys if key not in self._ahead and key not in self._leftover)
         return self._budget_bytes is None or not more_bytes or beside_bytes + more_bytes <= self._budget_bytes
 
 
-def lying_in(archive: Archive) -> Iterator[tuple[Place, dict[int, int]]]:
+def leftover_staged_tiles(archive: Archive) -> Iterator[tuple[Place, dict[int, int]]]:
     """Runs in which nights have left staged tiles, with what each takes: one listing per slide that isn't done."""
     for record in archive.ledger:
         if record.folder and not record.is_settled:

@@ -23,7 +23,7 @@ from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
-from tiling.runs.uncomputed import Apart
+from tiling.runs.uncomputed import UncomputedArea
 
 _APART = "#808080"
 _MOST_STATISTICS_BYTES = 4_000_000
@@ -66,10 +66,10 @@ class Areas:
 
     @classmethod
     def of(cls, run: Run, state: LedgerState) -> Areas:
-        """Count the mask. Shares are of what was computed; what is no labelled area (`Apart`) has lines of its own."""
+        """Count the mask. Shares are of what was computed; an `UncomputedArea` has lines of its own."""
         mask = run.open_mask(read_only=True)
         counts, level = count_labels(mask)
-        apart = Apart.of(run, state)
+        apart = UncomputedArea.of(run, state)
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
         pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - apart.area)
         computed = sum(pixels.values())
@@ -93,7 +93,7 @@ class Areas:
         return cls(tuple(rows), level, of_foreground, of_no_data)
 
 
-def _of_foreground(run: Run, pixels: Mapping[int, int], apart: Apart, unit: _Unit) -> str:
+def _of_foreground(run: Run, pixels: Mapping[int, int], apart: UncomputedArea, unit: _Unit) -> str:
     if not apart.foreground:
         return ""
     shares = [
@@ -104,7 +104,7 @@ def _of_foreground(run: Run, pixels: Mapping[int, int], apart: Apart, unit: _Uni
     return f"Foreground by a coarse look at the image: {unit.text(round(apart.foreground))}, of it {', '.join(shares)}."
 
 
-def _of_no_data(run: Run, apart: Apart, computed: int, unit: _Unit) -> str:
+def _of_no_data(run: Run, apart: UncomputedArea, computed: int, unit: _Unit) -> str:
     card = run.card.image.no_data
     if card is None or not apart.no_data:
         return ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from flows.reporting.progress import Every
+from flows.reporting.progress import Throttle
 from flows.worker.result import TileResult
 
 FLUSH_SECONDS = 1.0
@@ -56,7 +56,7 @@ class RunMetrics:
         self._gauges = {name: Gauge(name, text, ("run",)) for name, text in GAUGES.items()}
         text = HISTOGRAMS["overtile_stage_seconds"]
         self._stages = Histogram("overtile_stage_seconds", text, SECONDS, ("run", "stage"))
-        self._due = Every(FLUSH_SECONDS)
+        self._due = Throttle(FLUSH_SECONDS)
         self._ended: Tally[str] = Tally()
         self._labelled = 0
         self._worked: dict[str, float] = defaultdict(float)

@@ -60,19 +60,19 @@ listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 """Who is told about progress; a flow's parameters are data, so a terminal can't be one of them."""
 
 
-def tell(progress: Progress) -> None:
+def report_progress(progress: Progress) -> None:
     """Tell the listener, if there is one."""
-    hear = listener.get()
-    if hear is not None:
-        hear(progress)
+    on_progress = listener.get()
+    if on_progress is not None:
+        on_progress(progress)
 
 
-def enter(stage: str) -> None:
+def begin_stage(stage: str) -> None:
     """Tell the listener that a stage without a count of its own begins."""
-    tell(Progress(stage, done=0, total=0))
+    report_progress(Progress(stage, done=0, total=0))
 
 
-class Every:
+class Throttle:
     """True at most once per interval: keeps progress from costing more than the work."""
 
     def __init__(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TextIO
 
 from flows.reporting.escaping import plain
-from flows.reporting.progress import Every, Progress
+from flows.reporting.progress import Progress, Throttle
 
 LOG_SECONDS = 30.0
 CLEARED_COLUMNS = 100
@@ -20,11 +20,11 @@ class ProgressLine:
         # A notebook colours what comes through stderr as if something were wrong.
         self._stream: TextIO | None = (sys.stdout if _is_notebook() else sys.stderr) if is_shown else None
         self._is_live = self._stream is not None and (_is_notebook() or self._stream.isatty())
-        self._in_log = Every(LOG_SECONDS)
+        self._in_log = Throttle(LOG_SECONDS)
         self._stage = ""
 
     def __enter__(self) -> ProgressLine:
-        self.hear(Progress("starting", 0, 0))
+        self.on_progress(Progress("starting", 0, 0))
         return self
 
     def __exit__(
@@ -33,18 +33,18 @@ class ProgressLine:
         if self._is_live:
             self._write(f"\r{'':{CLEARED_COLUMNS}}\r")
 
-    def hear(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Show a moment of a stage."""
         text = str(progress) if progress.total else progress.stage
         if self._is_live:
             self._write(f"\r{text:{CLEARED_COLUMNS}}")
             return
         if progress.stage != self._stage:
-            self._stage, self._in_log = progress.stage, Every(LOG_SECONDS)
+            self._stage, self._in_log = progress.stage, Throttle(LOG_SECONDS)
         if self._in_log.due():
             self._write(f"{text}\n")
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         start = "\r" if self._is_live else ""
         self._write(f"{start}{plain(text):{CLEARED_COLUMNS if self._is_live else 0}}\n")

@@ -103,7 +103,7 @@ def _headline(state: LedgerState) -> tuple[str, str]:
         return f"{' and '.join(parts)} {'tile' if failed + damaged == 1 else 'tiles'}", "failed"
     if pending:
         return f"{pending:,} tiles to do", "pending"
-    return ("complete", "done") if state.is_complete else (state.lacking, "pending")
+    return ("complete", "done") if state.is_complete else (state.missing, "pending")
 
 
 def _picture(run: Run) -> str | None:

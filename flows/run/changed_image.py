@@ -26,7 +26,7 @@ def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
         ImageChangedError: the image has another content by now, or is gone; says how many tiles there are.
     """
     try:
-        run.open_steady().close()
+        run.open_verified().close()
     except ImageChangedError as error:
         raise settled(run, read, error) from error
 
@@ -34,8 +34,8 @@ def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
 def settled(run: Run, read: Sequence[int], error: ImageChangedError) -> ImageChangedError:
     """Leave in the ledger only what is surely of the run's image; gives the error as it is told."""
     if not is_bracketed(run.card.image.path, run.card.image.format):
-        _doubt(run, read, str(error))
-    return told(run, error)
+        _mark_unverified(run, read, str(error))
+    return with_consequences(run, error)
 
 
 @contextmanager
@@ -46,20 +46,20 @@ def drawn_of_one_image(run: Run) -> Generator[ImageSource]:
         ImageChangedError: the image has another content.
     """
     try:
-        with run.open_steady() as steady:
+        with run.open_verified() as steady:
             yield steady.source
             steady.expect_same()
     except ImageChangedError as error:
         for picture in (run.overlay_path, run.skipped_path, *_thumbnails(run)):
             picture.unlink(missing_ok=True)
-        raise told(run, error) from error
+        raise with_consequences(run, error) from error
 
 
 def _thumbnails(run: Run) -> list[Place]:
     return [each for each in run.exports.iterdir() if each.name.startswith("thumbnail")] if run.exports.is_dir() else []
 
 
-def told(run: Run, error: ImageChangedError) -> ImageChangedError:
+def with_consequences(run: Run, error: ImageChangedError) -> ImageChangedError:
     """The error with what it costs the run and what helps."""
     state = run.ledger.fold()
     done = state.count(TileState.DONE) + state.count(TileState.SKIPPED)
@@ -69,7 +69,7 @@ def told(run: Run, error: ImageChangedError) -> ImageChangedError:
     )
 
 
-def _doubt(run: Run, tiles: Sequence[int], reason: str) -> None:
+def _mark_unverified(run: Run, tiles: Sequence[int], reason: str) -> None:
     """Say of tiles that were read since the last good look that they are to do again, and of their pixels so too."""
     run.remove_staged()
     states = run.ledger.fold().states

@@ -10,7 +10,7 @@ from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
 from tiling.runs.placement import Placement
-from tiling.selection.choose_view import ModelNeeds, choose_view
+from tiling.selection.choose_view import ModelRequirements, choose_view
 from tiling.selection.emptiness import expect_data
 from tiling.selection.normalisation import Normalisation
 from tiling.source import ImageSource, open_source
@@ -19,7 +19,7 @@ from unet_core.bundles.card import ModelCard, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
-TOLD = ("image", "bands", "pixels")
+SIZES_TOLD = ("image", "bands", "pixels")
 """Notes of what was decided that a person hears before anything is computed."""
 
 
@@ -32,18 +32,18 @@ def check(config: SegmentConfig) -> dict[str, str]:
     origin = config.origin()
     origin.expect_trust()
     if origin.kind == "bundle":
-        card, wanted = read_card(config.model), config.wanted()
+        card, wanted = read_card(config.model), config.view_request()
         if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
             wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
-        viewing = choose_view(config.image, wanted, needs_of(card))
-        with open_source(config.image, viewing.view) as source:
+        choice = choose_view(config.image, wanted, requirements_of(card))
+        with open_source(config.image, choice.view) as source:
             check_fit(source, card)
-            expect_formats(source, viewing.level, config)
+            expect_formats(source, choice.level, config)
         # Values as the image has them: what is stretched no longer tells where there is no data.
-        seen = viewing.view and viewing.view.model_copy(update={"stretch": None})
+        seen = choice.view and choice.view.model_copy(update={"stretch": None})
         with open_source(config.image, seen) as source:
-            expect_data(source, viewing.level)
-        return {fact: text for fact, text in viewing.notes.items() if fact in TOLD}
+            expect_data(source, choice.level)
+        return {fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}
     with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
@@ -62,9 +62,9 @@ def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> No
         each.expect(subject)
 
 
-def needs_of(card: ModelCard) -> ModelNeeds:
+def requirements_of(card: ModelCard) -> ModelRequirements:
     """What a model was made for."""
-    return ModelNeeds(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
+    return ModelRequirements(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
 
 
 def check_fit(source: ImageSource, card: ModelCard) -> None:

@@ -23,7 +23,7 @@ from flows.pool.free_memory import free_memory_bytes
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
 from flows.run.custom_model import absolute, reference_of, with_bundle
-from flows.run.preflight import check_fit, needs_of
+from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.errors import ExportError, SourceError
@@ -33,15 +33,15 @@ from tiling.export.subject import Subject
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
-from tiling.runs.foreign_files import sentence, strangers
+from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import CARD, PLANNED, TileRecord, TileState
 from tiling.runs.placement import Placement
 from tiling.runs.repair import create_images
 from tiling.runs.run import Run
 from tiling.runs.skipped import Skipped
-from tiling.runs.unchanged_source import SteadySource, changed
+from tiling.runs.unchanged_source import VerifiedSource, changed
 from tiling.runs.uncomputed import SHARE
-from tiling.selection.choose_view import Viewing, choose_view
+from tiling.selection.choose_view import ViewChoice, choose_view
 from tiling.selection.foreground import Foreground, find_foreground
 from tiling.source import ImageSource, open_source
 from tiling.view import View
@@ -112,29 +112,29 @@ def prepare_with(
     started = time.monotonic()
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or free_memory_bytes()
-    begun_with = source.look()
-    viewing = choose_view(config.image, config.wanted(), needs_of(bundle.card))
-    if "orientation" in viewing.notes:
-        logger.warning("%s: %s", plain(str(config.image)), viewing.notes["orientation"])
-    with open_source(config.image, viewing.view) as seen:
+    begun_with = source.current_version()
+    choice = choose_view(config.image, config.view_request(), requirements_of(bundle.card))
+    if "orientation" in choice.notes:
+        logger.warning("%s: %s", plain(str(config.image)), choice.notes["orientation"])
+    with open_source(config.image, choice.view) as seen:
         check_fit(seen, bundle.card)
-        settled = settle(config, viewing, workers, tuner, available_bytes)
-        plan = make_plan(seen, viewing.level, settled.core_px or smallest_good_core(found), found)
+        settled = resolve_options(config, choice, workers, tuner, available_bytes)
+        plan = make_plan(seen, choice.level, settled.core_px or smallest_good_core(found), found)
         memory = tile_memory(plan, bundle, settled.precision, lacks_data=seen.may_lack_data)
         memory.check(workers, available_bytes, plan)
         if source.version() != begun_with:
             raise changed(source.path, "was written")
-        image = image_card(config, viewing, seen, source, bundle)
-        formats = wanted_formats(seen, viewing.level, plan, config)
+        image = image_card(config, choice, seen, source, bundle)
+        formats = wanted_formats(seen, choice.level, plan, config)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-    card = make_card(config, viewing, image, bundle, plan, settled, memory_card)
-    run = Run.create_or_resume(config.out, card, viewing.outline)
-    if told := sentence(strangers(run)):
+    card = make_card(config, choice, image, bundle, plan, settled, memory_card)
+    run = Run.create_or_resume(config.out, card, choice.outline)
+    if told := sentence(unknown_files(run)):
         logger.warning("run %s: %s", run.path, told)
     create_images(run)
     state = run.ledger.fold()
     if state.last_event(PLANNED) is None:
-        _skip_background(run, viewing, started)
+        _skip_background(run, choice, started)
     asked = state.last_event(EXPORTS_ASKED)
     if formats != (asked.facts["formats"] if asked is not None else []):
         run.ledger.announce(EXPORTS_ASKED, {"formats": formats})
@@ -160,7 +160,9 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
     return tta_footprint(found, config.tta)
 
 
-def settle(config: SegmentConfig, viewing: Viewing, workers: int, tuner: Tuner, available_bytes: int) -> Tuning:
+def resolve_options(
+    config: SegmentConfig, choice: ViewChoice, workers: int, tuner: Tuner, available_bytes: int
+) -> Tuning:
     """What was left open: as the run that is already there has it, else as found out on the device."""
     core_px, precision = config.core, config.precision
     if (config.out / "run.json").is_file():
@@ -170,8 +172,8 @@ def settle(config: SegmentConfig, viewing: Viewing, workers: int, tuner: Tuner, 
         return Tuning(precision, core_px, known.notes)
     request = TuningRequest(
         image=config.image.resolve(),
-        view=viewing.view,
-        level=viewing.level,
+        view=choice.view,
+        level=choice.level,
         model=absolute(config.model),
         precision=precision,
         tta=config.tta,
@@ -209,31 +211,31 @@ def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: b
 
 
 def image_card(
-    config: SegmentConfig, viewing: Viewing, seen: ImageSource, whole: ImageSource, bundle: Bundle
+    config: SegmentConfig, choice: ViewChoice, seen: ImageSource, whole: ImageSource, bundle: Bundle
 ) -> ImageCard:
     """The card of an image; `seen` is what is segmented of it."""
-    level = seen.levels[viewing.level]
+    level = seen.levels[choice.level]
     size = level.pixel_size
     return ImageCard(
         path=str(config.image.resolve()),
         fingerprint=whole.fingerprint(),
         version=whole.version(),
         format=seen.format,
-        level=viewing.level,
+        level=choice.level,
         extent=(level.height, level.width),
         bands=seen.bands,
         dtype=str(seen.dtype),
         pixel_size=(size.y, size.x, size.unit) if size else None,
-        view=viewing.view,
-        origin_px=origin if any(origin := seen.origin_px(viewing.level)) else None,
-        asked=config.wanted().typed(),
+        view=choice.view,
+        origin_px=origin if any(origin := seen.origin_px(choice.level)) else None,
+        asked=config.view_request().as_given(),
         no_data=NoDataCard.of(seen, whole, bundle.card.normalization.mean),
     )
 
 
 def make_card(
     config: SegmentConfig,
-    viewing: Viewing,
+    choice: ViewChoice,
     image: ImageCard,
     bundle: Bundle,
     plan: TilePlan,
@@ -262,7 +264,7 @@ def make_card(
         foreground_digest=None if config.foreground in {"auto", "none"} else _digest_of(config.foreground),
         memory=memory,
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        notes=viewing.notes | settled.notes,
+        notes=choice.notes | settled.notes,
     )
 
 
@@ -285,12 +287,12 @@ def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
     return tuple(ClassCard(name=item.name, color=item.color) for item in classes)
 
 
-def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
+def _skip_background(run: Run, choice: ViewChoice, started: float) -> None:
     """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
-    image, view = run.card.image, viewing.view
+    image, view = run.card.image, choice.view
     # Values as the image has them: where there is no data is not told from what became of them.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
-    with SteadySource(image.path, seen, image.fingerprint, image.version, run.fill) as source:
+    with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill) as source:
         found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
         skipped = _skip(run, source, found)
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
@@ -303,7 +305,7 @@ def _skip_background(run: Run, viewing: Viewing, started: float) -> None:
     run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()})
 
 
-def _skip(run: Run, source: SteadySource, found: Foreground) -> int:
+def _skip(run: Run, source: VerifiedSource, found: Foreground) -> int:
     """Write what skipped tiles hold, and say how many they are. Two threads read, where some may hold no data."""
     mask, count = run.open_mask(), 0
     candidates = (tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile))
@@ -321,7 +323,7 @@ def _skip(run: Run, source: SteadySource, found: Foreground) -> int:
     return count
 
 
-def _skipped(run: Run, source: SteadySource, found: Foreground, tile: Tile) -> Skipped | None:
+def _skipped(run: Run, source: VerifiedSource, found: Foreground, tile: Tile) -> Skipped | None:
     """What a tile holds that is to be skipped; None where it is computed all the same.
 
     The coarse view may show a tile empty that isn't, as where overviews take one pixel of many. What doesn't decode is

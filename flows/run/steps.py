@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.config.run import RerunConfig, VerifyConfig
 from flows.reporting.bottleneck import StageTimes
-from flows.reporting.progress import enter
+from flows.reporting.progress import begin_stage
 from flows.reporting.report import write_report
 from flows.run.changed_image import drawn_of_one_image
 from flows.run.exports import export_all
@@ -40,29 +40,29 @@ class Outcome:
     megapixels_per_second: float
     seconds_per_stage: dict[str, float]  # of work, summed over all workers
     limit: str  # what limited it, in one sentence
-    lacking: str = ""  # before the run is complete, in words
+    missing: str = ""  # before the run is complete, in words
     remedy: str = ""  # what brings it
 
     @property
     def complete(self) -> bool:
-        return not self.lacking
+        return not self.missing
 
     def __str__(self) -> str:
         """In one sentence, with the command that mends what failed."""
         counts = f"{self.done} of {self.tiles} tiles computed, {self.skipped} skipped, {len(self.failed)} failed"
-        return counts if self.complete else f"{counts}; {self.lacking}; {self.remedy}"
+        return counts if self.complete else f"{counts}; {self.missing}; {self.remedy}"
 
 
-def write_down(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
+def record_result(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
     """Put what became of a tile into the ledger; a failed one's pixels say that they are not predicted."""
     run.ledger.append(_record(result, attempts, run.ledger.now()))
     if result.digest is None:
-        _leave_out(run, mask, run.plan.tile(result.tile))
+        _mark_not_predicted(run, mask, run.plan.tile(result.tile))
 
 
 def stitch(run: Run) -> None:
     """Close the mask: the pyramid over everything, or over what was written since it was last built."""
-    enter("stitch")
+    begin_stage("stitch")
     started, state = time.monotonic(), run.ledger.fold()
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
@@ -81,7 +81,7 @@ def export(run: Run, formats: str = NONE) -> None:
 
     Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for.
     """
-    enter("export")
+    begin_stage("export")
     state, level = run.ledger.fold(), run.card.image.level
     if state.damaged:
         return
@@ -141,12 +141,12 @@ def summarise(run: Run, started: float) -> Outcome:
         megapixels_per_second=state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,
         seconds_per_stage=times.seconds,
         limit=times.sentence(),
-        lacking=state.lacking,
+        missing=state.missing,
         remedy=state.remedy(run.path),
     )
 
 
-def _leave_out(run: Run, mask: Mask, tile: Tile) -> None:
+def _mark_not_predicted(run: Run, mask: Mask, tile: Tile) -> None:
     """A failed tile's pixels say that they are not predicted, whatever an earlier attempt has written."""
     if mask.holds(tile):
         run.ledger.flush()  # before its labels go: what the ledger calls done must be there, also after a kill

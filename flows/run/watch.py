@@ -14,7 +14,7 @@ from flows.pool.pool import Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.metrics import Queue, RunMetrics
 from flows.reporting.prefect_events import Artifact
-from flows.reporting.progress import Every, Progress, tell
+from flows.reporting.progress import Progress, Throttle, report_progress
 from flows.worker.result import TileResult
 from tiling.runs.run import Run
 from tiling.storage.place import Place
@@ -35,8 +35,8 @@ class RunWatch:
         self._done_before = run.plan.count - todo
         self._done = self._failed = self._pixels = 0
         self._started: float | None = None
-        self._to_terminal, self._to_prefect = Every(PROGRESS_SECONDS), Every(ARTIFACT_SECONDS)
-        self._artifact = begun_artifact("tiles", run.path)
+        self._to_terminal, self._to_prefect = Throttle(PROGRESS_SECONDS), Throttle(ARTIFACT_SECONDS)
+        self._artifact = start_artifact("tiles", run.path)
         self._metrics = RunMetrics(run.path.name)
 
     def add(self, result: TileResult) -> None:
@@ -51,13 +51,13 @@ class RunWatch:
         if result.digest is None:
             log_failure(self._run, result)
         if self._to_terminal.due():
-            tell(self._now())
+            report_progress(self._now())
         if self._to_prefect.due():
             self._artifact.show(**self._shown())
 
     def end(self) -> None:
         now = self._now()
-        tell(now)
+        report_progress(now)
         self._artifact.end(**self._shown())
         self._metrics.flush(self._queue)
         rate = round(now.megapixels_per_second, 3)
@@ -89,7 +89,7 @@ class RunWatch:
         return {"progress": 100.0 * now.done / now.total, "description": f"{markdown(self._path)}: {now}"}
 
 
-def begun_artifact(key: str, place: Place) -> Artifact:
+def start_artifact(key: str, place: Place) -> Artifact:
     """A bar in Prefect's pages."""
     create = partial(create_progress_artifact, progress=0.0, key=key, description=markdown(place))
     return Artifact(create, update_progress_artifact)

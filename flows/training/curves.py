@@ -14,13 +14,13 @@ from unet_core.files import write_whole
 from unet_core.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
-    from unet_core.training.trainer import Progress
+    from unet_core.training.trainer import TrainingProgress
 
 _WIDTH_PX, _HEIGHTS_PX = 1000, (320, 180, 340)
 _PALE = "#c3d9ea"
 
 
-def write_curves(path: Path, progress: Progress, config: TrainingConfig) -> None:
+def write_curves(path: Path, progress: TrainingProgress, config: TrainingConfig) -> None:
     """Write the picture, a PNG."""
     losses = np.array(progress.losses)
     steps = np.arange(1, len(losses) + 1)

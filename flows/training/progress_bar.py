@@ -11,11 +11,11 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from flows.reporting.escaping import PlainConsole
-from flows.reporting.progress import Every, format_seconds
+from flows.reporting.progress import Throttle, format_seconds
 from unet_core.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
-    from unet_core.training.trainer import Progress
+    from unet_core.training.trainer import TrainingProgress
 
 _RECENT = 50
 
@@ -29,7 +29,7 @@ class TrainingBar:
         self._bar = Bar(*columns, console=console or PlainConsole(), transient=True)
         self._task = self._bar.add_task("training", total=config.steps, completed=first_step, text="")
         self._start = time.monotonic()
-        self._due = Every(0.2)
+        self._due = Throttle(0.2)
         self._validations: int | None = None
 
     def __enter__(self) -> TrainingBar:
@@ -41,7 +41,7 @@ class TrainingBar:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         if self._validations is not None and len(progress.history) > self._validations:
             self._bar.console.print(validated(progress), highlight=False)
         self._validations = len(progress.history)
@@ -49,7 +49,7 @@ class TrainingBar:
             return
         self._bar.update(self._task, completed=progress.step, text=self.text(progress, time.monotonic() - self._start))
 
-    def text(self, progress: Progress, seconds: float) -> str:
+    def text(self, progress: TrainingProgress, seconds: float) -> str:
         """What stands beside the bar, `seconds` after it began."""
         rate = (progress.step - self._first_step) / seconds if seconds > 0 else 0.0
         left = format_seconds((self._config.steps - progress.step) / rate if rate else None)
@@ -59,7 +59,7 @@ class TrainingBar:
         return f"{progress.step}/{self._config.steps} steps · {rate:.2f} steps/s · {left} left · loss {loss:.4f}{best}"
 
 
-def validated(progress: Progress) -> str:
+def validated(progress: TrainingProgress) -> str:
     """The last validation, in a line."""
     entry = progress.history[-1]
     scores = entry["all"]

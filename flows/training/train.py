@@ -14,7 +14,7 @@ from flows.training.examples import read_examples
 
 if TYPE_CHECKING:
     from unet_core.training.data import Annotated
-    from unet_core.training.trainer import Progress
+    from unet_core.training.trainer import TrainingProgress
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +58,20 @@ def _train_here(recipe: Recipe, folder: Path, live: bool) -> None:
     trainer = Trainer(recipe.training, recipe.card, training, validation, folder)
     logger.info("%d images to train on, %d to validate on", len(training), len(validation))
     with ExitStack() as stack:
-        heard: Callable[[Progress], None]
+        heard: Callable[[TrainingProgress], None]
         if live and trainer.processes.leads:
             from flows.training.progress_bar import TrainingBar
 
             heard = stack.enter_context(TrainingBar(recipe.training, trainer.progress.step))
         else:
             heard = _Log(recipe.training.checkpoint_every)
-        progress = trainer.run(heard=heard)
+        progress = trainer.run(on_step=heard)
     logger.info("best mean foreground IoU %.4f, at step %d", progress.best_iou, progress.best_step)
     if trainer.processes.leads:
         draw_pictures(folder, recipe, progress, validation)
 
 
-def draw_pictures(folder: Path, recipe: Recipe, progress: Progress, validation: Sequence[Annotated]) -> None:
+def draw_pictures(folder: Path, recipe: Recipe, progress: TrainingProgress, validation: Sequence[Annotated]) -> None:
     """Write `curves.png`, and `validation.png` with what the best bundle makes of some validation images."""
     from flows.training.contact_sheet import Compared, chosen, write_contact_sheet
     from flows.training.curves import write_curves
@@ -100,7 +100,7 @@ class _Log:
     def __init__(self, every: int) -> None:
         self._every = every
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         if progress.step % self._every == 0:
             recent = progress.losses[-self._every :]
             logger.info("step %d, loss %.4f", progress.step, sum(recent) / len(recent))

@@ -31,7 +31,7 @@ class BusyError(FlowError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RerunRequest:
     """What is to be computed again: tiles by place, or with `kinds` every failed or damaged one."""
 
     tiles: tuple[tuple[int, int], ...] = ()
@@ -48,10 +48,10 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Job:
+class RerunJob:
     """One rerun, going on or ended."""
 
-    wanted: Wanted
+    request: RerunRequest
     process: subprocess.Popen[bytes]
     output: IO[bytes]
     started: float = field(default_factory=time.monotonic)
@@ -68,8 +68,8 @@ class Job:
         """What the page shows of it."""
         is_running = self.is_running()
         return {
-            "what": str(self.wanted),
-            "tiles": self.wanted.tiles,
+            "what": str(self.request),
+            "tiles": self.request.tiles,
             "is_running": is_running,
             "code": self.process.returncode,
             "seconds": round((self.ended or time.monotonic()) - self.started, 1),
@@ -89,10 +89,10 @@ class Reruns:
     """All reruns since the viewer began; at most one at a time for each run. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Place, Job] = {}
+        self._jobs: dict[Place, RerunJob] = {}
         self._lock = threading.Lock()
 
-    def start(self, run: Place, wanted: Wanted) -> Job:
+    def start(self, run: Place, request: RerunRequest) -> RerunJob:
         """Begin to compute tiles again.
 
         Raises:
@@ -101,23 +101,23 @@ class Reruns:
         with self._lock:
             known = self._jobs.get(run)
             if known is not None and known.is_running():
-                raise BusyError(f"{known.wanted} is being computed again; wait for it to end")
+                raise BusyError(f"{known.request} is being computed again; wait for it to end")
             if known is not None:
                 known.output.close()
             output = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the job)
             environment = {**os.environ, "COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb"}
             process = subprocess.Popen(
-                [*_COMMAND, str(run), *wanted.arguments],
+                [*_COMMAND, str(run), *request.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
             )
-            self._jobs[run] = Job(wanted, process, output)
+            self._jobs[run] = RerunJob(request, process, output)
             return self._jobs[run]
 
-    def of(self, run: Place) -> Job | None:
+    def of(self, run: Place) -> RerunJob | None:
         """The run's last rerun."""
         return self._jobs.get(run)
 

@@ -197,7 +197,7 @@ class ShownRun:
             "counts": {kind.name.lower(): state.count(kind) for kind in TileState},
             "tiles": self.run.plan.count,
             "is_complete": state.is_complete,
-            "lacking": state.lacking,
+            "lacking": state.missing,
             "is_running": bool(pending) and fresh,
             "seconds": times.wall,
             "megapixels_per_second": state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,

@@ -22,7 +22,7 @@ from flows.errors import FlowError
 from flows.viewer.door import Door
 from flows.viewer.guard import HOSTS, Guard
 from flows.viewer.library import Library
-from flows.viewer.reruns import BusyError, Reruns, Wanted
+from flows.viewer.reruns import BusyError, RerunRequest, Reruns
 from flows.viewer.shown_run import ShownRun, paint_of
 from tiling.errors import TilingError
 
@@ -43,7 +43,7 @@ class LongError(FlowError):
     """More was sent than can be meant."""
 
 
-class RerunRequest(BaseModel):
+class RerunForm(BaseModel):
     """What a button asks for: tiles by place, or all of a kind."""
 
     model_config = ConfigDict(extra="forbid")
@@ -53,9 +53,9 @@ class RerunRequest(BaseModel):
     damaged: bool = False
 
     @property
-    def wanted(self) -> Wanted:
+    def request(self) -> RerunRequest:
         kinds = (("failed", self.failed), ("damaged", self.damaged))
-        return Wanted(tuple(self.tiles), tuple(name for name, is_asked in kinds if is_asked))
+        return RerunRequest(tuple(self.tiles), tuple(name for name, is_asked in kinds if is_asked))
 
 
 class Site:
@@ -121,12 +121,12 @@ class Site:
 
     async def rerun(self, request: Request) -> Response:
         try:
-            asked = RerunRequest.model_validate_json(await _body(request))
+            asked = RerunForm.model_validate_json(await _body(request))
         except ValidationError as error:
             return JSONResponse({"error": f"no such rerun: {error.errors()[0]['msg']}"}, 422)
-        if not asked.wanted.arguments:
+        if not asked.request.arguments:
             return JSONResponse({"error": "no tile was named; name one"}, 422)
-        job = self.reruns.start(self._run(request).place, asked.wanted)
+        job = self.reruns.start(self._run(request).place, asked.request)
         return JSONResponse({"job": job.facts()}, 202)
 
     def _row(self, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tiling.runs.no_data import NOTHING_LACKS, Emptiness
+from tiling.runs.no_data import ALL_DATA, NoDataCounts
 from tiling.storage.place import Place
 
 
@@ -19,11 +19,11 @@ class TileResult:
     reason: str | None = None
     worker: str | None = None
     probabilities: str | None = None  # their digest, where the run keeps them
-    empty: Emptiness = NOTHING_LACKS
+    empty: NoDataCounts = ALL_DATA
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyTile:
     """A tile of a run that inference may begin, or whose staging failed with a reason.
 
     staged: whether it is read from the staged array, or from the image itself.
@@ -39,7 +39,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class RecheckResult:
     """A place of the image computed again: how many of its labels are not those of the mask, and where it lies.
 
     `place` is `(y0, x0, y1, x1)` in mask pixels.

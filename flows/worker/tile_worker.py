@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.worker.model import local_bundle, model_of
-from flows.worker.result import Checked, TileResult
+from flows.worker.result import RecheckResult, TileResult
 from flows.worker.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
 from tiling.runs.mask import Mask
-from tiling.runs.no_data import NOTHING_LACKS, Coverage, Emptiness, unpack
+from tiling.runs.no_data import ALL_DATA, Coverage, NoDataCounts, unpack
 from tiling.runs.probabilities import Probabilities
 from tiling.runs.run import Run
 from tiling.runs.staging import StagedTiles, load_tile
-from tiling.runs.unchanged_source import SteadySource
-from tiling.storage.file_version import Stamp
+from tiling.runs.unchanged_source import VerifiedSource
+from tiling.storage.file_version import FileVersion
 from tiling.storage.place import Place
 from unet_core.bounds import Edges
 from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import BundleError, UnetCoreError
-from unet_core.inference.predictor import Precision, Prediction, Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Precision, Prediction, Predictor
 from unet_core.inference.tta import Tta
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class TileWorker:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
-        self._benches: OrderedDict[tuple[Place, Stamp, bool], _Bench] = OrderedDict()
+        self._benches: OrderedDict[tuple[Place, FileVersion, bool], _OpenRun] = OrderedDict()
         self._opening = threading.Lock()
 
     def process(self, run_path: Place, index: int, *, staged: bool) -> TileResult:
@@ -82,7 +82,7 @@ class TileWorker:
         pixels = tile.core.intersect(bench.run.plan.image).area
         return TileResult(index, digest, pixels, seconds, probabilities=kept, empty=found.empty)
 
-    def check(self, run_path: Place, core_px: int, index: int) -> Checked:
+    def check(self, run_path: Place, core_px: int, index: int) -> RecheckResult:
         """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.
 
         Raises:
@@ -96,13 +96,13 @@ class TileWorker:
         labels = bench.labelled(tile, packed_HWC, plan).labels
         differing = int(np.count_nonzero(labels != bench.mask.read(tile.valid)))
         box = tile.valid
-        return Checked((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
+        return RecheckResult((box.y0, box.x0, box.y1, box.x1), labels.size, differing)
 
-    def _open(self, run_path: Place, staged: bool) -> _Bench:
+    def _open(self, run_path: Place, staged: bool) -> _OpenRun:
         key = run_path, Run.stamp(run_path), staged  # a folder may hold another run by now
         with self._opening:
             if key not in self._benches:
-                self._benches[key] = _Bench.open(run_path, staged, self._device, [*self._benches.values()])
+                self._benches[key] = _OpenRun.open(run_path, staged, self._device, [*self._benches.values()])
             self._benches.move_to_end(key)
             while len(self._benches) > RUNS_OPEN:
                 self._benches.popitem(last=False)[1].close()
@@ -116,11 +116,11 @@ class _Labelled:
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.uint8] | None
     seconds: float
-    empty: Emptiness = NOTHING_LACKS
+    empty: NoDataCounts = ALL_DATA
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _OpenRun:
     """All that stays open for one run."""
 
     run: Run
@@ -128,10 +128,10 @@ class _Bench:
     mask: Mask
     probabilities: Probabilities | None
     staged: StagedTiles | None
-    source: SteadySource | None
+    source: VerifiedSource | None
 
     @classmethod
-    def open(cls, run_path: Place, staged: bool, device: str, others: list[_Bench]) -> _Bench:
+    def open(cls, run_path: Place, staged: bool, device: str, others: list[_OpenRun]) -> _OpenRun:
         run = Run.open(run_path)
         _ = run.outline  # a run that has lost it ends here, and not tile by tile
         shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
@@ -141,7 +141,7 @@ class _Bench:
             mask=run.open_mask(),
             probabilities=run.open_probabilities(),
             staged=run.open_staged() if staged else None,
-            source=None if staged else run.open_steady(),
+            source=None if staged else run.open_verified(),
         )
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class _Bench:
         if probabilities is not None:
             probabilities = coverage.weighed(probabilities)
         outline = self.run.outline
-        empty = coverage.emptiness(None if outline is None else ~outline.inside(tile.valid))
+        empty = coverage.counts(None if outline is None else ~outline.inside(tile.valid))
         return _Labelled(coverage.labelled(labels), probabilities, found.seconds, empty)
 
     def _nothing(self, tile: Tile) -> Prediction:
@@ -189,15 +189,15 @@ class _Bench:
             return self.staged.read(tile.index)
         except StagingError as error:
             logger.warning("tile %d: %s; read from the image instead", tile.index, error)
-            with self.run.open_steady() as source:
+            with self.run.open_verified() as source:
                 return source.read(lambda image: load_tile(image, level, plan, tile))
 
 
-def _region(plan: TilePlan, tile: Tile) -> Region:
+def _region(plan: TilePlan, tile: Tile) -> OutputRegion:
     """What is wanted of a tile's read."""
     needed, edges = plan.need(tile), plan.edges(tile)
     sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
-    return Region((needed.y0, needed.x0, needed.y1, needed.x1), sides)
+    return OutputRegion((needed.y0, needed.x0, needed.y1, needed.x1), sides)
 
 
 def _maths(run: Run) -> tuple[object, ...]:

@@ -17,9 +17,9 @@ from tiling.storage.place import Place
 from tiling.view import View
 from unet_core.bounds import Edges, Footprint, approximate_footprint
 from unet_core.bundles.bundle import Bundle, load_bundle
-from unet_core.inference.autotune import Job, measure_core, recall_core
+from unet_core.inference.autotune import TuningJob, measure_core, recall_core
 from unet_core.inference.precision import choose_precision
-from unet_core.inference.predictor import Precision, Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Precision, Predictor
 from unet_core.inference.tta import Tta
 
 SAMPLE_PX = 512
@@ -98,8 +98,8 @@ def recall(request: TuningRequest, device: str) -> Tuning | None:
     return Tuning(request.precision, core_px, {}) if core_px is not None else None
 
 
-def _job(request: TuningRequest, precision: str, device: str, extent: tuple[int, int]) -> Job:
-    return Job(
+def _job(request: TuningRequest, precision: str, device: str, extent: tuple[int, int]) -> TuningJob:
+    return TuningJob(
         precision=cast("Precision", precision),
         device=device,
         memory_bytes=request.memory_bytes,
@@ -141,9 +141,9 @@ def seam_error(bundle: Bundle, source: ImageSource, request: TuningRequest, devi
     return differing / counted
 
 
-def _inside(found: Footprint, halo: int, core: int) -> Region:
+def _inside(found: Footprint, halo: int, core: int) -> OutputRegion:
     edges = Edges(top=False, bottom=False, left=False, right=False)
-    return Region(found.need((halo, halo, halo + core, halo + core), (0, 0)), edges)
+    return OutputRegion(found.need((halo, halo, halo + core, halo + core), (0, 0)), edges)
 
 
 def _sample_boxes(source: ImageSource, level: int, side_px: int) -> Sequence[Box]:

@@ -28,7 +28,7 @@ from rasterio.crs import CRS
 
 from flows import open_run, segment_image
 from flows.api import child_process
-from flows.api.child_process import run_apart
+from flows.api.child_process import run_in_child_process
 from flows.config.export import ExportConfig
 from flows.config.run import RerunConfig
 from flows.errors import ConfigError, FlowError
@@ -135,7 +135,7 @@ def test_a_process_that_dies_without_a_word_is_told_of(tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     config = RerunConfig(run=tmp_path, failed=True)
     with pytest.raises(FlowError, match="ended with code 1 and said nothing; the same call goes on"):
-        run_apart("rerun", config, lambda progress: None)
+        run_in_child_process("rerun", config, lambda progress: None)
 
 
 def test_errors_cross_by_name(tmp_path: Path) -> None:

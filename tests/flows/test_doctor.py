@@ -24,11 +24,11 @@ from tiny import write_noise
 
 from flows.commands.demo import demo_image
 from flows.doctor import machine, storage
-from flows.doctor.checks import Check, DoctorConfig, Verdict
-from flows.doctor.cluster import look_at_prefect, look_at_ray
+from flows.doctor.checks import Check, DoctorConfig, Level
+from flows.doctor.cluster import check_prefect, check_ray
 from flows.doctor.examine import examine
 from flows.doctor.nodes import shared_probe
-from flows.doctor.storage import look_at_image, look_at_storage
+from flows.doctor.storage import check_image, check_storage
 from tiling.storage.object_path import ObjectPath
 
 
@@ -45,7 +45,7 @@ def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     checks = list(examine(DoctorConfig(image=demo_image(), out=tmp_path / "runs" / "new", workers=1)))
-    assert [check for check in checks if check.verdict is Verdict.missing] == []
+    assert [check for check in checks if check.verdict is Level.missing] == []
     names = [check.name for check in checks]
     assert {"python", "packages", "processor", "clock", "open files", "memory", "space", "prefect"} <= set(names)
     assert list(tmp_path.iterdir()) == [], "the probe leaves nothing behind"
@@ -54,8 +54,8 @@ def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch
 def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asks = ["torch==9.9", "zarr>=3", "no-such-package>=1", "pytest>=99; extra == 'dev'"]
     monkeypatch.setattr(machine, "requires", lambda _name: asks)
-    check = by_name(machine.look_at_machine(DoctorConfig()))["packages"]
-    assert check.verdict is Verdict.missing
+    check = by_name(machine.check_machine(DoctorConfig()))["packages"]
+    assert check.verdict is Level.missing
     assert f"torch {version('torch')} is installed, ==9.9 is needed" in check.found
     assert "no-such-package is not installed" in check.found
     assert "zarr" not in check.found
@@ -76,29 +76,29 @@ def read_only_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_read_only_folder_is_missing(read_only_disk: Path) -> None:
-    check = only(look_at_storage(read_only_disk / "runs"))
-    assert check.verdict is Verdict.missing
+    check = only(check_storage(read_only_disk / "runs"))
+    assert check.verdict is Level.missing
     assert "Read-only file system" in check.found
     assert "give another --out" in check.remedy
 
 
 def test_a_small_disk_is_missing_and_left_as_it_was(small_disk: Path) -> None:
     (small_disk / "keep").write_bytes(b"mine")
-    check = only(look_at_storage(small_disk))
-    assert check.verdict is Verdict.missing
+    check = only(check_storage(small_disk))
+    assert check.verdict is Level.missing
     assert "No space left on device" in check.found
     assert [path.name for path in small_disk.iterdir()] == ["keep"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    check = only(look_at_storage(tmp_path / "file" / "runs"))
-    assert (check.verdict, check.remedy) == (Verdict.missing, "give another --out")
+    check = only(check_storage(tmp_path / "file" / "runs"))
+    assert (check.verdict, check.remedy) == (Level.missing, "give another --out")
 
 
 def test_a_plan_that_does_not_fit_into_memory_says_how_many_workers_do() -> None:
-    checks = by_name(look_at_image(DoctorConfig(image=demo_image(), workers=100_000)))
-    assert checks["memory"].verdict is Verdict.missing
+    checks = by_name(check_image(DoctorConfig(image=demo_image(), workers=100_000)))
+    assert checks["memory"].verdict is Level.missing
     assert checks["memory"].remedy.startswith("--workers ")
     reading = next(check for name, check in checks.items() if name.startswith("image "))
     assert "512 x 512 px" in reading.found
@@ -106,26 +106,26 @@ def test_a_plan_that_does_not_fit_into_memory_says_how_many_workers_do() -> None
 
 def test_a_full_disk_is_held_against_the_plan(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(3 << 20))
-    space = by_name(look_at_image(DoctorConfig(image=demo_image(), out=small_disk, workers=4)))["space"]
-    assert space.verdict is Verdict.missing
+    space = by_name(check_image(DoctorConfig(image=demo_image(), out=small_disk, workers=4)))["space"]
+    assert space.verdict is Level.missing
 
 
 def test_an_image_or_model_that_cannot_be_used_is_missing(tmp_path: Path) -> None:
-    absent = only(look_at_image(DoctorConfig(image=tmp_path / "absent.svs")))
-    assert absent.verdict is Verdict.missing
-    checks = by_name(look_at_image(DoctorConfig(image=demo_image(), model=str(tmp_path))))
-    assert checks[f"model {tmp_path}"].verdict is Verdict.missing
+    absent = only(check_image(DoctorConfig(image=tmp_path / "absent.svs")))
+    assert absent.verdict is Level.missing
+    checks = by_name(check_image(DoctorConfig(image=demo_image(), model=str(tmp_path))))
+    assert checks[f"model {tmp_path}"].verdict is Level.missing
 
 
 def test_an_object_store_is_written_listed_and_tested_for_its_promise() -> None:
     with s3_server():
         before = list(place("").iterdir())  # a bucket outlives its server in one process
-        check = only(look_at_storage(place("runs")))
+        check = only(check_storage(place("runs")))
         # Slow where other tests run beside this one, and then no more than a warning.
-        assert check.verdict is not Verdict.missing, check
+        assert check.verdict is not Level.missing, check
         assert list(place("").iterdir()) == before
-        wrong = only(look_at_storage(ObjectPath.parse("s3://no-such-bucket/runs")))
-        assert wrong.verdict is Verdict.missing
+        wrong = only(check_storage(ObjectPath.parse("s3://no-such-bucket/runs")))
+        assert wrong.verdict is Level.missing
         assert BUCKET not in wrong.found
 
 
@@ -133,9 +133,9 @@ def test_a_storage_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monk
     ended = threading.Event()
     monkeypatch.setattr(storage, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(storage, "_probe_folder", lambda *_: ended.wait(30))
-    check = only(look_at_storage(tmp_path))
+    check = only(check_storage(tmp_path))
     ended.set()
-    assert check.verdict is Verdict.missing
+    assert check.verdict is Level.missing
     assert "no answer" in check.found
 
 
@@ -168,17 +168,17 @@ def answering(status: int, body: bytes, **headers: str) -> Generator[str]:
 
 def test_a_real_prefect_server_of_this_version_is_well(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    assert only(look_at_prefect()) == Check.well("prefect", f"{version('prefect')} at {prefect_url}")
+    assert only(check_prefect()) == Check.ok("prefect", f"{version('prefect')} at {prefect_url}")
 
 
 def test_prefect_of_another_version_or_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(200, b'"3.0.0"', Date="Thu, 01 Jan 2026 00:00:00 GMT") as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
-        other, clock = look_at_prefect()
-    assert other.verdict is Verdict.missing
+        other, clock = check_prefect()
+    assert other.verdict is Level.missing
     assert "3.0.0" in other.found
     assert f"prefect=={version('prefect')}" in other.remedy
-    assert clock.verdict is Verdict.warning
+    assert clock.verdict is Level.warning
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_what_is_not_prefect_or_refuses_is_missing(
 ) -> None:
     with answering(status, body) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
-        check = only(look_at_prefect())
-    assert check.verdict is Verdict.missing
+        check = only(check_prefect())
+    assert check.verdict is Level.missing
     assert remedy in check.remedy
 
 
@@ -199,8 +199,8 @@ def test_what_does_not_speak_http_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_strangely, args=(listener,), daemon=True).start()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/api")
-        check = only(look_at_prefect())
-    assert check.verdict is Verdict.missing
+        check = only(check_prefect())
+    assert check.verdict is Level.missing
     assert "PREFECT_API_URL" in check.remedy
 
 
@@ -213,8 +213,8 @@ def answer_strangely(listener: socket.socket) -> None:
 
 def test_no_prefect_at_the_address_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    check = only(look_at_prefect())
-    assert check.verdict is Verdict.missing
+    check = only(check_prefect())
+    assert check.verdict is Level.missing
     assert "Connection refused" in check.found
 
 
@@ -222,8 +222,8 @@ def test_no_prefect_at_the_address_is_missing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_ray_at_the_address_is_missing() -> None:
-    check = only(look_at_ray(f"127.0.0.1:{free_port()}", None))
-    assert check.verdict is Verdict.missing
+    check = only(check_ray(f"127.0.0.1:{free_port()}", None))
+    assert check.verdict is Level.missing
     assert "nothing answers" in check.found
     assert "--ray-address" in check.remedy
 
@@ -246,8 +246,8 @@ def test_every_node_of_a_cluster_is_asked_and_strangers_are_told_of_the_token(
         assert node["found"].startswith("the same versions as here, ")
         for token in ("b" * 64, ""):
             monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-            refused = only(look_at_ray(f"127.0.0.1:{port}", None))
-            assert refused.verdict is Verdict.missing
+            refused = only(check_ray(f"127.0.0.1:{port}", None))
+            assert refused.verdict is Level.missing
             assert "RAY_AUTH_TOKEN" in refused.remedy
             assert "b" * 64 not in str(refused)
     finally:
@@ -285,7 +285,7 @@ def without(private: Path, folder: Path) -> list[str]:
 def test_a_node_that_shares_the_folder_answers_and_is_seen(tmp_path: Path) -> None:
     with shared_probe(tmp_path / "runs" / "new") as probe:
         assert probe is not None
-        assert (probe.answer("a"), probe.look_for("a")) == (None, None)
+        assert (probe.answer("a"), probe.expect_answer("a")) == (None, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -296,7 +296,7 @@ def test_a_node_with_a_copy_of_the_folder_does_not_share_it(tmp_path: Path) -> N
         assert probe is not None
         shutil.copytree(probe.folder, tmp_path / "copy")
         assert replace(probe, folder=str(tmp_path / "copy")).answer("a") is None
-        assert "No such file" in (probe.look_for("a") or "")
+        assert "No such file" in (probe.expect_answer("a") or "")
 
 
 def test_a_node_is_not_probed_where_this_machine_cannot_write(read_only_disk: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_node_whose_credentials_do_not_reach_the_bucket_is_told_so() -> None:
         before = list(place("").iterdir())
         with shared_probe(place("runs")) as probe:
             assert probe is not None
-            assert (probe.answer("a"), probe.look_for("a")) == (None, None)
+            assert (probe.answer("a"), probe.expect_answer("a")) == (None, None)
             with faulty_proxy(endpoint, lambda *_: "403"):
                 assert "refuses access" in (probe.answer("b") or "")
             with faulty_proxy(endpoint, lambda method, *_: "403" if method == "PUT" else None):

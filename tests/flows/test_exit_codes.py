@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from flows.commands.exit_codes import told_in_one_line
-from flows.errors import LostError, PoolError
+from flows.commands.exit_codes import one_line_errors
+from flows.errors import ClusterLostError, PoolError
 from tiling.errors import DiskError, ExportError, SourceError, StagingError, WritingError
 
 
@@ -22,14 +22,14 @@ from tiling.errors import DiskError, ExportError, SourceError, StagingError, Wri
         (DiskError("full"), 1),
         (StagingError("full"), 1),
         (WritingError("full"), 1),
-        (LostError("gone"), 1),
+        (ClusterLostError("gone"), 1),
         (OSError("broken"), 1),
     ],
 )
 def test_a_full_disk_and_a_lost_cluster_are_no_wrong_usage(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended, told_in_one_line():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
         raise error
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"

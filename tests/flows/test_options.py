@@ -18,7 +18,7 @@ from flows.archive import segment_archive
 from flows.cli import app
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.export import ExportConfig
-from flows.config.run import Asked, RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.doctor.examine import DoctorConfig
 from flows.errors import ConfigError
 from flows.segment import rerun, segment
@@ -26,7 +26,7 @@ from flows.verify import verify
 from tiling.archives.manifest import read_manifest
 from tiling.errors import SourceError
 
-COMMANDS: dict[str, tuple[type[Asked], set[str]]] = {
+COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
     "segment": (SegmentConfig, set()),
     "archive": (ArchiveConfig, {"dry_run"}),
     "rerun": (RerunConfig, {"archive"}),
@@ -41,11 +41,11 @@ NEEDED = {"image": "a.tif", "source": "slides", "out": "out", "run": "run"}
 FORMS = {"segment": segment, "archive": segment_archive, "rerun": rerun, "verify": verify}
 
 
-def needed(kind: type[Asked]) -> dict[str, str]:
+def needed(kind: type[ConfigBase]) -> dict[str, str]:
     return {name: NEEDED[name] for name, field in kind.model_fields.items() if field.is_required()}
 
 
-def choices(kind: type[Asked], name: str) -> list[str] | None:
+def choices(kind: type[ConfigBase], name: str) -> list[str] | None:
     return kind.model_json_schema()["properties"].get(name, {}).get("enum")
 
 
@@ -80,7 +80,7 @@ def test_python_takes_the_same_options() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in COMMANDS.values()])
-def test_a_job_file_knows_the_same_keys_and_says_what_each_means(kind: type[Asked]) -> None:
+def test_a_job_file_knows_the_same_keys_and_says_what_each_means(kind: type[ConfigBase]) -> None:
     with pytest.raises(ConfigError) as refused:
         checked(kind, {**needed(kind), "nope": 1})
     assert str(refused.value) == f"nope: there is no such key; known are {', '.join(kind.model_fields)}"

@@ -17,7 +17,7 @@ from flows.training.curves import write_curves
 from flows.training.drawing import Line, draw_panel
 from flows.training.progress_bar import TrainingBar
 from unet_core.bundles.bundle import load_bundle
-from unet_core.training.trainer import Progress
+from unet_core.training.trainer import TrainingProgress
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -126,7 +126,7 @@ def test_sheet_shows_found_invented_and_missed_pixels_in_their_colours(tmp_path:
 def test_curves_show_every_score(tmp_path: Path) -> None:
     history = [{"step": step, "all": {"mean_iou": step / 40, "mean_dice": 0.9, "average_precision": math.nan}}
                for step in (10, 20, 30)]  # fmt: skip
-    progress = Progress(30, 0.75, 30, history, [1 / (1 + step) for step in range(30)])
+    progress = TrainingProgress(30, 0.75, 30, history, [1 / (1 + step) for step in range(30)])
     write_curves(tmp_path / "curves.png", progress, a_config())
     with Image.open(tmp_path / "curves.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
@@ -142,7 +142,7 @@ def test_panel_takes_any_values(ys: list[float]) -> None:
 
 
 def test_bar_tells_rate_and_time_left() -> None:
-    progress = Progress(step=20, losses=[0.5] * 20)
+    progress = TrainingProgress(step=20, losses=[0.5] * 20)
     bar = TrainingBar(a_config(steps=60), first_step=10)
     assert bar.text(progress, seconds=5.0) == "20/60 steps · 2.00 steps/s · 0:20 left · loss 0.5000"
     assert os.linesep not in bar.text(progress, seconds=0.0)

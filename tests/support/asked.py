@@ -9,21 +9,21 @@ from typing import Any
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.run.steps import export, remaining, stitch, write_down
-from flows.verify import Verdict, look_at_exports, look_at_pyramid, look_at_shards, mark, report
+from flows.run.steps import export, record_result, remaining, stitch
+from flows.verify import VerificationReport, check_exports_task, check_pyramid_task, check_shards_task, mark, report
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
 from tiling.runs.run import Run
 
 
-def verdict_of(run: Run) -> Verdict:
+def verdict_of(run: Run) -> VerificationReport:
     """All that verification looks at, but what it computes again."""
     if lost := run.lost_metadata():
         return report(run, lost=lost, started=0.0)
-    findings = look_at_shards.fn(run)
+    findings = check_shards_task.fn(run)
     mark.fn(run, findings)
-    pyramid = look_at_pyramid.fn(run)
-    return report(run, findings, pyramid, exports=look_at_exports.fn(run), started=0.0)
+    pyramid = check_pyramid_task.fn(run)
+    return report(run, findings, pyramid, exports=check_exports_task.fn(run), started=0.0)
 
 
 def answer_of(run: Run) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def open_or_resume(image: Path, model: Path, folder: Path, *, formats: str = "au
 def compute(run: Run, worker: TileWorker) -> None:
     """Tiles that are to do or to mend, each in a segment of its own."""
     for index in remaining(run):
-        write_down(run, run.open_mask(), worker.process(run.path, index, staged=False), 1)
+        record_result(run, run.open_mask(), worker.process(run.path, index, staged=False), 1)
         run.ledger.flush()
 
 

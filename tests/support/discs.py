@@ -70,4 +70,4 @@ def a_trainer(folder: Path, card: ModelCard = CARD, **changes: Any) -> Trainer:
 
 def train_discs(folder: Path, card: ModelCard, changes: dict[str, Any]) -> None:
     """The same, as the work of a process of its own; says each step that is done."""
-    a_trainer(folder, card, **changes).run(heard=lambda progress: print(progress.step, flush=True))  # noqa: T201
+    a_trainer(folder, card, **changes).run(on_step=lambda progress: print(progress.step, flush=True))  # noqa: T201

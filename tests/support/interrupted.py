@@ -122,7 +122,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
     """What the flow does, stage by stage and tile by tile, without Ray and Prefect around it."""
     from flows.config.run import SegmentConfig
     from flows.run.prepare import prepare
-    from flows.run.steps import export, finish, remaining, stitch, write_down
+    from flows.run.steps import export, finish, record_result, remaining, stitch
     from flows.worker.staging_worker import StagingWorker
     from flows.worker.tile_worker import TileWorker
     from flows.worker.tuning import tune
@@ -138,7 +138,7 @@ def walk(image: Path, folder: Path, model: Path, foreground: str, formats: str) 
             for index in todo:
                 (staged,) = stager.stage(run.path, [index])
                 assert staged.reason is None, staged.reason
-                write_down(run, mask, worker.process(run.path, index, staged=True), 1)
+                record_result(run, mask, worker.process(run.path, index, staged=True), 1)
             run.ledger.announce("inferred", {"workers": 1, "stagers": 1, "seconds": 1.0})
         stitch(run)
         export(run, formats)

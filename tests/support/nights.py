@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.config.archive import COLUMNS, ArchiveConfig
-from flows.lifecycle.stopping import Stop
-from flows.nightly.context import Shift
+from flows.lifecycle.stopping import StopRequest
+from flows.nightly.context import NightContext
 from flows.nightly.model import archive_model
-from flows.nightly.pipeline import Conveyor
-from flows.nightly.scan import look
-from flows.nightly.slide_job import SlideWork
+from flows.nightly.pipeline import Pipeline
+from flows.nightly.scan import scan
+from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
-from flows.pool.scheduler import Ended
+from flows.pool.scheduler import TileOutcome
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
@@ -29,23 +29,23 @@ Hook = Callable[[str, str], None]
 QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
 
 
-def shift_of(source: Path, model: Path, pool: Pool, **asked: object) -> Shift:
+def context_of(source: Path, model: Path, pool: Pool, **asked: object) -> NightContext:
     given: dict[str, object] = {"source": str(source), "out": source.parent / "out", "model": str(model), "core": 64}
     config = ArchiveConfig.model_validate({**given, "foreground": "none", "settle": 0, **asked})
     card = ArchiveCard(created="", model="tiny", model_digest="", maths_version=1, asked={})
     loaded, bundle = archive_model(config)
-    return Shift(Archive.create_or_resume(config.out, card), config, loaded, bundle, pool, 2**40, "night")
+    return NightContext(Archive.create_or_resume(config.out, card), config, loaded, bundle, pool, 2**40, "night")
 
 
 def carry(
-    shift: Shift,
-    stop: Stop | None = None,
+    context: NightContext,
+    stop: StopRequest | None = None,
     after: Hook = lambda step, slide: None,
     slides: Sequence[Slide] | None = None,
 ) -> tuple[list[tuple[str, int]], dict[str, SlideRecord]]:
     """All slides, or those; the tiles in order of their ends, and the records."""
     if slides is None:
-        slides = sorted(find_slides(shift.config.source, shift.config.out, COLUMNS), key=lambda slide: slide.name)
+        slides = sorted(find_slides(context.config.source, context.config.out, COLUMNS), key=lambda slide: slide.name)
     tiles: list[tuple[str, int]] = []
     with ThreadPoolExecutor(8) as threads:
 
@@ -56,19 +56,19 @@ def carry(
 
             return threads.submit(both)
 
-        for work, ended in Conveyor(shift, begin).carry(slides, stop or Stop()):
+        for work, ended in Pipeline(context, begin).run(slides, stop or StopRequest()):
             tiles.append(told(work, ended))
-    return tiles, {record.slide: record for record in shift.archive.ledger}
+    return tiles, {record.slide: record for record in context.archive.ledger}
 
 
-def told(work: SlideWork, ended: Ended) -> tuple[str, int]:
-    return work.slide.name, ended.result.tile
+def told(job: SlideJob, outcome: TileOutcome) -> tuple[str, int]:
+    return job.slide.name, outcome.result.tile
 
 
 def hold(source: Path, model: Path, pool: Pool, **asked: object) -> dict[str, SlideRecord]:
     """A night: what has to be looked at, through the pool; the archive's records afterwards."""
-    shift = shift_of(source, model, pool, **asked)
-    return carry(shift, slides=look(shift.config, shift.archive).todo)[1]
+    context = context_of(source, model, pool, **asked)
+    return carry(context, slides=scan(context.config, context.archive).todo)[1]
 
 
 def records(archive: Path) -> dict[str, SlideRecord]:

@@ -15,7 +15,7 @@ from tiling.plan import TilePlan
 from unet_core.bounds import Edges, Footprint
 from unet_core.bundles.bundle import Bundle, ClassInfo, Decision, ModelCard, Normalization
 from unet_core.inference.decision import decide
-from unet_core.inference.predictor import Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Predictor
 from unet_core.inference.tta import SYMMETRIES, Tta
 from unet_core.models.unet import UNet
 
@@ -141,14 +141,16 @@ def whole_labels(bundle: Bundle, pixels_HWC: Tile, tta: Tta = "none") -> NDArray
     return decide(whole_logits(bundle, pixels_HWC, tta), bundle.card.decision)[0].numpy()
 
 
-def tiles_of(pixels_HWC: Tile, core_px: int, found: Footprint) -> Iterator[tuple[Tile, Region, tuple[slice, slice]]]:
+def tiles_of(
+    pixels_HWC: Tile, core_px: int, found: Footprint
+) -> Iterator[tuple[Tile, OutputRegion, tuple[slice, slice]]]:
     """Every tile of the image: its read, its region, and where its labels belong."""
     halo = Halo(found.halo.top, found.halo.bottom, found.halo.left, found.halo.right)
     plan = TilePlan((pixels_HWC.shape[0], pixels_HWC.shape[1]), core_px, found.stride, halo)
     for tile in plan.tiles():
         sides, need = plan.edges(tile), tile.valid.relative_to(tile.read)
         edges = Edges(sides.top, sides.bottom, sides.left, sides.right)
-        yield pixels_HWC[tile.read.slices], Region((need.y0, need.x0, need.y1, need.x1), edges), tile.valid.slices
+        yield pixels_HWC[tile.read.slices], OutputRegion((need.y0, need.x0, need.y1, need.x1), edges), tile.valid.slices
 
 
 def stitched(predictor: Predictor, pixels_HWC: Tile, core_px: int, found: Footprint) -> NDArray[np.uint8]:

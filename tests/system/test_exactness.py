@@ -17,7 +17,7 @@ from tiling.source import open_source
 from unet_core.bounds import Edges
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.errors import FootprintError
-from unet_core.inference.predictor import Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Predictor
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,6 @@ def test_a_read_that_lacks_one_pixel_of_halo_is_refused(nuclei: Bundle) -> None:
     predictor = Predictor(nuclei)
     inside = Edges(top=False, bottom=False, left=False, right=False)
     tile = np.ascontiguousarray(photograph()[:320, :320])
-    predictor.predict(tile, Region((94, 96, 226, 224), inside))
+    predictor.predict(tile, OutputRegion((94, 96, 226, 224), inside))
     with pytest.raises(FootprintError, match="does not hold"):
-        predictor.predict(tile, Region((93, 96, 226, 224), inside))
+        predictor.predict(tile, OutputRegion((93, 96, 226, 224), inside))

@@ -15,7 +15,7 @@ import torch
 from cli import OVERTILE
 from drawn import draw_run
 
-from flows.lifecycle.environment import ask_this_machine_directly
+from flows.lifecycle.environment import bypass_proxy_on_localhost
 from flows.pool.socket_folder import LONGEST_BYTES, short_folder
 from tiling.archives.slide_ledger import SlideLedger
 from tiling.errors import AnnotationError, RunError, SourceError
@@ -125,12 +125,12 @@ def test_no_proxy_stands_before_this_machine(variable: str, monkeypatch: pytest.
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    ask_this_machine_directly()
+    bypass_proxy_on_localhost()
     assert "NO_PROXY" not in os.environ
     monkeypatch.setenv(variable, "http://192.0.2.1:9")
     monkeypatch.setenv("NO_PROXY", "example.org")
-    ask_this_machine_directly()
-    ask_this_machine_directly()
+    bypass_proxy_on_localhost()
+    bypass_proxy_on_localhost()
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,127.0.0.1,localhost"
     assert urllib.request.proxy_bypass("127.0.0.1:4200")
     assert not urllib.request.proxy_bypass("example.com")

@@ -22,7 +22,7 @@ from tiny import save_tiny
 from flows.config.run import SegmentConfig
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
-from flows.run.steps import remaining, stitch, write_down
+from flows.run.steps import record_result, remaining, stitch
 from flows.verify import mark
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -30,7 +30,7 @@ from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
-from tiling.runs.uncomputed import Apart
+from tiling.runs.uncomputed import UncomputedArea
 from tiling.runs.verification import check_shards
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
@@ -117,7 +117,7 @@ def test_statistics_report_and_exports_tell_no_data_from_what_failed(tiny: Path,
     assert "No data:" in page
     assert "within its halo" in page
     # A failed tile, and no data beside it.
-    write_down(run, run.open_mask(), replace_result(run, 0), 1)
+    record_result(run, run.open_mask(), replace_result(run, 0), 1)
     run.ledger.flush()
     stitch(run)
     rows, area = statistics_of(run), run.plan.tile(0).valid.area
@@ -149,7 +149,7 @@ def test_what_is_near_no_data_is_counted_the_same_for_any_core(tiny: Path, tmp_p
     counts: set[int] = set()
     for core in (32, 256):
         run = segmented(image, tmp_path / str(core), tiny, core)
-        counts.add(Apart.of(run, run.ledger.fold()).near)
+        counts.add(UncomputedArea.of(run, run.ledger.fold()).near)
         halo = run.plan.halo
     assert counts == {(halo.top + halo.bottom + 1) * (halo.left + halo.right + 1) - 1}
 
@@ -220,7 +220,7 @@ def test_staged_tiles_give_the_same(tiny: Path, tmp_path: Path) -> None:
     todo, worker, mask = remaining(run), TileWorker(), run.open_mask()
     StagingWorker().stage(run.path, todo)
     for index in todo:
-        write_down(run, mask, worker.process(run.path, index, staged=True), 1)
+        record_result(run, mask, worker.process(run.path, index, staged=True), 1)
     run.ledger.flush()
     assert np.array_equal(labels_of(run), labels_of(direct))
 

@@ -17,11 +17,11 @@ from faulty_actors import ReadingActor, ReadingStager
 from tiny import save_tiny, write_foreground, write_noise
 
 from flows.config.run import SegmentConfig
-from flows.pool.open import begun_pool
+from flows.pool.open import started_pool
 from flows.pool.pool import Pool
 from flows.run.changed_image import expect_same_image
 from flows.run.prepare import prepare
-from flows.run.steps import export, remaining, stitch, write_down
+from flows.run.steps import export, record_result, remaining, stitch
 from flows.segment import segment
 from flows.worker import staging_worker, tile_worker
 from flows.worker.staging_worker import StagingWorker
@@ -63,7 +63,7 @@ class Job:
                 if staged:
                     (each,) = stager.stage(run.path, [index])
                     assert each.reason is None
-                write_down(run, mask, computing.process(run.path, index, staged=staged), 1)
+                record_result(run, mask, computing.process(run.path, index, staged=staged), 1)
         finally:
             run.ledger.flush()
         expect_same_image(run, todo)
@@ -201,7 +201,7 @@ def test_the_end_looks_too(job: Job, whole: dict[str, bytes], moment: str, monke
         run = job.resume()
         computing, mask = TileWorker(), run.open_mask()
         for index in remaining(run):
-            write_down(run, mask, computing.process(run.path, index, staged=False), 1)
+            record_result(run, mask, computing.process(run.path, index, staged=False), 1)
         run.ledger.flush()
         written_over(job)
         with pytest.raises(ImageChangedError, match="6 of 6 tiles are kept and 0 are to do"):
@@ -272,7 +272,7 @@ def test_in_the_flow_the_run_says_which_image_and_resumes(
     text = f"import shutil; shutil.copyfile({str(job.other)!r}, {str(job.image)!r})"
     (faults / f"{moment}.py").write_text(text)
     config = job.config.model_copy(update={"staging": "stage" in moment})
-    begun_pool.set(Pool(1, actor=ReadingActor, stager=ReadingStager))
+    started_pool.set(Pool(1, actor=ReadingActor, stager=ReadingStager))
     try:
         with pytest.raises(ImageChangedError, match=r"noise\.tif has another content, seen at .* of 6 tiles are kept"):
             segment(config)
@@ -280,10 +280,10 @@ def test_in_the_flow_the_run_says_which_image_and_resumes(
         assert state.count(TileState.DONE) <= int(moment[-1])
         assert state.count(TileState.FAILED) == 0
         job.put_back()
-        begun_pool.set(Pool(1, actor=ReadingActor, stager=ReadingStager))
+        started_pool.set(Pool(1, actor=ReadingActor, stager=ReadingStager))
         assert segment(config).complete
     finally:
-        begun_pool.set(None)
+        started_pool.set(None)
     assert mask_files(job.out) == whole
 
 

@@ -20,7 +20,7 @@ from tiny import save_tiny, write_foreground, write_noise
 from flows.commands.terminal import print_status
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.run.steps import remaining, stitch, write_down
+from flows.run.steps import record_result, remaining, stitch
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -50,7 +50,7 @@ class Job:
         run.ledger.announce(INFERRING, {"todo": tiles, "workers": 1})
         worker, mask = TileWorker(), run.open_mask()
         for index in remaining(run)[:tiles]:
-            write_down(run, mask, worker.process(run.path, index, staged=staged), 1)
+            record_result(run, mask, worker.process(run.path, index, staged=staged), 1)
         run.ledger.flush()
 
 
@@ -279,7 +279,7 @@ def test_a_driver_that_is_killed_before_lost_metadata_is_made_again_begins_with_
 ) -> None:
     shutil.rmtree(ended.out / "mask.ome.zarr")
     with monkeypatch.context() as patched:
-        patched.setattr(mask.Blueprint, "write", _killed)
+        patched.setattr(mask.PyramidMetadata, "write", _killed)
         with pytest.raises(KeyboardInterrupt):
             ended.resume()
     assert ended.end() == TILES - 1

@@ -25,7 +25,7 @@ from flows.config.export import ExportConfig
 from flows.config.run import RerunConfig, SegmentConfig
 from flows.run.exports import export_here
 from flows.run.prepare import prepare
-from flows.run.steps import export, remaining, reopen, stitch, summarise, write_down
+from flows.run.steps import export, record_result, remaining, reopen, stitch, summarise
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -69,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     run, mask = begun.prepare(folder / "finished"), None
     for index in range(TILES):
         mask = mask or run.open_mask()
-        write_down(run, mask, begun.worker.process(run.path, index, staged=False), 1)
+        record_result(run, mask, begun.worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
     stitch(run)
     export(run)
@@ -333,7 +333,7 @@ class Life(RuleBasedStateMachine):
 
     def _write_down(self, result: TileResult, state: TileState) -> None:
         self.run.ledger._segments._flushed_at = float("inf")  # pyright: ignore[reportPrivateUsage] (flushed by the rule alone)
-        write_down(self.run, self.run.open_mask(), result, 1)
+        record_result(self.run, self.run.open_mask(), result, 1)
         self.unwritten[result.tile] = state
         self.rotten.discard(result.tile)
         self.unknown.discard(result.tile)

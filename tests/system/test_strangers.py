@@ -23,7 +23,7 @@ from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import LinkError, RunError, StagingError
 from tiling.export.destination import replacing
 from tiling.runs.array_image import write_array
-from tiling.runs.foreign_files import sentence, strangers
+from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import Ledger, TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.storage.disk import is_partial, partial_of
@@ -64,10 +64,10 @@ def test_foreign_files_among_segments_are_neither_read_nor_removed_and_named(tmp
     ledger.flush()
     litter(tmp_path)
     assert Ledger(tmp_path, 2).fold().count(TileState.DONE) == 1
-    assert {path.name for path in ledger.strangers()} == {*LITTER, "00000002"}
+    assert {path.name for path in ledger.unknown_files()} == {*LITTER, "00000002"}
     ledger.announce("stitched", {})
     sweep_partials(tmp_path)
-    assert {path.name for path in ledger.strangers()} == {*LITTER, "00000002"}
+    assert {path.name for path in ledger.unknown_files()} == {*LITTER, "00000002"}
 
 
 def test_foreign_files_in_an_archives_ledger_are_left_alone(tmp_path: Path) -> None:
@@ -129,19 +129,19 @@ def test_times_of_a_host_whose_clock_is_wrong_harm_nothing(tmp_path: Path) -> No
 
 def test_a_runs_strangers_are_named_and_stay(run: Run) -> None:
     assert isinstance(run.path, Path)
-    assert strangers(run, thorough=True) == []
+    assert unknown_files(run, thorough=True) == []
     assert isinstance(run.exports, Path)
     run.exports.mkdir(exist_ok=True)
     run.ledger.announce("planned", {})
     for name in ("ledger/.DS_Store", "exports/notes.txt", "mask.ome.zarr/0/c/.nfs01", "mask.ome.zarr/0/a.partial"):
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).write_text("theirs")
-    found = strangers(run, thorough=True)
+    found = unknown_files(run, thorough=True)
     assert found == ["exports/notes.txt", "ledger/.DS_Store", "mask.ome.zarr/0/a.partial", "mask.ome.zarr/0/c/.nfs01"]
     assert sentence(found).startswith("not written by overtile, and left alone: exports/notes.txt")
     run.sweep()
     sweep(run.mask_path)
-    assert strangers(run, thorough=True) == found
+    assert unknown_files(run, thorough=True) == found
 
 
 def test_litter_alone_doesnt_keep_a_run_from_its_folder(tmp_path: Path) -> None:

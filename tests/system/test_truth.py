@@ -20,7 +20,7 @@ from flows.api.segmentation import open_run
 from flows.errors import IncompleteError
 from flows.lifecycle.flow_states import finished
 from flows.reporting.report import render_report
-from flows.run.steps import export, stitch, summarise, write_down
+from flows.run.steps import export, record_result, stitch, summarise
 from flows.viewer.shown_run import ShownRun
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
@@ -268,7 +268,7 @@ def test_exports_that_show_another_mask_are_named_and_renewed(world: World, run:
     result = world.worker.process(run.path, tile.index, staged=False)
     labels = np.uint8(2) - run.open_mask().read(tile.valid)
     changed = run.open_mask().write(tile, labels)
-    write_down(run, run.open_mask(), TileResult(tile.index, changed, 1, probabilities=result.probabilities), 1)
+    record_result(run, run.open_mask(), TileResult(tile.index, changed, 1, probabilities=result.probabilities), 1)
     run.ledger.flush()
     stitch(run)
     told = verdict_of(run)
@@ -304,7 +304,7 @@ def test_of_runs_of_before_what_cannot_be_told_is_named(run: Run) -> None:
 
 
 def test_a_failed_tile_keeps_a_run_from_being_sound(world: World, run: Run) -> None:
-    write_down(run, run.open_mask(), TileResult(2, None, 0, {}, "it broke"), 1)
+    record_result(run, run.open_mask(), TileResult(2, None, 0, {}, "it broke"), 1)
     run.ledger.flush()
     close(run)
     told = verdict_of(run)
@@ -319,12 +319,12 @@ def test_nothing_is_built_over_a_damaged_tile(world: World, run: Run) -> None:
     for index in (3, 6):
         flipped(f"{MASK}/0/c/0/{index}")(run.path)
     assert [*verdict_of(run).damaged] == ["0,3", "0,6"]
-    write_down(run, run.open_mask(), world.worker.process(run.path, 3, staged=False), 1)
+    record_result(run, run.open_mask(), world.worker.process(run.path, 3, staged=False), 1)
     run.ledger.flush()
     close(run)
     outcome = summarise(run, 0.0)
     assert not outcome.complete
-    assert "1 tile damaged" in outcome.lacking
+    assert "1 tile damaged" in outcome.missing
     assert outcome.remedy == f"overtile rerun {run.path} --damaged"
     compute(run, world.worker)
     close(run)

@@ -15,7 +15,7 @@ from torch import nn
 
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.inference import precision
-from unet_core.inference.autotune import Job, best_core, measure_core
+from unet_core.inference.autotune import TuningJob, best_core, measure_core
 from unet_core.inference.memo import Memo, cache_folder
 from unet_core.inference.precision import choose_precision, lacks_bfloat16
 
@@ -36,7 +36,7 @@ def test_best_core_leaves_no_worker_idle() -> None:
 
 def test_core_is_measured_once_and_remembered(tmp_path: Path) -> None:
     bundle, memo = small_unet(depth=2), Memo(tmp_path / "cores")
-    job = Job("float32", "cpu", ROOMY)
+    job = TuningJob("float32", "cpu", ROOMY)
     threads = torch.get_num_threads()
     core_px = measure_core(bundle, job, memo)
     assert torch.get_num_threads() == threads
@@ -54,18 +54,18 @@ def test_core_follows_from_the_network_where_nothing_can_be_kept(tmp_path: Path)
     (tmp_path / "file").write_text("")
     memo = Memo(tmp_path / "file" / "cores")
     bundle = load_bundle("nuclei")
-    assert measure_core(bundle, Job("float32", "cpu", ROOMY), memo) == 768
-    assert measure_core(bundle, Job("float32", "cpu", ROOMY), memo) == 768
+    assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
+    assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
 
 
 def test_core_fits_the_memory_and_the_stride_grid(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     memo, bundle = Memo(tmp_path / "file"), load_bundle("nuclei")
-    roomy = measure_core(bundle, Job("float32", "cpu", ROOMY), memo)
-    tight = measure_core(bundle, Job("float32", "cpu", 60 * 2**20), memo)
+    roomy = measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo)
+    tight = measure_core(bundle, TuningJob("float32", "cpu", 60 * 2**20), memo)
     assert tight < 512 <= roomy
     assert tight % 16 == roomy % 16 == 0
-    assert measure_core(bundle, Job("float32", "cpu", 1), memo) == 128, "the plan refuses it, with the figures"
+    assert measure_core(bundle, TuningJob("float32", "cpu", 1), memo) == 128, "the plan refuses it, with the figures"
 
 
 def test_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

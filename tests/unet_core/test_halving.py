@@ -16,7 +16,7 @@ from unet_core.bounds import Edges, footprint
 from unet_core.errors import PredictionError
 from unet_core.inference.device import CpuDevice, is_out_of_memory
 from unet_core.inference.output_region import halve
-from unet_core.inference.predictor import Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Predictor
 from unet_core.inference.tta import tta_footprint
 
 
@@ -126,7 +126,7 @@ spans = st.tuples(st.integers(0, READ_PX - 1), st.integers(1, READ_PX)).filter(l
 @given(spans, spans)
 def test_halves_partition_the_region_on_the_stride_grid(y: tuple[int, int], x: tuple[int, int]) -> None:
     edges = Edges(top=True, bottom=True, left=True, right=True)
-    region = Region((y[0], x[0], y[1], x[1]), edges)
+    region = OutputRegion((y[0], x[0], y[1], x[1]), edges)
     halves = halve(region, (READ_PX, READ_PX), FOUND)
     if halves is None:
         assert max(region.shape) <= 2 * STRIDE

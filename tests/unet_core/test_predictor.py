@@ -29,7 +29,7 @@ from unet_core.bounds import Halo, footprint, minimal
 from unet_core.bundles.bundle import Bundle, Decision, load_bundle
 from unet_core.errors import FootprintError, PredictionError
 from unet_core.inference.fusing import fold, fused, pool_two_by_two
-from unet_core.inference.predictor import Precision, Predictor, Region
+from unet_core.inference.predictor import OutputRegion, Precision, Predictor
 from unet_core.inference.tta import Tta, tta_footprint, tta_halo
 
 
@@ -98,7 +98,7 @@ def test_fused_operators_give_the_same_bits(dtype: torch.dtype) -> None:
     assert "max_pool2d" not in operators
 
 
-def _minimal(network: nn.Module, read_px: tuple[int, int], region: Region) -> torch.fx.GraphModule:
+def _minimal(network: nn.Module, read_px: tuple[int, int], region: OutputRegion) -> torch.fx.GraphModule:
     return minimal(network, 3, read_px=read_px, need=region.need, edges=region.edges)
 
 
@@ -255,7 +255,7 @@ class Pooled(nn.Module):
 def test_network_without_bounds_runs_only_when_that_is_asked_for() -> None:
     bundle = bundle_of(Pooled())
     pixels = noise(32, 40)
-    region = Region.whole(32, 40)
+    region = OutputRegion.whole(32, 40)
     with pytest.raises(FootprintError, match="no finite footprint"):
         Predictor(bundle).predict(pixels, region)
     labels = Predictor(bundle, approximate=True).predict(pixels, region)

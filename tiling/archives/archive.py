@@ -90,7 +90,7 @@ class Archive:
                     f"would be of one kind and half of the other; choose another --out, or repeat its command"
                 )
             archive.ledger.compact()
-            if told := sentence([f"ledger/{each.name}" for each in archive.ledger.strangers()]):
+            if told := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
                 logger.warning("archive %s: %s", archive.path, told)
             return archive
         if (path / "run.json").is_file():

@@ -14,9 +14,9 @@ from itertools import groupby
 from pathlib import Path
 
 from tiling.archives.manifest import read_manifest
-from tiling.archives.slide import ZARR, Slide, base_name, is_zarr, look_at
+from tiling.archives.slide import ZARR, Slide, base_name, file_version, is_zarr
 from tiling.errors import SourceError, TilingError
-from tiling.storage.file_version import ZARR_METADATA, Stamp
+from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
 
@@ -27,7 +27,7 @@ SUFFIXES = (
 """By which names what a folder holds is taken for images; a glob or a manifest may name any."""
 
 
-OWN_CARDS = ("run.json", "archive.json")
+RESULT_CARDS = ("run.json", "archive.json")
 """A folder with one of these holds results, whose pictures are no slides."""
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -42,19 +42,19 @@ def is_gone(source: str, name: str) -> bool:
     if source.lower().endswith(".csv"):
         return True
     try:
-        return look_at(place_of(split_glob(source)[0]) / name) is None
+        return file_version(place_of(split_glob(source)[0]) / name) is None
     except (OSError, TilingError):
         return False
 
 
-def find_slides(source: str, leave_out: Place, columns: Sequence[str] = ()) -> Iterator[Slide]:
-    """Every slide of a source, except below `leave_out`, where the results are; `columns` as in `read_manifest`.
+def find_slides(source: str, exclude: Place, columns: Sequence[str] = ()) -> Iterator[Slide]:
+    """Every slide of a source, except below `exclude`, where the results are; `columns` as in `read_manifest`.
 
     Raises:
         SourceError: there is no such source, it holds no slide, or its manifest can't be read.
     """
     slide = None
-    for slide in _found(source, leave_out, columns):
+    for slide in _found(source, exclude, columns):
         yield slide
     if slide is None:
         raise SourceError(f"{_nothing_in(source)}; a share that is not mounted looks like this, too")
@@ -72,16 +72,16 @@ def _nothing_in(source: str) -> str:
     return f"{source} holds no image: nothing would be segmented; taken are the endings {' '.join(SUFFIXES)}"
 
 
-def _found(source: str, leave_out: Place, columns: Sequence[str]) -> Iterator[Slide]:
+def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slide]:
     if source.lower().endswith(".csv"):
         yield from read_manifest(place_of(source), columns)
         return
     root, pattern = split_glob(source)
     place = place_of(root)
     if isinstance(place, ObjectPath):
-        found = _listed(place, leave_out)
+        found = _listed(place, exclude)
     elif place.is_dir():
-        found = _walked(place, leave_out)
+        found = _walked(place, exclude)
     else:
         raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
     for slide in found:
@@ -90,7 +90,7 @@ def _found(source: str, leave_out: Place, columns: Sequence[str]) -> Iterator[Sl
             yield slide
 
 
-def expect_apart(source: str, results: Place) -> None:
+def expect_disjoint(source: str, results: Place) -> None:
     """Refuse results that would lie among the slides, or slides among the results.
 
     Raises:
@@ -155,9 +155,9 @@ def _holds_image(zarr: Place) -> bool:
     return False
 
 
-def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
+def _walked(root: Path, exclude: Place) -> Iterator[Slide]:
     """Regular files below a folder, by name. Links to folders are not followed, so there are no circles."""
-    real, results = root.resolve(), leave_out.resolve()
+    real, results = root.resolve(), exclude.resolve()
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -169,7 +169,7 @@ def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
                 raise SourceError(f"{root}: {error.strerror or error}") from error
             yield Slide(f"{folder.relative_to(root).as_posix()}/", folder, None, refused=f"{error.strerror or error}")
             continue
-        if any(entry.name in OWN_CARDS for entry in listed):
+        if any(entry.name in RESULT_CARDS for entry in listed):
             continue
         inner: list[Path] = []
         for entry in listed:
@@ -184,10 +184,10 @@ def _walked(root: Path, leave_out: Place) -> Iterator[Slide]:
                 if not is_zarr(entry.name):
                     inner.append(path)
                 elif _holds_image(path):
-                    yield Slide(path.relative_to(root).as_posix(), path, look_at(path))
+                    yield Slide(path.relative_to(root).as_posix(), path, file_version(path))
             elif entry.is_file():
                 try:
-                    stamp = Stamp.of_file(entry.stat())
+                    stamp = FileVersion.of_file(entry.stat())
                 except FileNotFoundError:
                     continue  # gone since the listing
                 yield Slide(path.relative_to(root).as_posix(), path, stamp)
@@ -210,25 +210,25 @@ def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:
         )
         yield Slide(name, path, None, refused=reason)
     elif stat.S_ISREG(facts.st_mode):
-        yield Slide(name, path, Stamp.of_file(facts))
+        yield Slide(name, path, FileVersion.of_file(facts))
 
 
-def _listed(root: ObjectPath, leave_out: Place) -> Iterator[Slide]:
+def _listed(root: ObjectPath, exclude: Place) -> Iterator[Slide]:
     """Objects below a prefix; an object's name may hold any part, its folder's name holds none that climbs."""
     start = len(root.key) + 1 if root.key else 0
-    results, slides, own = f"{leave_out}/", list[Slide](), set[str]()
+    results, slides, own = f"{exclude}/", list[Slide](), set[str]()
     for zarr, listed in groupby(root.listed(), key=lambda each: _zarr_above(each[0].key[start:])):
         if zarr and not _is_hidden(zarr):
             # The objects of one Zarr are listed one after another, for their names begin alike.
-            slides.append(Slide(zarr, root / zarr, Stamp.of_objects(listed)))
+            slides.append(Slide(zarr, root / zarr, FileVersion.of_objects(listed)))
             continue
         for path, facts in listed:
             name = path.key[start:]
             folder, _, base = name.rpartition("/")
-            if base in OWN_CARDS:
+            if base in RESULT_CARDS:
                 own.add(folder)
             elif base and not zarr and not _is_hidden(name):
-                slides.append(Slide(name, path, Stamp.of_object(facts)))
+                slides.append(Slide(name, path, FileVersion.of_object(facts)))
     for slide in slides:
         is_result = f"{slide.place}".startswith(results) or not own.isdisjoint(_folders_above(slide.name))
         if not is_result and (not is_zarr(slide.name) or _holds_image(slide.place)):

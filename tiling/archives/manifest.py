@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from tiling.archives.slide import Slide, look_at
+from tiling.archives.slide import Slide, file_version
 from tiling.errors import PlaceError, SourceError, StorageError
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
@@ -101,7 +101,7 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
             reason = "a symbolic link out of the manifest's folder: not followed; name its target by its absolute path"
             return Slide(name, place, None, refused=reason)
     try:
-        stamp = look_at(place)
+        stamp = file_version(place)
     except StorageError as error:
         return Slide(name, place, None, overrides, refused=str(error))
     if stamp is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tiling.storage.file_version import Stamp
+from tiling.storage.file_version import FileVersion
 from tiling.storage.place import Place
 
 ZARR = ".zarr"
@@ -21,19 +21,19 @@ class Slide:
 
     name: str
     place: Place
-    stamp: Stamp | None
+    file_version: FileVersion | None
     overrides: Mapping[str, str] = field(default_factory=dict[str, str])
     refused: str | None = None
 
 
-def look_at(place: Place) -> Stamp | None:
+def file_version(place: Place) -> FileVersion | None:
     """The stamp of a file or Zarr now; None where there is none."""
     try:
         if isinstance(place, Path):
-            return Stamp.of_folder(place) if place.is_dir() else Stamp.of_file(place.stat())
+            return FileVersion.of_folder(place) if place.is_dir() else FileVersion.of_file(place.stat())
         if is_zarr(place.name) and place.is_dir():
-            return Stamp.of_objects(place.listed())
-        return Stamp.of_object(place.facts())
+            return FileVersion.of_objects(place.listed())
+        return FileVersion.of_object(place.facts())
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -194,9 +194,9 @@ class SlideLedger:
         with self._lock:
             self._segments.flush()
 
-    def strangers(self) -> list[Place]:
+    def unknown_files(self) -> list[Place]:
         """What lies among the segments and is none."""
-        return self._segments.strangers()
+        return self._segments.unknown_files()
 
     def compact(self) -> None:
         """Put what thousands of segments say into one, so that a later night reads one; only for the one writer."""

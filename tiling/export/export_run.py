@@ -20,7 +20,7 @@ from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels, without_data
-from tiling.export.seal import Seal, size_of
+from tiling.export.seal import Checksum, size_of
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.placement import placement_of
 from tiling.shapes import polygonize
@@ -40,7 +40,7 @@ EXPORTS_ASKED = "exports asked"
 VERSION = 6
 """Of what the files hold: files of another version are written anew."""
 
-Written = tuple[float, dict[str, Seal]]
+Written = tuple[float, dict[str, Checksum]]
 """The seconds that a format took, and what its files are."""
 
 
@@ -83,7 +83,7 @@ def expect_finished(run: Run, state: LedgerState) -> None:
     """
     if not state.is_closed:
         raise ExportError(
-            f"{run.path} is not finished ({state.lacking}; {run.plan.count} tiles in all): exports would show less "
+            f"{run.path} is not finished ({state.missing}; {run.plan.count} tiles in all): exports would show less "
             f"than it will hold; run the segment command again, then export"
         )
 
@@ -132,7 +132,7 @@ def asked_formats(state: LedgerState) -> list[str]:
 def _are_there(run: Run, form: Format, seals: dict[str, Any]) -> bool:
     """Whether files of the sizes that were written are there; those of which no size is known are written anew."""
     for file in form.files:
-        seal = Seal.parse(seals.get(file))
+        seal = Checksum.parse(seals.get(file))
         try:
             if seal is None or size_of(run.exports / file) != seal.bytes:
                 return False
@@ -197,7 +197,7 @@ def _write(finished: Finished, form: Format) -> Written:
         with _errors(finished, form.name):
             form.write(finished, paths)
             expect_readable(finished, paths)
-            seals = {file: Seal.of(path) for file, path in zip(form.files, paths, strict=True)}
+            seals = {file: Checksum.of(path) for file, path in zip(form.files, paths, strict=True)}
     return time.monotonic() - started, seals
 
 

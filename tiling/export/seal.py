@@ -15,14 +15,14 @@ BYTES_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class Checksum:
     """Size and digest (blake2b-128) of a file."""
 
     bytes: int
     digest: str
 
     @classmethod
-    def of(cls, place: Place) -> Seal:
+    def of(cls, place: Place) -> Checksum:
         """Raises FileNotFoundError where there is no file; holds a part of it at a time."""
         digest, count = hashlib.blake2b(digest_size=16), 0
         for part in _parts(place):
@@ -31,7 +31,7 @@ class Seal:
         return cls(count, digest.hexdigest())
 
     @classmethod
-    def parse(cls, facts: object) -> Seal | None:
+    def parse(cls, facts: object) -> Checksum | None:
         """The seal that an event of the ledger holds; None in one of before there were any."""
         if not isinstance(facts, dict):
             return None
@@ -45,7 +45,7 @@ class Seal:
     def fault(self, place: Place) -> str | None:
         """What is wrong with the file; None where it is what was written."""
         try:
-            if size_of(place) == self.bytes and Seal.of(place) == self:
+            if size_of(place) == self.bytes and Checksum.of(place) == self:
                 return None
         except FileNotFoundError:
             return "it is missing"

@@ -12,7 +12,7 @@ from tiling.escaping import cell
 from tiling.export.finished import Finished
 from tiling.geometry import Unit
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED
-from tiling.runs.uncomputed import NO_DATA_NAME, Apart
+from tiling.runs.uncomputed import NO_DATA_NAME, UncomputedArea
 from tiling.storage.place import Place
 
 Row = dict[str, Any]
@@ -54,7 +54,7 @@ def statistics(finished: Finished) -> list[Row]:
     Their pixels add up to the mask's. Background is what was computed and is of no class; `share_of_computed` is of
     that and the classes, `share_of_foreground` of the tissue or data that a coarse look at the image found.
     """
-    tally, apart = finished.tally, Apart.of(finished.run, finished.state)
+    tally, apart = finished.tally, UncomputedArea.of(finished.run, finished.state)
     pixels = {label: int(tally.pixels[label]) for label in range(len(finished.run.classes))}
     failed = int(tally.pixels[NOT_PREDICTED])
     computed = finished.run.plan.mask.area - apart.area - failed - (apart.no_data or 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, mask_digest
 from tiling.export.formats import FORMATS
-from tiling.export.seal import Seal
+from tiling.export.seal import Checksum
 from tiling.runs.ledger import DRAWN, Event, LedgerState
 from tiling.storage.place import Place
 
@@ -30,7 +30,7 @@ def check_exports(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
         for file in form.files:
             fault = None
             if name in last:
-                seal = Seal.parse(last[name].facts.get("seals", {}).get(file))
+                seal = Checksum.parse(last[name].facts.get("seals", {}).get(file))
                 is_current = (last[name].facts["mask"], last[name].facts["version"]) == (digest, VERSION)
                 fault = _fault(run.exports / file, seal, is_current=is_current)
             elif name in asked:
@@ -60,7 +60,9 @@ def check_pictures(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
         place = _below(run, file)
         if drawn is None:
             yield file, NOT_KNOWN if place.is_file() else "it is not drawn yet"
-        elif fault := _fault(place, Seal.parse(drawn.facts["seals"][file]), is_current=drawn.facts["mask"] == digest):
+        elif fault := _fault(
+            place, Checksum.parse(drawn.facts["seals"][file]), is_current=drawn.facts["mask"] == digest
+        ):
             yield file, fault
 
 
@@ -72,17 +74,17 @@ def last_drawn(state: LedgerState, file: str) -> Event | None:
 def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
     """Whether a picture is there, and is what was drawn; one of which that isn't known counts as it is."""
     place, drawn = _below(run, file), last_drawn(state, file)
-    seal = Seal.parse(drawn.facts["seals"][file]) if drawn is not None else None
+    seal = Checksum.parse(drawn.facts["seals"][file]) if drawn is not None else None
     return place.is_file() if seal is None else seal.fault(place) is None
 
 
 def announce_drawn(run: Run, digest: str, *files: str) -> None:
     """Tell the ledger what pictures are, and the digest of the mask that they show."""
-    seals = {file: Seal.of(_below(run, file)).facts() for file in files}
+    seals = {file: Checksum.of(_below(run, file)).facts() for file in files}
     run.ledger.announce(DRAWN, {"mask": digest, "seals": seals})
 
 
-def _fault(place: Place, seal: Seal | None, *, is_current: bool) -> str | None:
+def _fault(place: Place, seal: Checksum | None, *, is_current: bool) -> str | None:
     """Damage comes first: what shows another mask today may show the run's again once its tiles are computed."""
     if seal is not None and (fault := seal.fault(place)) is not None:
         return fault

@@ -27,13 +27,13 @@ _SIDE_PX, _LEAST_PX = 1024, 128
 _MOST_CHUNK_BYTES = 64 * 2**20
 _AT_ONCE_BYTES = 256 * 2**20
 
-Tell = Callable[[int, int], None]
+Notify = Callable[[int, int], None]
 """Hears how many chunks are written, of how many."""
 
 Batch = list[tuple[Box, da.Array]]
 
 
-def write_array(array: object, place: Place, tell: Tell) -> None:
+def write_array(array: object, place: Place, notify: Notify) -> None:
     """Write an array as an image, or hold it against the one that is there; a piece at a time.
 
     At most a quarter of a gigabyte of it is in memory, and what dask needs to compute that. The metadata comes last:
@@ -55,7 +55,7 @@ def write_array(array: object, place: Place, tell: Tell) -> None:
         expect_no_link(place)
     known = _opened(place) if is_made(place) else None
     if known is not None:
-        _expect_same(known, image, place, tell)
+        _expect_same(known, image, place, notify)
         return
     height, width, bands = _shape(image)
     chunks = bands, *_grid(image)
@@ -69,7 +69,7 @@ def write_array(array: object, place: Place, tell: Tell) -> None:
             dimension_names=("c", "y", "x"),
             config={"write_empty_chunks": True},  # an array without any chunk is taken for a damaged one
         )
-    for batch in _batches(image, tell):
+    for batch in _batches(image, notify):
         for (box, _), pixels in zip(batch, _computed(batch), strict=True):
             with disk_errors(place):
                 stored[:, *box.slices] = pixels.transpose(2, 0, 1)
@@ -112,19 +112,19 @@ def _shape(image: da.Array) -> tuple[int, int, int]:
     return cast("tuple[int, int, int]", image.shape)
 
 
-def _batches(image: da.Array, tell: Tell) -> Iterator[Batch]:
+def _batches(image: da.Array, notify: Notify) -> Iterator[Batch]:
     """Chunks that are computed together: neighbours of one row, as what they share is then computed once."""
     tall, wide, _ = cast("tuple[tuple[int, ...], ...]", image.chunks)
     chunk_bytes = tall[0] * wide[0] * image.shape[2] * image.dtype.itemsize
     at_once = max(1, _AT_ONCE_BYTES // chunk_bytes)
     total, done = len(tall) * len(wide), 0
-    tell(0, total)
+    notify(0, total)
     for row in range(len(tall)):
         for first in range(0, len(wide), at_once):
             cols = range(first, min(first + at_once, len(wide)))
             yield [(_box(tall, wide, row, col), cast("Any", image).blocks[row, col]) for col in cols]
             done += len(cols)
-            tell(done, total)
+            notify(done, total)
 
 
 def _box(tall: Sequence[int], wide: Sequence[int], row: int, col: int) -> Box:
@@ -141,7 +141,7 @@ def _opened(place: Place) -> zarr.Array[Any]:
     return cast("zarr.Array[Any]", open_group(place, "image", read_only=True)["0"])
 
 
-def _expect_same(known: zarr.Array[Any], image: da.Array, place: Place, tell: Tell) -> None:
+def _expect_same(known: zarr.Array[Any], image: da.Array, place: Place, notify: Notify) -> None:
     """Hold an array against the one that a run began with.
 
     Raises:
@@ -152,7 +152,7 @@ def _expect_same(known: zarr.Array[Any], image: da.Array, place: Place, tell: Te
         differs = f"{known.shape[1:]} px of {known.shape[0]} {known.dtype} there, {height, width} px of {bands} "
         raise RunError(_another(place, f"{differs}{image.dtype} given"))
     nan = image.dtype.kind == "f"
-    for batch in _batches(image, tell):
+    for batch in _batches(image, notify):
         for (box, _), pixels in zip(batch, _computed(batch), strict=True):
             there = np.asarray(known[:, *box.slices]).transpose(1, 2, 0)
             if not np.array_equal(there, pixels, equal_nan=nan):

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 NAMED_AT_MOST = 5
 
 
-def strangers(run: Run, *, thorough: bool = False) -> list[str]:
+def unknown_files(run: Run, *, thorough: bool = False) -> list[str]:
     """What lies in the ledger's folder and among the exports, by its path in the run; `thorough` looks into the mask.
 
     Copies of file synchronisers, editors and desktops, and what a network file system hides that is still read.
     """
     ours = {run.skipped_path.name, *(name for form in FORMATS.values() for name in form.files)}
-    found = [*run.ledger.strangers()]
+    found = [*run.ledger.unknown_files()]
     if run.exports.is_dir():
         found += [each for each in run.exports.iterdir() if each.name not in ours and not is_partial(each.name)]
     names = [_below(run.path, each) for each in found]
@@ -41,7 +41,7 @@ def sentence(names: list[str]) -> str:
 def _in_images(run: Run) -> Iterator[str]:
     for image in (run.open_mask(read_only=True), run.open_probabilities(read_only=True)):
         if image is not None:
-            yield from (f"{image.path.name}/{name}" for name in image.pyramid.strangers())
+            yield from (f"{image.path.name}/{name}" for name in image.pyramid.unknown_files())
 
 
 def _below(folder: Place, each: Place) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tiling.errors import RunError
 from tiling.escaping import word
-from tiling.runs.no_data import NOTHING_LACKS, Emptiness
+from tiling.runs.no_data import ALL_DATA, NoDataCounts
 from tiling.storage.jsonl import Segments
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
@@ -64,7 +64,7 @@ class TileRecord:
     pixels: int = 0
     time: float = 0.0
     probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
-    empty: Emptiness = NOTHING_LACKS
+    empty: NoDataCounts = ALL_DATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class LedgerState:
     elapsed: float = 0.0  # seconds between tiles, without the pauses between one driver and the next
     latest: float | None = None  # of the current driver's tiles
     empty: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
-    """`(tile, 3)`: what each tile lacks, in the order of `Emptiness`; of no tile where none lacks anything."""
+    """`(tile, 3)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
 
     def count(self, state: TileState) -> int:
         return int(np.count_nonzero(self.states == state))
@@ -102,15 +102,15 @@ class LedgerState:
     def indices(self, *states: TileState) -> NDArray[np.int64]:
         return np.flatnonzero(np.isin(self.states, states))
 
-    def empty_of(self, tile: int) -> Emptiness:
+    def empty_of(self, tile: int) -> NoDataCounts:
         """What a tile lacks."""
-        return Emptiness(*(int(count) for count in self.empty[tile])) if len(self.empty) else Emptiness()
+        return NoDataCounts(*(int(count) for count in self.empty[tile])) if len(self.empty) else NoDataCounts()
 
-    def emptiness(self, tiles: NDArray[np.int64] | slice = slice(None)) -> Emptiness:
+    def no_data_counts(self, tiles: NDArray[np.int64] | slice = slice(None)) -> NoDataCounts:
         """What tiles lack together."""
         if not len(self.empty):
-            return Emptiness()
-        return Emptiness(*(int(count) for count in self.empty[tiles].sum(axis=0, dtype=np.int64)))
+            return NoDataCounts()
+        return NoDataCounts(*(int(count) for count in self.empty[tiles].sum(axis=0, dtype=np.int64)))
 
     def last_event(self, name: str) -> Event | None:
         return next((event for event in reversed(self.events) if event.name == name), None)
@@ -127,7 +127,7 @@ class LedgerState:
         return self.is_closed and not self.failed
 
     @property
-    def lacking(self) -> str:
+    def missing(self) -> str:
         """What a run lacks before it is complete, in words; empty where it is."""
         counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
         parts = [
@@ -167,7 +167,7 @@ class Ledger:
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
         entry: dict[str, Any] = {**asdict(record), "state": record.state.name.lower()}
-        if record.empty == NOTHING_LACKS:
+        if record.empty == ALL_DATA:
             del entry["empty"]  # as of most tiles
         self._segments.append(_dump(entry))
 
@@ -188,9 +188,9 @@ class Ledger:
     def flush(self) -> None:
         self._segments.flush()
 
-    def strangers(self) -> list[Place]:
+    def unknown_files(self) -> list[Place]:
         """What lies among the segments and is none."""
-        return self._segments.strangers()
+        return self._segments.unknown_files()
 
     def fold(self) -> LedgerState:
         """Read every segment in order; the last line about a tile wins.
@@ -237,7 +237,7 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.states[record.tile] = record.state
     state.attempts[record.tile] = min(255, record.attempts)
     state.unstitched[record.tile] = True
-    if record.empty != NOTHING_LACKS and not len(state.empty):
+    if record.empty != ALL_DATA and not len(state.empty):
         state.empty = np.zeros((len(state.states), 3), np.uint32)
     if len(state.empty):
         state.empty[record.tile] = astuple(record.empty)
@@ -259,7 +259,7 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
 def _parse_record(entry: dict[str, Any]) -> TileRecord:
     fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
     if "empty" in fields:
-        fields["empty"] = Emptiness(**fields["empty"])
+        fields["empty"] = NoDataCounts(**fields["empty"])
     return TileRecord(**fields)
 
 

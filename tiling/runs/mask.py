@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.plan import Tile, TilePlan
 from tiling.runs.ome_metadata import LabelClass, label_metadata
-from tiling.runs.pyramid import Blueprint, Pyramid, create_levels, open_group, pixel_digest
+from tiling.runs.pyramid import Pyramid, PyramidMetadata, create_levels, open_group, pixel_digest
 from tiling.storage.place import Place
 
 NOT_PREDICTED = 255
@@ -38,31 +38,31 @@ class Mask:
         plan: TilePlan,
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
-        mend: Callable[[Mask], None] | None = None,
+        on_missing: Callable[[Mask], None] | None = None,
         corner_px: tuple[float, float] = (0, 0),
     ) -> Mask:
         """Make the label image, with every pixel not predicted; open it where it is there already.
 
         Args:
             pixel_size: the image's; the mask's follows from the plan's grid.
-            mend: hears of the image before metadata is made that isn't there, for shards may have gone with it.
+            on_missing: hears of the image before metadata is made that isn't there, for shards may have gone with it.
         """
 
-        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
-        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        blueprint = cls.metadata(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: on_missing(cls(path, group)) if on_missing is not None else None)
         return cls.open(path)
 
     @staticmethod
-    def blueprint(
+    def metadata(
         plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
-    ) -> Blueprint:
+    ) -> PyramidMetadata:
         """The metadata as it has to be."""
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
             return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
-        return Blueprint(describe)
+        return PyramidMetadata(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Mask:

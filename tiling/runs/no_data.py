@@ -59,7 +59,7 @@ def unpack(packed: Pixels, fill: Fill) -> tuple[Pixels, Held | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Emptiness:
+class NoDataCounts:
     """What a tile's mask pixels lack.
 
     Attributes:
@@ -73,12 +73,12 @@ class Emptiness:
     outside: int = 0
 
 
-NOTHING_LACKS = Emptiness()
+ALL_DATA = NoDataCounts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """Where the mask pixels of a tile hold data, `(y, x)`; `near` as in `Emptiness`."""
+    """Where the mask pixels of a tile hold data, `(y, x)`; `near` as in `NoDataCounts`."""
 
     held: Held
     near: Held
@@ -94,11 +94,11 @@ class Coverage:
         on_mask = held_on_mask(held, corner, tile, plan)
         return cls(on_mask, on_mask & held_on_mask(touched, corner, tile, plan))
 
-    def emptiness(self, outside: Held | None) -> Emptiness:
+    def counts(self, outside: Held | None) -> NoDataCounts:
         """Counts, with where pixels lie outside of polygons, if some were asked for."""
         empty = ~self.held
         beyond = 0 if outside is None else int(np.count_nonzero(empty & outside))
-        return Emptiness(int(np.count_nonzero(empty)), int(np.count_nonzero(self.near)), beyond)
+        return NoDataCounts(int(np.count_nonzero(empty)), int(np.count_nonzero(self.near)), beyond)
 
     def labelled(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Labels `(y, x)` with none where there is no data."""

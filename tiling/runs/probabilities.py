@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.plan import Tile, TilePlan
 from tiling.runs.ome_metadata import LabelClass, probability_metadata
-from tiling.runs.pyramid import Blueprint, Pyramid, create_levels, open_group, pixel_digest
+from tiling.runs.pyramid import Pyramid, PyramidMetadata, create_levels, open_group, pixel_digest
 from tiling.storage.place import Place
 
 
@@ -33,28 +33,28 @@ class Probabilities:
         plan: TilePlan,
         classes: Sequence[LabelClass],
         pixel_size: PixelSize | None,
-        mend: Callable[[Probabilities], None] | None = None,
+        on_missing: Callable[[Probabilities], None] | None = None,
         corner_px: tuple[float, float] = (0, 0),
     ) -> Probabilities:
-        """Make the image, all 0; open it where it is there already. `mend` is as for the mask.
+        """Make the image, all 0; open it where it is there already. `on_missing` is as for the mask.
 
         `pixel_size` is the segmented image's.
         """
-        blueprint = cls.blueprint(plan, classes, pixel_size, corner_px)
-        blueprint.complete(path, lambda group: mend(cls(path, group)) if mend is not None else None)
+        blueprint = cls.metadata(plan, classes, pixel_size, corner_px)
+        blueprint.complete(path, lambda group: on_missing(cls(path, group)) if on_missing is not None else None)
         return cls.open(path)
 
     @staticmethod
-    def blueprint(
+    def metadata(
         plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
-    ) -> Blueprint:
+    ) -> PyramidMetadata:
         """The metadata as it has to be."""
 
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, 0, channels=len(classes))
             return probability_metadata(levels, classes, pixel_size, plan.grid, corner_px)
 
-        return Blueprint(describe)
+        return PyramidMetadata(describe)
 
     @classmethod
     def open(cls, path: Place, *, read_only: bool = False) -> Probabilities:

@@ -121,7 +121,7 @@ class Pyramid:
         """Whether a coarser shard is what the level below makes of it; raises what reading raises."""
         return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
 
-    def strangers(self) -> list[str]:
+    def unknown_files(self) -> list[str]:
         """Names of files and links below the group that are neither metadata nor a shard of the plan."""
         folder = self._path
         there = folder.rglob("*") if isinstance(folder, Path) else folder.descendants()
@@ -198,7 +198,7 @@ def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: 
     return len(shapes)
 
 
-class Blueprint:
+class PyramidMetadata:
     """A pyramid's metadata as it has to be, made in memory: what is lost of it is written without a look at shards.
 
     Args:
@@ -210,19 +210,19 @@ class Blueprint:
         self.group = zarr.create_group(MemoryStore(self._files), zarr_format=3)
         self.group.attrs["ome"] = describe(self.group)
 
-    def complete(self, path: Place, mend: Callable[[zarr.Group], None]) -> None:
-        """Write what is lacking, if anything is; `mend` hears of it before, for shards may have gone with it."""
-        if lacking := self.lacking(path):
-            mend(self.group)
+    def complete(self, path: Place, on_missing: Callable[[zarr.Group], None]) -> None:
+        """Write what is lacking, if anything is; `on_missing` hears of it before, for shards may have gone with it."""
+        if lacking := self.missing(path):
+            on_missing(self.group)
             self.write(path, lacking)
 
-    def lacking(self, path: Place) -> list[str]:
+    def missing(self, path: Place) -> list[str]:
         """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
         return [name for name in sorted(self._files) if not _is_as(self._files[name].to_bytes(), path / name)]
 
     def altered(self, path: Place) -> list[str]:
         """Names of metadata files that say other names, colours or codecs than planned, which readers take for true."""
-        lacking = set(self.lacking(path))
+        lacking = set(self.missing(path))
         planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
         return sorted(name for name, said in planned.items() if json.loads(read_at(path / name)) != said)
 

@@ -19,7 +19,7 @@ def fill_skipped(run: Run, mask: Mask, tile: Tile, state: LedgerState) -> bool:
         mask.fill(tile, BACKGROUND)
         return True
     try:
-        with run.open_steady() as source:
+        with run.open_verified() as source:
             mask.write(tile, source.read(lambda image: Skipped.of(run, image, tile)).labels)
     except (TilingError, OSError):
         return False

@@ -20,12 +20,12 @@ from tiling.runs.mask import Mask
 from tiling.runs.no_data import extra_bands
 from tiling.runs.ome_metadata import LabelClass
 from tiling.runs.probabilities import Probabilities
-from tiling.runs.pyramid import Blueprint
+from tiling.runs.pyramid import PyramidMetadata
 from tiling.runs.staging import STAGED_NAME, StagedTiles, remove_staged
-from tiling.runs.unchanged_source import SteadySource
+from tiling.runs.unchanged_source import VerifiedSource
 from tiling.source import ImageSource, open_source
 from tiling.sources.present import Fill
-from tiling.storage.file_version import Stamp
+from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import PARTIAL, Place, sweep_partials, write_atomic
 
@@ -114,7 +114,7 @@ class Run:
         return cls(path, read_card(path, "run.json", RunCard, "run"))
 
     @staticmethod
-    def stamp(path: Place) -> Stamp:
+    def stamp(path: Place) -> FileVersion:
         """What tells that a folder holds another run by now than the one that was opened there.
 
         Raises:
@@ -122,7 +122,11 @@ class Run:
         """
         card = path / "run.json"
         try:
-            return Stamp.of_object(card.facts()) if isinstance(card, ObjectPath) else Stamp.of_file(card.stat())
+            return (
+                FileVersion.of_object(card.facts())
+                if isinstance(card, ObjectPath)
+                else FileVersion.of_file(card.stat())
+            )
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{path} holds no run (no run.json); give the folder that --out named") from error
 
@@ -201,18 +205,20 @@ class Run:
     def classes(self) -> list[LabelClass]:
         return named(self.card.model.classes)
 
-    def create_mask(self, mend: Callable[[Mask], None] | None = None) -> Mask:
-        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, mend, self.corner_px)
+    def create_mask(self, on_missing: Callable[[Mask], None] | None = None) -> Mask:
+        return Mask.create(self.mask_path, self.plan, self.classes, self.pixel_size, on_missing, self.corner_px)
 
     @property
     def probabilities_path(self) -> Place:
         return self.path / "probabilities.ome.zarr"
 
-    def create_probabilities(self, mend: Callable[[Probabilities], None] | None = None) -> None:
+    def create_probabilities(self, on_missing: Callable[[Probabilities], None] | None = None) -> None:
         """Make the probability image where the card asks for one."""
         if self.card.probabilities:
             classes = self._probability_classes
-            Probabilities.create(self.probabilities_path, self.plan, classes, self.pixel_size, mend, self.corner_px)
+            Probabilities.create(
+                self.probabilities_path, self.plan, classes, self.pixel_size, on_missing, self.corner_px
+            )
 
     @property
     def _probability_classes(self) -> list[LabelClass]:
@@ -220,18 +226,18 @@ class Run:
 
     def lost_metadata(self) -> list[str]:
         """Metadata files of the mask and the probabilities that are gone, or place pixels otherwise than planned."""
-        return [f"{path.name}/{name}" for path, each in self._blueprints.items() for name in each.lacking(path)]
+        return [f"{path.name}/{name}" for path, each in self._metadata.items() for name in each.missing(path)]
 
     def altered_metadata(self) -> list[str]:
         """Those that say something else than planned, but where pixels lie."""
-        return [f"{path.name}/{name}" for path, each in self._blueprints.items() for name in each.altered(path)]
+        return [f"{path.name}/{name}" for path, each in self._metadata.items() for name in each.altered(path)]
 
     @property
-    def _blueprints(self) -> dict[Place, Blueprint]:
+    def _metadata(self) -> dict[Place, PyramidMetadata]:
         common = self.plan, self.pixel_size, self.corner_px
-        prints = {self.mask_path: Mask.blueprint(common[0], self.classes, *common[1:])}
+        prints = {self.mask_path: Mask.metadata(common[0], self.classes, *common[1:])}
         if self.card.probabilities:
-            prints[self.probabilities_path] = Probabilities.blueprint(common[0], self._probability_classes, *common[1:])
+            prints[self.probabilities_path] = Probabilities.metadata(common[0], self._probability_classes, *common[1:])
         return prints
 
     def open_probabilities(self, *, read_only: bool = False) -> Probabilities | None:
@@ -263,7 +269,7 @@ class Run:
         """The image as it is segmented: the card's view of it, whose level is the card's."""
         return open_source(self.card.image.path, self.card.image.view, self.fill)
 
-    def open_steady(self) -> SteadySource:
+    def open_verified(self) -> VerifiedSource:
         """The same, refused as soon as it is no longer the image that the run began with."""
         image = self.card.image
-        return SteadySource(image.path, image.view, image.fingerprint, image.version, self.fill)
+        return VerifiedSource(image.path, image.view, image.fingerprint, image.version, self.fill)

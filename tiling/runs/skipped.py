@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiling.plan import Tile
 from tiling.runs.mask import BACKGROUND
-from tiling.runs.no_data import NO_DATA, NOTHING_LACKS, Emptiness, held_on_mask
+from tiling.runs.no_data import ALL_DATA, NO_DATA, NoDataCounts, held_on_mask
 from tiling.runs.run import Run
 from tiling.source import ImageSource
 
@@ -19,7 +19,7 @@ class Skipped:
     """What a skipped tile's valid region holds, `(y, x)`, and what it lacks."""
 
     labels: NDArray[np.uint8]
-    empty: Emptiness = NOTHING_LACKS
+    empty: NoDataCounts = ALL_DATA
 
     @property
     def has_data(self) -> bool:
@@ -47,4 +47,4 @@ class Skipped:
         found = held_on_mask(held, (seen.y0, seen.x0), tile, run.plan)
         labels[~found] = NO_DATA
         outside = 0 if run.outline is None else int(np.count_nonzero(~found & ~run.outline.inside(tile.valid)))
-        return cls(labels, Emptiness(int(np.count_nonzero(~found)), 0, outside))
+        return cls(labels, NoDataCounts(int(np.count_nonzero(~found)), 0, outside))

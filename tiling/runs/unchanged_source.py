@@ -21,7 +21,7 @@ TRIES = 3
 Read = TypeVar("Read")
 
 
-class SteadySource:
+class VerifiedSource:
     """An image of which nothing is given that was read while it had another content.
 
     Every read stands between two looks at its files. Where they differ, the content decides: with the old fingerprint
@@ -94,7 +94,7 @@ class SteadySource:
         """Release the file."""
         self.source.close()
 
-    def __enter__(self) -> SteadySource:
+    def __enter__(self) -> VerifiedSource:
         return self
 
     def __exit__(

@@ -24,7 +24,7 @@ NOT_PREDICTED_NAME = "not predicted"
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class UncomputedArea:
     """Pixels of a mask that count to no class, nor to its background.
 
     Attributes:
@@ -45,13 +45,13 @@ class Apart:
     near: int = 0
 
     @classmethod
-    def of(cls, run: Run, state: LedgerState) -> Apart:
+    def of(cls, run: Run, state: LedgerState) -> UncomputedArea:
         """Raises RunError where the run has lost its polygons."""
         empty = np.isin(state.states, (TileState.FAILED, TileState.PENDING))
         planned = state.last_event(PLANNED)
         share = planned.facts.get(SHARE) if planned is not None else None
         skipped, known = state.indices(TileState.SKIPPED), np.flatnonzero(~empty)
-        lacking, lacked = state.emptiness(known), state.emptiness(skipped)
+        lacking, lacked = state.no_data_counts(known), state.no_data_counts(skipped)
         # What is outside and holds no data counts as that alone.
         outside = int(run.outside[skipped].sum()) - lacked.outside
         return cls(

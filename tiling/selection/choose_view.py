@@ -37,7 +37,7 @@ Um = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ViewRequest:
     """What a person asks for; all of it may be left open.
 
     Attributes:
@@ -59,14 +59,14 @@ class Wanted:
     region: str | None = None
     normalise: str | None = None
 
-    def typed(self) -> dict[str, str]:
+    def as_given(self) -> dict[str, str]:
         """What was asked for, the level apart; what was left open is left out."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "level"}
         return {name: str(value) for name, value in given.items() if value not in (None, False, 0)}
 
 
 @dataclass(frozen=True, slots=True)
-class ModelNeeds:
+class ModelRequirements:
     """What the model was made for: one pixel size, or between which ones it can be right; its bands, where known."""
 
     name: str
@@ -77,7 +77,7 @@ class ModelNeeds:
 
 
 @dataclass(frozen=True, slots=True)
-class Viewing:
+class ViewChoice:
     """What is segmented: `level` of the image, or of the view where there is one; and what is worth saying of it."""
 
     level: int
@@ -86,7 +86,7 @@ class Viewing:
     outline: Outline | None = None
 
 
-def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
+def choose_view(place: Place, request: ViewRequest, model: ModelRequirements) -> ViewChoice:
     """Decide which pixels of an image are segmented.
 
     Raises:
@@ -94,40 +94,40 @@ def choose_view(place: Place, wanted: Wanted, model: ModelNeeds) -> Viewing:
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    with open_source(place, View(z=wanted.z, t=wanted.t, series=wanted.series)) as source:
-        view, notes = _choose_scale(source, wanted, model)
-        notes = _which(source, wanted) | notes | as_stored(source)
+    with open_source(place, View(z=request.z, t=request.t, series=request.series)) as source:
+        view, notes = _choose_scale(source, request, model)
+        notes = _which(source, request) | notes | as_stored(source)
         series = source.series if source.images else None
-        bands = _bands(source, wanted.bands)
-        if wanted.bands is None and (bands := _by_name(source, model)) is not None:
+        bands = _bands(source, request.bands)
+        if request.bands is None and (bands := _by_name(source, model)) is not None:
             taken = ", ".join(f"{model.bands[at]} from band {band + 1}" for at, band in enumerate(bands))
             notes |= {"bands": f"by name, since their order differs: {taken}"}
-        chosen = {"z": wanted.z, "t": wanted.t, "series": series, "bands": bands}
+        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands}
         view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
-        if wanted.region is not None:
-            region = Region.parse(wanted.region, source)
+        if request.region is not None:
+            region = Region.parse(request.region, source)
             outline = region.outline
             digest = outline.digest if outline is not None else None
             view = view.model_copy(update={"region": region.on(view, level.height, level.width), "outline": digest})
-        if wanted.normalise is not None:
-            asked = Normalisation.parse(wanted.normalise)
+        if request.normalise is not None:
+            asked = Normalisation.parse(request.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(source.bands)))
             every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
-            with open_source(place, View(z=wanted.z, t=wanted.t, series=series, bands=every)) as measured:
+            with open_source(place, View(z=request.z, t=request.t, series=series, bands=every)) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
     if view.is_plain:
-        return Viewing(view.level, None, notes)
-    return Viewing(0, view, notes | {"view": str(view)}, outline)
+        return ViewChoice(view.level, None, notes)
+    return ViewChoice(0, view, notes | {"view": str(view)}, outline)
 
 
-def _which(source: ImageSource, wanted: Wanted) -> dict[str, str]:
+def _which(source: ImageSource, request: ViewRequest) -> dict[str, str]:
     """Which image of several is taken, and which focal plane and time; nothing where there is no choice."""
-    parts = [told] if (told := which_image(source, wanted.series)) else []
+    parts = [told] if (told := which_image(source, request.series)) else []
     if source.focal_planes > 1:
-        parts.append(f"z {wanted.z} of {source.focal_planes}")
+        parts.append(f"z {request.z} of {source.focal_planes}")
     if source.times > 1:
-        parts.append(f"t {wanted.t} of {source.times}")
+        parts.append(f"t {request.t} of {source.times}")
     return {"image": "; ".join(parts)} if parts else {}
 
 
@@ -169,27 +169,27 @@ def ground_um(source: ImageSource) -> Um | None:
     return (size.y * _UM, size.x * _UM) if size.unit == "m" else None
 
 
-def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tuple[View, dict[str, str]]:
+def _choose_scale(source: ImageSource, request: ViewRequest, model: ModelRequirements) -> tuple[View, dict[str, str]]:
     """The level and the step, and what is worth saying of them."""
-    _expect_one_meaning(wanted)
-    base = ground_um(source) if wanted.image_um is None else (wanted.image_um, wanted.image_um)
-    stated = None if wanted.image_um is None else (wanted.image_um, wanted.image_um, "um")
-    if wanted.level is not None or wanted.as_is or (wanted.pixel_um is None and model.pixel_um is None):
-        level = _level(source, wanted.level or 0)
+    _expect_one_meaning(request)
+    base = ground_um(source) if request.image_um is None else (request.image_um, request.image_um)
+    stated = None if request.image_um is None else (request.image_um, request.image_um, "um")
+    if request.level is not None or request.as_is or (request.pixel_um is None and model.pixel_um is None):
+        level = _level(source, request.level or 0)
         if model.pixel_um is None:
             notes = _without_one_size(source, base, level, model)
         else:
-            notes = _compared(source, base, level, model, as_is=wanted.as_is)
-        if base is not None and not wanted.as_is:
+            notes = _compared(source, base, level, model, as_is=request.as_is)
+        if base is not None and not request.as_is:
             _expect_plausible(source, _side(base, level, source), model)
         return _view(source, level, stated), notes
-    target = wanted.pixel_um or model.pixel_um
+    target = request.pixel_um or model.pixel_um
     assert target is not None
     if base is None:
         raise PlanError(_no_size(source, model, target))
     level = min(source.levels, key=lambda each: _off(_side(base, each, source), target))
     side = _side(base, level, source)
-    if wanted.pixel_um is None and _off(side, target) >= IMPLAUSIBLE:
+    if request.pixel_um is None and _off(side, target) >= IMPLAUSIBLE:
         raise PlanError(_ten_times(source, side, model))
     if _off(side, target) <= CLOSE:
         found = f"{_um(side)}, for {_um((target, target))}"
@@ -203,20 +203,24 @@ def _choose_scale(source: ImageSource, wanted: Wanted, model: ModelNeeds) -> tup
     return _view(source, level, stated, step), notes
 
 
-def _expect_one_meaning(wanted: Wanted) -> None:
+def _expect_one_meaning(request: ViewRequest) -> None:
     given = [
         name
-        for name, value in (("--level", wanted.level), ("--mpp or --gsd", wanted.pixel_um), ("--as-is", wanted.as_is))
+        for name, value in (
+            ("--level", request.level),
+            ("--mpp or --gsd", request.pixel_um),
+            ("--as-is", request.as_is),
+        )
         if value is not None and value is not False
     ]
     if "--mpp or --gsd" in given and len(given) > 1:
         raise PlanError(f"{' and '.join(given)} ask for different pixels; give one of them")
-    for name, value in (("--mpp or --gsd", wanted.pixel_um), ("--image-mpp", wanted.image_um)):
+    for name, value in (("--mpp or --gsd", request.pixel_um), ("--image-mpp", request.image_um)):
         if value is not None and not 0 < value < math.inf:
             raise PlanError(f"{name} {value} is no pixel size; give a number above 0")
 
 
-def _expect_plausible(source: ImageSource, side: Um, model: ModelNeeds) -> None:
+def _expect_plausible(source: ImageSource, side: Um, model: ModelRequirements) -> None:
     """Refuse pixels of a size at which the model can't be right, whichever it was made for."""
     if model.plausible_um is None:
         return
@@ -229,7 +233,9 @@ def _expect_plausible(source: ImageSource, side: Um, model: ModelNeeds) -> None:
         )
 
 
-def _compared(source: ImageSource, base: Um | None, level: Level, model: ModelNeeds, *, as_is: bool) -> dict[str, str]:
+def _compared(
+    source: ImageSource, base: Um | None, level: Level, model: ModelRequirements, *, as_is: bool
+) -> dict[str, str]:
     """Hold a level that is taken as it is against the model's pixel size."""
     assert model.pixel_um is not None
     target = model.pixel_um
@@ -245,7 +251,7 @@ def _compared(source: ImageSource, base: Um | None, level: Level, model: ModelNe
     return {"pixels": f"as they are, as asked: {_um(side)}, the model's are {_um((target, target))}"}
 
 
-def _no_size(source: ImageSource, model: ModelNeeds, target: float) -> str:
+def _no_size(source: ImageSource, model: ModelRequirements, target: float) -> str:
     return (
         f"{source.path} doesn't say what its pixels measure, and {_um((target, target))} are wanted for model "
         f"{model.name}: objects of another size would be missed or invented; give --image-mpp (µm per pixel of "
@@ -253,7 +259,7 @@ def _no_size(source: ImageSource, model: ModelNeeds, target: float) -> str:
     )
 
 
-def _ten_times(source: ImageSource, side: Um, model: ModelNeeds) -> str:
+def _ten_times(source: ImageSource, side: Um, model: ModelRequirements) -> str:
     assert model.pixel_um is not None
     target = model.pixel_um
     factor = _off(side, target)
@@ -276,7 +282,7 @@ def _level(source: ImageSource, index: int) -> Level:
     return source.levels[index]
 
 
-def _without_one_size(source: ImageSource, base: Um | None, level: Level, model: ModelNeeds) -> dict[str, str]:
+def _without_one_size(source: ImageSource, base: Um | None, level: Level, model: ModelRequirements) -> dict[str, str]:
     """What a result of such a model has to say: the same tissue at another magnification gives other objects."""
     if model.plausible_um is None or base is None:
         return {}
@@ -322,7 +328,7 @@ def _bands(source: ImageSource, text: str | None) -> tuple[int, ...] | None:
     return None if chosen == tuple(range(len(source.bands))) else chosen
 
 
-def _by_name(source: ImageSource, model: ModelNeeds) -> tuple[int, ...] | None:
+def _by_name(source: ImageSource, model: ModelRequirements) -> tuple[int, ...] | None:
     """The image's bands in the model's order where their names say that it is another; None where it is the same."""
     try:
         return match_bands(source.bands, model.bands)

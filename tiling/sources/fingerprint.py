@@ -8,9 +8,9 @@ from typing import Protocol
 
 from tiling.errors import SourceError
 from tiling.sources.omezarr.reader import OmeZarrReader
-from tiling.sources.openslide.vendor import TIFFS_WITH_FILES_BESIDE, companions
+from tiling.sources.openslide.vendor import TIFFS_WITH_SIDECARS, companions
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
-from tiling.sources.tiff.sidecars import pixels_beside
+from tiling.sources.tiff.sidecars import pixel_sidecars
 from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
 from tiling.storage.place import Place
 
@@ -44,7 +44,7 @@ def fingerprint_of(path: Place, kind: str) -> str:
         file = RemoteFile(path)
         digest.update(f"{file.identity}\n".encode())
         digest.update(file.read(BLOCK_BYTES, 0))
-        for other in pixels_beside(path) if kind in TIFFS_WITH_FILES_BESIDE else []:
+        for other in pixel_sidecars(path) if kind in TIFFS_WITH_SIDECARS else []:
             assert isinstance(other, ObjectPath)
             digest.update(f"\n{other.name} {RemoteFile(other).identity}\n".encode())
         return f"object {digest.hexdigest()}"

@@ -22,7 +22,7 @@ REQUESTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """Wanted ranges (offset, count) near each other, read with one request."""
 
     start: int
@@ -78,7 +78,7 @@ class RemoteFile:
         return data[offset - first * BLOCK_BYTES :][:count]
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        spans = list(spans_of(ranges, self.size_bytes))
+        spans = list(byte_ranges_of(ranges, self.size_bytes))
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
             answers = threads.map(lambda each: self._request(each.start, each.stop), spans)
             for span, data in zip(spans, answers, strict=True):
@@ -97,7 +97,7 @@ class RemoteFile:
             self._fetched.clear()
             self._fetched_bytes = 0
 
-    def _keep(self, span: Span, data: bytes) -> None:
+    def _keep(self, span: ByteRange, data: bytes) -> None:
         with self._lock:
             for offset, count in span.ranges:
                 previous = self._fetched.pop((offset, count), b"")
@@ -139,7 +139,7 @@ class RemoteFile:
         return data
 
 
-def spans_of(ranges: Sequence[tuple[int, int]], size_bytes: int) -> Iterator[Span]:
+def byte_ranges_of(ranges: Sequence[tuple[int, int]], size_bytes: int) -> Iterator[ByteRange]:
     """Join ranges (offset, count) that lie close to each other, up to a limit; what the limits exclude is left out."""
     budget = FETCHED_BYTES
     held: list[tuple[int, int]] = []
@@ -148,11 +148,11 @@ def spans_of(ranges: Sequence[tuple[int, int]], size_bytes: int) -> Iterator[Spa
             continue
         budget -= count
         if held and (offset - _stop(held) > GAP_BYTES or max(_stop(held), offset + count) - held[0][0] > SPAN_BYTES):
-            yield Span(held[0][0], _stop(held), tuple(held))
+            yield ByteRange(held[0][0], _stop(held), tuple(held))
             held = []
         held.append((offset, count))
     if held:
-        yield Span(held[0][0], _stop(held), tuple(held))
+        yield ByteRange(held[0][0], _stop(held), tuple(held))
 
 
 def _stop(ranges: Sequence[tuple[int, int]]) -> int:

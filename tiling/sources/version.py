@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tiling.sources.openslide.vendor import companions
-from tiling.storage.file_version import Stamp
+from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
 
@@ -56,10 +56,10 @@ class ImageFiles:
             facts = self._place.facts()
             # Every read of such an object names its tag, and fails where it has another.
             self._is_conditional = facts.tag.e_tag is not None and not facts.tag.e_tag.startswith("W/")
-            return _text(Stamp.of_object(facts))
+            return _text(FileVersion.of_object(facts))
         if self._place.root.startswith(READ_ONLY_SCHEMES):
             return UNKNOWN
-        return _text(Stamp.of_objects(self._place.listed()))
+        return _text(FileVersion.of_objects(self._place.listed()))
 
     def quick(self) -> str:
         """What is looked at before and after each read; a whole look comes first.
@@ -84,7 +84,7 @@ def _of_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         facts = _looked_at(path)
-        digest.update(f"{path} {_text(Stamp.of_file(facts))} {facts.st_ino}\n".encode(errors="surrogateescape"))
+        digest.update(f"{path} {_text(FileVersion.of_file(facts))} {facts.st_ino}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
@@ -97,5 +97,5 @@ def _looked_at(path: Path) -> os.stat_result:
         os.close(descriptor)
 
 
-def _text(stamp: Stamp) -> str:
+def _text(stamp: FileVersion) -> str:
     return f"{stamp.size_bytes} {stamp.version}"

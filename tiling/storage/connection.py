@@ -60,7 +60,7 @@ def store_errors(place: object) -> Generator[None]:
         raise kind(f"{place}: the store failed ({_reason(error)}), also after retries") from None
 
 
-def again(ask: Callable[[], Answer]) -> Answer:
+def with_retries(ask: Callable[[], Answer]) -> Answer:
     """Ask for what may be asked for twice.
 
     The library itself gives up where an error's own text is cut, or a deletion's answer lost.
@@ -76,7 +76,7 @@ def again(ask: Callable[[], Answer]) -> Answer:
     return ask()
 
 
-async def again_async(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+async def with_retries_async(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """The same for a coroutine."""
     for _ in range(TRIES - 1):
         try:

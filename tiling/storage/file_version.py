@@ -15,7 +15,7 @@ ZARR_METADATA = ("zarr.json", ".zattrs")
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FileVersion:
     """What a listing says of a file: that it may have changed, never that it hasn't.
 
     version: the times of its last change and of its inode's, or the store's tag. modified: seconds since 1970;
@@ -27,17 +27,17 @@ class Stamp:
     modified: float | None
 
     @classmethod
-    def of_file(cls, facts: os.stat_result) -> Stamp:
+    def of_file(cls, facts: os.stat_result) -> FileVersion:
         return cls(facts.st_size, f"{facts.st_mtime_ns} {facts.st_ctime_ns}", facts.st_mtime)
 
     @classmethod
-    def of_object(cls, facts: ObjectFacts) -> Stamp:
+    def of_object(cls, facts: ObjectFacts) -> FileVersion:
         tag = facts.tag.e_tag or facts.tag.version or facts.modified.isoformat()
         # Some stores put a tag in quotes when asked for the object, and list it without.
         return cls(facts.size_bytes, tag.strip('"'), None)
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Stamp:
+    def of_folder(cls, folder: Path) -> FileVersion:
         """Of a Zarr, by its metadata's size and the times of that and of its folders.
 
         A chunk that comes, goes or is replaced changes its folder's times: no chunk has to be asked for its own.
@@ -49,7 +49,7 @@ class Stamp:
         return cls(sum(file.stat().st_size for file in files), f"{newest} {len(known)}", newest / 1e9)
 
     @classmethod
-    def of_objects(cls, listed: Iterable[tuple[ObjectPath, ObjectFacts]]) -> Stamp:
+    def of_objects(cls, listed: Iterable[tuple[ObjectPath, ObjectFacts]]) -> FileVersion:
         """Of a Zarr in a bucket, by all its objects, which come one by one."""
         size_bytes, newest, digest = 0, 0.0, hashlib.sha256()
         for path, facts in listed:

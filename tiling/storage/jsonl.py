@@ -91,7 +91,7 @@ class Segments:
         """The segments in order. Other files are not ours: copies that a file synchroniser makes, a system's own."""
         return [self._folder / name for name in sorted(self._names()) if _SEGMENT_NAME.fullmatch(name)]
 
-    def strangers(self) -> list[Place]:
+    def unknown_files(self) -> list[Place]:
         """What else is in the folder."""
         names = sorted(self._names())
         return [self._folder / name for name in names if not (_SEGMENT_NAME.fullmatch(name) or is_partial(name))]

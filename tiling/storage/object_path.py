@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import obstore
 
 from tiling.errors import CutError, PlaceError
-from tiling.storage.connection import FIRST_BACKOFF_SECONDS, TRIES, again, connect, store_errors
+from tiling.storage.connection import FIRST_BACKOFF_SECONDS, TRIES, connect, store_errors, with_retries
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ListResult, ObjectMeta, PutMode
@@ -138,7 +138,7 @@ class ObjectPath:
             with store_errors(self):
                 return ObjectFacts.of(obstore.head(self.store, self._object))
 
-        return again(ask)
+        return with_retries(ask)
 
     def read_bytes(self) -> bytes:
         """The whole object; `FileNotFoundError` where there is none."""
@@ -161,7 +161,7 @@ class ObjectPath:
                 found = obstore.get(self.store, self._object, options=options)
                 return bytes(found.bytes()), ObjectFacts.of(found.meta)
 
-        return again(ask)
+        return with_retries(ask)
 
     def write_bytes(self, data: bytes) -> None:
         """Write the object; a put is whole or not at all."""
@@ -175,7 +175,7 @@ class ObjectPath:
             with store_errors(self):
                 obstore.put(self.store, self.key, file)
 
-        again(ask)
+        with_retries(ask)
 
     def put(self, data: bytes, *, only_if: Tag | None = None, only_new: bool = False) -> Tag:
         """Write the object under a condition, and tell its new tag.
@@ -194,7 +194,7 @@ class ObjectPath:
                 done = obstore.put(self.store, self.key, data, mode=mode)
             return Tag(done["e_tag"], done["version"])
 
-        return again(ask)
+        return with_retries(ask)
 
     def expect_writable(self) -> None:
         """Refuse what can only be read."""
@@ -221,7 +221,7 @@ class ObjectPath:
             with store_errors(self):
                 return obstore.list_with_delimiter(self.store, self.key or None)
 
-        found = again(ask)
+        found = with_retries(ask)
         for key in (*found["common_prefixes"], *(meta["path"] for meta in found["objects"])):
             yield ObjectPath(self.root, str(key))
 
@@ -272,7 +272,7 @@ class ObjectPath:
             with store_errors(self):
                 obstore.copy(self.store, source, target)
 
-        again(ask)
+        with_retries(ask)
 
     def delete_tree(self) -> None:
         """Delete everything below."""
@@ -285,4 +285,4 @@ class ObjectPath:
             with store_errors(self):
                 obstore.delete(self.store, keys)
 
-        again(ask)
+        with_retries(ask)

@@ -11,7 +11,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, ObjectStore
 
-from tiling.storage.connection import Answer, again_async, connect, store_errors
+from tiling.storage.connection import Answer, connect, store_errors, with_retries_async
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
@@ -93,4 +93,4 @@ async def _asked(what: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         with store_errors(what):
             return await ask()
 
-    return await again_async(once)
+    return await with_retries_async(once)

@@ -123,7 +123,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class TransposedConvolution:
     """Transposed convolution: input i reaches output stride*i - before + dilation*[0, kernel)."""
 
     kernel: int
@@ -154,7 +154,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Enlarge:
+class Upsample:
     """Upsampling by a whole factor; `radius` is 0 for nearest and pixel shuffle, 1 bilinear, 2 bicubic."""
 
     factor: int
@@ -188,7 +188,7 @@ class Enlarge:
 
 
 @dataclass(frozen=True, slots=True)
-class Thin:
+class Downsample:
     """Downsampling by a whole factor: output o sees input factor*o + [first_tap, last_tap]."""
 
     factor: int

@@ -17,10 +17,10 @@ from torch import fx, nn
 from torch.nn import functional
 
 from unet_core.bounds import torch_calls
-from unet_core.bounds.axis import Border, Enlarge, Span, Spread, Thin, Window
+from unet_core.bounds.axis import Border, Downsample, Span, TransposedConvolution, Upsample, Window
 from unet_core.bounds.network import Bounds, Network
 from unet_core.bounds.operators import Kind, Operator, macs_per_pixel
-from unet_core.bounds.sides import Laid, is_nearly, lay_spread, lay_window
+from unet_core.bounds.sides import Laid, is_nearly, lay_transposed, lay_window
 
 Spans = tuple[Span, Span]  # y, x
 
@@ -166,7 +166,7 @@ class Builder:
         need, asked = self._need(operator.node), self._asked(operator)
         if _nearly(part.have, asked):
             asked = part.have
-        laid = [lay_spread(cast("Spread", operator.axes[0][i]), need[i], asked[i]) for i in (0, 1)]
+        laid = [lay_transposed(cast("TransposedConvolution", operator.axes[0][i]), need[i], asked[i]) for i in (0, 1)]
         tile = self._filled(part, (laid[0], laid[1]), 0.0)
         weights = (self._constant(args["weight"]), self._constant(args["bias"]))
         pad, extra = (laid[0].pad, laid[1].pad), (laid[0].extra, laid[1].extra)
@@ -186,12 +186,12 @@ class Builder:
         asked, laid, out = self._asked(operator), list[Laid](), list[Span]()
         for i in (0, 1):
             axis_map = operator.axes[0][i]
-            if isinstance(axis_map, Thin):
+            if isinstance(axis_map, Downsample):
                 whole = Span(need[i].lo * axis_map.factor, need[i].hi * axis_map.factor)
                 there = Span(max(whole.lo, part.have[i].lo), min(whole.hi, part.have[i].hi))
                 laid.append(Laid(there, need[i], front=there.lo - whole.lo, back=whole.hi - there.hi))
             else:
-                factor = cast("Enlarge", axis_map).factor
+                factor = cast("Upsample", axis_map).factor
                 laid.append(Laid(asked[i], Span(asked[i].lo * factor, asked[i].hi * factor)))
             out.append(laid[i].out)
         tile, size = self._filled(part, (laid[0], laid[1]), 0.0), (len(out[0]), len(out[1]))

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from torch import fx, nn
 
-from unet_core.bounds.axis import Spread
+from unet_core.bounds.axis import TransposedConvolution
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bounds.minimal import Edges, minimal
 from unet_core.bounds.network import Network, inferred
@@ -67,6 +67,6 @@ def _per_input_pixel(network: Network, operator: Operator) -> Fraction:
     """Multiply-accumulates per pixel of the image."""
     if not operator.inputs:
         return Fraction(0)
-    counted = operator.inputs[0] if isinstance(operator.axes[0][0], Spread) else operator.node
+    counted = operator.inputs[0] if isinstance(operator.axes[0][0], TransposedConvolution) else operator.node
     y, x = network.places[counted]
     return macs_per_pixel(operator) / (y.step * x.step)

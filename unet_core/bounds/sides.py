@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unet_core.bounds.axis import Span, Spread, Window
+from unet_core.bounds.axis import Span, TransposedConvolution, Window
 from unet_core.bounds.network import Bounds
 
 # A surplus of a few pixels costs less to compute than to cut off: the next convolution would copy the cut.
@@ -89,7 +89,7 @@ def _aligned(start: int, window: Window) -> int:
     return start - (start + window.before) % window.stride
 
 
-def lay_spread(spread: Spread, need: Span, read: Span) -> Laid:
+def lay_transposed(spread: TransposedConvolution, need: Span, read: Span) -> Laid:
     """Lay a transposed convolution so that it gives at least `need` from `read`."""
     stride = spread.stride
     start = stride * read.lo - spread.before

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from unet_core.bounds import torch_calls
-from unet_core.bounds.axis import AxisMap, Border, Enlarge, Spread, Thin, Window
+from unet_core.bounds.axis import AxisMap, Border, Downsample, TransposedConvolution, Upsample, Window
 from unet_core.bounds.operators import Operator
 from unet_core.bounds.rule_context import NAMES, Call, RefusalError
 
@@ -57,7 +57,7 @@ def conv_transpose(call: Call, args: dict[str, Any]) -> Operator:
     kernel = torch_calls.pair(args["weight"].meta["shape"][2:])
     stride, dilation = torch_calls.pair(args["stride"]), torch_calls.pair(args["dilation"])
     padding, extra = torch_calls.pair(args["padding"]), torch_calls.pair(args["output_padding"])
-    axes = [Spread(kernel[i], stride[i], dilation[i], padding[i], extra[i]) for i in (0, 1)]
+    axes = [TransposedConvolution(kernel[i], stride[i], dilation[i], padding[i], extra[i]) for i in (0, 1)]
     return call.make("spread", (axes[0], axes[1]), args)
 
 
@@ -72,8 +72,8 @@ def unpool(call: Call, args: dict[str, Any]) -> Operator:
     axes: list[AxisMap] = []
     for window, length, full in zip(pool.axes[0], args["input"].meta["shape"][2:], extents, strict=True):
         assert isinstance(window, Window)
-        bare = Spread(window.kernel, window.stride, window.dilation, window.before)
-        axes.append(Spread(*_fields(bare), extra=full - bare.extent(length)))
+        bare = TransposedConvolution(window.kernel, window.stride, window.dilation, window.before)
+        axes.append(TransposedConvolution(*_fields(bare), extra=full - bare.extent(length)))
     return call.make("unpool", (axes[0], axes[1]), args)
 
 
@@ -104,21 +104,21 @@ def interpolate(call: Call, args: dict[str, Any]) -> Operator:
 
 def _resampled(mode: str, factor: Fraction) -> AxisMap:
     if factor.denominator == 1:
-        return Enlarge(int(factor), _RADIUS[mode])
+        return Upsample(int(factor), _RADIUS[mode])
     if factor.numerator != 1 or mode == "bicubic":
         raise RefusalError(f"{mode} interpolation by {float(factor):g} is not by a whole factor")
     n = factor.denominator
     if mode == "nearest":
-        return Thin(n, 0, 0)
-    return Thin(n, n // 2, n // 2) if mode == "nearest-exact" else Thin(n, (n - 1) // 2, n // 2)
+        return Downsample(n, 0, 0)
+    return Downsample(n, n // 2, n // 2) if mode == "nearest-exact" else Downsample(n, (n - 1) // 2, n // 2)
 
 
 def shuffle(call: Call, args: dict[str, Any]) -> Operator:
     call.expect_planes()
     factor = args["factor"]
     if call.name == "pixel_shuffle":
-        return call.make("resample", (Enlarge(factor), Enlarge(factor)), args)
-    return call.make("resample", (Thin(factor, 0, factor - 1), Thin(factor, 0, factor - 1)), args)
+        return call.make("resample", (Upsample(factor), Upsample(factor)), args)
+    return call.make("resample", (Downsample(factor, 0, factor - 1), Downsample(factor, 0, factor - 1)), args)
 
 
 def adaptive(call: Call, args: dict[str, Any]) -> Operator:
@@ -161,5 +161,5 @@ def getitem(call: Call, args: dict[str, Any]) -> Operator:
     return call.make("crop", (axes["Y"], axes["X"]), {"index": None if plain else tuple(index)}, dims)
 
 
-def _fields(spread: Spread) -> Iterator[int]:
+def _fields(spread: TransposedConvolution) -> Iterator[int]:
     return iter((spread.kernel, spread.stride, spread.dilation, spread.before))

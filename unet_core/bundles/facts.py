@@ -45,7 +45,7 @@ class CardFacts(BaseModel):
     std: tuple[float, ...] | None = None
     license: str | None = None
 
-    def over(self, other: CardFacts) -> CardFacts:
+    def merged_with(self, other: CardFacts) -> CardFacts:
         """These facts, and the other's where these say nothing."""
         return CardFacts(**(other.model_dump(exclude_none=True) | self.model_dump(exclude_none=True)))
 

@@ -42,7 +42,7 @@ class Imported:
 
     def card(self, facts: CardFacts) -> ModelCard:
         """The card, from what was given over what is known; raises BundleError for what is missing or doesn't fit."""
-        facts = facts.over(self.known)
+        facts = facts.merged_with(self.known)
         if facts.bands is not None and len(facts.bands) != self.bands:
             raise BundleError(
                 f"model {self.origin.reference!r} takes {self.bands} bands, {len(facts.bands)} are named "

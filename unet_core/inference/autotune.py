@@ -42,7 +42,7 @@ _BALANCED_UP_TO_TILES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TuningJob:
     """What the core is for.
 
     memory_bytes: what one worker may take for a tile and the network's intermediates. extent: of the image; a
@@ -61,7 +61,7 @@ class Job:
         return torch.device(self.device).type
 
 
-def measure_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int:
+def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int:
     """The side of the core, in pixels, that labels an image soonest.
 
     The first call for a machine, network and precision takes about three seconds. Where the result can't be
@@ -79,7 +79,7 @@ def measure_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int:
     return best_core(rates, job.extent, job.workers) if rates else _counted(bundle, network, fitting, job)
 
 
-def recall_core(bundle: Bundle, job: Job, memo: Memo | None = None) -> int | None:
+def recall_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int | None:
     """What `measure_core` would give without measuring; None where it would have to measure."""
     memo = memo or Memo(cache_folder() / "cores")
     fitting = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
@@ -106,7 +106,7 @@ def _busiest_px(core_px: int, extent: tuple[int, int], workers: int) -> float:
     return max(loads)
 
 
-def _fitting(bundle: Bundle, network: Network, job: Job) -> list[int]:
+def _fitting(bundle: Bundle, network: Network, job: TuningJob) -> list[int]:
     """Cores on the stride grid whose pass fits the memory, in the order of measuring; small ones only if need be."""
     found = tta_footprint(footprint_of(network), job.tta)
     stride, halo, bands = int(np.lcm(*found.stride)), found.halo_on_grid(), len(bundle.card.bands)
@@ -126,7 +126,7 @@ def _fitting(bundle: Bundle, network: Network, job: Job) -> list[int]:
     return fitting or [cores[-1]]
 
 
-def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: Job) -> bool:
+def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: TuningJob) -> bool:
     """Whether the smallest candidate can be timed within the budget even on a slow machine."""
     try:
         counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)), network=network)
@@ -136,7 +136,7 @@ def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: Job
     return 2 * counted.computed * len(SYMMETRIES[job.tta]) / least <= BUDGET_S
 
 
-def _measured(bundle: Bundle, fitting: Sequence[int], job: Job) -> dict[int, float]:
+def _measured(bundle: Bundle, fitting: Sequence[int], job: TuningJob) -> dict[int, float]:
     """Pixels per second of one worker, for as many cores as the budget allows."""
     predictor = Predictor(bundle, precision=job.precision, device=job.device, tta=job.tta, compiled=False)
     rates: dict[int, float] = {}
@@ -182,7 +182,7 @@ def _as_a_worker(device_type: str) -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def _counted(bundle: Bundle, network: Network, fitting: Sequence[int], job: Job) -> int:
+def _counted(bundle: Bundle, network: Network, fitting: Sequence[int], job: TuningJob) -> int:
     """The smallest core that computes little more than the largest would, by counting alone."""
     most_px = _COUNTED_UP_TO_PX[job.device_type]
     allowed = sorted(core_px for core_px in fitting if core_px <= most_px) or [min(fitting)]
@@ -200,7 +200,7 @@ def _rates(answer: Mapping[str, Any] | None, fitting: Sequence[int]) -> dict[int
     return {px: float(rate) for px, rate in kept.items() if isinstance(rate, (int, float)) and rate > 0}
 
 
-def _question(bundle: Bundle, job: Job) -> dict[str, Any]:
+def _question(bundle: Bundle, job: TuningJob) -> dict[str, Any]:
     """All that a rate depends on; weights don't matter."""
     card = bundle.card
     return {
@@ -215,7 +215,7 @@ def _question(bundle: Bundle, job: Job) -> dict[str, Any]:
     }
 
 
-def _machine(job: Job) -> str:
+def _machine(job: TuningJob) -> str:
     if job.device_type == "cuda":
         return torch.cuda.get_device_name(job.device)
     try:

@@ -73,7 +73,7 @@ class CpuDevice(Device):
 
 
 @dataclass(slots=True)
-class _Lane:
+class _CopyStream:
     """One thread's own way to and from the GPU: a stream for its copies and page-locked memory for them."""
 
     copies: torch.cuda.Stream
@@ -109,7 +109,7 @@ class CudaDevice(Device):
 
     def run(self, tile_HWC: Array, step: nn.Module) -> Computed:
         with torch.cuda.device(self.torch_device), torch.inference_mode():
-            lane = self._lane()
+            lane = self._copy_stream()
             host = torch.from_numpy(tile_HWC)
             pinned = lane.hold("tile", host)
             pinned.copy_(host)
@@ -143,10 +143,10 @@ class CudaDevice(Device):
                 logger.warning("no CUDA graph (%s); kernels are launched one by one", error)
                 return step
 
-    def _lane(self) -> _Lane:
+    def _copy_stream(self) -> _CopyStream:
         if not hasattr(self._local, "lane"):
-            self._local.lane = _Lane(torch.cuda.Stream(self.torch_device))
-        return cast("_Lane", self._local.lane)
+            self._local.lane = _CopyStream(torch.cuda.Stream(self.torch_device))
+        return cast("_CopyStream", self._local.lane)
 
 
 def _warm_up(step: nn.Module, tile_HWC: Tensor, stream: torch.cuda.Stream) -> None:

@@ -39,7 +39,7 @@ class Machine:
     accelerators: tuple[Accelerator, ...]
 
 
-def look_at_machine() -> Machine:
+def detect_machine() -> Machine:
     """Ask torch, and let every GPU compute something small."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return Machine(
@@ -47,11 +47,11 @@ def look_at_machine() -> Machine:
         cuda=torch.version.cuda,
         vectors=torch.backends.cpu.get_cpu_capability(),
         lacks_bfloat16=lacks_bfloat16("cpu"),
-        accelerators=tuple(_look_at(index) for index in range(count)),
+        accelerators=tuple(_detect_gpu(index) for index in range(count)),
     )
 
 
-def _look_at(index: int) -> Accelerator:
+def _detect_gpu(index: int) -> Accelerator:
     device = f"cuda:{index}"
     facts = torch.cuda.get_device_properties(index)
     failure = None

@@ -12,7 +12,7 @@ Need = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class OutputRegion:
     """What is wanted of a read: `(y0, x0, y1, x1)` in output pixels, and which of its sides are image edges.
 
     `need` counts from the first output pixel of a pass over the read alone, which is the read's corner for
@@ -23,7 +23,7 @@ class Region:
     edges: Edges
 
     @classmethod
-    def whole(cls, height: int, width: int) -> Region:
+    def whole(cls, height: int, width: int) -> OutputRegion:
         """All of a read that is the whole image: no halo, every side an edge."""
         return cls((0, 0, height, width), Edges(top=True, bottom=True, left=True, right=True))
 
@@ -45,7 +45,7 @@ class Part:
 
     rows: slice
     cols: slice
-    region: Region
+    region: OutputRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Halves:
     parts: tuple[Part, Part]
 
 
-def halve(region: Region, read_px: tuple[int, int], found: Footprint) -> Halves | None:
+def halve(region: OutputRegion, read_px: tuple[int, int], found: Footprint) -> Halves | None:
     """Cut a region across its longer side, on the stride grid; None where it is one stride wide already.
 
     Both halves' reads start on the stride grid and hold the footprint's halo, so their labels are the whole's.
@@ -80,7 +80,7 @@ def _cut(low: int, high: int, axis: int, found: Footprint) -> int | None:
     return next((cut for cut in cuts if low < cut < high), None)
 
 
-def _part(region: Region, read_px: tuple[int, int], found: Footprint, axis: int, span: tuple[int, int]) -> Part:
+def _part(region: OutputRegion, read_px: tuple[int, int], found: Footprint, axis: int, span: tuple[int, int]) -> Part:
     """The part of the read that the outputs `span` along one axis need; the other axis stays whole."""
     halo, scale, offset, stride = found.halo, found.scale[axis], found.offset[axis], found.stride[axis]
     before, after = ((halo.top, halo.bottom), (halo.left, halo.right))[axis]
@@ -100,4 +100,4 @@ def _part(region: Region, read_px: tuple[int, int], found: Footprint, axis: int,
     else:
         sides = Edges(edges.top, edges.bottom, edges.left and starts, edges.right and stops)
         rows, cols = slice(0, read_px[0]), slice(start, stop)
-    return Part(rows, cols, Region((need[0], need[1], need[2], need[3]), sides))
+    return Part(rows, cols, OutputRegion((need[0], need[1], need[2], need[3]), sides))

@@ -26,13 +26,13 @@ from unet_core.errors import PredictionError
 from unet_core.inference.decision import Decide, decide
 from unet_core.inference.device import Array, Device, as_tile, device_for, is_compiler_failure, is_out_of_memory
 from unet_core.inference.fusing import fold, fused
-from unet_core.inference.output_region import Region, halve
+from unet_core.inference.output_region import OutputRegion, halve
 from unet_core.inference.step import Pass, Step
 from unet_core.inference.tta import SYMMETRIES, Symmetry, Tta, tta_footprint
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["MATHS_VERSION", "Precision", "Prediction", "Predictor", "Region", "Tta", "decide", "fold"]
+__all__ = ["MATHS_VERSION", "OutputRegion", "Precision", "Prediction", "Predictor", "Tta", "decide", "fold"]
 
 MATHS_VERSION = 1
 """Raised by every change that can change a label, so that no run resumes across it."""
@@ -43,7 +43,7 @@ _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.b
 # A plan has a handful of kinds of tiles (inside, and along each side); a worker has a few plans.
 _STEPS_KEPT = 64
 
-_Key = tuple[tuple[int, int], Region, bool]
+_Key = tuple[tuple[int, int], OutputRegion, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Predictor:
         self._too_large: set[_Key] = set()
         self._building = threading.Lock()
 
-    def predict(self, tile_HWC: NDArray[np.generic], region: Region) -> NDArray[np.uint8]:
+    def predict(self, tile_HWC: NDArray[np.generic], region: OutputRegion) -> NDArray[np.uint8]:
         """Label the wanted region of one tile.
 
         Args:
@@ -114,7 +114,7 @@ class Predictor:
         """
         return self.run(tile_HWC, region).labels
 
-    def run(self, tile_HWC: NDArray[np.generic], region: Region, *, probabilities: bool = False) -> Prediction:
+    def run(self, tile_HWC: NDArray[np.generic], region: OutputRegion, *, probabilities: bool = False) -> Prediction:
         """As `predict`, with 8-bit probabilities when asked, from the same forward pass."""
         self._check(tile_HWC)
         return self._run(as_tile(tile_HWC), region, probabilities)
@@ -129,20 +129,20 @@ class Predictor:
         """What a read that is a whole image leaves beyond a multiple of the stride; 0 for padded networks."""
         return self._recorded.remainder(0), self._recorded.remainder(1)
 
-    def whole(self, height: int, width: int) -> Region:
+    def whole(self, height: int, width: int) -> OutputRegion:
         """The region of a read that is the whole image: every side an edge, all that the network gives of it."""
         y, x = (self._recorded.extents(axis, px)[self._recorded.output] for axis, px in enumerate((height, width)))
-        return Region.whole(y, x)
+        return OutputRegion.whole(y, x)
 
-    def inside(self, core_px: int) -> tuple[tuple[int, int], Region]:
+    def inside(self, core_px: int) -> tuple[tuple[int, int], OutputRegion]:
         """The read's shape, and the region, of a core of `core_px` square pixels with image on every side."""
         halo = self._augmented.halo_on_grid()
         core = (halo.top, halo.left, halo.top + core_px, halo.left + core_px)
         read = (core[2] + halo.bottom, core[3] + halo.right)
         edges = Edges(top=False, bottom=False, left=False, right=False)
-        return read, Region(self._footprint.need(core, (0, 0)), edges)
+        return read, OutputRegion(self._footprint.need(core, (0, 0)), edges)
 
-    def _run(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
+    def _run(self, tile_HWC: Array, region: OutputRegion, probabilities: bool) -> Prediction:
         """Compute the region, or its halves where the device has no memory for the whole."""
         height, width = tile_HWC.shape[:2]
         key = ((height, width), region, probabilities)
@@ -165,7 +165,7 @@ class Predictor:
         # Outside the handler: the error's frames would keep alive what the halves need.
         return self._run_halves(tile_HWC, region, probabilities)
 
-    def _run_halves(self, tile_HWC: Array, region: Region, probabilities: bool) -> Prediction:
+    def _run_halves(self, tile_HWC: Array, region: OutputRegion, probabilities: bool) -> Prediction:
         height, width = tile_HWC.shape[:2]
         halves = None if self._approximate else halve(region, (height, width), self._augmented)
         if halves is None:
@@ -214,12 +214,12 @@ class Predictor:
         step = Step(passes, Decide(self._card.decision), probabilities=probabilities).eval()
         return step.to(self.device.torch_device)
 
-    def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: Region) -> Pass:
+    def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: OutputRegion) -> Pass:
         read = symmetry.of_read(read_px)
         network = self._minimal(read, symmetry.of_region(region, read_px, self._footprint))
         return Pass(network, symmetry, self._card.normalization, read[1], self._dtype)
 
-    def _minimal(self, read_px: tuple[int, int], region: Region) -> nn.Module:
+    def _minimal(self, read_px: tuple[int, int], region: OutputRegion) -> nn.Module:
         """The network for one kind of read: only what the region needs."""
         if self._approximate:
             return _Cut(self._network, region)
@@ -252,7 +252,7 @@ class Predictor:
 class _Cut(nn.Module):
     """A network run on a read as it is, with the wanted region cut out of its logits."""
 
-    def __init__(self, network: nn.Module, region: Region) -> None:
+    def __init__(self, network: nn.Module, region: OutputRegion) -> None:
         super().__init__()
         self.network = network
         self.need = region.need

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unet_core.bounds import Edges, Footprint, Halo
 from unet_core.errors import FootprintError
-from unet_core.inference.output_region import Region
+from unet_core.inference.output_region import OutputRegion
 
 Tta = Literal["none", "flips", "d4"]
 
@@ -44,7 +44,7 @@ class Symmetry:
     def of_read(self, read_px: tuple[int, int]) -> tuple[int, int]:
         return (read_px[1], read_px[0]) if self.transpose else read_px
 
-    def of_region(self, region: Region, read_px: tuple[int, int], found: Footprint) -> Region:
+    def of_region(self, region: OutputRegion, read_px: tuple[int, int], found: Footprint) -> OutputRegion:
         """The region as the network sees it: mirrored sides, mirrored edges."""
         (y0, x0, y1, x1), edges = region.need, region.edges
         if self.flip_y:
@@ -56,7 +56,7 @@ class Symmetry:
         if self.transpose:
             y0, x0, y1, x1 = x0, y0, x1, y1
             edges = Edges(edges.left, edges.right, edges.top, edges.bottom)
-        return Region((y0, x0, y1, x1), edges)
+        return OutputRegion((y0, x0, y1, x1), edges)
 
 
 def _mirrored(low: int, high: int, read: int, found: Footprint, axis: int) -> tuple[int, int]:

@@ -99,7 +99,7 @@ class Learner:
             "scaler": self.scaler.state_dict(),
         }
 
-    def take_up(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from unet_core.errors import TrainingError, UnetCoreError
 
-_EXIT_TOLD = 2
+_EXIT_REPORTED = 2
 # The others wait while rank 0 validates, which may take long on whole slides.
 _PATIENCE = timedelta(days=1)
 
@@ -107,9 +107,9 @@ def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], cou
         work(*arguments)
     except (UnetCoreError, OSError) as error:
         (Path(folder) / f"error-{rank}").write_text(str(error), encoding="utf-8")
-        sys.exit(_EXIT_TOLD)
+        sys.exit(_EXIT_REPORTED)
     except KeyboardInterrupt:
-        sys.exit(_EXIT_TOLD)  # the process that launched this one is interrupted too, and tells
+        sys.exit(_EXIT_REPORTED)  # the process that launched this one is interrupted too, and tells
     distributed.destroy_process_group()
     # All is written. What is left is torch's own end after the interpreter's, which now and then aborts on a thread of
     # Gloo's ("terminate called without an active exception"): a training that succeeded would be told as lost.

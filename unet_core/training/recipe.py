@@ -60,7 +60,7 @@ class Variation(BaseModel):
         return self
 
 
-class Border(BaseModel):
+class BorderWeights(BaseModel):
     """The border-weight map's w0 and sigma (in px), and whether it balances the classes, see `training.border`."""
 
     model_config = _CONFIG
@@ -123,7 +123,7 @@ class TrainingConfig(BaseModel):
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
     head_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
     guidance: NonNegativeFloat = 1.0
-    border: Border | None = None
+    border: BorderWeights | None = None
     separate: Annotated[Separation | None, Field(exclude_if=lambda separation: separation is None)] = None
     start: Annotated[Path | None, Field(exclude_if=lambda start: start is None)] = None
     groups: Annotated[dict[str, Variation], Field(min_length=1)]

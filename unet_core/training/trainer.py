@@ -30,7 +30,7 @@ from unet_core.training.learner import Learner, head_count
 from unet_core.training.processes import Processes
 from unet_core.training.recipe import TrainingConfig
 
-__all__ = ["BUNDLE_NAME", "CHECKPOINT_NAME", "Progress", "Trainer"]
+__all__ = ["BUNDLE_NAME", "CHECKPOINT_NAME", "Trainer", "TrainingProgress"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _LABEL_FIELDS = {"architecture", "parameters", "bands", "dtype", "classes", "dec
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     `history` holds one entry per validation, `losses` one number per step, `image_ious` the foreground IoU of
@@ -92,12 +92,14 @@ class Trainer:
         loaders = config.loaders if config.loaders is not None else 4 * (self.learner.device.type == "cuda")
         sampler = CropSampler(config, self.training, _FULL_SCALE[card.dtype])
         self.feed = Feed(sampler, self.processes, loaders)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         folder.mkdir(parents=True, exist_ok=True)
         self._restore()
 
-    def run(self, until: int | None = None, heard: Callable[[Progress], None] | None = None) -> Progress:
-        """Train up to step `until` (default: to the end), then return how it went; `heard` is told after each step.
+    def run(
+        self, until: int | None = None, on_step: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainingProgress:
+        """Train up to step `until` (default: to the end), then return how it went; `on_step` is told after each step.
 
         Raises TrainingError where the loss or a gradient is not finite; the last checkpoint stays as it was.
         """
@@ -111,8 +113,8 @@ class Trainer:
             ends = progress.step == last or progress.is_stale(config.patience)
             if ends or progress.step % config.checkpoint_every == 0:
                 self._save()
-            if heard is not None and self.processes.leads:
-                heard(progress)
+            if on_step is not None and self.processes.leads:
+                on_step(progress)
         self.feed.close()
         if self.processes.leads and (progress.step == config.steps or progress.is_stale(config.patience)):
             self._finish()
@@ -179,13 +181,16 @@ class Trainer:
         state = read_checkpoint(self.folder, self._identity())
         if state is None:
             return
-        progress, before = Progress(**state["progress"]), self.config.model_copy(update={"steps": state["steps"]})
+        progress, before = (
+            TrainingProgress(**state["progress"]),
+            self.config.model_copy(update={"steps": state["steps"]}),
+        )
         if any(before.rate_at(step) != self.config.rate_at(step) for step in range(progress.step)):
             raise TrainingError(
                 f"the training in {str(self.folder)!r} is at step {progress.step} of {before.steps}, and the learning "
                 "rates of steps already done depend on that length: it can't change any more; keep steps as they were"
             )
-        self.learner.take_up(state)
+        self.learner.load_state(state)
         self.progress = progress
         if self.processes.leads:
             logger.info("continuing after step %d", progress.step)

@@ -13,11 +13,11 @@ from object_store import objects_below, place, s3_server
 from tiny import save_tiny, write_noise
 
 from flows.config.archive import ArchiveConfig
-from flows.nightly.context import Shift
+from flows.nightly.context import NightContext
 from flows.nightly.model import archive_model
-from flows.nightly.night import Night
+from flows.nightly.night import NightSummary
 from flows.nightly.page import publish
-from flows.nightly.scan import look
+from flows.nightly.scan import scan
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.runs.run import Run
@@ -48,31 +48,31 @@ def upload(folder: Path, name: str, seed: int) -> None:
     (place("in") / name).write_bytes(write_noise(folder / "noise.tif", 130, 100, seed=seed).read_bytes())
 
 
-def new_shift(asked: ArchiveConfig, pool: Pool, night: str) -> Shift:
+def new_context(config: ArchiveConfig, pool: Pool, night: str) -> NightContext:
     card = ArchiveCard(created="", model="tiny", model_digest="", maths_version=1, asked={})
-    loaded, bundle = archive_model(asked)
-    return Shift(Archive.create_or_resume(asked.out, card), asked, loaded, bundle, pool, 2**40, night)
+    loaded, bundle = archive_model(config)
+    return NightContext(Archive.create_or_resume(config.out, card), config, loaded, bundle, pool, 2**40, night)
 
 
 @pytest.mark.soak
-def test_two_nights_in_a_bucket(asked: ArchiveConfig, tmp_path: Path) -> None:
-    with lock_run(asked.out), Pool(2) as pool:
-        shift = new_shift(asked, pool, "first")
-        _, known = carry(shift)
+def test_two_nights_in_a_bucket(config: ArchiveConfig, tmp_path: Path) -> None:
+    with lock_run(config.out), Pool(2) as pool:
+        context = new_context(config, pool, "first")
+        _, known = carry(context)
     assert set(known) == {f"sub/{number}.tif" for number in range(3)}
     assert_done(known)
-    run = asked.out / "slides" / "sub" / "1.tif"
+    run = config.out / "slides" / "sub" / "1.tif"
     assert isinstance(run, ObjectPath)
     first = {name: data for name, data in objects_below(run).items() if name.startswith("mask.ome.zarr/0/c")}
     assert len(first) == 6
     upload(tmp_path, "sub/1.tif", seed=11)
     upload(tmp_path, "sub/new.tif", seed=12)
-    with lock_run(asked.out), Pool(2) as pool:
-        shift = new_shift(asked, pool, "second")
-        found = look(asked, shift.archive)
+    with lock_run(config.out), Pool(2) as pool:
+        context = new_context(config, pool, "second")
+        found = scan(config, context.archive)
         assert {slide.name for slide in found.todo} == {"sub/1.tif", "sub/new.tif"}
         assert found.unchanged == 2
-        _, known = carry(shift, slides=found.todo)
+        _, known = carry(context, slides=found.todo)
     assert {name: record.night for name, record in known.items()} == {
         "sub/0.tif": "first",
         "sub/1.tif": "second",
@@ -80,14 +80,16 @@ def test_two_nights_in_a_bucket(asked: ArchiveConfig, tmp_path: Path) -> None:
         "sub/new.tif": "second",
     }
     assert_done(known)
-    (aside,) = shift.archive.earlier("slides/sub/1.tif")
+    (aside,) = context.archive.earlier("slides/sub/1.tif")
     assert isinstance(aside, ObjectPath)
     assert {name: data for name, data in objects_below(aside).items() if name in first} == first
     assert Run.open(run).card.image.fingerprint != Run.open(aside).card.image.fingerprint
-    publish(shift.archive, night_of(shift))
-    assert b"sub/new.tif" in (asked.out / "nights" / "latest.html").read_bytes()
+    publish(context.archive, night_of(context))
+    assert b"sub/new.tif" in (config.out / "nights" / "latest.html").read_bytes()
 
 
-def night_of(shift: Shift) -> Night:
+def night_of(context: NightContext) -> NightSummary:
     name = f"{dt.datetime.now(dt.UTC):%Y-%m-%d_%H%M%S}"
-    return Night(shift.archive.path, name, tuple(shift.archive.ledger), (), 2, 0, "its work", 1.0, 1.0, 1, 1.0, 0.0)
+    return NightSummary(
+        context.archive.path, name, tuple(context.archive.ledger), (), 2, 0, "its work", 1.0, 1.0, 1, 1.0, 0.0
+    )

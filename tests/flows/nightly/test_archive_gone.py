@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from cli import Cli, mask_files
 from faulty_actors import plan_fault
-from nights import QUICK, carry, hold, latest, records, shift_of
+from nights import QUICK, carry, context_of, hold, latest, records
 from tiny import write_noise
 
-from flows.nightly.scan import look
+from flows.nightly.scan import scan
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
 from tiling.archives.listing import is_gone
@@ -57,17 +57,17 @@ def test_the_run_of_a_slide_that_is_gone_stays_and_goes_on_when_it_is_back(
     run = source.parent / "out/slides/scan.tif"
     before = mask_files(run)
     (source / "scan.tif").rename(tmp_path / "aside.tif")
-    shift = shift_of(source, model, pool)
-    found = look(shift.config, shift.archive)
+    context = context_of(source, model, pool)
+    found = scan(context.config, context.archive)
     assert (found.gone, found.todo, found.known_failures) == (("scan.tif",), (), ())
-    shift.archive.ledger.mark_gone("scan.tif", "second")
-    shift.archive.ledger.flush()
-    again = look(shift.config, Archive.open(shift.archive.path))
+    context.archive.ledger.mark_gone("scan.tif", "second")
+    context.archive.ledger.flush()
+    again = scan(context.config, Archive.open(context.archive.path))
     assert again.gone == ()
     assert mask_files(run) == before
     (tmp_path / "aside.tif").rename(source / "scan.tif")
-    shift = shift_of(source, model, pool)
-    tiles, known = carry(shift, slides=look(shift.config, shift.archive).todo)
+    context = context_of(source, model, pool)
+    tiles, known = carry(context, slides=scan(context.config, context.archive).todo)
     assert tiles == [("scan.tif", 8)], "only what failed is computed"
     assert known["scan.tif"].state is SlideState.DONE
     assert Run.open(run).ledger.fold().failed == {}

@@ -7,15 +7,15 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from flows.nightly.night import Night
+from flows.nightly.night import NightSummary
 from flows.nightly.page import publish
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 
-def night_of(archive: Path, *known_failures: SlideRecord) -> Night:
+def night_of(archive: Path, *known_failures: SlideRecord) -> NightSummary:
     done = SlideRecord("b.svs", SlideState.DONE, "slides/b.svs")
-    return Night(archive, "2026-11-26_220000", (done,), known_failures, 0, 0, "its work", 1.0, 1.0, 1, 1.0, 0.0)
+    return NightSummary(archive, "2026-11-26_220000", (done,), known_failures, 0, 0, "its work", 1.0, 1.0, 1, 1.0, 0.0)
 
 
 def test_the_table_names_every_slide_for_which_a_night_is_not_complete(tmp_path: Path) -> None:

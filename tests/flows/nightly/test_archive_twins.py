@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cli import Cli
 from faulty_actors import plan_fault
-from nights import QUICK, assert_done, carry, expect_own_masks, hold, records, shift_of
+from nights import QUICK, assert_done, carry, context_of, expect_own_masks, hold, records
 from tiny import write_noise
 
-from flows.lifecycle.stopping import Stop
-from flows.nightly.slide_job import SlideWork
+from flows.lifecycle.stopping import StopRequest
+from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import DiskError
@@ -41,7 +41,7 @@ def of_state(known: dict[str, SlideRecord], state: SlideState) -> set[str]:
 
 def test_one_content_is_computed_once_a_night(source: Path, model: Path, pool: Pool) -> None:
     """Which of two that are planned side by side is the first isn't set."""
-    tiles, known = carry(shift_of(source, model, pool))
+    tiles, known = carry(context_of(source, model, pool))
     done, same = of_state(known, SlideState.DONE), of_state(known, SlideState.SAME)
     assert done | same == set(known) == {"a.tif", "b.tif", "c.tif", "d.tif", "e.tif"}
     assert len(done) == 3
@@ -61,7 +61,7 @@ def test_where_the_first_fails_its_twin_is_computed(source: Path, model: Path, p
         (source / name).unlink()
     shutil.copy(source / "a.tif", source / "c.tif")
     plan_fault(faults, "before", 4, times=3)  # the first's: none of the others is begun before that has ended
-    tiles, known = carry(shift_of(source, model, pool))
+    tiles, known = carry(context_of(source, model, pool))
     ((failed,), (done,), (same,)) = (
         of_state(known, state) for state in (SlideState.FAILED, SlideState.DONE, SlideState.SAME)
     )
@@ -75,19 +75,19 @@ def test_where_the_first_fails_its_twin_is_computed(source: Path, model: Path, p
 def test_another_wish_is_another_run(source: Path, model: Path, pool: Pool) -> None:
     manifest = source / "list.csv"
     manifest.write_text("slide,foreground\na.tif,none\nb.tif,auto\n")
-    _, known = carry(shift_of(manifest, model, pool, out=source.parent / "out"))
+    _, known = carry(context_of(manifest, model, pool, out=source.parent / "out"))
     assert_done(known)
     assert runs(source) == {"a.tif", "b.tif"}
 
 
 def test_a_twin_waits_for_the_next_night_where_the_first_does(source: Path, model: Path, pool: Pool) -> None:
-    stop = Stop()
+    stop = StopRequest()
 
     def end_now(step: str, slide: str) -> None:
         if step == "stage":
             stop.ends_at = time.monotonic()
 
-    _, known = carry(shift_of(source, model, pool), stop, end_now)
+    _, known = carry(context_of(source, model, pool), stop, end_now)
     assert not of_state(known, SlideState.SAME)
     assert len({"a.tif", "b.tif"} & set(known)) == 1
     known = hold(source, model, pool)
@@ -97,20 +97,20 @@ def test_a_twin_waits_for_the_next_night_where_the_first_does(source: Path, mode
 
 
 def test_a_full_disk_ends_a_night_in_which_a_twin_waits(source: Path, model: Path, pool: Pool) -> None:
-    shift, plan, planned = shift_of(source, model, pool), SlideWork.plan, list[str]()
+    context, plan, planned = context_of(source, model, pool), SlideJob.plan, list[str]()
     for number in range(20):
         write_noise(source / f"f{number}.tif", 64, 64, seed=10 + number)
 
-    def full(work: SlideWork) -> None:
-        planned.append(work.slide.name)
-        if work.slide.name == "c.tif":
+    def full(job: SlideJob) -> None:
+        planned.append(job.slide.name)
+        if job.slide.name == "c.tif":
             raise DiskError("the disk is full: make space")
-        plan(work)
+        plan(job)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SlideWork, "plan", full)
+        patch.setattr(SlideJob, "plan", full)
         with pytest.raises(DiskError, match="the disk is full"):
-            carry(shift)
+            carry(context)
     assert len(planned) < 12, "no further slide is planned"
     known = hold(source, model, pool)
     assert len(of_state(known, SlideState.SAME)) == 2

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from cli import mask_files
 from faulty_actors import FaultyActor, plan_fault
-from nights import assert_done, carry, expect_own_masks, hold, shift_of
+from nights import assert_done, carry, context_of, expect_own_masks, hold
 from ome_zarrs import write as write_ome_zarr
 from oracle import segment_here
 from tiny import write_noise
 
-from flows.lifecycle.stopping import Stop
+from flows.lifecycle.stopping import StopRequest
 from flows.nightly.forecast import forecast
-from flows.nightly.scan import look
-from flows.nightly.slide_job import SlideWork
+from flows.nightly.scan import scan
+from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
@@ -39,9 +39,9 @@ def source(tmp_path: Path) -> Path:
 def test_a_night_ends_in_time_though_no_worker_is_there_to_measure(source: Path, model: Path, pool: Pool) -> None:
     """On a cluster whose GPUs are all taken, or not there yet; the next night begins the slides."""
     with Pool(1, actor=FaultyActor, device="cuda") as nobody:
-        tiles, known = carry(shift_of(source, model, nobody, core=None), Stop(ends_at=time.monotonic() + 2))
+        tiles, known = carry(context_of(source, model, nobody, core=None), StopRequest(ends_at=time.monotonic() + 2))
     assert (tiles, known) == ([], {})
-    _, known = carry(shift_of(source, model, pool))
+    _, known = carry(context_of(source, model, pool))
     assert_done(known)
 
 
@@ -49,7 +49,7 @@ def test_a_night_ends_in_time_though_no_worker_is_there_to_measure(source: Path,
 def test_tiles_of_several_slides_share_the_pool_oldest_first(
     source: Path, model: Path, pool: Pool, tmp_path: Path, staging: bool
 ) -> None:
-    tiles, known = carry(shift_of(source, model, pool, staging=staging))
+    tiles, known = carry(context_of(source, model, pool, staging=staging))
     assert_done(known)
     assert sorted(tiles) == [(f"{slide}.tif", tile) for slide in range(4) for tile in range(9)]
     for record in known.values():
@@ -68,7 +68,7 @@ def test_tiles_of_several_slides_share_the_pool_oldest_first(
 
 def test_a_killed_worker_costs_no_slide(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     plan_fault(faults, "before", 4, times=1)
-    _, known = carry(shift_of(source, model, pool))
+    _, known = carry(context_of(source, model, pool))
     assert_done(known)
     attempts = [record.attempts for run in runs(source) for record in run.ledger.records()]
     assert sum(each - 1 for each in attempts) in {1, 2}
@@ -81,7 +81,7 @@ def runs(source: Path) -> list[Run]:
 def test_a_tile_that_kills_fails_its_slide_alone(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     write_noise(source / "1.tif", 192, 256, seed=1)  # the only one with a twelfth tile
     plan_fault(faults, "before", 11, times=3)
-    _, known = carry(shift_of(source, model, pool))
+    _, known = carry(context_of(source, model, pool))
     failed = known.pop("1.tif")
     assert (failed.state, failed.failed_tiles) == (SlideState.FAILED, 1)
     assert "its worker died 3 times" in (failed.reason or "")
@@ -93,7 +93,7 @@ def test_a_run_that_workers_can_not_open_fails_alone(source: Path, model: Path, 
         if (step, slide) == ("plan", "2.tif"):
             shutil.rmtree(source.parent / "out/slides/2.tif/mask.ome.zarr")
 
-    _, known = carry(shift_of(source, model, pool), after=vandalise)
+    _, known = carry(context_of(source, model, pool), after=vandalise)
     failed = known.pop("2.tif")
     assert failed.state is SlideState.FAILED
     assert "mask" in (failed.reason or "")
@@ -106,13 +106,13 @@ def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: P
     def night(second_um: float) -> tuple[dict[str, SlideRecord], dict[str, tuple[int, int]]]:
         manifest.write_text(f"slide,image_mpp,mpp\n0.tif,,\n1.tif,{second_um},0.5\n")
         with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
-            _, known = carry(shift_of(manifest, model, own, out=source.parent / "out"))
+            _, known = carry(context_of(manifest, model, own, out=source.parent / "out"))
         assert_done(known)
         return known, {run.path.name: run.card.image.extent for run in runs(source)}
 
     before, sizes = night(0.25)
-    asked = shift_of(manifest, model, Pool(2), out=source.parent / "elsewhere")
-    foreseen = forecast(asked.config, asked.archive, look(asked.config, asked.archive))
+    asked = context_of(manifest, model, Pool(2), out=source.parent / "elsewhere")
+    foreseen = forecast(asked.config, asked.archive, scan(asked.config, asked.archive))
     assert dict(foreseen.slides) == {"0.tif": 192 * 192, "1.tif": 96 * 96}
     assert sizes == {"0.tif": (192, 192), "1.tif": (96, 96)}
     after, sizes = night(0.5)
@@ -155,8 +155,8 @@ def test_a_folder_of_ome_zarr_is_a_slide(source: Path, model: Path, pool: Pool) 
     assert_done(known)
     assert len(known) == 5
     assert Run.open(source.parent / "out/slides/sub/channels.ome.zarr").card.image.format == "ome-zarr-0.5"
-    shift = shift_of(source, model, pool)
-    assert look(shift.config, shift.archive).unchanged == 5
+    context = context_of(source, model, pool)
+    assert scan(context.config, context.archive).unchanged == 5
 
 
 def test_slides_that_swap_their_names_keep_their_masks(tmp_path: Path, model: Path, pool: Pool) -> None:
@@ -185,42 +185,42 @@ def test_a_slide_whose_mask_made_room_before_a_kill_is_looked_at_again(
     with monkeypatch.context() as killed:
         killed.setattr(SlideLedger, "relocate", lambda *_: None)
         hold(source, model, pool)
-    shift = shift_of(source, model, pool)
-    assert [slide.name for slide in look(shift.config, shift.archive).todo] == ["patient1.tif"]
+    context = context_of(source, model, pool)
+    assert [slide.name for slide in scan(context.config, context.archive).todo] == ["patient1.tif"]
     known = hold(source, model, pool)
     expect_own_masks(source, known)
     assert known["patient1.tif"].folder == "slides/patient1.tif"
 
 
 def test_a_full_disk_ends_the_night_and_the_next_goes_on(source: Path, model: Path, pool: Pool) -> None:
-    shift = shift_of(source, model, pool)
-    plan = SlideWork.plan
+    context = context_of(source, model, pool)
+    plan = SlideJob.plan
 
-    def full(work: SlideWork) -> None:
-        if work.slide.name == "2.tif":
+    def full(job: SlideJob) -> None:
+        if job.slide.name == "2.tif":
             raise DiskError("the disk is full: make space")
-        plan(work)
+        plan(job)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SlideWork, "plan", full)
+        patch.setattr(SlideJob, "plan", full)
         with pytest.raises(DiskError, match="the disk is full"):
-            carry(shift)
-    assert "2.tif" not in {record.slide for record in shift.archive.ledger}
-    _, known = carry(shift_of(source, model, pool))
+            carry(context)
+    assert "2.tif" not in {record.slide for record in context.archive.ledger}
+    _, known = carry(context_of(source, model, pool))
     assert_done(known)
 
 
 def test_the_clock_ends_a_night_between_two_tiles(source: Path, model: Path, pool: Pool) -> None:
-    stop = Stop()
+    stop = StopRequest()
 
     def end_now(step: str, slide: str) -> None:
         if (step, slide) == ("stage", "1.tif"):
             stop.ends_at = time.monotonic()
 
-    tiles, known = carry(shift_of(source, model, pool), stop, end_now)
+    tiles, known = carry(context_of(source, model, pool), stop, end_now)
     assert 0 < len(tiles) < 36
     assert {record.state for record in known.values()} <= {SlideState.DONE, SlideState.BEGUN}
-    rest, known = carry(shift_of(source, model, pool))
+    rest, known = carry(context_of(source, model, pool))
     assert len(tiles) + len(rest) == len({*tiles, *rest}) == 36, "no tile was lost, and none computed twice"
     assert_done(known)
 
@@ -234,8 +234,8 @@ def test_staging_keeps_to_its_budget(source: Path, model: Path, pool: Pool) -> N
         nonlocal most
         most = max(most, len([*(source.parent / "out").glob("slides/*/staged.zarr/c/*/0/0/0")]))
 
-    _, known = carry(shift_of(source, model, pool, staging_budget=3 * tile_bytes), after=look)
+    _, known = carry(context_of(source, model, pool, staging_budget=3 * tile_bytes), after=look)
     assert_done(known)
     assert 0 < most <= 3 + 4, "what is handed back is discarded a moment later"
-    _, known = carry(shift_of(source, model, pool, staging_budget=100, out=source.parent / "other"))
+    _, known = carry(context_of(source, model, pool, staging_budget=100, out=source.parent / "other"))
     assert all("staging budget" in (record.reason or "") for record in known.values())

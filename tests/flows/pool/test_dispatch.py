@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.pool.scheduler import Attempt, Dispatch, Ended, Limits
-from flows.worker.result import Ready, TileResult
+from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome
+from flows.worker.result import ReadyTile, TileResult
 
 LIMITS = Limits(in_flight=2, attempts=3, tile_seconds=100, straggler_factor=4, straggler_seconds=10)
 
@@ -16,8 +16,8 @@ LIMITS = Limits(in_flight=2, attempts=3, tile_seconds=100, straggler_factor=4, s
 RUN, OTHER = Path("run"), Path("other")
 
 
-def ready(tile: int, run: Path = RUN) -> Ready:
-    return Ready(run, TileResult(tile, None, 0, {"stage": 0.5}))
+def ready(tile: int, run: Path = RUN) -> ReadyTile:
+    return ReadyTile(run, TileResult(tile, None, 0, {"stage": 0.5}))
 
 
 def done(attempt: Attempt) -> TileResult:
@@ -28,25 +28,25 @@ def failed(attempt: Attempt) -> TileResult:
     return TileResult(attempt.index, None, 0, {}, "can't be decoded")
 
 
-def crew(*workers: int) -> Dispatch:
-    dispatch = Dispatch(LIMITS)
+def crew(*workers: int) -> Scheduler:
+    scheduler = Scheduler(LIMITS)
     for worker in workers:
-        dispatch.join(worker, 0.0)
-    return dispatch
+        scheduler.join(worker, 0.0)
+    return scheduler
 
 
 def test_every_worker_gets_two_tiles_and_the_freest_comes_first() -> None:
     dispatch = crew(1, 2)
     given_to = [dispatch.start(ready(tile), 0.0).worker for tile in range(4)]
     assert given_to == [1, 2, 1, 2]
-    assert not dispatch.is_hungry
+    assert not dispatch.has_capacity
 
 
 def test_a_result_carries_the_seconds_of_staging() -> None:
     dispatch = crew(1)
     attempt = dispatch.start(ready(7), 0.0)
     ended = dispatch.end(attempt, done(attempt), 1.0)
-    assert ended == Ended(ready(7), TileResult(7, "digest of 7", 1, {"stage": 0.5, "compute": 1.0}), 1)
+    assert ended == TileOutcome(ready(7), TileResult(7, "digest of 7", 1, {"stage": 0.5, "compute": 1.0}), 1)
     assert not dispatch.is_open
 
 
@@ -57,9 +57,9 @@ def test_tiles_of_two_runs_with_one_number_are_two() -> None:
     assert ended is not None
     assert ended.run == OTHER
     assert dispatch.is_open, "the other run's tile is still out"
-    assert dispatch.lose(first.worker, "killed", 1.0) == []
+    assert dispatch.worker_lost(first.worker, "killed", 1.0) == []
     dispatch.join(3, 1.0)
-    again = dispatch.again(2.0, nothing_fresh=False)
+    again = dispatch.next_retry(2.0, nothing_fresh=False)
     assert again is not None
     assert (again.ready.run, again.index) == (RUN, 0)
 
@@ -69,26 +69,26 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
     killer, innocent = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     neighbour = dispatch.start(ready(2), 0.0)
     assert (killer.worker, innocent.worker, neighbour.worker) == (1, 2, 1)
-    assert dispatch.lose(1, "killed", 1.0) == []
+    assert dispatch.worker_lost(1, "killed", 1.0) == []
     dispatch.join(3, 1.0)
-    again = dispatch.again(1.0, nothing_fresh=False)
+    again = dispatch.next_retry(1.0, nothing_fresh=False)
     assert again is not None
     assert (again.index, again.worker) == (0, 3)
     fresh = dispatch.start(ready(3), 1.0)
     assert fresh.worker == 2, "nothing joins a tile under suspicion"
-    assert not dispatch.is_hungry
-    assert dispatch.lose(3, "killed", 1.0) == []
+    assert not dispatch.has_capacity
+    assert dispatch.worker_lost(3, "killed", 1.0) == []
     dispatch.join(4, 1.0)
-    second = dispatch.again(2.0, nothing_fresh=False)
+    second = dispatch.next_retry(2.0, nothing_fresh=False)
     assert second is not None
     assert second.index == 2
-    assert dispatch.end(second, done(second), 3.0) == Ended(
+    assert dispatch.end(second, done(second), 3.0) == TileOutcome(
         ready(2), TileResult(2, "digest of 2", 1, {"stage": 0.5, "compute": 1.0}), 2
     )
-    third = dispatch.again(3.0, nothing_fresh=False)
+    third = dispatch.next_retry(3.0, nothing_fresh=False)
     assert third is not None
     assert third.index == 0
-    (ended,) = dispatch.lose(third.worker, "killed", 1.0)
+    (ended,) = dispatch.worker_lost(third.worker, "killed", 1.0)
     assert ended.attempts == 3
     assert ended.result.reason == "its worker died 3 times: killed"
 
@@ -96,16 +96,16 @@ def test_a_lost_tile_is_tried_alone_so_that_its_neighbour_is_not_blamed() -> Non
 def test_a_retry_gets_a_worker_though_fresh_tiles_never_end() -> None:
     dispatch = crew(1, 2)
     first, *others = (dispatch.start(ready(tile), 0.0) for tile in range(4))
-    dispatch.lose(first.worker, "killed", 1.0)
+    dispatch.worker_lost(first.worker, "killed", 1.0)
     running = [attempt for attempt in others if attempt.worker == 2]
     for tile in range(4, 20):
         attempt = running.pop(0)
         dispatch.end(attempt, done(attempt), 1.0)
-        again = dispatch.again(1.0, nothing_fresh=False)
+        again = dispatch.next_retry(1.0, nothing_fresh=False)
         if again is not None:
             assert again.index == 0
             return
-        if dispatch.is_hungry:
+        if dispatch.has_capacity:
             running.append(dispatch.start(ready(tile), 1.0))
     raise AssertionError("the lost tile was never tried again")
 
@@ -114,12 +114,12 @@ def test_a_straggler_gets_a_second_worker_and_the_first_success_counts() -> None
     dispatch = crew(1, 2)
     slow, quick = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     dispatch.end(quick, done(quick), 1.0)
-    assert dispatch.again(9.0, nothing_fresh=True) is None
-    assert dispatch.again(11.0, nothing_fresh=False) is None, "a fresh tile comes first"
-    second = dispatch.again(11.0, nothing_fresh=True)
+    assert dispatch.next_retry(9.0, nothing_fresh=True) is None
+    assert dispatch.next_retry(11.0, nothing_fresh=False) is None, "a fresh tile comes first"
+    second = dispatch.next_retry(11.0, nothing_fresh=True)
     assert second is not None
     assert (second.index, second.worker) == (0, 2)
-    assert dispatch.again(50.0, nothing_fresh=True) is None, "two are enough"
+    assert dispatch.next_retry(50.0, nothing_fresh=True) is None, "two are enough"
     ended = dispatch.end(second, done(second), 12.0)
     assert ended is not None
     assert ended.attempts == 2
@@ -131,7 +131,7 @@ def test_a_failure_waits_for_the_other_attempt() -> None:
     dispatch = crew(1, 2)
     slow, quick = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     dispatch.end(quick, done(quick), 1.0)
-    second = dispatch.again(11.0, nothing_fresh=True)
+    second = dispatch.next_retry(11.0, nothing_fresh=True)
     assert second is not None
     assert dispatch.end(second, failed(second), 12.0) is None
     ended = dispatch.end(slow, done(slow), 13.0)
@@ -157,14 +157,14 @@ def test_a_tile_never_costs_more_workers_than_it_may() -> None:
     first, other = dispatch.start(ready(0), 0.0), dispatch.start(ready(1), 0.0)
     dispatch.end(other, done(other), 0.1)
     for worker in (2, 3):
-        assert dispatch.lose(worker - 1, "killed", 1.0) == []
+        assert dispatch.worker_lost(worker - 1, "killed", 1.0) == []
         dispatch.join(worker, 1.0)
-        again = dispatch.again(0.1, nothing_fresh=True)
+        again = dispatch.next_retry(0.1, nothing_fresh=True)
         assert again is not None
         assert (again.index, again.worker) == (first.index, worker)
     dispatch.join(4, 1.0)
-    assert dispatch.again(50.0, nothing_fresh=True) is None
-    (ended,) = dispatch.lose(3, "killed", 1.0)
+    assert dispatch.next_retry(50.0, nothing_fresh=True) is None
+    (ended,) = dispatch.worker_lost(3, "killed", 1.0)
     assert (ended.attempts, ended.result.reason) == (3, "its worker died 3 times: killed")
 
 
@@ -174,12 +174,12 @@ def test_workers_that_come_and_go_count_for_as_long_as_they_are_there() -> None:
     dispatch.join(2, 140.0)
     second = dispatch.start(ready(1), 140.0)
     assert second.worker == 2
-    dispatch.lose(2, "its node is gone", 150.0)
-    again = dispatch.again(150.0, nothing_fresh=True)
+    dispatch.worker_lost(2, "its node is gone", 150.0)
+    again = dispatch.next_retry(150.0, nothing_fresh=True)
     assert again is None, "the one that is left has a tile"
     dispatch.join(3, 190.0)
     dispatch.end(first, done(first), 200.0)
-    busy = dispatch.busy(500.0)
+    busy = dispatch.utilisation(500.0)
     assert (busy.seconds, busy.present_seconds) == (110.0, 120.0), "alone for 100 s, a second for 10 s, a third idle"
     assert busy.share == 110 / 120
 
@@ -188,7 +188,7 @@ def test_workers_that_are_still_at_it_are_busy_until_now() -> None:
     dispatch = crew(1, 2)
     first, _ = dispatch.start(ready(0), 10.0), dispatch.start(ready(1), 10.0)
     dispatch.end(first, done(first), 20.0)
-    busy = dispatch.busy(30.0)
+    busy = dispatch.utilisation(30.0)
     assert (busy.seconds, busy.present_seconds, busy.share) == (30.0, 40.0, 0.75)
 
 
@@ -198,19 +198,19 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
     """Any order of results, failures, deaths and delays against the simplest model: each tile ends once."""
     dispatch, fresh, now, next_worker = crew(*range(workers)), list(range(tiles)), 0.0, workers
     running: list[Attempt] = []
-    ended: dict[int, Ended] = {}
+    outcome: dict[int, TileOutcome] = {}
 
-    def take(found: list[Ended]) -> None:
+    def take(found: list[TileOutcome]) -> None:
         for each in found:
-            assert each.result.tile not in ended
-            ended[each.result.tile] = each
+            assert each.result.tile not in outcome
+            outcome[each.result.tile] = each
 
     for _ in range(400):
-        if len(ended) == tiles:
+        if len(outcome) == tiles:
             break
-        while (attempt := dispatch.again(now, nothing_fresh=not fresh)) is not None:
+        while (attempt := dispatch.next_retry(now, nothing_fresh=not fresh)) is not None:
             running.append(attempt)
-        while fresh and dispatch.is_hungry:
+        while fresh and dispatch.has_capacity:
             running.append(dispatch.start(ready(fresh.pop(0)), now))
         assert running, "nobody works, and tiles are left"
         for worker in {attempt.worker for attempt in running}:
@@ -220,7 +220,7 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
         what = choices.draw(st.sampled_from(["done", "done", "done", "failed", "dies", "waits"]))
         if what == "dies":
             running = [each for each in running if each.worker != attempt.worker]
-            take(dispatch.lose(attempt.worker, "killed", now))
+            take(dispatch.worker_lost(attempt.worker, "killed", now))
             dispatch.join(next_worker, now)
             next_worker += 1
         elif what != "waits":
@@ -231,16 +231,16 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
     else:
         # Undisturbed from here on, all must end.
         for _ in range(200):
-            while (attempt := dispatch.again(now, nothing_fresh=not fresh)) is not None:
+            while (attempt := dispatch.next_retry(now, nothing_fresh=not fresh)) is not None:
                 running.append(attempt)
-            while fresh and dispatch.is_hungry:
+            while fresh and dispatch.has_capacity:
                 running.append(dispatch.start(ready(fresh.pop(0)), now))
             if not running:
                 break
             attempt = running.pop(0)
             last = dispatch.end(attempt, done(attempt), now)
             take([last] if last else [])
-    assert sorted(ended) == list(range(tiles))
-    assert all(1 <= each.attempts <= LIMITS.attempts for each in ended.values())
-    busy = dispatch.busy(now)
+    assert sorted(outcome) == list(range(tiles))
+    assert all(1 <= each.attempts <= LIMITS.attempts for each in outcome.values())
+    busy = dispatch.utilisation(now)
     assert busy.seconds <= busy.present_seconds * (1 + 1e-9), "nobody is busy who isn't there"

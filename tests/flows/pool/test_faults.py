@@ -14,7 +14,7 @@ from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
 from flows.pool.scheduler import Limits
 from flows.run.prepare import prepare
-from flows.worker.result import Ready, TileResult
+from flows.worker.result import ReadyTile, TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
@@ -59,7 +59,7 @@ def infer(run: Run, limits: Limits | None = None, *, staged: bool = False) -> En
     backlog = Backlog(limit=run.plan.count)
     for tile in run.plan.tiles():
         assert backlog.reserve(1)
-        backlog.offer(Ready(run.path, TileResult(tile.index, None, 0), staged=staged))
+        backlog.offer(ReadyTile(run.path, TileResult(tile.index, None, 0), staged=staged))
     backlog.close()
     with Pool(2, actor=FaultyActor, limits=limits) as pool:
         return {ended.result.tile: (ended.result, ended.attempts) for ended in pool.infer(backlog)}

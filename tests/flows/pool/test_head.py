@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flows.errors import LostError
+from flows.errors import ClusterLostError
 from flows.pool import head as module
 from flows.pool.head import Head
 
@@ -31,7 +31,7 @@ def test_a_silent_head_is_waited_for_and_then_lost(listening: socket.socket, mon
     listening.close()
     assert not head.answers()
     monkeypatch.setattr(module, "LOST_SECONDS", -1.0)
-    with pytest.raises(LostError, match=r"head of the Ray cluster at 127\.0\.0\.1:\d+ has not .* same command"):
+    with pytest.raises(ClusterLostError, match=r"head of the Ray cluster at 127\.0\.0\.1:\d+ has not .* same command"):
         head.wait()
     assert head.is_lost
 

@@ -29,9 +29,9 @@ STOPPED_BESIDE_RAY = """
 import os, signal
 from flows.errors import StoppedError
 from flows.pool.pool import Pool
-from flows.lifecycle.stopping import told_of_sigterm
+from flows.lifecycle.stopping import sigterm_as_error
 try:
-    with told_of_sigterm(), Pool(1):
+    with sigterm_as_error(), Pool(1):
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 except StoppedError as error:

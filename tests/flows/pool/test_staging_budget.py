@@ -15,17 +15,17 @@ from cli import Cli
 from faulty_actors import FaultyActor, plan_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nights import QUICK, assert_done, carry, hold, shift_of
+from nights import QUICK, assert_done, carry, context_of, hold
 from object_store import place, s3_server
 from tiny import write_noise
 
-from flows.lifecycle.stopping import Stop
-from flows.nightly.context import Shift
+from flows.lifecycle.stopping import StopRequest
+from flows.nightly.context import NightContext
 from flows.nightly.slide_job import tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
-from flows.pool.staging_budget import Batch, lying_in
-from flows.worker.result import Ready, TileResult
+from flows.pool.staging_budget import Batch, leftover_staged_tiles
+from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
@@ -51,7 +51,7 @@ def test_what_lies_there_keeps_to_the_budget_and_staging_never_stands_still(
     backlog.recount(RUNS[0], dict.fromkeys(left, TILE_BYTES))
     most = max(budget, len(disk))
     todo = [(run, tile) for run in RUNS for tile in range(10)]
-    ahead: list[Ready] = []
+    ahead: list[ReadyTile] = []
     while todo or ahead:
         at_once = backlog.at_once(2, TILE_BYTES)
         run = todo[0][0] if todo else RUNS[1]
@@ -64,13 +64,13 @@ def test_what_lies_there_keeps_to_the_budget_and_staging_never_stands_still(
             staged = backlog.take_space(batch)
             if staged:
                 disk |= {(run, tile) for tile in batch.tiles}
-            ahead += [Ready(run, TileResult(tile, None, 0), staged=staged) for tile in batch.tiles]
+            ahead += [ReadyTile(run, TileResult(tile, None, 0), staged=staged) for tile in batch.tiles]
         else:
             ready = ahead.pop(choices.draw(st.integers(0, len(ahead) - 1)))
             is_done = choices.draw(st.booleans())
             if is_done and ready.staged and not keeps:
                 disk.discard((ready.run, ready.tile))
-            backlog.settle(ready, TileResult(ready.tile, "digest" if is_done else None, 0))
+            backlog.tile_finished(ready, TileResult(ready.tile, "digest" if is_done else None, 0))
         assert len(disk) <= most
 
 
@@ -81,7 +81,7 @@ def test_a_tile_that_could_not_be_staged_takes_nothing() -> None:
         assert backlog.take_space(batch)
         assert not backlog.take_space(Batch(RUNS[0], [9], TILE_BYTES))
         broken = TileResult(tile, None, 0, {}, "SourceError: can't be decoded")
-        backlog.settle(Ready(RUNS[0], broken, staged=True), broken)
+        backlog.tile_finished(ReadyTile(RUNS[0], broken, staged=True), broken)
 
 
 @pytest.fixture
@@ -94,25 +94,25 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def lying(shift: Shift) -> Mapping[Place, Mapping[int, int]]:
-    return dict(lying_in(Archive.open(shift.archive.path)))
+def lying(context: NightContext) -> Mapping[Place, Mapping[int, int]]:
+    return dict(leftover_staged_tiles(Archive.open(context.archive.path)))
 
 
 def staged_files(out: Path) -> int:
     return len([*out.glob("slides/*/staged.zarr/c/*/0/0/0")])
 
 
-def stop_with_staged_tiles(source: Path, model: Path, pool: Pool) -> Shift:
+def stop_with_staged_tiles(source: Path, model: Path, pool: Pool) -> NightContext:
     """A night that ends when its first slide is staged, none of whose tiles has been inferred: a worker hangs."""
-    shift = shift_of(source, model, pool)
-    stop = Stop()
+    context = context_of(source, model, pool)
+    stop = StopRequest()
 
     def end_now(step: str, slide: str) -> None:
         if step == "stage":
-            stop.ask(signal.SIGTERM, grace_seconds=0)
+            stop.request(signal.SIGTERM, grace_seconds=0)
 
-    carry(shift, stop, end_now)
-    return shift
+    carry(context, stop, end_now)
+    return context
 
 
 def test_what_a_stopped_night_has_left_counts(source: Path, model: Path, pool: Pool, faults: Path) -> None:
@@ -132,17 +132,17 @@ def test_what_a_stopped_night_has_left_counts(source: Path, model: Path, pool: P
 
     budget = 9 * tile_bytes(Run.open(run))
     others = [slide for slide in slides_of(shift) if slide.name != run.name]
-    full = shift_of(source, model, pool, staging_budget=sum(lying(shift)[run].values()))
+    full = context_of(source, model, pool, staging_budget=sum(lying(shift)[run].values()))
     _, known = carry(full, after=count, slides=others)
     assert set(counts) == {9}, "there was room for no other: they were read from the image"
     with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
-        _, known = carry(shift_of(source, model, own, staging_budget=budget))
+        _, known = carry(context_of(source, model, own, staging_budget=budget))
     assert_done(known)
     assert staged_files(source.parent / "out") == 0
 
 
-def slides_of(shift: Shift) -> list[Slide]:
-    return sorted(find_slides(shift.config.source, shift.config.out), key=lambda slide: slide.name)
+def slides_of(context: NightContext) -> list[Slide]:
+    return sorted(find_slides(context.config.source, context.config.out), key=lambda slide: slide.name)
 
 
 def test_what_a_slide_with_a_failed_tile_leaves_counts_where_it_is_kept(
@@ -150,21 +150,21 @@ def test_what_a_slide_with_a_failed_tile_leaves_counts_where_it_is_kept(
 ) -> None:
     write_noise(source / "1.tif", 192, 256, seed=1)  # the only one with a twelfth tile
     plan_fault(faults, "before", 11, times=3)
-    shift = shift_of(source, model, pool, keep_staged=True, staging_budget="1MB")
-    _, known = carry(shift)
+    context = context_of(source, model, pool, keep_staged=True, staging_budget="1MB")
+    _, known = carry(context)
     assert known["1.tif"].state is SlideState.FAILED
-    assert {run.name: sorted(sizes) for run, sizes in lying(shift).items()} == {"1.tif": [*range(12)]}
+    assert {run.name: sorted(sizes) for run, sizes in lying(context).items()} == {"1.tif": [*range(12)]}
 
 
 def test_tiles_that_are_kept_stay_as_far_as_the_budget_goes(source: Path, model: Path, pool: Pool) -> None:
     out = source.parent / "out"
-    _, known = carry(shift_of(source, model, pool, keep_staged=True))
+    _, known = carry(context_of(source, model, pool, keep_staged=True))
     assert_done(known)
     assert staged_files(out) == 27
     budget = 5 * tile_bytes(Run.open(out / "slides" / "0.tif"))
     shutil.rmtree(out)
     with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
-        _, known = carry(shift_of(source, model, own, keep_staged=True, staging_budget=budget))
+        _, known = carry(context_of(source, model, own, keep_staged=True, staging_budget=budget))
     assert_done(known)
     assert 0 < staged_files(out) <= 5, "the others were read from the images"
 
@@ -174,8 +174,8 @@ def test_a_slide_that_fails_as_a_whole_leaves_nothing_staged(source: Path, model
         if (step, slide) == ("plan", "2.tif"):
             shutil.rmtree(source.parent / "out/slides/2.tif/mask.ome.zarr")
 
-    shift = shift_of(source, model, pool, staging_budget="1MB")
-    _, known = carry(shift, after=vandalise)
+    context = context_of(source, model, pool, staging_budget="1MB")
+    _, known = carry(context, after=vandalise)
     assert known["2.tif"].state is SlideState.FAILED
     assert staged_files(source.parent / "out") == 0
 

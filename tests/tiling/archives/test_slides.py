@@ -16,8 +16,8 @@ from flows.archive import dry_run
 from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives import slide_ledger
 from tiling.archives.archive import Archive, ArchiveCard, folder_name
-from tiling.archives.listing import expect_apart, find_slides, glob_pattern
-from tiling.archives.slide import Slide, look_at
+from tiling.archives.listing import expect_disjoint, find_slides, glob_pattern
+from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import RunError, SourceError
 from tiling.storage.object_path import ObjectPath
@@ -57,14 +57,14 @@ def test_a_zarr_of_an_image_is_one_slide_that_changes_with_its_chunks(tmp_path: 
     slides = found(root)
     assert set(slides) == {"a.ome.zarr", "old.zarr", "sub/B.OME.ZARR", "channels.qptiff", "packed.ome.zarr.zip"}
     assert set(found(f"{root}/*.ome.zarr")) == {"a.ome.zarr"}
-    before = slides["a.ome.zarr"].stamp
+    before = slides["a.ome.zarr"].file_version
     assert before is not None
-    assert before == look_at(root / "a.ome.zarr")
+    assert before == file_version(root / "a.ome.zarr")
     assert not before.is_settled(60), "it may still be being copied"
     make(root, "a.ome.zarr/0/c/0/1/0")
-    assert look_at(root / "a.ome.zarr") != before
+    assert file_version(root / "a.ome.zarr") != before
     (root / "list.csv").write_text("slide\na.ome.zarr\n")
-    assert found(root / "list.csv")["a.ome.zarr"].stamp == look_at(root / "a.ome.zarr")
+    assert found(root / "list.csv")["a.ome.zarr"].file_version == file_version(root / "a.ome.zarr")
 
 
 def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,12 +115,12 @@ def test_links_lead_nowhere_out_of_the_archive(tmp_path: Path) -> None:
 
 
 def test_results_never_lie_among_the_slides(tmp_path: Path) -> None:
-    expect_apart(f"{tmp_path}/in", tmp_path / "in/out")
-    expect_apart(f"{tmp_path}/in/**/*.svs", tmp_path / "out")
-    expect_apart("s3://slides/in", ObjectPath("s3://slides", "in/out"))
+    expect_disjoint(f"{tmp_path}/in", tmp_path / "in/out")
+    expect_disjoint(f"{tmp_path}/in/**/*.svs", tmp_path / "out")
+    expect_disjoint("s3://slides/in", ObjectPath("s3://slides", "in/out"))
     for source in (f"{tmp_path}/out", f"{tmp_path}/out/slides", f"{tmp_path}/out/*.svs"):
         with pytest.raises(SourceError, match="where the results go"):
-            expect_apart(source, tmp_path / "out")
+            expect_disjoint(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_the_last_record_counts_and_content_is_known_under_any_name(tmp_path: Pa
     ledger.append(record("b", SlideState.DONE, "2", level="1"))
     ledger.flush()
     again = SlideLedger(tmp_path)
-    twin = again.done_with("1", {})
-    assert twin is not None
-    assert (twin.slide, twin.state) == ("a", SlideState.DONE)
+    duplicate = again.done_with("1", {})
+    assert duplicate is not None
+    assert (duplicate.slide, duplicate.state) == ("a", SlideState.DONE)
     assert again.done_with("2", {}) is None, "the same content with other wishes is another run"
     again.append(record("a", SlideState.DONE, "3"))
     assert again.done_with("1", {}) is None
@@ -283,8 +283,8 @@ def test_a_bucket_is_an_archive_too(bucket: ObjectPath) -> None:
         (bucket / name).write_bytes(b"12345")
     slides = found(bucket, bucket / "out")
     assert set(slides) == {"a.svs", "sub/b.tif"}
-    stamp = slides["a.svs"].stamp
-    assert stamp == look_at(bucket / "a.svs"), "a listing and a look at one object say the same"
+    stamp = slides["a.svs"].file_version
+    assert stamp == file_version(bucket / "a.svs"), "a listing and a look at one object say the same"
     assert stamp is not None
     assert stamp.is_settled(3600), "an object appears whole"
     assert set(found(f"{bucket}/sub/*.tif", bucket / "out")) == {"b.tif"}
@@ -297,12 +297,12 @@ def test_a_zarr_in_a_bucket_is_one_slide_and_results_are_none(bucket: ObjectPath
         (root / name).write_bytes(b"{}")
     slides = found(root, bucket / "out")
     assert set(slides) == {"a.ome.zarr", "a.ome.zarr2/b.svs"}
-    before = slides["a.ome.zarr"].stamp
+    before = slides["a.ome.zarr"].file_version
     assert before is not None
-    assert before == look_at(root / "a.ome.zarr")
+    assert before == file_version(root / "a.ome.zarr")
     assert not before.is_settled(60), "its objects come one by one"
     (root / "a.ome.zarr/0/c/0/1").write_bytes(b"chunk")
-    assert look_at(root / "a.ome.zarr") != before
+    assert file_version(root / "a.ome.zarr") != before
     with pytest.raises(SourceError, match="holds no image"):
         found(bucket / "nothing", bucket / "out")
 

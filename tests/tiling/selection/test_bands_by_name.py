@@ -16,7 +16,7 @@ from flows.config.recipe import RasterConfig
 from flows.training.rasters import raster_examples
 from tiling.errors import PlanError
 from tiling.selection.band_names import BandsDifferError, match_bands
-from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
+from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
 from tiling.source import open_source
 from unet_core.bundles.card import read_card
 from unet_core.errors import TrainingError
@@ -80,16 +80,16 @@ def scene(path: Path, described: tuple[str, ...] = (), colors: tuple[str, ...] =
 @pytest.mark.parametrize("how", [{"described": ("Blue", "Green", "Red")}, {"colors": ("blue", "green", "red")}])
 def test_an_image_in_another_order_goes_into_the_model_in_its_own(tmp_path: Path, how: dict[str, Any]) -> None:
     path = scene(tmp_path / "bgr.tif", **how)
-    needs = ModelNeeds("any", None, "uint8", None, RGB)
-    viewing = choose_view(path, Wanted(), needs)
-    assert viewing.notes["bands"] == (
+    requirements = ModelRequirements("any", None, "uint8", None, RGB)
+    choice = choose_view(path, ViewRequest(), requirements)
+    assert choice.notes["bands"] == (
         "by name, since their order differs: red from band 3, green from band 2, blue from band 1"
     )
-    with open_source(path, viewing.view) as source:
+    with open_source(path, choice.view) as source:
         assert [name.casefold() for name in source.bands] == list(RGB)
         expected = picture(3, height=60, width=80)[..., ::-1]
         np.testing.assert_array_equal(source.read(0, source.levels[0].box), expected)
-    as_typed = choose_view(path, Wanted(bands="1,2,3"), needs)
+    as_typed = choose_view(path, ViewRequest(bands="1,2,3"), requirements)
     assert as_typed.view is None
     assert "bands" not in as_typed.notes
 
@@ -103,10 +103,10 @@ def test_an_image_of_other_bands_is_refused_and_taken_where_a_person_says_so(tmp
         photometric="minisblack",
         metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "FITC", "Cy3"]}},
     )
-    needs = ModelNeeds("nuclei", None, "uint8", None, RGB)
+    requirements = ModelRequirements("nuclei", None, "uint8", None, RGB)
     with pytest.raises(PlanError, match=r"are DAPI, FITC, Cy3 and model nuclei takes red, green, blue.*--bands 1,2,3"):
-        choose_view(path, Wanted(), needs)
-    assert choose_view(path, Wanted(bands="1,2,3"), needs).view is None
+        choose_view(path, ViewRequest(), requirements)
+    assert choose_view(path, ViewRequest(bands="1,2,3"), requirements).view is None
 
 
 def test_training_rasters_go_by_name_too(tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_training_rasters_go_by_name_too(tmp_path: Path) -> None:
 def test_a_plain_colour_image_is_as_before(tmp_path: Path) -> None:
     path = tmp_path / "rgb.tif"
     tifffile.imwrite(path, picture(3, height=60, width=80), photometric="rgb", metadata=None)
-    viewing = choose_view(path, Wanted(), ModelNeeds("nuclei", None, "uint8", None, RGB))
-    assert (viewing.view, viewing.notes) == (None, {})
+    choice = choose_view(path, ViewRequest(), ModelRequirements("nuclei", None, "uint8", None, RGB))
+    assert (choice.view, choice.notes) == (None, {})

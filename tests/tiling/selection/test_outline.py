@@ -20,7 +20,7 @@ from flows.config.run import RerunConfig, SegmentConfig
 from flows.reporting.areas import Areas
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
-from flows.run.steps import remaining, reopen, stitch, write_down
+from flows.run.steps import record_result, remaining, reopen, stitch
 from flows.verify import shifted
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
@@ -68,7 +68,7 @@ def computed(run: Run, *, fails: int | None = None) -> Run:
     for index in remaining(run):
         if index == fails:
             continue
-        write_down(run, mask, worker.process(run.path, index, staged=False), 1)
+        record_result(run, mask, worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
     stitch(run)
     return run
@@ -127,7 +127,7 @@ def test_a_tile_that_is_not_predicted_is_not_outside_too(failed: bool, inputs: d
     index = remaining(run)[1]
     computed(run, fails=index)
     if failed:
-        write_down(run, run.open_mask(), TileResult(index, None, 0, reason="on purpose"), 1)
+        record_result(run, run.open_mask(), TileResult(index, None, 0, reason="on purpose"), 1)
         run.ledger.flush()
     tile = run.plan.tile(index).valid
     rows = {row.name: row.pixels for row in Areas.of(run, run.ledger.fold()).rows}

@@ -16,14 +16,14 @@ from rasterio.warp import transform
 from source_oracle import picture
 
 from tiling.errors import AnnotationError, PlanError, SourceError
-from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view, ground_um
+from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view, ground_um
 from tiling.source import open_source
 
-ANY = ModelNeeds("any", None, "uint8")
+ANY = ModelRequirements("any", None, "uint8")
 
 
-def model(pixel_um: float | None) -> ModelNeeds:
-    return ModelNeeds("trained", pixel_um, "uint8")
+def model(pixel_um: float | None) -> ModelRequirements:
+    return ModelRequirements("trained", pixel_um, "uint8")
 
 
 def slide(path: Path, mpp: float | None, levels: int = 1, side: int = 256) -> Path:
@@ -58,10 +58,10 @@ def scene(
 
 def test_without_a_model_size_nothing_changes(tmp_path: Path) -> None:
     for mpp in (None, 0.25):
-        viewing = choose_view(slide(tmp_path / "slide.tif", mpp, levels=3), Wanted(), ANY)
-        assert (viewing.level, viewing.view, viewing.notes) == (0, None, {})
-        viewing = choose_view(tmp_path / "slide.tif", Wanted(level=1), ANY)
-        assert (viewing.level, viewing.view) == (1, None)
+        choice = choose_view(slide(tmp_path / "slide.tif", mpp, levels=3), ViewRequest(), ANY)
+        assert (choice.level, choice.view, choice.notes) == (0, None, {})
+        choice = choose_view(tmp_path / "slide.tif", ViewRequest(level=1), ANY)
+        assert (choice.level, choice.view) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -80,37 +80,41 @@ def test_the_models_pixel_size_is_the_default(
     mpp: float, wanted: float, level: int, step: float, tmp_path: Path
 ) -> None:
     path = slide(tmp_path / "slide.tif", mpp, levels=3)
-    viewing = choose_view(path, Wanted(), model(wanted))
-    assert f"{wanted}" in viewing.notes["pixels"]
+    choice = choose_view(path, ViewRequest(), model(wanted))
+    assert f"{wanted}" in choice.notes["pixels"]
     if step == 1.0:
-        assert (viewing.level, viewing.view) == (level, None)
+        assert (choice.level, choice.view) == (level, None)
         return
-    assert viewing.view is not None
-    assert (viewing.level, viewing.view.level) == (0, level)
-    assert viewing.view.step == pytest.approx((step, step), rel=1e-4)
-    with open_source(path, viewing.view) as source:
+    assert choice.view is not None
+    assert (choice.level, choice.view.level) == (0, level)
+    assert choice.view.step == pytest.approx((step, step), rel=1e-4)
+    with open_source(path, choice.view) as source:
         assert source.levels[0].pixel_size is not None
         assert source.levels[0].pixel_size.x == pytest.approx(wanted, rel=1e-6)
-    assert ("detail is missing" in viewing.notes["pixels"]) == (step < 1)
+    assert ("detail is missing" in choice.notes["pixels"]) == (step < 1)
 
 
 @pytest.mark.parametrize(
     ("mpp", "asked", "message"),
     [
-        (None, Wanted(), "doesn't say what its pixels measure.*give --image-mpp .*or --as-is"),
-        (None, Wanted(level=0), "doesn't say what its pixels measure"),
-        (None, Wanted(pixel_um=0.5), "doesn't say what its pixels measure"),
-        (6.0, Wanted(), "measure 6 µm/px, and model trained was made for 0.5 µm/px: 12 times off.*--mpp 0.5.*--as-is"),
-        (0.04, Wanted(), "12.5 times off"),
-        (6.0, Wanted(level=0), "12 times off"),
-        (0.5, Wanted(level=0, pixel_um=0.5), "--level and --mpp or --gsd ask for different pixels"),
-        (0.5, Wanted(pixel_um=0.5, as_is=True), "--mpp or --gsd and --as-is ask for different pixels"),
-        (0.5, Wanted(level=1), "level 1 is not in the image; it has levels 0 to 0"),
-        (0.5, Wanted(pixel_um=float("nan")), "is no pixel size"),
+        (None, ViewRequest(), "doesn't say what its pixels measure.*give --image-mpp .*or --as-is"),
+        (None, ViewRequest(level=0), "doesn't say what its pixels measure"),
+        (None, ViewRequest(pixel_um=0.5), "doesn't say what its pixels measure"),
+        (
+            6.0,
+            ViewRequest(),
+            "measure 6 µm/px, and model trained was made for 0.5 µm/px: 12 times off.*--mpp 0.5.*--as-is",
+        ),
+        (0.04, ViewRequest(), "12.5 times off"),
+        (6.0, ViewRequest(level=0), "12 times off"),
+        (0.5, ViewRequest(level=0, pixel_um=0.5), "--level and --mpp or --gsd ask for different pixels"),
+        (0.5, ViewRequest(pixel_um=0.5, as_is=True), "--mpp or --gsd and --as-is ask for different pixels"),
+        (0.5, ViewRequest(level=1), "level 1 is not in the image; it has levels 0 to 0"),
+        (0.5, ViewRequest(pixel_um=float("nan")), "is no pixel size"),
     ],
 )
 def test_what_is_not_plausible_is_refused_with_the_override(
-    mpp: float | None, asked: Wanted, message: str, tmp_path: Path
+    mpp: float | None, asked: ViewRequest, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PlanError, match=message) as caught:
         choose_view(slide(tmp_path / "slide.tif", mpp), asked, model(0.5))
@@ -120,44 +124,46 @@ def test_what_is_not_plausible_is_refused_with_the_override(
 @pytest.mark.parametrize(
     ("mpp", "asked", "step"),
     [
-        (None, Wanted(as_is=True), None),
-        (6.0, Wanted(as_is=True), None),
-        (6.0, Wanted(level=0, as_is=True), None),
-        (6.0, Wanted(pixel_um=0.5), 0.5 / 6),
-        (None, Wanted(image_um=0.5), 1.0),
-        (6.0, Wanted(image_um=0.25), 2.0),
+        (None, ViewRequest(as_is=True), None),
+        (6.0, ViewRequest(as_is=True), None),
+        (6.0, ViewRequest(level=0, as_is=True), None),
+        (6.0, ViewRequest(pixel_um=0.5), 0.5 / 6),
+        (None, ViewRequest(image_um=0.5), 1.0),
+        (6.0, ViewRequest(image_um=0.25), 2.0),
     ],
 )
-def test_the_overrides_override(mpp: float | None, asked: Wanted, step: float | None, tmp_path: Path) -> None:
+def test_the_overrides_override(mpp: float | None, asked: ViewRequest, step: float | None, tmp_path: Path) -> None:
     path = slide(tmp_path / "slide.tif", mpp)
-    viewing = choose_view(path, asked, model(0.5))
+    choice = choose_view(path, asked, model(0.5))
     if step is None:
-        assert (viewing.level, viewing.view) == (0, None)
-        assert "as they are, as asked" in viewing.notes["pixels"]
+        assert (choice.level, choice.view) == (0, None)
+        assert "as they are, as asked" in choice.notes["pixels"]
         return
-    assert viewing.view is not None
-    assert viewing.view.step == pytest.approx((step, step), rel=1e-4)
-    with open_source(path, viewing.view) as source:
+    assert choice.view is not None
+    assert choice.view.step == pytest.approx((step, step), rel=1e-4)
+    with open_source(path, choice.view) as source:
         assert source.levels[0].pixel_size is not None
         assert source.levels[0].pixel_size.y == pytest.approx(0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("mpp", "asked"),
-    [(6.0, Wanted()), (6.0, Wanted(level=0)), (0.04, Wanted()), (0.5, Wanted(image_um=500_000.0))],
+    [(6.0, ViewRequest()), (6.0, ViewRequest(level=0)), (0.04, ViewRequest()), (0.5, ViewRequest(image_um=500_000.0))],
 )
-def test_a_model_of_no_one_pixel_size_refuses_another_kind_of_image(mpp: float, asked: Wanted, tmp_path: Path) -> None:
-    path, cells = slide(tmp_path / "slide.tif", mpp), ModelNeeds("cells", None, "uint8", (0.05, 5.0))
+def test_a_model_of_no_one_pixel_size_refuses_another_kind_of_image(
+    mpp: float, asked: ViewRequest, tmp_path: Path
+) -> None:
+    path, cells = slide(tmp_path / "slide.tif", mpp), ModelRequirements("cells", None, "uint8", (0.05, 5.0))
     with pytest.raises(PlanError, match=r"model cells was made for 0.05 to 5 µm/px.*--image-mpp.*--as-is"):
         choose_view(path, asked, cells)
-    assert choose_view(path, Wanted(as_is=True), cells).view is None
-    assert choose_view(path, Wanted(image_um=0.5), cells).view is not None
+    assert choose_view(path, ViewRequest(as_is=True), cells).view is None
+    assert choose_view(path, ViewRequest(image_um=0.5), cells).view is not None
 
 
 def test_a_metre_of_web_mercator_is_shorter_on_the_ground(tmp_path: Path) -> None:
     place: Any = transform(CRS.from_epsg(4326), CRS.from_epsg(3857), [10.0], [60.0])
     path = scene(tmp_path / "mercator.tif", "EPSG:3857", place[0][0], place[1][0], px=2.0)
-    assert choose_view(path, Wanted(), model(1e6)).view is None, "2 m are 1 m at 60 degrees north"
+    assert choose_view(path, ViewRequest(), model(1e6)).view is None, "2 m are 1 m at 60 degrees north"
 
 
 @pytest.mark.parametrize(
@@ -178,9 +184,9 @@ def test_a_geotiff_names_its_bands_by_gdals_descriptions(tmp_path: Path) -> None
         file.descriptions = ("B02", "B03 <&>", "B04")
     with open_source(path) as source:
         assert source.bands == ("B02", "B03 <&>", "B04")
-    viewing = choose_view(path, Wanted(bands="b04,B02,1"), ANY)
-    assert viewing.view is not None
-    assert viewing.view.bands == (2, 0, 0)
+    choice = choose_view(path, ViewRequest(bands="b04,B02,1"), ANY)
+    assert choice.view is not None
+    assert choice.view.bands == (2, 0, 0)
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("same", "same", None)
     with open_source(path) as source:
@@ -188,16 +194,16 @@ def test_a_geotiff_names_its_bands_by_gdals_descriptions(tmp_path: Path) -> None
 
 
 def test_maps_are_measured_in_metres_and_degrees(tmp_path: Path) -> None:
-    metres = choose_view(scene(tmp_path / "metres.tif"), Wanted(pixel_um=1e6), ANY)
+    metres = choose_view(scene(tmp_path / "metres.tif"), ViewRequest(pixel_um=1e6), ANY)
     assert metres.view is not None
     assert metres.view.step == pytest.approx((2.0, 2.0))
     px = 0.5 / 111_320
     path = scene(tmp_path / "degrees.tif", "EPSG:4326", 10.0, 60.0, px)
-    degrees = choose_view(path, Wanted(pixel_um=1e6), ANY)
+    degrees = choose_view(path, ViewRequest(pixel_um=1e6), ANY)
     assert degrees.view is not None
     # On the ellipsoid at 60° north a degree of latitude is 111,412 m long, one of longitude 55,800 m.
     assert degrees.view.step == pytest.approx((111_320 / 111_412 * 2, 111_320 / 55_800 * 2), rel=1e-4)
-    assert choose_view(tmp_path / "metres.tif", Wanted(), model(0.5e6)).view is None
+    assert choose_view(tmp_path / "metres.tif", ViewRequest(), model(0.5e6)).view is None
 
 
 @pytest.mark.parametrize(
@@ -205,19 +211,19 @@ def test_maps_are_measured_in_metres_and_degrees(tmp_path: Path) -> None:
     [("3,2,1", (2, 1, 0)), ("red, Blue", (0, 2)), ("1,1,1", (0, 0, 0)), ("1,2,3", None), ("red,green,blue", None)],
 )
 def test_bands_go_by_number_and_by_name(text: str, bands: tuple[int, ...] | None, tmp_path: Path) -> None:
-    viewing = choose_view(slide(tmp_path / "slide.tif", None), Wanted(bands=text), ANY)
-    assert (viewing.view.bands if viewing.view else None) == bands
+    choice = choose_view(slide(tmp_path / "slide.tif", None), ViewRequest(bands=text), ANY)
+    assert (choice.view.bands if choice.view else None) == bands
 
 
 @pytest.mark.parametrize("text", ["4", "0", "nir", "1,,2", "-1", ""])
 def test_a_band_that_is_not_there_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="give --bands with numbers from 1 to 3 or names of red, green, blue"):
-        choose_view(slide(tmp_path / "slide.tif", None), Wanted(bands=text), ANY)
+        choose_view(slide(tmp_path / "slide.tif", None), ViewRequest(bands=text), ANY)
 
 
 def region_of(path: Path, text: str, **more: Any) -> tuple[int, int, int, int] | None:
-    viewing = choose_view(path, Wanted(region=text, **more), ANY)
-    return viewing.view.region if viewing.view else None
+    choice = choose_view(path, ViewRequest(region=text, **more), ANY)
+    return choice.view.region if choice.view else None
 
 
 def test_a_region_is_given_in_pixels_of_level_0(tmp_path: Path) -> None:
@@ -259,16 +265,16 @@ def write_polygons(path: Path, rings: list[list[tuple[float, float]]], crs: str 
 def test_polygons_give_their_bounds_and_which_tiles_they_meet(tmp_path: Path) -> None:
     path = slide(tmp_path / "slide.tif", 0.5)
     triangle = [(20.5, 30.0), (200.0, 30.0), (20.5, 220.0)]
-    viewing = choose_view(path, Wanted(region=write_polygons(tmp_path / "a.geojson", [triangle])), ANY)
-    assert viewing.view is not None
-    assert viewing.view.region == (30, 20, 220, 200)
-    assert viewing.outline is not None
-    assert viewing.view.outline == viewing.outline.digest
-    assert viewing.outline.meets(30, 20, 60, 60)
-    assert viewing.outline.meets(60, 40, 61, 41)  # inside, far from every edge
-    assert not viewing.outline.meets(180, 160, 220, 200)  # in the bounds, beyond the triangle's long side
-    other = choose_view(path, Wanted(region=write_polygons(tmp_path / "b.geojson", [triangle, triangle])), ANY)
-    assert other.view != viewing.view
+    choice = choose_view(path, ViewRequest(region=write_polygons(tmp_path / "a.geojson", [triangle])), ANY)
+    assert choice.view is not None
+    assert choice.view.region == (30, 20, 220, 200)
+    assert choice.outline is not None
+    assert choice.view.outline == choice.outline.digest
+    assert choice.outline.meets(30, 20, 60, 60)
+    assert choice.outline.meets(60, 40, 61, 41)  # inside, far from every edge
+    assert not choice.outline.meets(180, 160, 220, 200)  # in the bounds, beyond the triangle's long side
+    other = choose_view(path, ViewRequest(region=write_polygons(tmp_path / "b.geojson", [triangle, triangle])), ANY)
+    assert other.view != choice.view
 
 
 def test_polygons_on_a_map_are_in_its_crs_or_in_degrees(tmp_path: Path) -> None:
@@ -288,17 +294,17 @@ def test_a_fixed_range_and_percentiles_become_a_stretch(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(100, 5000, (300, 400, 2)).astype(np.uint16)
     values[..., 1] += 2000
     tifffile.imwrite(tmp_path / "deep.tif", values, photometric="minisblack", planarconfig="contig", metadata=None)
-    fixed = choose_view(tmp_path / "deep.tif", Wanted(normalise="0,4095"), ANY)
+    fixed = choose_view(tmp_path / "deep.tif", ViewRequest(normalise="0,4095"), ANY)
     assert fixed.view is not None
     assert fixed.view.stretch is not None
     assert (fixed.view.stretch.low, fixed.view.stretch.high) == ((0, 0), (4095, 4095))
-    measured = choose_view(tmp_path / "deep.tif", Wanted(normalise="percentiles:1,99", bands="2"), ANY)
+    measured = choose_view(tmp_path / "deep.tif", ViewRequest(normalise="percentiles:1,99", bands="2"), ANY)
     assert measured.view is not None
     assert measured.view.stretch is not None
     low, high = np.percentile(values[..., 1], (1, 99))
     assert measured.view.stretch.low == (pytest.approx(low, abs=1),)
     assert measured.view.stretch.high == (pytest.approx(high, abs=1),)
-    again = choose_view(tmp_path / "deep.tif", Wanted(normalise="percentiles:1,99", bands="2"), ANY)
+    again = choose_view(tmp_path / "deep.tif", ViewRequest(normalise="percentiles:1,99", bands="2"), ANY)
     assert again.view == measured.view
 
 
@@ -306,10 +312,10 @@ def test_percentiles_leave_out_what_is_no_data(tmp_path: Path) -> None:
     values = np.full((100, 100), np.nan, np.float32)
     values[:50] = np.linspace(0, 1, 5000).reshape(50, 100)
     tifffile.imwrite(tmp_path / "nan.tif", values, photometric="minisblack", metadata=None)
-    viewing = choose_view(tmp_path / "nan.tif", Wanted(normalise="percentiles:0,100"), ANY)
-    assert viewing.view is not None
-    assert viewing.view.stretch is not None
-    assert (viewing.view.stretch.low, viewing.view.stretch.high) == ((0.0,), (1.0,))
+    choice = choose_view(tmp_path / "nan.tif", ViewRequest(normalise="percentiles:0,100"), ANY)
+    assert choice.view is not None
+    assert choice.view.stretch is not None
+    assert (choice.view.stretch.low, choice.view.stretch.high) == ((0.0,), (1.0,))
 
 
 @pytest.mark.parametrize(
@@ -317,18 +323,18 @@ def test_percentiles_leave_out_what_is_no_data(tmp_path: Path) -> None:
 )
 def test_a_range_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="--normalise"):
-        choose_view(slide(tmp_path / "slide.tif", None), Wanted(normalise=text), ANY)
+        choose_view(slide(tmp_path / "slide.tif", None), ViewRequest(normalise=text), ANY)
 
 
 def test_an_image_of_one_value_has_no_percentiles(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "flat.tif", np.full((50, 50), 7, np.uint16), photometric="minisblack", metadata=None)
     with pytest.raises(PlanError, match=r"has the value 7 at both percentiles.*give --normalise LOW,HIGH"):
-        choose_view(tmp_path / "flat.tif", Wanted(normalise="percentiles:1,99"), ANY)
+        choose_view(tmp_path / "flat.tif", ViewRequest(normalise="percentiles:1,99"), ANY)
 
 
 def test_a_model_without_a_pixel_size_says_at_which_it_was_used(tmp_path: Path) -> None:
-    path, cells = slide(tmp_path / "slide.tif", 0.5), ModelNeeds("cells", None, "uint8", (0.05, 5.0))
-    told = choose_view(path, Wanted(), cells).notes["pixels"]
+    path, cells = slide(tmp_path / "slide.tif", 0.5), ModelRequirements("cells", None, "uint8", (0.05, 5.0))
+    told = choose_view(path, ViewRequest(), cells).notes["pixels"]
     assert told.startswith("level 0 as it is, of 0.5")
     assert "cells has no pixel size of its own" in told
-    assert "pixels" not in choose_view(path, Wanted(), ANY).notes
+    assert "pixels" not in choose_view(path, ViewRequest(), ANY).notes

@@ -13,14 +13,14 @@ from PIL import Image
 from source_oracle import assert_reads_like, picture
 
 from tiling.errors import SourceError
-from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
+from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
 from tiling.source import ImageSource, open_source
 
-ANY = ModelNeeds("any", None, "uint8")
+ANY = ModelRequirements("any", None, "uint8")
 
 
 def seen(path: Path, bands: str) -> ImageSource:
-    return open_source(path, choose_view(path, Wanted(bands=bands), ANY).view)
+    return open_source(path, choose_view(path, ViewRequest(bands=bands), ANY).view)
 
 
 def with_alpha(path: Path, planar: bool = False) -> np.ndarray[Any, Any]:
@@ -62,8 +62,8 @@ def test_alpha_between_bands_counts_after_them(tmp_path: Path) -> None:
 def test_a_range_of_values_is_measured_of_alpha_too(tmp_path: Path) -> None:
     path = tmp_path / "rgba.tif"
     with_alpha(path)
-    viewing = choose_view(path, Wanted(bands="4", normalise="percentiles:0,100"), ANY)
-    with open_source(path, viewing.view) as source:
+    choice = choose_view(path, ViewRequest(bands="4", normalise="percentiles:0,100"), ANY)
+    with open_source(path, choice.view) as source:
         read = source.read(0, source.levels[0].box)
         assert (read.min(), read.max()) == (0, 255)
 

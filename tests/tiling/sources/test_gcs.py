@@ -15,7 +15,7 @@ from gcs_server import BUCKET, gcs_server, upload
 from walks import walk
 
 from tiling.archives.listing import find_slides
-from tiling.archives.slide import look_at
+from tiling.archives.slide import file_version
 from tiling.geometry import Box
 from tiling.source import open_source
 from tiling.storage.object_path import ObjectPath
@@ -56,11 +56,11 @@ def test_a_slide_that_is_listed_is_the_slide_that_is_looked_at(server: str, imag
     place = upload(server, "archive/tissue.tif", image)
     (slide,) = find_slides(f"gs://{BUCKET}/archive", tmp_path)
     assert (slide.name, slide.place) == ("tissue.tif", place)
-    assert slide.stamp == look_at(place)
+    assert slide.file_version == file_version(place)
     tifffile.imwrite(tmp_path / "other.tif", tissue(384, 301), photometric="rgb")
     upload(server, "archive/tissue.tif", tmp_path / "other.tif")
-    assert slide.stamp != look_at(place)
+    assert slide.file_version != file_version(place)
 
 
 def test_what_is_not_there_is_missing(server: str) -> None:
-    assert look_at(ObjectPath.parse(f"gs://{BUCKET}/none.tif")) is None
+    assert file_version(ObjectPath.parse(f"gs://{BUCKET}/none.tif")) is None

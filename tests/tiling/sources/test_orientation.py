@@ -17,10 +17,10 @@ from tiny import save_tiny
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
 from flows.worker.tuning import tune
-from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
+from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
 from tiling.source import open_source
 
-ANY = ModelNeeds("any", None, "uint8")
+ANY = ModelRequirements("any", None, "uint8")
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 
 
@@ -32,7 +32,7 @@ def test_the_cases_are_as_stored_and_told(name: str, orientation: int) -> None:
     with open_source(case(name)) as source, rasterio.open(case(name)) as theirs:
         assert source.orientation == orientation
         np.testing.assert_array_equal(source.read(0, source.levels[0].box), np.moveaxis(theirs.read(), 0, -1))
-    note = choose_view(case(name), Wanted(as_is=True), ANY).notes["orientation"]
+    note = choose_view(case(name), ViewRequest(as_is=True), ANY).notes["orientation"]
     assert f"orientation {orientation} " in note
     assert "as they are stored" in note
 
@@ -53,7 +53,7 @@ def test_every_format_says_the_same(suffix: str, orientation: int, tmp_path: Pat
         assert (source.levels[0].height, source.levels[0].width) == (40, 60)
         if suffix != ".jpg":
             np.testing.assert_array_equal(source.read(0, source.levels[0].box), PIXELS)
-    assert ("orientation" in choose_view(path, Wanted(as_is=True), ANY).notes) == (orientation != 1)
+    assert ("orientation" in choose_view(path, ViewRequest(as_is=True), ANY).notes) == (orientation != 1)
 
 
 def test_an_exif_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from tiling.errors import SourceError, StorageError
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
-from tiling.sources.remote import FETCHED_BYTES, GAP_BYTES, SPAN_BYTES, spans_of
+from tiling.sources.remote import FETCHED_BYTES, GAP_BYTES, SPAN_BYTES, byte_ranges_of
 
 TILED: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128)}
 BOXES = (Box(0, 0, 300, 260), Box(250, 100, 500, 399), Box(499, 398, 500, 399))
@@ -82,11 +82,11 @@ def test_a_box_costs_the_segments_under_it(s3: str, tmp_path: Path) -> None:
 
 def test_ranges_near_each_other_are_joined_within_limits() -> None:
     far = 10 * SPAN_BYTES
-    joined = list(spans_of([(100, 10), (0, 10), (110 + GAP_BYTES, 5), (far, 1), (far, 1)], 2 * far))
+    joined = list(byte_ranges_of([(100, 10), (0, 10), (110 + GAP_BYTES, 5), (far, 1), (far, 1)], 2 * far))
     assert [(span.start, span.stop) for span in joined] == [(0, 115 + GAP_BYTES), (far, far + 1)]
     assert joined[0].ranges == ((0, 10), (100, 10), (110 + GAP_BYTES, 5))
-    assert list(spans_of([(0, SPAN_BYTES + 1), (far, 100), (5, 0)], far + 99)) == []
-    many = list(spans_of([(index * SPAN_BYTES, SPAN_BYTES) for index in range(9)], far))
+    assert list(byte_ranges_of([(0, SPAN_BYTES + 1), (far, 100), (5, 0)], far + 99)) == []
+    many = list(byte_ranges_of([(index * SPAN_BYTES, SPAN_BYTES) for index in range(9)], far))
     assert sum(span.stop - span.start for span in many) == FETCHED_BYTES
 
 

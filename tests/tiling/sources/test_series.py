@@ -25,14 +25,14 @@ from flows.training.rasters import raster_examples
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.archives.manifest import read_manifest
 from tiling.errors import RunError, SourceError
-from tiling.selection.choose_view import ModelNeeds, Wanted, choose_view
+from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
 from tiling.source import open_source
 from tiling.view import View
 from unet_core.bundles.card import read_card
 from unet_core.errors import TrainingError
 
 Pixels = npt.NDArray[Any]
-ANY = ModelNeeds("any", None, "uint8")
+ANY = ModelRequirements("any", None, "uint8")
 RGB: dict[str, Any] = {"photometric": "rgb", "tile": (32, 32)}
 
 
@@ -54,15 +54,15 @@ def test_the_slide_is_taken_and_not_the_macro_before_it(cases_dir: Path, name: s
     with open_source(cases_dir / name) as source:
         assert (source.series, [image.name for image in source.images]) == (1, ["macro", "slide"])
         assert_reads_like(source, 0, tifffile.imread(cases_dir / name, series=1))
-    viewing = choose_view(cases_dir / name, Wanted(), ANY)
+    choice = choose_view(cases_dir / name, ViewRequest(), ANY)
     why = "the largest of those with a pixel size" if "nosize" not in name else "the largest"
     assert (
         f"series 1 of 2, 'slide' 800 x 600 px{' of 0.5 um' if 'nosize' not in name else ''}, {why};"
-        in (viewing.notes["image"])
+        in (choice.notes["image"])
     )
-    assert "0: 'macro'" in viewing.notes["image"]
-    assert viewing.view is not None
-    assert viewing.view.series == 1
+    assert "0: 'macro'" in choice.notes["image"]
+    assert choice.view is not None
+    assert choice.view.series == 1
 
 
 def test_a_calibrated_image_is_taken_before_a_larger_one(tmp_path: Path) -> None:
@@ -75,18 +75,18 @@ def test_a_calibrated_image_is_taken_before_a_larger_one(tmp_path: Path) -> None
 def test_an_image_is_asked_for_by_number_or_name(tmp_path: Path, asked: str, number: int) -> None:
     scenes = {"macro": scene(0), "slide": scene(1)}
     path = ome(tmp_path / "a.ome.tif", scenes)
-    viewing = choose_view(path, Wanted(series=asked), ANY)
-    with open_source(path, viewing.view) as source:
+    choice = choose_view(path, ViewRequest(series=asked), ANY)
+    with open_source(path, choice.view) as source:
         assert source.series == number
         assert_reads_like(source, 0, list(scenes.values())[number], boxes=2)
-    assert "as asked" in viewing.notes["image"]
+    assert "as asked" in choice.notes["image"]
 
 
 @pytest.mark.parametrize(("asked", "message"), [("2", "there is no series 2; give --series .*0: 'a'"), ("z", "'z'")])
 def test_an_image_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, asked: str, message: str) -> None:
     path = ome(tmp_path / "a.ome.tif", {"a": scene(0), "b": scene(1)})
     with pytest.raises(SourceError, match=message):
-        choose_view(path, Wanted(series=asked), ANY)
+        choose_view(path, ViewRequest(series=asked), ANY)
 
 
 def test_two_images_of_one_name_are_told_apart_by_number(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_file_of_one_image_has_no_second(tmp_path: Path) -> None:
     tifffile.imwrite(path, scene(0), photometric="rgb", metadata=None)
     with pytest.raises(SourceError, match="there is no series"):
         open_source(path, View(series="1"))
-    assert choose_view(path, Wanted(series="0"), ANY).view is None
+    assert choose_view(path, ViewRequest(series="0"), ANY).view is None
 
 
 def test_pages_of_different_sizes_are_images(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_manifest_asks_for_the_series_of_each_slide(tmp_path: Path) -> None:
     assert asked == [{"series": "macro"}, {"series": "1"}]
     archive = ArchiveConfig(source=str(manifest), out=tmp_path / "out")
     config = archive.of_slide(tmp_path / "a.ome.tif", tmp_path / "run", "nuclei", asked[0])
-    assert config.wanted().series == "macro"
+    assert config.view_request().series == "macro"
 
 
 @pytest.mark.parametrize(("series", "number"), [(None, 1), ("macro", 0)])
@@ -293,9 +293,9 @@ def test_pages_of_which_nothing_says_what_they_are_are_a_stack(tmp_path: Path, a
     stack = picture(4, height=40, width=60).transpose(2, 0, 1)
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": axes} if axes else {})
-    viewing = choose_view(path, Wanted(z=2), ANY)
-    assert viewing.notes["image"] == "z 2 of 4"
-    with open_source(path, viewing.view) as source:
+    choice = choose_view(path, ViewRequest(z=2), ANY)
+    assert choice.notes["image"] == "z 2 of 4"
+    with open_source(path, choice.view) as source:
         assert_reads_like(source, 0, stack[2][..., np.newaxis], boxes=2)
 
 

@@ -17,7 +17,7 @@ from accounts import NOBODY
 from cli import Cli
 from tiny import save_tiny, write_noise
 
-from flows.viewer.reruns import Reruns, Wanted
+from flows.viewer.reruns import RerunRequest, Reruns
 from tiling.errors import DiskError, PlaceError, RunError
 from tiling.runs.ledger import Ledger, TileRecord, TileState
 from tiling.storage.run_lock import RunLock
@@ -233,7 +233,7 @@ def test_a_run_that_is_removed_while_it_works_ends_on_one_line_and_stays_removed
             assert driver.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        job = Reruns().start(run, Wanted(((0, 0),)))
+        job = Reruns().start(run, RerunRequest(((0, 0),)))
         job.process.wait(200)
         assert "is being worked on by another driver" in job.facts()["message"]
         assert job.process.returncode == 2

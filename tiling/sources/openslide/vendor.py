@@ -8,9 +8,9 @@ from pathlib import Path
 from tiling.errors import SourceError
 from tiling.sources.file import ImageFile
 from tiling.sources.tiff.directory import TiffLayout, read_directory
-from tiling.sources.tiff.sidecars import pixels_beside
+from tiling.sources.tiff.sidecars import pixel_sidecars
 
-TIFFS_WITH_FILES_BESIDE = {"tiff", "geotiff"}
+TIFFS_WITH_SIDECARS = {"tiff", "geotiff"}
 DICOM_MAGIC_AT = 128
 _HEAD_BYTES = 64 * 1024
 _BY_SUFFIX = {".ndpi": "NDPI", ".mrxs": "MRXS", ".scn": "SCN", ".bif": "BIF", ".vms": "VMS", ".vmu": "VMU"}
@@ -69,8 +69,8 @@ def companions(path: Path, vendor: str) -> list[Path]:
         text = path.read_bytes()[:_HEAD_BYTES].decode("latin-1")
         named = {line.partition("=")[2].strip() for line in text.splitlines()}
         return [each for each in _siblings(path) if each.name in named]
-    if vendor in TIFFS_WITH_FILES_BESIDE:
-        return [each for each in pixels_beside(path) if isinstance(each, Path)]
+    if vendor in TIFFS_WITH_SIDECARS:
+        return [each for each in pixel_sidecars(path) if isinstance(each, Path)]
     return []
 
 

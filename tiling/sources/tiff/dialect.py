@@ -19,7 +19,7 @@ from tiling.sources.tiff.levels import LevelRule
 from tiling.sources.tiff.ome import OmeImage, parse_ome
 from tiling.sources.tiff.pages import PageImage, expect_channels, images_in
 from tiling.sources.tiff.qptiff import find_channels, is_qptiff
-from tiling.sources.tiff.sidecars import NOTHING_BESIDE, Beside
+from tiling.sources.tiff.sidecars import NO_SIDECARS, Sidecars
 from tiling.storage.place import Place
 
 _NODATA_TAG, _SAMPLES_TAG = 42113, 277
@@ -44,10 +44,10 @@ class Dialect:
     images: tuple[FileImage, ...] = ()
     series: int = 0
     is_indexed: bool = False  # palettes are how channels are shown, not what they are
-    beside: Beside = NOTHING_BESIDE
+    sidecars: Sidecars = NO_SIDECARS
 
 
-def tell_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
+def detect_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
     """Tell the dialect from the first page, and read what that dialect keeps where.
 
     Raises:
@@ -83,10 +83,10 @@ def _placed(dialect: Dialect, chain: Chain) -> Dialect:
 
 def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment) -> Dialect:
     """A TIFF of which pages alone say what they are, with or without a place on the earth."""
-    found, beside = images_in(chain), Beside.of(place)
+    found, beside = images_in(chain), Sidecars.of(place)
     if geo.read_georeference(chain[0], beside) is not None:
-        found = [each for image in found for each in _apart(image)]
-    of_image = [beside if image.pages[0] == 0 else NOTHING_BESIDE for image in found]  # files beside are of the first
+        found = [each for image in found for each in _as_separate_images(image)]
+    of_image = [beside if image.pages[0] == 0 else NO_SIDECARS for image in found]  # files beside are of the first
     references = [
         geo.read_georeference(chain[image.pages[0]], each) for image, each in zip(found, of_image, strict=True)
     ]
@@ -113,11 +113,11 @@ def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment)
         images=tuple(told) if len(told) > 1 else (),
         series=series,
         is_indexed=len(numbers) > 1,
-        beside=of_image[series],
+        sidecars=of_image[series],
     )
 
 
-def _apart(image: PageImage) -> list[PageImage]:
+def _as_separate_images(image: PageImage) -> list[PageImage]:
     """Pages of a map as images of their own, as GDAL has them, where nothing says that they are channels."""
     if image.shape is not None and image.shape.axes:
         return [image]

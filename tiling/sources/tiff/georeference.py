@@ -23,7 +23,7 @@ import tifffile
 from tiling.geometry import PixelSize
 from tiling.sources.facts import Georeference
 from tiling.sources.tiff.directory import Directory
-from tiling.sources.tiff.sidecars import NOTHING_BESIDE, Beside
+from tiling.sources.tiff.sidecars import NO_SIDECARS, Sidecars
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -62,7 +62,7 @@ logging.getLogger("rasterio._env").addFilter(_Quiet())
 Tag = tuple[int | str, int | str, int | None, Any, bool]
 
 
-def read_georeference(directory: Directory, beside: Beside = NOTHING_BESIDE) -> Georeference | None:
+def read_georeference(directory: Directory, beside: Sidecars = NO_SIDECARS) -> Georeference | None:
     """Where an image lies; None where neither its tags nor a file beside it say so."""
     keys = directory.values(_GEO_KEYS)
     tags = [*_tags(directory, keys)]
@@ -76,11 +76,11 @@ def read_georeference(directory: Directory, beside: Beside = NOTHING_BESIDE) -> 
     return Georeference(name, affine, None if crs is None else crs.to_wkt(version="WKT2_2019"), points)
 
 
-def nodata_beside(beside: Beside) -> float | None:
+def sidecar_nodata(beside: Sidecars) -> float | None:
     """The value for no data that GDAL's notes beside an image give its first band; it counts before the image's own."""
     if beside.aux is None or b"<NoDataValue" not in beside.aux:
         return None
-    with _as_gdal_sees_it([], Beside(aux=beside.aux)) as dataset:
+    with _as_gdal_sees_it([], Sidecars(aux=beside.aux)) as dataset:
         return dataset.nodata
 
 
@@ -124,7 +124,7 @@ def _tags(directory: Directory, keys: Any) -> Iterator[Tag]:
 
 
 @contextmanager
-def _as_gdal_sees_it(tags: list[Tag], beside: Beside) -> Generator[Any]:
+def _as_gdal_sees_it(tags: list[Tag], beside: Sidecars) -> Generator[Any]:
     """One pixel with those tags, opened by GDAL's own reader of GeoTIFF with what lies beside it."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning

@@ -22,14 +22,14 @@ from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
 from tiling.sources.nodata import interpret_tuple, nodata_in_bands, nodata_tuple
 from tiling.sources.orientation import known_orientation
 from tiling.sources.tiff.descriptions import described
-from tiling.sources.tiff.dialect import Dialect, read_nodata, tell_dialect
+from tiling.sources.tiff.dialect import Dialect, detect_dialect, read_nodata
 from tiling.sources.tiff.directory import Chain, Directory, TiffLayout
-from tiling.sources.tiff.georeference import nodata_beside
+from tiling.sources.tiff.georeference import sidecar_nodata
 from tiling.sources.tiff.levels import find_levels, find_masks
 from tiling.sources.tiff.plane import Plane
 from tiling.sources.tiff.samples import interpret, interpret_alpha, interpret_index
-from tiling.sources.tiff.sidecar_planes import levels_beside, masks_beside
-from tiling.sources.tiff.sidecars import Beside
+from tiling.sources.tiff.sidecar_planes import sidecar_levels, sidecar_masks
+from tiling.sources.tiff.sidecars import Sidecars
 from tiling.sources.tiff.unwritten import fill, has_gaps, is_patchy, written
 from tiling.storage.place import Place
 
@@ -123,16 +123,16 @@ def _parse(
     first = chain[0]
     # Special cases of tifffile that would follow lengths which the file claims.
     with TiffFile(file.stream(), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False) as tif:
-        dialect = tell_dialect(place, chain, _page(tif, first), moment)
+        dialect = detect_dialect(place, chain, _page(tif, first), moment)
         first = chain[dialect.pages[0]]
-        noted = nodata_beside(dialect.beside)
+        noted = sidecar_nodata(dialect.sidecars)
         nodata = read_nodata(first) if noted is None else noted
         smaller = find_levels(chain, dialect.pages, dialect.rule, dialect.smaller, dialect.following)
         levels = [[chain[index] for index in dialect.pages], *smaller]
         planes = _planes(tif, levels, dialect, alpha=moment.alpha)
         levels, planes = _whole_levels(levels, planes, dialect)
         masks, by_tuple = _masks(tif, chain, levels, planes, nodata, dialect)
-    _add_beside(dialect.beside, first, planes, masks)
+    _add_sidecars(dialect.sidecars, first, planes, masks)
     file.expect_unbroken()
     # A segment is held encoded and decoded before it enters the cache; rows of uncompressed ones never do.
     largest = max(0 if plane.reads_rows else plane.decoded_bytes for level in planes for plane in level)
@@ -212,15 +212,15 @@ def _masks(
     return found, by_tuple
 
 
-def _add_beside(beside: Beside, base: Directory, planes: list[list[Plane]], masks: list[Plane | None]) -> None:
+def _add_sidecars(beside: Sidecars, base: Directory, planes: list[list[Plane]], masks: list[Plane | None]) -> None:
     """Add what files beside the image hold: as GDAL does, where the image itself has no mask, or no coarser level."""
     if len(planes[0]) > 1:
         return
     if beside.mask is not None and not any(masks):
-        masks[:] = masks_beside(beside.mask, [level[0].size_px for level in planes])
+        masks[:] = sidecar_masks(beside.mask, [level[0].size_px for level in planes])
     if beside.overviews is None or len(planes) > 1:
         return
-    for level, mask in levels_beside(beside.overviews, base):
+    for level, mask in sidecar_levels(beside.overviews, base):
         # A level that doesn't say which of its pixels hold data would call all of them data.
         if (masks[0] is None or mask is not None) and level.size_px < planes[-1][0].size_px:
             planes.append([level])

@@ -19,7 +19,7 @@ _SAMPLES, _BITS, _SAMPLE_FORMAT, _PHOTOMETRIC = 277, 258, 339, 262
 _LEAST_RATIO = 1.2
 
 
-def masks_beside(place: Place, sizes: list[tuple[int, int]]) -> list[Plane | None]:
+def sidecar_masks(place: Place, sizes: list[tuple[int, int]]) -> list[Plane | None]:
     """The mask of each level, by its size.
 
     Raises:
@@ -34,7 +34,7 @@ def masks_beside(place: Place, sizes: list[tuple[int, int]]) -> list[Plane | Non
     return [found.get(size) for size in sizes]
 
 
-def levels_beside(place: Place, base: Directory) -> list[tuple[Plane, Plane | None]]:
+def sidecar_levels(place: Place, base: Directory) -> list[tuple[Plane, Plane | None]]:
     """Coarser levels, largest first, each with its mask where there is one; pages that are no smaller copy are none."""
     pages = [*_pages(place)]
     masks = {plane.size_px: plane for directory, plane in pages if directory.is_mask}

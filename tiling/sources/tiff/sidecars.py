@@ -22,7 +22,7 @@ _NODATA = b"<NoDataValue"
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Sidecars:
     """What lies beside an image.
 
     Attributes:
@@ -38,7 +38,7 @@ class Beside:
     overviews: Place | None = None
 
     @classmethod
-    def of(cls, place: Place) -> Beside:
+    def of(cls, place: Place) -> Sidecars:
         """Look for them by the names that GDAL knows; a file that can't be read is none.
 
         Raises:
@@ -63,7 +63,7 @@ class Beside:
         return self.world is not None or self.aux is not None
 
 
-NOTHING_BESIDE = Beside()
+NO_SIDECARS = Sidecars()
 
 
 def world_names(name: str) -> list[str]:
@@ -75,7 +75,7 @@ def world_names(name: str) -> list[str]:
     return [f"{stem}.{each}" for kind in kinds for each in (kind.lower(), kind.upper())]
 
 
-def pixels_beside(place: Place) -> list[Place]:
+def pixel_sidecars(place: Place) -> list[Place]:
     """Of the files beside a TIFF those that its pixels depend on: mask, levels, and a value for no data."""
     aux, mask, overviews = (place.parent / (place.name + suffix) for suffix in (_AUX, _MASK, _OVERVIEWS))
     there = _those_there([aux, mask, overviews])

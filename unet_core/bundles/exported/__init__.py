@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from unet_core.bundles.exported.archive import read_archive
-from unet_core.bundles.exported.graph import Program, Step, TensorKind, module_of, read_program, write_program
+from unet_core.bundles.exported.graph import Program, ProgramStep, TensorKind, module_of, read_program, write_program
 
-__all__ = ["Program", "Step", "TensorKind", "module_of", "read_archive", "read_program", "write_program"]
+__all__ = ["Program", "ProgramStep", "TensorKind", "module_of", "read_archive", "read_program", "write_program"]

@@ -52,7 +52,7 @@ class TensorKind(BaseModel):
     is_parameter: bool
 
 
-class Step(BaseModel):
+class ProgramStep(BaseModel):
     """One call. In its arguments `{"value": name}` is a result, `{"tensor": name}` a tensor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +78,7 @@ class Program(BaseModel):
     bands: PositiveInt
     fixed_px: tuple[PositiveInt, PositiveInt] | None
     tensors: dict[TensorName, TensorKind]
-    steps: list[Step]
+    steps: list[ProgramStep]
 
     def to_bytes(self) -> bytes:
         """The program's file, one text for one program."""
@@ -104,7 +104,7 @@ class Program(BaseModel):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def _is_last_activation(step: Step) -> bool:
+def _is_last_activation(step: ProgramStep) -> bool:
     of_value = bool(step.args) and isinstance(step.args[0], dict) and "value" in step.args[0]
     over_channels = len(step.args) > 1 and step.args[1] in (1, -3)
     name = step.op.rpartition("aten.")[2].partition(".")[0]
@@ -195,7 +195,12 @@ class _Reader:
     """Turns the arguments of one step into those of a node."""
 
     def __init__(
-        self, program: Program, step: Step, graph: fx.Graph, values: dict[str, fx.Node], tensors: dict[str, fx.Node]
+        self,
+        program: Program,
+        step: ProgramStep,
+        graph: fx.Graph,
+        values: dict[str, fx.Node],
+        tensors: dict[str, fx.Node],
     ) -> None:
         self._program, self._step, self._graph = program, step, graph
         self._values, self._tensors = values, tensors

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from unet_core.bundles.exported.graph import Program, Step, TensorKind, as_argument
+from unet_core.bundles.exported.graph import Program, ProgramStep, TensorKind, as_argument
 from unet_core.bundles.exported.operators import ITEM, is_check, target_of, writes_in_place
 from unet_core.errors import BundleError
 
@@ -32,7 +32,7 @@ class Draft:
     output: str
     bands: int
     fixed_px: tuple[int, int] | None
-    steps: list[Step]
+    steps: list[ProgramStep]
     tensors: list[str]
 
     def program(self, kinds: dict[str, TensorKind]) -> Program:
@@ -101,7 +101,7 @@ class _Reader:
     tensors: dict[str, str]
     is_fixed: bool
 
-    def steps(self, node: dict[str, Any]) -> list[Step]:
+    def steps(self, node: dict[str, Any]) -> list[ProgramStep]:
         """One call, and the picks of its results where there are several."""
         op: str = node["target"]
         target_of(op)
@@ -117,15 +117,15 @@ class _Reader:
         outputs = node["outputs"]
         layer = _layer(node["metadata"].get("nn_module_stack", ""))
         if len(outputs) == 1 and "as_tensors" not in outputs[0]:
-            return [Step(name=_result(outputs[0]), op=op, args=args, options=options, layer=layer)]
+            return [ProgramStep(name=_result(outputs[0]), op=op, args=args, options=options, layer=layer)]
         results = outputs[0]["as_tensors"] if "as_tensors" in outputs[0] else [entry["as_tensor"] for entry in outputs]
         name = f"{node['name'] or results[0]['name']}__all"
         picks = [
-            Step(name=result["name"], op=ITEM, args=[{"value": name}, index], layer=layer)
+            ProgramStep(name=result["name"], op=ITEM, args=[{"value": name}, index], layer=layer)
             for index, result in enumerate(results)
             if result["name"]
         ]
-        return [Step(name=name, op=op, args=args, options=options, layer=layer), *picks]
+        return [ProgramStep(name=name, op=op, args=args, options=options, layer=layer), *picks]
 
     def _argument(self, arg: dict[str, Any]) -> Any:
         kind, value = next(iter(arg.items()))
@@ -207,9 +207,9 @@ def _layer(stack: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-def _used(steps: list[Step], output: str) -> list[Step]:
+def _used(steps: list[ProgramStep], output: str) -> list[ProgramStep]:
     """What the output depends on; a call that writes in place counts although nobody asks for its result."""
-    wanted, kept = {output}, list[Step]()
+    wanted, kept = {output}, list[ProgramStep]()
     for step in reversed(steps):
         names = _named([step.args, [*step.options.values()]], "value")
         if step.name in wanted or (writes_in_place(step.op) and names & wanted):
