@@ -21,7 +21,8 @@ from flows.config.export import ExportConfig
 from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig, checked
 from flows.doctor.examine import DoctorConfig
 from flows.errors import ConfigError
-from flows.segment import rerun, segment
+from flows.rerun import rerun
+from flows.segment import segment
 from flows.verify import verify
 from tiling.archives.manifest import read_manifest
 from tiling.errors import SourceError

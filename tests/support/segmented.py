@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.run.steps import remaining, stitch, write_down
+from flows.run.steps import record_result, remaining, stitch
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
 from tiling.runs.run import Run
@@ -25,6 +25,6 @@ def segmented(image: Path, out: Path, model: object, core: int, **options: objec
 def compute(run: Run, tiles: Sequence[int]) -> None:
     worker, mask = TileWorker(), run.open_mask()
     for index in tiles:
-        write_down(run, mask, worker.process(run.path, index, staged=False), 1)
+        record_result(run, mask, worker.process(run.path, index, staged=False), 1)
     run.ledger.flush()
     stitch(run)

@@ -12,7 +12,6 @@ from segmented import segmented
 
 from tiling.export.export_run import export_run
 from tiling.export.statistics import read_statistics
-from tiling.geometry import PixelSize
 from tiling.runs.run import Run
 
 
@@ -31,7 +30,9 @@ def rows_of(run: Run) -> dict[str, dict[str, Any]]:
 def test_feet_are_feet_whether_a_key_or_the_crs_says_so(name: str, tmp_path: Path) -> None:
     run = exported(name, tmp_path / "run")
     foot = pytest.approx(1200 / 3937)
-    assert run.pixel_size == PixelSize(foot, foot, "m")
+    size = run.pixel_size
+    assert size is not None
+    assert (size.y, size.x, size.unit) == (foot, foot, "m")
     assert rows_of(run)["r"]["area_km2"] * 1e6 == pytest.approx(167.2, abs=0.05)
 
 

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from flows.nightly.page import table
-from flows.verify import Verdict, _remedy
+from flows.verify import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
 from tiling.archives.archive import folder_name
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import WritingError
@@ -178,7 +178,7 @@ def test_a_command_that_is_shown_obeys_no_slides_name(name: str, tmp_path: Path)
     folder = tmp_path / folder_name(name)
     one = np.zeros(1, np.uint8)
     state = LedgerState(one + TileState.FAILED, one, one.astype(bool), failed={0: TileRecord(0, TileState.FAILED)})
-    verdict = Verdict(str(folder), 1, {"0,0": "it broke"}, [])
+    verdict = VerificationReport(str(folder), 1, {"0,0": "it broke"}, [])
     for told in (state.remedy(folder), _remedy(verdict, state, ())):
         assert told.startswith("overtile rerun")
         script = f'overtile() {{ printf "%s\\n" "$@"; }}\n{told}'

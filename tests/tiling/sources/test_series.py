@@ -18,8 +18,8 @@ from source_oracle import assert_reads_like, picture
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.recipe import RasterConfig
 from flows.config.run import SegmentConfig
-from flows.doctor.examine import DoctorConfig, Verdict
-from flows.doctor.storage import look_at_image
+from flows.doctor.checks import DoctorConfig, Level
+from flows.doctor.storage import check_image
 from flows.run.prepare import prepare
 from flows.training.rasters import raster_examples
 from flows.worker.tuning import Tuning, TuningRequest
@@ -253,15 +253,15 @@ def test_training_says_which_image_it_takes_and_refuses_labels_of_several(
 @pytest.mark.parametrize(("asked", "told"), [(None, "series 1 of 2, 'slide'"), ("macro", "series 0 of 2, 'macro'")])
 def test_doctor_takes_the_image_that_segment_takes_and_says_so(tmp_path: Path, asked: str | None, told: str) -> None:
     image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)}, {"macro": 0.5, "slide": 0.5})
-    first = next(iter(look_at_image(DoctorConfig(image=image, series=asked))))
-    assert first.verdict is Verdict.well
+    first = next(iter(check_image(DoctorConfig(image=image, series=asked))))
+    assert first.verdict is Level.ok
     assert told in first.found
 
 
 def test_doctor_names_the_images_where_another_is_asked_for(tmp_path: Path) -> None:
     image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)})
-    (check,) = look_at_image(DoctorConfig(image=image, series="lable"))
-    assert check.verdict is Verdict.missing
+    (check,) = check_image(DoctorConfig(image=image, series="lable"))
+    assert check.verdict is Level.missing
     assert "'macro'" in check.found
 
 

@@ -19,13 +19,13 @@ from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
-from tiling.sources.nodata import interpret_tuple, nodata_in_bands, nodata_tuple
 from tiling.sources.orientation import known_orientation
 from tiling.sources.tiff.descriptions import described
 from tiling.sources.tiff.dialect import Dialect, detect_dialect, read_nodata
 from tiling.sources.tiff.directory import Chain, Directory, TiffLayout
 from tiling.sources.tiff.georeference import sidecar_nodata
 from tiling.sources.tiff.levels import find_levels, find_masks
+from tiling.sources.tiff.nodata import interpret_tuple, nodata_in_bands, nodata_tuple
 from tiling.sources.tiff.plane import Plane
 from tiling.sources.tiff.samples import interpret, interpret_alpha, interpret_index
 from tiling.sources.tiff.sidecar_planes import sidecar_levels, sidecar_masks
@@ -190,8 +190,8 @@ def _masks(
     """
     if len(levels[0]) > 1:
         return [None] * len(levels), False
-    values = nodata_tuple(levels[0][0], dialect.beside, levels[0][0].number(_SAMPLES, 1))
-    is_masked, by_tuple = dialect.beside.mask is not None, False
+    values = nodata_tuple(levels[0][0], dialect.sidecars, levels[0][0].number(_SAMPLES, 1))
+    is_masked, by_tuple = dialect.sidecars.mask is not None, False
     found: list[Plane | None] = []
     sizes = [level[0].size_px for level in planes]
     for directory, level in zip(find_masks(chain, dialect.following, sizes), levels, strict=True):

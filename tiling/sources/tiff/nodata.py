@@ -15,7 +15,7 @@ from tifffile import TiffPage
 from tiling.errors import SourceError
 from tiling.sources.tiff.directory import Directory
 from tiling.sources.tiff.samples import Interpretation
-from tiling.sources.tiff.sidecars import Beside
+from tiling.sources.tiff.sidecars import Sidecars
 
 Samples = npt.NDArray[np.generic]
 
@@ -42,7 +42,7 @@ def nodata_in_bands(nodata: float | None, directory: Directory, interpretation: 
     return float(interpretation.convert(np.full((1, 1, 1), nodata, kind))[0, 0, 0])
 
 
-def nodata_tuple(directory: Directory, beside: Beside, samples: int) -> tuple[float, ...] | None:
+def nodata_tuple(directory: Directory, beside: Sidecars, samples: int) -> tuple[float, ...] | None:
     """GDAL's `NODATA_VALUES`: a value per sample, of which a pixel without data has all. None where there is none.
 
     It counts before a single value for no data, and after a mask.
