@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiling.disk import disk_errors, make_folder
+from tiling.disk import disk_errors, expect_there, make_folder
 from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
@@ -209,6 +209,8 @@ def _errors(finished: Finished, what: str) -> Generator[None]:
     except TilingError:
         raise
     except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        if isinstance(finished.run.path, Path):
+            expect_there(finished.run.path)
         room = f"make space in {_folder(finished.run)} or " if isinstance(error, OSError) else ""
         raise WritingError(
             f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "
