@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import stat
@@ -41,6 +42,9 @@ class StopRequest:
     def request(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
 
+
+_ACTION_BYTES = 512
+"""More than any system's `struct sigaction` has, which is kept as it is."""
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """What a terminal sends to all processes of a command at once, of which the first alone is to hear it."""
@@ -108,15 +112,19 @@ def unheard_by_children() -> Generator[None]:
 
 @contextmanager
 def keep_sigterm() -> Generator[None]:
-    """While Ray starts inside, here or in another thread: whoever heard SIGTERM before hears it afterwards.
+    """While Ray starts inside, in this thread: whoever heard SIGTERM before hears it afterwards.
 
     Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
-    stack trace and aborts the process three seconds later, whatever is still being ended in order.
+    stack trace and aborts the process three seconds later, whatever is still being ended in order. Python sets handlers
+    in its main thread alone, which may have other things to load meanwhile; so it is the system's that is put back.
     """
+    libc, action = ctypes.CDLL(None), ctypes.create_string_buffer(_ACTION_BYTES)
     handler = signal.getsignal(signal.SIGTERM)
+    libc.sigaction(signal.SIGTERM, None, action)
     try:
         yield
     finally:
+        libc.sigaction(signal.SIGTERM, action, None)
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 

@@ -120,10 +120,11 @@ class Cluster:
     def _start(self) -> None:
         if not ray.is_initialized():
             if self._address is not None:
-                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+                with keep_sigterm():
+                    ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
                 self._head = Head(ray.get_runtime_context().gcs_address)
             else:
-                with unheard_by_children():
+                with keep_sigterm(), unheard_by_children():
                     start_ray(self._workers)
                 self.is_embedded, self._head = True, EmbeddedRay()
         seen = "cuda" if self.resources().get("GPU", 0) >= 1 else "cpu"

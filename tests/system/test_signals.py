@@ -47,6 +47,24 @@ def test_a_closed_terminal_is_a_wish_to_stop(inside: str, code: int, told: str) 
     assert out.strip() == ("" if told else "SIGHUP")
 
 
+STARTING = """
+    from flows.pool.cluster import Cluster
+    cluster = Cluster(1, None, 'cpu', lambda: None)
+    cluster.begin()
+    cluster._started.wait()
+    print('here', flush=True)
+    time.sleep(5)
+"""
+
+
+def test_sigterm_while_ray_starts_beside_the_main_thread_is_heard_as_ever() -> None:
+    """Nobody has come to wait for Ray yet, and its own handlers are in nobody's way."""
+    process = started(STARTING.strip())
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=200)
+    assert (process.returncode, err.strip()) == (143, STOPPED.replace("SIGHUP", "SIGTERM"))
+
+
 def test_under_nohup_a_command_works_on() -> None:
     inside = "print('here', flush=True); time.sleep(1); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts what it is given

@@ -25,7 +25,7 @@ from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.placement import placement_of
 from tiling.shapes import polygonize
 from tiling.shapes.spool import Spool
-from tiling.storage.disk import disk_errors, make_folder
+from tiling.storage.disk import disk_errors, expect_there, make_folder
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run
@@ -209,6 +209,8 @@ def _errors(finished: Finished, what: str) -> Generator[None]:
     except TilingError:
         raise
     except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        if isinstance(finished.run.path, Path):
+            expect_there(finished.run.path)
         room = f"make space in {_folder(finished.run)} or " if isinstance(error, OSError) else ""
         raise WritingError(
             f"{what} of {finished.run.path} can't be written ({' '.join(str(error).split())[:300]}): earlier exports "

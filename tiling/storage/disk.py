@@ -80,15 +80,20 @@ def make_folder(folder: Path, below: Path | None = None) -> None:
     if below is None:
         folder.mkdir(parents=True, exist_ok=True)
         return
-    if not below.is_dir():
-        raise DiskError(
-            f"{below} is no longer there: somebody removed or moved it while it was worked on; restore it, or run the "
-            f"same command again to begin anew"
-        )
+    expect_there(below)
     for place in _between(below, folder):
         if not _is_folder(place):
             place.mkdir(exist_ok=True)
             _is_folder(place)  # somebody may have been quicker, with a link
+
+
+def expect_there(folder: Path) -> None:
+    """Say of a run's folder that is gone what became of it; raises DiskError."""
+    if not folder.is_dir():
+        raise DiskError(
+            f"{folder} is no longer there: somebody removed or moved it while it was worked on; restore it, or run the "
+            f"same command again to begin anew"
+        )
 
 
 def remove_file(path: Path, below: Path) -> None:

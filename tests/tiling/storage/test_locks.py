@@ -12,13 +12,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from accounts import NOBODY
 from cli import Cli
+from finished import finished_run
 from tiny import save_tiny, write_noise
 
 from flows.viewer.reruns import RerunRequest, Reruns
 from tiling.errors import DiskError, PlaceError, RunError
+from tiling.export.export_run import export_run
 from tiling.runs.ledger import Ledger, TileRecord, TileState
 from tiling.storage.run_lock import RunLock
 
@@ -218,6 +221,21 @@ def test_a_segment_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"run is no longer there: somebody removed or moved it"):
         Ledger(tmp_path / "run" / "ledger", 1).append(TileRecord(0, TileState.DONE))
+
+
+def test_a_run_that_is_removed_while_it_is_exported_is_told_as_that(tmp_path: Path) -> None:
+    image = write_noise(tmp_path / "noise.tif", 128, 128)
+    run = finished_run(image, tmp_path / "run", np.ones((128, 128), np.uint8))
+
+    def removed(*_: object) -> None:
+        (tmp_path / "run").rename(tmp_path / "trash")
+        raise FileNotFoundError("a file of an export")
+
+    with run.open_source() as source, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiling.export.export_run.expect_readable", removed)
+        with pytest.raises(DiskError, match="run is no longer there: somebody removed or moved it"):
+            export_run(run, source, "statistics")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.soak
