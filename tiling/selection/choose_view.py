@@ -284,9 +284,15 @@ def _level(source: ImageSource, index: int) -> Level:
 
 def _without_one_size(source: ImageSource, base: Um | None, level: Level, model: ModelRequirements) -> dict[str, str]:
     """What a result of such a model has to say: the same tissue at another magnification gives other objects."""
-    if model.plausible_um is None or base is None:
+    if model.plausible_um is None:
         return {}
     low, high = model.plausible_um
+    if base is None:
+        return {
+            "pixels": f"level {level.index} as it is, of a size that the image doesn't say: {model.name} has no pixel "
+            f"size of its own (it may be right from {low:g} to {high:g} µm), so nothing tells whether it is; "
+            f"--image-mpp says it"
+        }
     return {
         "pixels": f"level {level.index} as it is, of {_um(_side(base, level, source))}: {model.name} has no pixel size "
         f"of its own (it may be right from {low:g} to {high:g} µm), so slides of other magnifications give other "

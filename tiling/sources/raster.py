@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from io import BytesIO
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
@@ -22,6 +24,7 @@ Pixels = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
 
 _CHUNK_PX = 1024
+_PALETTE = 3  # the colour type of a PNG
 _HEADER_BYTES = 64 * 1024  # where the palette of a JP2 file stands
 _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
     "png": codestream.png_frame,
@@ -111,7 +114,7 @@ class RasterReader:
             photometric,
             has_alpha=has_alpha,
             alpha=offered,
-            has_mask=has_alpha and not self._keeps_alpha,
+            has_mask=(has_alpha and not self._keeps_alpha) or (self._kind == "png" and bool(_transparency(data))),
             memory_bytes=frame.working_bytes + len(data),
             orientation=exif_orientation(self._kind, data),
         )
@@ -127,7 +130,7 @@ class RasterReader:
                 f"it decodes to {pixels.dtype} of shape {pixels.shape}, its header says {dtype} of "
                 f"{(whole.height, whole.width, bands)}: the file is damaged"
             )
-        shown = pixels[..., bands] != 0 if drops_alpha else None
+        shown = pixels[..., bands] != 0 if drops_alpha else _shown(pixels, data) if self._kind == "png" else None
         return np.ascontiguousarray(pixels[..., :bands]), shown
 
 
@@ -144,6 +147,35 @@ def _bands(kind: str, frame: codestream.Frame, data: bytes) -> tuple[tuple[str, 
     if frame.components in {1, 3}:
         return (gray if frame.components == 1 else rgb), False
     raise SourceError(f"{kind} image of {frame.components} components is neither grey nor RGB; convert it to RGB")
+
+
+def _transparency(data: bytes) -> bytes:
+    """A PNG's `tRNS`: a colour that is transparent, or how transparent each of a palette's is; empty where absent."""
+    at = 8
+    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"tRNS":
+            return data[at + 8 : at + 8 + length] if data[25] in {0, 2, 3} else b""
+        at += 12 + length
+    return b""
+
+
+def _shown(pixels: Pixels, data: bytes) -> Mask | None:
+    """Where the pixels of a PNG without an alpha channel aren't wholly transparent; None where all are shown."""
+    key, bits = _transparency(data), data[24]
+    if not key:
+        return None
+    if data[25] == _PALETTE:
+        try:
+            with Image.open(BytesIO(data)) as picture:
+                return np.asarray(picture.convert("RGBA"))[..., 3] != 0
+        except (Image.DecompressionBombError, OSError, ValueError) as error:
+            raise SourceError(f"the transparency of its palette can't be read ({error}); convert it to RGBA") from error
+    samples = np.frombuffer(key[: 2 * pixels.shape[2]], ">u2").astype(np.uint32)
+    if samples.size != pixels.shape[2]:
+        return None  # as PNG has it, a chunk of another length is ignored
+    spread = 255 // ((1 << bits) - 1) if bits < 8 else 1
+    return (pixels != samples * np.uint32(spread)).any(axis=-1)
 
 
 def _webp_has_alpha(data: bytes) -> bool:

@@ -338,3 +338,10 @@ def test_a_model_without_a_pixel_size_says_at_which_it_was_used(tmp_path: Path) 
     assert told.startswith("level 0 as it is, of 0.5")
     assert "cells has no pixel size of its own" in told
     assert "pixels" not in choose_view(path, ViewRequest(), ANY).notes
+
+
+def test_a_model_without_a_size_says_so_of_an_image_without_one_too(tmp_path: Path) -> None:
+    path = tmp_path / "unsized.tif"
+    tifffile.imwrite(path, np.zeros((8, 8, 3), np.uint8), photometric="rgb", metadata=None)
+    notes = choose_view(path, ViewRequest(), ModelRequirements("any", None, "uint8", (0.05, 5.0))).notes
+    assert "of a size that the image doesn't say: any has no pixel size of its own" in notes["pixels"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from no_data_images import HERE, scene, write_map
+from no_data_images import HERE, collar, scene, write_map
+from PIL import Image
 
 from tiling.errors import SourceError
 from tiling.source import open_source
@@ -133,3 +134,27 @@ def test_a_value_for_each_band_stored_one_by_one_is_refused(tmp_path: Path) -> N
         file.update_tags(NODATA_VALUES="10 20 30")
     with pytest.raises(SourceError, match=r"NODATA_VALUES \(10 20 30\) of bands .* -co INTERLEAVE=PIXEL"):
         open_source(path)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L", "1"])
+def test_a_transparent_colour_of_a_png_is_no_data(mode: str, tmp_path: Path) -> None:
+    """`tRNS`: it needs no alpha channel."""
+    held = collar()
+    grey = np.where(held, scene()[..., 0], 3).astype(np.uint8)
+    grey[held & (grey == 3)] = 4
+    if mode == "1":
+        picture = Image.fromarray(held.astype(np.uint8) * 255).convert("1")
+    else:
+        picture = Image.fromarray(grey if mode != "RGB" else np.dstack([grey, grey, grey]))
+    if mode == "P":
+        picture.putpalette([value for index in range(256) for value in (index, 255 - index, 9)])
+    path = tmp_path / "picture.png"
+    picture.save(path, transparency={"P": 3, "RGB": (3, 3, 3), "L": 3, "1": 0}[mode])
+    with open_source(path) as source:
+        assert source.may_lack_data
+        found = source.read_mask(0, source.levels[0].box)
+    assert found is not None
+    np.testing.assert_array_equal(found, held)
+    picture.save(path)
+    with open_source(path) as source:
+        assert not source.may_lack_data
