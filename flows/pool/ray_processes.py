@@ -88,6 +88,9 @@ class EmbeddedRay:
     def end(self) -> None:
         """End them all, and remove their folder; where one is lost it stays, for its logs may say why."""
         self._ended.set()
+        if not self.is_lost and any(_stands(process.pid) for process in self._processes.values()):
+            self.is_lost = True  # seen by a call that failed before the looks were counted
+            _lost.append("stands still")
         if self.is_lost:  # Ray's own shutdown would ask it
             self._node.kill_all_processes(check_alive=False, allow_graceful=False)
             return
