@@ -60,7 +60,7 @@ GeoPackage by GDAL, of GeoParquet by pyarrow, rasterised again by GDAL; the rows
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One file, and what became of it.
+    """One file and its outcome.
 
     Attributes:
         file: its name below the data folder.

@@ -35,7 +35,7 @@ REPORT_NAME = "verification.json"
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What was checked and what was found.
+    """Report of what was checked and found.
 
     `damaged`: tile name to fault, also of those whose labels a new computation gives otherwise. `pending`: tiles that
     are not done yet. `recomputed` and `seams`: label by label against a new computation, over the
@@ -86,7 +86,7 @@ class VerificationReport:
 def verify(config: VerifyConfig) -> VerificationReport:
     """Check a run; what is damaged is marked in the ledger, and nothing else is written but the report.
 
-    The answer is of the disk as it is now, so it is the same until something is mended.
+    The answer is of the disk as it is now, so it is the same until something is repaired.
     """
     started, config = time.monotonic(), checked(VerifyConfig, config)
     Run.open(config.run)  # what is no run is refused before a lock is left in it
@@ -118,9 +118,9 @@ def check_shards_task(run: Run) -> list[Finding]:
 
 @task(cache_policy=NO_CACHE)
 def mark(run: Run, findings: Sequence[Finding]) -> None:
-    """Write damaged tiles into the ledger, so that `rerun --damaged` and the next `segment` mend them.
+    """Write damaged tiles into the ledger, so that `rerun --damaged` and the next `segment` repair them.
 
-    What skipped and failed tiles hold is known without computing: those are mended here.
+    What skipped and failed tiles hold is known without computing: those are repaired here.
     """
     state_of_run = run.ledger.fold()
     mask, probabilities = run.open_mask(), run.open_probabilities()
@@ -306,7 +306,7 @@ def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
 
 
 def _remedy(report: VerificationReport, state: LedgerState, lost: Sequence[str]) -> str:
-    """The command that mends what can be mended."""
+    """The command that repairs what can be repaired."""
     if report.is_sound:
         return ""
     if report.pending or lost:

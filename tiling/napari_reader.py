@@ -1,4 +1,4 @@
-"""Opens a run in napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
+"""Reader of runs for napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
 
 napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here. For folders it asks
 which reader to take, since others read folders too; a run's `run.json` is this one's alone and opens at once.

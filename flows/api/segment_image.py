@@ -46,10 +46,10 @@ def _with_options(function: _Function) -> _Function:
 def segment_image(
     image: object, out: str | Place | None = None, *, progress: bool = True, **options: Any
 ) -> Segmentation:
-    """Segment an image; the same call again goes on where the last one stopped.
+    """Segment an image; the same call resumes.
 
     It is the flow that `overtile segment` runs, in a process of its own: a notebook's event loop, memory and Ray are
-    left alone. An interrupt lets the tiles in flight end, and the same call goes on. A run of which tiles failed is
+    left alone. An interrupt lets the tiles in flight end, and the same call resumes. A run of which tiles failed is
     given back all the same; `failed` says which.
 
     Args:

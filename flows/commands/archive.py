@@ -112,7 +112,7 @@ def archive_command(
     reread: RereadOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Segment what is new or changed in an archive of slides; the same command again goes on."""
+    """Segment what is new or changed in an archive of slides; the same command resumes."""
     given = {name: value for name, value in locals().items() if name not in {"out_folder", "dry_run", "first"}}
     config = ArchiveConfig.model_validate({**given, "out": out_folder, "first": tuple(first or ())})
     if dry_run:
@@ -131,7 +131,7 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
 
 
 def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
-    """What an archive's last night was asked for, with some of it changed.
+    """Options of an archive's last night, with some of them changed.
 
     Raises:
         RunError: no archive there, or it has seen no night.
@@ -149,7 +149,7 @@ def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
 
 
 def run_night(config: ArchiveConfig) -> None:
-    """Run the flow with live progress and tell how it ended."""
+    """Run a night with live progress and print its summary."""
     quiet_environment()
     from flows.commands.terminal import run_with_progress
 
@@ -170,7 +170,7 @@ def print_night(night: NightSummary) -> None:
     for record in [*night.of(SlideState.CHANGING)[:SHOWN], *night.of(SlideState.GONE)[:SHOWN]]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
     if night.waiting or night.of(SlideState.BEGUN):
-        out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command again goes on")
+        out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command resumes")
     if night.failed:
         out.print(f"try them again with: {night.rerun_command}", soft_wrap=True)
     out.print(f"page:    {night.archive}/nights/{night.name}.html", soft_wrap=True)

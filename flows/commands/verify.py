@@ -1,4 +1,4 @@
-"""`overtile verify`: whether a run can be trusted."""
+"""`overtile verify`: checks a run's shards, pyramid and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may ask for: one definition for the command line, job files and Prefect's forms."""
+"""Options of flows: one definition for the command line, job files and Prefect's forms."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ TileName = Annotated[
 
 
 class ConfigBase(BaseModel):
-    """Root of all that can be asked for."""
+    """Root of all configurations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ImageOptions(ConfigBase):
-    """What is segmented, and where the run lies."""
+    """The image, and the run's folder."""
 
     image: Where = Field(description="The image: any that docs/formats.md lists; a path or URL.")
     out: Output = Field(description="The run folder, a path or URL. The same folder again resumes the run.")
@@ -168,7 +168,7 @@ class Options(ConfigBase):
         return Origin(self.model, self.weights, trust_code=self.trust_code)
 
     def view_request(self) -> ViewRequest:
-        """Which pixels were asked for.
+        """The request for pixels that these options make.
 
         Raises:
             PlanError: one pixel size in two units.
@@ -235,7 +235,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
-    """What was asked, as a configuration: parameters of a deployment and tables of a job file are mappings.
+    """Options as a checked configuration: parameters of a deployment and tables of a job file are mappings.
 
     Raises:
         ConfigError: a key that there isn't, or a value that can't be; the message names what may be.
@@ -247,7 +247,7 @@ def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
 
 
 def problem_in(error: ValidationError) -> str:
-    """What is wrong with what was asked, on one line: which value, and what it may be."""
+    """The invalid option on one line: which value, and what it may be."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or error.title
     kind = {each.__name__: each for each in _kinds(ConfigBase)}.get(error.title)

@@ -1,4 +1,4 @@
-"""Whether the Prefect server that is configured can be used: asked once, before anything else has started."""
+"""Check of the configured Prefect server: asked once, before anything else has started."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ GRACE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether somebody asked to stop, and until when tiles in flight may still end; or the time is up.
+    """A request to stop, and until when tiles in flight may still end; also made when the time is up.
 
     `ends_at`, on the monotonic clock, is when no further tile is begun anyway; those in flight then end in peace.
     """
@@ -46,7 +46,7 @@ class _Terminated(BaseException):
 
 @contextmanager
 def sigterm_as_error() -> Generator[None]:
-    """While inside, SIGTERM raises an error instead of ending the process without a word.
+    """While inside, SIGTERM raises an error instead of ending the process silently.
 
     Prefect catches SIGTERM while a flow runs, reports the run as crashed, and then hands the signal on to this.
 
@@ -71,7 +71,7 @@ def sigterm_as_error() -> Generator[None]:
 
 @contextmanager
 def keep_sigterm() -> Generator[None]:
-    """While Ray starts inside, here or in another thread: whoever heard SIGTERM before hears it afterwards.
+    """Keep the handler of SIGTERM while Ray starts inside, here or in another thread.
 
     Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
     stack trace and aborts the process three seconds later, whatever is still being ended in order.

@@ -1,4 +1,4 @@
-"""The processes of an embedded Ray: whether they still are there, and an end in time where one is not.
+"""The processes of an embedded Ray: watched, and ended in time where one is lost.
 
 Ray itself lets a driver wait for ever where the raylet is gone, and aborts it after a minute, with a word to its log
 alone, where the control store is.
@@ -94,8 +94,8 @@ class EmbeddedRay:
             if code is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 return (
-                    f"Ray's {name}, which this command has started, {how}: no worker can be told to work; the same "
-                    f"command goes on with the tiles that are missing"
+                    f"Ray's {name}, which this command has started, {how}: no worker can be given work; the same "
+                    f"command resumes with the tiles that are missing"
                 )
         return None
 

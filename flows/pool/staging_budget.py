@@ -1,4 +1,4 @@
-"""What staged tiles may take, and what they take: those on their way to inference, and those that lie from before."""
+"""Budget of staged tiles: the space of those on their way to inference, and of those left from earlier nights."""
 
 from __future__ import annotations
 

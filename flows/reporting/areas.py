@@ -1,4 +1,4 @@
-"""What a run's mask holds, class by class, as the report tells it."""
+"""Areas of a run's mask, class by class, as the report shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be refused in a second, before Ray, Prefect or torch are loaded."""
+"""Early checks of an image, a model and options: refused in a second, before Ray, Prefect or torch are loaded."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ARTIFACT_SECONDS = 5.0
 
 
 class RunWatch:
-    """Counts an inference stage's tiles and tells how far it is."""
+    """Counts an inference stage's tiles and reports its progress."""
 
     def __init__(self, run: Run, todo: int, pool: Pool, backlog: Backlog) -> None:
         self._run, self._pool, self._backlog = run, pool, backlog

@@ -1,4 +1,4 @@
-"""What one worker does with one tile: read, compute, write. A plain class that Ray only wraps."""
+"""Tile worker: reads, computes and writes one tile. A plain class that Ray only wraps."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def expect_finished(run: Run, state: LedgerState) -> None:
 def mask_digest(run: Run) -> str:
     """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
 
-    A damaged tile counts as what it was: what shows it as it was is right once it is mended.
+    A damaged tile counts as what it was: what shows it as it was is right once it is repaired.
     """
     held = np.zeros((run.plan.count, 17), np.uint8)
     kept = np.zeros((run.plan.count, 16), np.uint8)

@@ -1,4 +1,4 @@
-"""Whether what is made of a run's mask shows the mask that there is now, and still is what was written."""
+"""Verification of exports and pictures: each shows the mask as it is now, and still is what was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened to each tile of a run: append-only JSON-lines segments with one writer.
+"""Ledger of a run: what happened to each tile, in append-only JSON-lines segments with one writer.
 
 The ledger is the only truth about what is done. A segment is written whole or not at all, so a driver that
 dies between two of them loses only knowledge of tiles whose shards it can compute again, identically.
@@ -116,7 +116,7 @@ class LedgerState:
 
     @property
     def is_closed(self) -> bool:
-        """Whether no tile is left to do or to mend, and the pyramid shows them all: what exports are made of."""
+        """Whether no tile is left to do or to repair, and the pyramid shows them all: what exports are made of."""
         is_open = bool(np.isin(self.states, (TileState.PENDING, TileState.DAMAGED)).any())
         return not is_open and self.pyramid_stands and not self.unstitched.any()
 
@@ -188,7 +188,7 @@ class Ledger:
         self._segments.flush()
 
     def unknown_files(self) -> list[Place]:
-        """What lies among the segments and is none."""
+        """Unknown files among the segments."""
         return self._segments.unknown_files()
 
     def fold(self) -> LedgerState:
@@ -208,7 +208,7 @@ class Ledger:
                     _fold_record(state, _parse_record(entry))
             except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
                 raise RunError(
-                    f"ledger segment {path} holds a line that is no record ({error}): what is done can't be told; "
+                    f"ledger segment {path} holds a line that is no record ({error}): what is done can't be known; "
                     f"restore the segment, or delete it to compute its tiles again"
                 ) from error
         return state

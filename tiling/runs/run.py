@@ -68,7 +68,7 @@ class Run:
 
     @classmethod
     def create_or_resume(cls, path: Place, card: RunCard, outline: Outline | None = None) -> Run:
-        """Make the folder, or go on with it when it holds the same run. `outline` is that of the card's view.
+        """Make the folder, or resume it when it holds the same run. `outline` is that of the card's view.
 
         Raises:
             RunError: the folder holds a different run (the differences are named), or something else.

@@ -1,4 +1,4 @@
-"""What of a mask is no labelled area: in skipped tiles, outside of polygons, without data, not predicted."""
+"""Uncomputed area of a mask: in skipped tiles, outside of polygons, without data, not predicted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an image holds any data at all: looked for from its coarsest level on, until some is found."""
+"""Check that an image holds any data at all: searched from its coarsest level on, until some is found."""
 
 from __future__ import annotations
 

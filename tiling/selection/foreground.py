@@ -1,4 +1,4 @@
-"""Which tiles hold tissue or data; the others are skipped and hold background.
+"""Foreground: the tiles that hold tissue or data; the others are skipped and hold background.
 
 Bright-field slides are judged by Otsu's threshold (IEEE Trans. SMC 9, 1979) on a coarse view, in which what has the
 colour of ink has no say (`tiling.selection.ink`). A tile is skipped only when nothing in it, nor one coarse pixel

@@ -1,4 +1,4 @@
-"""What a file may claim before it is refused, and the one boundary where library errors become ours.
+"""Limits of what a file may claim before it is refused, and the one boundary where library errors become ours.
 
 Every figure that a header claims is compared with these limits, or with the file's true length, before
 memory is taken for it.

@@ -160,7 +160,7 @@ def _taken_over(segment: Place) -> RunError:
 
 def _unreadable(path: Path, why: str) -> RunError:
     return RunError(
-        f"ledger segment {path} {why}, which no driver writes: what is done can't be told; restore the segment, or "
+        f"ledger segment {path} {why}, which no driver writes: what is done can't be known; restore the segment, or "
         f"delete it to compute its tiles again"
     )
 

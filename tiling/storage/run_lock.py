@@ -173,7 +173,7 @@ def expect_held(folder: Path) -> None:
 
 
 def _is_at(descriptor: int | None, path: Path) -> bool:
-    """Whether a name leads to the very file that is open; False where that can't be told."""
+    """Whether a name leads to the very file that is open; False where that can't be known."""
     if descriptor is None:
         return False
     try:

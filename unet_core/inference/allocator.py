@@ -1,4 +1,4 @@
-"""Keeps the memory of one tile for the next.
+"""Allocator settings that keep the memory of one tile for the next.
 
 A network's intermediates are tens of megabytes each. The C library's allocator gives such memory back to the
 system when it is freed, and the system clears every page of it when it is asked for again: on one core that

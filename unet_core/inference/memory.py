@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes at its peak, known without running it."""
+"""Peak memory of a forward pass, known without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arithmetic to compute in: bfloat16 where the hardware has it and this image's labels don't suffer."""
+"""Choice of precision: bfloat16 where the hardware has it and this image's labels don't suffer."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _LABEL_FIELDS = {"architecture", "parameters", "bands", "dtype", "classes", "dec
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """How far a training is.
+    """Progress of a training.
 
     `history` holds one entry per validation, `losses` one number per step, `image_ious` the foreground IoU of
     each validation image at the best step, in their order; NaN where neither side holds any.

@@ -44,7 +44,7 @@ _BANDS = ("red", "green", "blue")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a slide is, as the probe tells it."""
+    """Facts of a slide, as the probe reports them."""
 
     vendor: str
     shapes: tuple[tuple[int, int], ...]

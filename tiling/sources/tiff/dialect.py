@@ -1,4 +1,4 @@
-"""Which dialect of TIFF a file is in, and what its metadata says about its pages."""
+"""Dialect of a TIFF file, and what its metadata says about its pages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Dialect:
 
 
 def detect_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
-    """Tell the dialect from the first page, and read what that dialect keeps where.
+    """Detect the dialect from the first page, and read its metadata.
 
     Raises:
         SourceError: metadata that can't be followed, or no such z or t.

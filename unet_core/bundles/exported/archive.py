@@ -1,4 +1,4 @@
-"""Reads what `torch.export.save` wrote, without `torch.export.load`.
+"""Reader of `.pt2` archives that `torch.export.save` wrote, without `torch.export.load`.
 
 `load` unpickles example inputs, constants and custom objects, and evaluates expressions of extents as Python: torch
 itself warns against files of others. A `.pt2` is a ZIP of a JSON graph, raw tensor bytes and JSON tables of them
