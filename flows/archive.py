@@ -95,10 +95,10 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
     )
 
 
-@task(name="look", cache_policy=NO_CACHE)
+@task(name="scan", cache_policy=NO_CACHE)
 def list_source(config: ArchiveConfig) -> list[Slide]:
     """List the source's slides. A wrong source must leave no archive behind, whose options would then be fixed."""
-    begin_stage("look")
+    begin_stage("scan")
     return list(find_slides(config.source, config.out))
 
 

@@ -239,7 +239,7 @@ class Pool:
             del pending[reference]
             ended = scheduler.end(attempt, result, time.monotonic())
             if ended is not None:
-                yield replace(ended, error=cause)
+                yield replace(ended, fatal_error=cause)
         for number, why in lost.items():  # after what they have finished
             yield from self._worker_lost(number, why, pending, scheduler)
 

@@ -71,10 +71,10 @@ class Roster:
         return self._slots[number].actor
 
     def any_actor(self, on_wait: Callable[[], None]) -> Any:
-        """One that has started; the first that starts, where none has yet. `look` is called every second of waiting.
+        """One that has started; the first that starts, where none has yet. `on_wait` is called every second of waiting.
 
         Raises:
-            PoolError: all died while loading. Else what `look` raises.
+            PoolError: all died while loading. Else what `on_wait` raises.
         """
         while True:
             if started := self.started:
