@@ -20,7 +20,7 @@ from tiling.export.formats import NONE
 from tiling.runs.run import Run
 from tiling.storage.place import lock_run
 
-reopen = task(steps.reopen, cache_policy=NO_CACHE)
+reopen = task(cache_policy=NO_CACHE)(steps.reopen)
 
 
 @flow(name="rerun-tiles", validate_parameters=False)

@@ -38,9 +38,9 @@ install()
 
 SHOWN_PX = 720
 
-stitch = task(steps.stitch, cache_policy=NO_CACHE)
-export = task(steps.export, cache_policy=NO_CACHE)
-finish = task(steps.finish, cache_policy=NO_CACHE)
+stitch = task(cache_policy=NO_CACHE)(steps.stitch)
+export = task(cache_policy=NO_CACHE)(steps.export)
+finish = task(cache_policy=NO_CACHE)(steps.finish)
 
 
 @flow(name="segment-image", validate_parameters=False)
