@@ -139,8 +139,8 @@ def report(archive: Archive, night: NightSummary) -> None:
     archive.ledger.announce("morning", {"night": night.name, "told": str(night), "rate": night.megapixels_per_second})
     if night.failed:
         rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in night.failed[:1000]]
-        told = f"`{markdown(night.rerun_command)}`"
-        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=told))
+        message = f"`{markdown(night.rerun_command)}`"
+        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=message))
 
 
 def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:

@@ -58,7 +58,7 @@ class ClusterLostError(PoolError):
 
 
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
-"""What is told in one line; anything else is a bug and keeps its traceback."""
+"""Errors that are shown on one line; anything else is a bug and keeps its traceback."""
 
 USAGE_ERRORS = (
     SourceError,

@@ -129,5 +129,5 @@ def show(run: Run) -> None:
     state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
-        told = f"Failed tiles of {markdown(run.path.name)}"
-        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=told))
+        message = f"Failed tiles of {markdown(run.path.name)}"
+        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=message))

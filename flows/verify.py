@@ -71,7 +71,7 @@ class VerificationReport:
 
     @property
     def unfinished(self) -> str:
-        """What is said of tiles that are not done; nothing where all are."""
+        """Sentence about tiles that are not done; empty where all are."""
         if not self.pending:
             return ""
         return f"NOT sound: {self.pending} tiles are not done; run the overtile segment command of {self.run} again"
@@ -172,7 +172,7 @@ def check_pyramid_task(run: Run) -> list[str]:
 
 @task(cache_policy=NO_CACHE)
 def check_exports_task(run: Run) -> dict[str, str]:
-    """Pictures and exports that aren't what was written, or not of this mask; told to the ledger, they are renewed."""
+    """Pictures and exports that aren't what was written, or not of this mask; the ledger marks them for renewal."""
     begin_stage("exports")
     state = run.ledger.fold()
     exports = dict(check_exports(run, state))
@@ -265,7 +265,7 @@ def report(
 
 
 def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
-    """What is not built, failed, or keeps the rest from being looked at."""
+    """Parts that are not built, failed, or keep the rest from being looked at."""
     if lost:
         yield f"metadata is lost or damaged ({', '.join(lost[:5])}), so nothing below it was looked at"
     if state.failed:
@@ -280,7 +280,7 @@ def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]
 
 
 def _unchecked(findings: Sequence[Finding], exports: Mapping[str, str]) -> Iterator[str]:
-    """What runs of earlier versions kept no digest of."""
+    """Parts that runs of earlier versions kept no digest of."""
     for what, count in Counter(each.unchecked for each in findings if each.unchecked is not None).items():
         yield f"{what} of {count} tiles: the ledger has no digest of them; a rerun of a tile writes it down"
     for file, fault in exports.items():
@@ -289,7 +289,7 @@ def _unchecked(findings: Sequence[Finding], exports: Mapping[str, str]) -> Itera
 
 
 def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
-    """What takes nothing from the run."""
+    """Notes that don't count against the run."""
     if gaps := run.ledger.gaps():
         numbers = ", ".join(f"{number:08d}" for number in gaps[:5])
         yield f"the ledger has lost {len(gaps)} segments ({numbers}): what they held counts as if it had never been"

@@ -82,10 +82,10 @@ def _listen(
     except BrokenPipeError:
         return None
     for line in news:
-        told: dict[str, Any] = json.loads(line)
-        if "progress" not in told:
-            return told
-        on_progress(Progress(**told["progress"]))
+        message: dict[str, Any] = json.loads(line)
+        if "progress" not in message:
+            return message
+        on_progress(Progress(**message["progress"]))
     return None
 
 
@@ -131,8 +131,8 @@ def main() -> None:
 
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
 
-        def say(**told: object) -> None:
-            pipe.write(json.dumps(told) + "\n")
+        def say(**message: object) -> None:
+            pipe.write(json.dumps(message) + "\n")
             pipe.flush()
 
         try:
@@ -141,7 +141,7 @@ def main() -> None:
                 run_flow(name, config, lambda progress: say(progress=asdict(progress)))
         except BrokenPipeError:
             return  # nobody listens any more
-        except Exception as error:  # noqa: BLE001 (whatever it is, the caller is told)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets it)
             kinds = [kind.__name__ for kind in type(error).__mro__]
             is_known = isinstance(error, ERRORS)
             say(kinds=kinds, message=str(error) if is_known else "".join(traceback.format_exception(error)))

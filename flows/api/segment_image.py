@@ -37,8 +37,8 @@ def _with_options(function: _Function) -> _Function:
         for name, field in fields.items()
     ]
     function.__signature__ = inspect.Signature([*own, *named], return_annotation=Segmentation)  # type: ignore[attr-defined]
-    told = "\n".join(f"        {name}: {field.description}" for name, field in fields.items())
-    function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    Options:\n{told}\n"
+    message = "\n".join(f"        {name}: {field.description}" for name, field in fields.items())
+    function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    Options:\n{message}\n"
     return function
 
 

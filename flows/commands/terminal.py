@@ -158,8 +158,8 @@ def print_status(console: Console, run: Run) -> None:
     for fact, value in run.card.notes.items():
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
-    if told := sentence(unknown_files(run)):
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    if message := sentence(unknown_files(run)):
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     console.print(tile_grid(run, console.width))
     for index, record in list({**state.failed, **state.damaged}.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)

@@ -111,7 +111,7 @@ def _ask(url: str) -> tuple[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """Facts of a node, as it reports them."""
 
     node_id: str
     versions: dict[str, str]
@@ -203,7 +203,7 @@ def _ask_node(node_id: str, probe: Probe | None, image: Place | None) -> Any:
 
 
 def _facts(node_id: str, probe: Probe | None, image: str | None) -> NodeFacts:
-    """What this node has."""
+    """Facts of this node."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in SAME_ON_ALL}
     fault = None if probe is None else probe.answer(node_id)
     place = None if probe is None or fault else probe.place

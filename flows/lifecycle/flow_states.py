@@ -30,14 +30,14 @@ ConfigT = TypeVar("ConfigT")
 OutcomeT = TypeVar("OutcomeT")
 
 
-def finished(outcome: ResultT, told: str) -> ResultT:
+def finished(outcome: ResultT, message: str) -> ResultT:
     """The outcome, where all is done.
 
     Raises:
         IncompleteError: some failed; in Prefect the flow has failed, and a retry of it resumes by the ledger.
     """
     if not outcome.complete:
-        raise IncompleteError(told, outcome)
+        raise IncompleteError(message, outcome)
     return outcome
 
 

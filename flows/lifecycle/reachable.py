@@ -37,13 +37,13 @@ def expect_prefect() -> None:
 
 
 def _fault() -> str:
-    """What is wrong, on one line; nothing when all is well."""
+    """The fault, on one line; nothing when all is well."""
     from prefect.client.orchestration import get_client
 
     try:
         with get_client(sync_client=True) as client:
             client.read_flows(limit=1)
-    except Exception as error:  # noqa: BLE001 (whatever answers there, it is told in one line)
+    except Exception as error:  # noqa: BLE001 (whatever answers there, it is shown on one line)
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None:
             return f"it answers {status}"

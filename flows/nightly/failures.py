@@ -25,7 +25,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """An error's message on one line."""
     if isinstance(error, ValidationError):
         return f"the manifest asks for {problem_in(error)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

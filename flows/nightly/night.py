@@ -76,9 +76,9 @@ class NightSummary:
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
+        message = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
         rate = f"{self.pixels / 1e6:.0f} MPix at {self.megapixels_per_second:.2f} MPix/s"
-        return f"slides: {told}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
+        return f"slides: {message}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
 
 
 class ThroughputEstimate:

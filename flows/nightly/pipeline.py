@@ -163,7 +163,7 @@ class Pipeline:
             self._fail(job, error)
 
     def _wait_for_closings(self) -> None:
-        """Where stitching is slower than inference, slides whose tiles are all in would heap up."""
+        """Wait for closing slides: where stitching is slower than inference, they would pile up."""
         while len(open_ones := [each for each in self._closing if not each.done()]) >= CLOSING_AT_ONCE:
             wait_for(open_ones, return_when=FIRST_COMPLETED)
 

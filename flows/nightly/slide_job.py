@@ -278,7 +278,7 @@ class SlideJob:
 
 
 def tile_bytes(run: Run) -> int:
-    """What a staged tile takes, at most."""
+    """Most bytes that a staged tile takes."""
     height, width = run.plan.read_shape
     return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
 

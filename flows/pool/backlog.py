@@ -111,7 +111,7 @@ class Backlog:
             self._changed.notify_all()
 
     def close(self, failure: BaseException | None = None) -> None:
-        """Say that no more tiles come, and why, if it is a failure."""
+        """Close the queue: no more tiles come; `failure` says why, if it is one."""
         with self._changed:
             self._closed = True
             self._failure = self._failure or failure

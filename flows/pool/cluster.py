@@ -67,7 +67,7 @@ class Cluster:
         self._ended.set()
 
     def resources(self) -> Mapping[str, float]:
-        """What there is; asked only of a head that is there.
+        """Resources of the cluster; asked only of a head that answers.
 
         Raises:
             LostError: it is gone.

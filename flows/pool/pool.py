@@ -110,7 +110,7 @@ class Pool:
         raise AssertionError
 
     def _wait(self, reference: Any) -> Any:
-        """What a call to an actor returns, unless the work is over before it does."""
+        """Result of a call to an actor, unless the work is over before it does."""
         while not ray.wait([reference], timeout=1.0)[0]:
             self._cluster.expect_own()
             self._expect_not_stopped()

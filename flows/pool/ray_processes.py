@@ -43,9 +43,9 @@ def _exit_before_ray() -> None:
         os._exit(1)
 
 
-def _log(told: dict[str, Any], ignore_prefix: bool) -> None:
+def _log(message: dict[str, Any], ignore_prefix: bool) -> None:
     del ignore_prefix
-    logger.info("Ray says: %s", " ".join(" ".join(told["lines"]).split()))
+    logger.info("Ray says: %s", " ".join(" ".join(message["lines"]).split()))
 
 
 class EmbeddedRay:
@@ -67,11 +67,11 @@ class EmbeddedRay:
         Raises:
             LostError: one of its processes has ended.
         """
-        told = self._fault()
-        if told is not None:
+        message = self._fault()
+        if message is not None:
             self.is_lost = True
-            _lost.append(told)
-            raise ClusterLostError(told)
+            _lost.append(message)
+            raise ClusterLostError(message)
         return True
 
     def wait(self) -> None:
@@ -102,9 +102,9 @@ class EmbeddedRay:
     def _watch(self) -> None:
         """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
         while not self._ended.wait(CHECK_SECONDS):
-            if (told := self._fault()) is None:
+            if (message := self._fault()) is None:
                 continue
             if not self._ended.wait(ENDING_SECONDS):
-                sys.stderr.write(f"error: {told}\n")
+                sys.stderr.write(f"error: {message}\n")
                 sys.stderr.flush()
                 os._exit(1)

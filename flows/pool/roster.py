@@ -90,7 +90,7 @@ class Roster:
             self._warn_if_alone()
 
     def grow(self) -> None:
-        """As many as were asked for, or as the cluster has devices for by now."""
+        """Grow to the number that was asked for, or that the cluster has devices for now."""
         self._looked_at = time.monotonic()
         devices = int(self._cluster.resources().get("GPU" if self._cluster.device == "cuda" else "CPU", 0))
         self._wanted = max(1, self._workers or devices)

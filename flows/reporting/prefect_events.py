@@ -66,7 +66,7 @@ _link = _Link()
 def recorded(
     call: Callable[[], Answer], seconds: float | None = ANSWER_SECONDS, *, always: bool = False
 ) -> Answer | None:
-    """What a call to Prefect's server returns; None where it fails, or has no answer by then.
+    """Result of a call to Prefect's server; None where it fails, or has no answer by then.
 
     A call is left out while the server is known to be away, unless it is `always` worth a try.
     """

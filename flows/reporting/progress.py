@@ -57,7 +57,7 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-"""Who is told about progress; a flow's parameters are data, so a terminal can't be one of them."""
+"""The listener that progress is reported to; a flow's parameters are data, so a terminal can't be one of them."""
 
 
 def report_progress(progress: Progress) -> None:

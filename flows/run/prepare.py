@@ -129,8 +129,8 @@ def prepare_with(
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, choice, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, choice.outline)
-    if told := sentence(unknown_files(run)):
-        logger.warning("run %s: %s", run.path, told)
+    if message := sentence(unknown_files(run)):
+        logger.warning("run %s: %s", run.path, message)
     create_images(run)
     state = run.ledger.fold()
     if state.last_event(PLANNED) is None:
@@ -198,7 +198,7 @@ def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -
 
 
 def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False) -> TileMemory:
-    """What a worker takes for this plan, from the network's own graph."""
+    """Memory of a worker for this plan, from the network's own graph."""
     height, width = plan.read_shape
     bands = len(bundle.card.bands)
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bundle.card.dtype]

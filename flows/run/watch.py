@@ -102,5 +102,5 @@ def log_failure(run: Run, result: TileResult) -> None:
 
 
 def subject(run: Run) -> dict[str, object]:
-    """What a line of the log is about."""
+    """Subject of a line of the log."""
     return {"run": str(run.path), "slide": run.card.image.path}

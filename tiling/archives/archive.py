@@ -90,8 +90,8 @@ class Archive:
                     f"would be of one kind and half of the other; choose another --out, or repeat its command"
                 )
             archive.ledger.compact()
-            if told := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
-                logger.warning("archive %s: %s", archive.path, told)
+            if message := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
+                logger.warning("archive %s: %s", archive.path, message)
             return archive
         if (path / "run.json").is_file():
             raise RunError(f"{path} holds a run of one image: an archive would lie inside it; choose another --out")

@@ -147,10 +147,10 @@ def _holds_image(zarr: Place) -> bool:
         return True
     for name in ZARR_METADATA:
         try:
-            told = (zarr / name).read_bytes()
+            message = (zarr / name).read_bytes()
         except OSError:
             continue
-        if b'"multiscales"' in told or b'"bioformats2raw.layout"' in told:
+        if b'"multiscales"' in message or b'"bioformats2raw.layout"' in message:
             return True
     return False
 

@@ -103,7 +103,7 @@ class SlideLedger:
             except (ValueError, RecursionError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
-                    f"told; restore the segment, or delete it to look at its slides again"
+                    f"known; restore the segment, or delete it to look at its slides again"
                 ) from error
 
     def __iter__(self) -> Iterator[SlideRecord]:

@@ -174,7 +174,7 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
 
 
 def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) -> list[BaseException]:
-    """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
+    """Record each format in the ledger as it ends; returns why the others failed, the first one first."""
     failures: list[BaseException] = []
     for each in as_completed(writing):
         failure = each.exception()

@@ -43,7 +43,7 @@ class Checksum:
         return asdict(self)
 
     def fault(self, place: Place) -> str | None:
-        """What is wrong with the file; None where it is what was written."""
+        """The fault of the file; None where it is what was written."""
         try:
             if size_of(place) == self.bytes and Checksum.of(place) == self:
                 return None

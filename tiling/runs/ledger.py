@@ -102,11 +102,11 @@ class LedgerState:
         return np.flatnonzero(np.isin(self.states, states))
 
     def empty_of(self, tile: int) -> NoDataCounts:
-        """What a tile lacks."""
+        """Counts of a tile's pixels without data."""
         return NoDataCounts(*(int(count) for count in self.empty[tile])) if len(self.empty) else NoDataCounts()
 
     def no_data_counts(self, tiles: NDArray[np.int64] | slice = slice(None)) -> NoDataCounts:
-        """What tiles lack together."""
+        """Counts of pixels without data over tiles."""
         if not len(self.empty):
             return NoDataCounts()
         return NoDataCounts(*(int(count) for count in self.empty[tiles].sum(axis=0, dtype=np.int64)))
@@ -127,7 +127,7 @@ class LedgerState:
 
     @property
     def missing(self) -> str:
-        """What a run lacks before it is complete, in words; empty where it is."""
+        """What is missing before the run is complete, in words; empty where it is."""
         counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
         parts = [
             f"{count} {'tile' if count == 1 else 'tiles'} {name}" for s, name in counts if (count := self.count(s))
@@ -137,7 +137,7 @@ class LedgerState:
         return ", ".join(parts)
 
     def remedy(self, run: Place) -> str:
-        """What brings what a run lacks; empty where nothing is lacking."""
+        """Command that completes a run; empty where nothing is missing."""
         if self.is_complete:
             return ""
         if self.count(TileState.PENDING):

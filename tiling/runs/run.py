@@ -115,7 +115,7 @@ class Run:
 
     @staticmethod
     def stamp(path: Place) -> FileVersion:
-        """What tells that a folder holds another run by now than the one that was opened there.
+        """Identity of the run in a folder: another value once the folder holds another run.
 
         Raises:
             RunError: no run is there.

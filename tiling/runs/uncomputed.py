@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tiling.runs.run import Run
 
 SHARE = "foreground share"
-"""Of the extent: a fact of the event `PLANNED`; null where foreground isn't told from the rest."""
+"""Of the extent: a fact of the event `PLANNED`; null where foreground isn't distinguished from the rest."""
 
 SKIPPED_NAME = "skipped as empty"
 OUTSIDE_NAME = "outside the polygons"

@@ -112,7 +112,7 @@ def _digests(run: Run) -> Mapping[int, _Digests]:
 
 
 def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tuple[str | None, str | None]:
-    """What is wrong with a tile's labels, and what could not be told."""
+    """The fault of a tile's labels, and what could not be checked."""
     try:
         labels = mask.read(tile.valid)
     except UNREADABLE as error:

@@ -203,7 +203,7 @@ def _threshold(judged: NDArray[np.float32], bright: NDArray[np.float32]) -> tupl
 
 
 def _remark(found: Foreground, level: Level) -> str:
-    """What is worth telling of a share of tissue that few slides have; else nothing."""
+    """Warning about a share of tissue that few slides have; else empty."""
     share = found.share((level.height, level.width))
     if share is None or LEAST_TISSUE <= share <= 1 - LEAST_TISSUE:
         return ""

@@ -18,7 +18,7 @@ _READ_BYTES = 4 * 1024**2
 
 
 class Digest(Protocol):
-    """What `hashlib` gives."""
+    """Hash object of `hashlib`."""
 
     def update(self, data: bytes, /) -> None: ...
 

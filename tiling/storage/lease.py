@@ -1,7 +1,7 @@
 """The lock of a run in an object store: an object that its holder renews, and that others take when it is stale.
 
 Stores have no locks, but conditional puts: create an object only where there is none, replace it only where it still
-is what was read. Age is told by the store's own clock, so clocks that differ or jump don't matter.
+is what was read. Age is measured by the store's own clock, so clocks that differ or jump don't matter.
 """
 
 from __future__ import annotations

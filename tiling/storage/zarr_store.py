@@ -16,7 +16,7 @@ from tiling.storage.place import Place
 
 
 def zarr_at(place: Place) -> Path | ObjectZarr:
-    """What Zarr opens for a place."""
+    """Store that Zarr opens for a place."""
     return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else place
 
 

@@ -30,7 +30,7 @@ with the last one torch asks for huge pages.
 
 
 def keep_memory() -> bool:
-    """Tell this process's allocator to keep freed memory; says whether there was one that listens."""
+    """Set this process's allocator to keep freed memory; False where it has no such setting."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

@@ -28,7 +28,7 @@ _CPU_SAYS_FULL = ("not enough memory", "can't allocate memory", "defaultcpualloc
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What came back from the device. `seconds` of computing: waiting for the device and copies don't count."""
+    """Result that came back from the device. `seconds` of computing: waiting for the device and copies don't count."""
 
     arrays: tuple[Array, ...]
     seconds: float

@@ -42,7 +42,7 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
 
 
 def _bytes(node: fx.Node, itemsize: int) -> int:
-    """What a call's result takes: nothing for parameters, which are there anyway, and for views.
+    """Bytes of a call's result: nothing for parameters, which are there anyway, and for views.
 
     Of a call with several results the items count.
     """

@@ -83,7 +83,7 @@ def lacks_bfloat16(device: str) -> str | None:
 
 
 def _cpu_flags() -> set[str]:
-    """What the processor can do, as far as the system tells."""
+    """Flags of the processor, as far as the system shows them."""
     try:
         text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:

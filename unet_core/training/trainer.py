@@ -99,7 +99,7 @@ class Trainer:
     def run(
         self, until: int | None = None, on_step: Callable[[TrainingProgress], None] | None = None
     ) -> TrainingProgress:
-        """Train up to step `until` (default: to the end), then return how it went; `on_step` is told after each step.
+        """Train up to step `until` (default: to the end), then return how it went; `on_step` is called after each step.
 
         Raises TrainingError where the loss or a gradient is not finite; the last checkpoint stays as it was.
         """

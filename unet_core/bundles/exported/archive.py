@@ -46,9 +46,9 @@ def read_archive(file: Path | IO[bytes]) -> tuple[Program, dict[str, Tensor]]:
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
         raise BundleError(f"program {name!r} is no whole .pt2 file: {error}; save or copy it again") from error
     except _MALFORMED as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"program {name!r} is not what torch.export.save writes ({type(error).__name__}: {told}); save it again"
+            f"program {name!r} is not what torch.export.save writes ({type(error).__name__}: {message}); save it again"
         ) from error
 
 
