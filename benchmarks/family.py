@@ -1,4 +1,4 @@
-"""The family on one task under one budget: the same crops, steps and, within a third, arithmetic per pixel.
+"""U-Net, UNet++ and UNet 3+ on one task under one budget: the same crops, steps and, within a third, arithmetic per pixel.
 
     python -m benchmarks.family --out runs/family
 
@@ -91,7 +91,7 @@ def page(rows: list[dict[str, Any]], recipe: Recipe) -> str:
         "average precision."
     )
     head = "| network | described by | norm | parameters | thousand MACs per pixel | s per step |"
-    shown = ["# The family on one task", "", "Written by `python -m benchmarks.family`; don't edit.", "", about, ""]
+    shown = ["# U-Net, UNet++ and UNet 3+ on one task", "", "Written by `python -m benchmarks.family`; don't edit.", "", about, ""]
     shown += [f"{head} mean IoU | mean Dice | AP |", "|---|---|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
         options = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())

@@ -44,7 +44,7 @@ FORMATS_TRIED = ("statistics", "ome-tiff", "cog", *VECTORS)
 NO_IMAGE = (".geojson",)
 MODEL, BANDS = "nuclei", 3
 
-HEAD = """# Files that were tried
+HEAD = """# Tested files
 
 Written by `python -m benchmarks.files`; don't edit. Every file of `slides/` and `geo/` of the test data, segmented with
 the shipped `nuclei` bundle by the flow that `overtile segment` runs, on the pixels of level 0, then exported to every
