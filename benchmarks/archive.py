@@ -1,4 +1,4 @@
-"""How busy the actors are over an archive of slides, and what the same slides cost one by one.
+"""Utilisation of the actors over an archive of slides, and the cost of the same slides one by one.
 
     python -m benchmarks.archive --slides 20 --out runs/archive [--precision bfloat16]
 

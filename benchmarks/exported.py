@@ -1,4 +1,4 @@
-"""What a run was exported to, read back: the objects of each file rasterised again by GDAL, beside the mask.
+"""Exports of a run, read back: the objects of each file rasterised again by GDAL, beside the mask.
 
 python -m benchmarks.exported RUN --formats qupath geopackage
 """

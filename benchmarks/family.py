@@ -1,9 +1,9 @@
-"""The family on one task under one budget: the same crops, steps and, within a third, arithmetic per pixel.
+"""U-Net, UNet++ and UNet 3+ on one task under one budget: the same crops, steps and, within a third, arithmetic per pixel.
 
     python -m benchmarks.family --out runs/family
 
 Trains each network on the recipe of the shipped `nuclei` bundle, shortened, and writes `docs/family.md`. The crops
-of a step follow from the recipe's seed alone, so all networks see the same. Started again it goes on where it was.
+of a step follow from the recipe's seed alone, so all networks see the same. Started again, it resumes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,14 @@ def page(rows: list[dict[str, Any]], recipe: Recipe) -> str:
         "average precision."
     )
     head = "| network | described by | norm | parameters | thousand MACs per pixel | s per step |"
-    shown = ["# The family on one task", "", "Written by `python -m benchmarks.family`; don't edit.", "", about, ""]
+    shown = [
+        "# U-Net, UNet++ and UNet 3+ on one task",
+        "",
+        "Written by `python -m benchmarks.family`; don't edit.",
+        "",
+        about,
+        "",
+    ]
     shown += [f"{head} mean IoU | mean Dice | AP |", "|---|---|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
         options = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())

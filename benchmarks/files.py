@@ -44,7 +44,7 @@ FORMATS_TRIED = ("statistics", "ome-tiff", "cog", *VECTORS)
 NO_IMAGE = (".geojson",)
 MODEL, BANDS = "nuclei", 3
 
-HEAD = """# Files that were tried
+HEAD = """# Tested files
 
 Written by `python -m benchmarks.files`; don't edit. Every file of `slides/` and `geo/` of the test data, segmented with
 the shipped `nuclei` bundle by the flow that `overtile segment` runs, on the pixels of level 0, then exported to every
@@ -60,7 +60,7 @@ GeoPackage by GDAL, of GeoParquet by pyarrow, rasterised again by GDAL; the rows
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One file, and what became of it.
+    """One file and its outcome.
 
     Attributes:
         file: its name below the data folder.

@@ -1,4 +1,4 @@
-"""What a GPU does with overtile: exactness, the device's own ceilings, the bare network, staged tiles to labels.
+"""Measurements on a GPU: exactness, the device's own ceilings, the bare network, staged tiles to labels.
 
     python -m benchmarks.gpu --json gpu.json            on a machine with a GPU
     python -m benchmarks.gpu --device cpu --quick       the same path on a processor, in a minute

@@ -1,4 +1,4 @@
-"""What the figures were measured on and with."""
+"""Machine and versions that the figures were measured on and with."""
 
 from __future__ import annotations
 

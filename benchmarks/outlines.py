@@ -1,4 +1,4 @@
-"""What models find on images without labels, as outlines on one page: to be looked at.
+"""Outlines of what models find on images without labels, on one page for people to look at.
 
     python -m benchmarks.outlines --model BEFORE --model AFTER --out PAGE.webp IMAGE [IMAGE …]
 

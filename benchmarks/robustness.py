@@ -1,4 +1,4 @@
-"""How well a model for nuclei holds where slides differ: other pixel sizes, stains, no colour, negatives, JPEG.
+"""Robustness of a nuclei model where slides differ: other pixel sizes, stains, no colour, negatives, JPEG.
 
     python -m benchmarks.robustness RECIPE.toml --model BUNDLE [--out FIGURES.json] [--plain]
 

@@ -1,4 +1,4 @@
-"""What grows with the number of tiles and of slides: seconds and memory of the driver, without any arithmetic.
+"""Scaling with the number of tiles and of slides: seconds and memory of the driver, without any arithmetic.
 
     python -m benchmarks.scale tiles --count 100000 --out runs/scale
     python -m benchmarks.scale look --count 10000 --out runs/scale

@@ -1,4 +1,4 @@
-"""What each step around the network takes, one after another on an idle machine: seconds per gigapixel, and bytes.
+"""Cost of each step around the network, one after another on an idle machine: seconds per gigapixel, and bytes.
 
     python -m benchmarks.steps --side 8192 --core 1024 --out runs/steps
 

@@ -1,4 +1,4 @@
-"""WHEN and WHERE things run. For Python callers: `from flows import segment_image, open_run`."""
+"""Flows, actors and commands: when and where things run. For Python: `from flows import segment_image, open_run`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["open_run", "segment_image"]
 
 
 def __getattr__(name: str) -> Any:
-    """What callers ask for is loaded when they do; the package's own modules need none of it."""
+    """Load a public name on first use; the package's own modules need none of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from flows.api import segment_image

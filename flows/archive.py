@@ -46,7 +46,7 @@ from unet_core.inference.predictor import MATHS_VERSION
 @flow(name="segment-archive")
 @stoppable
 def segment_archive(config: ArchiveConfig) -> NightSummary:
-    """Segment what is new or changed in an archive; the same call again goes on where it was."""
+    """Segment what is new or changed in an archive; the same call resumes."""
     configure_logs()
     config = allowed(config)
     expect_disjoint(config.source, config.out)
@@ -70,7 +70,7 @@ def segment_archive(config: ArchiveConfig) -> NightSummary:
 
 
 def dry_run(config: ArchiveConfig) -> Forecast:
-    """What a night would do, how long it would take and how much space; nothing is written."""
+    """Forecast of a night: slides, time and space; nothing is written."""
     expect_disjoint(config.source, config.out)
     path = config.out
     archive = Archive.open(path) if (path / "archive.json").is_file() else Archive(path, empty_card(config))
@@ -95,15 +95,15 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
     )
 
 
-@task(name="look", cache_policy=NO_CACHE)
+@task(name="scan", cache_policy=NO_CACHE)
 def list_source(config: ArchiveConfig) -> list[Slide]:
-    """What the source holds. One that is wrong must leave no archive behind, whose options would then be fixed."""
-    begin_stage("look")
+    """List the source's slides. A wrong source must leave no archive behind, whose options would then be fixed."""
+    begin_stage("scan")
     return list(find_slides(config.source, config.out, COLUMNS))
 
 
 def segment_slides(context: NightContext, found: ScanResult, stop: StopRequest) -> NightSummary:
-    """Carry the slides through the pool, and fold their records into the night's."""
+    """Run the slides through the pool, and fold their records into the night's summary."""
     started, pace = time.monotonic(), ThroughputEstimate(found.todo)
     watch = NightWatch(context.archive, pace)
     pipeline = Pipeline(context, begin_step)
@@ -139,8 +139,8 @@ def report(archive: Archive, night: NightSummary) -> None:
     archive.ledger.announce("morning", {"night": night.name, "told": str(night), "rate": night.megapixels_per_second})
     if night.failed:
         rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in night.failed[:1000]]
-        told = f"`{markdown(night.rerun_command)}`"
-        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=told))
+        message = f"`{markdown(night.rerun_command)}`"
+        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=message))
 
 
 def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:

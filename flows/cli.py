@@ -60,7 +60,7 @@ def demo_command(
 
 
 def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, its errors told in one line."""
+    """The same command, its errors shown on one line."""
 
     @wraps(command)
     def told(*args: Any, **options: Any) -> None:

@@ -13,7 +13,7 @@ from flows.rerun import rerun
 from flows.segment import segment
 
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-"""A night that is due while the last one goes on is left out: two would want the same devices."""
+"""A night that is due while the last one is still running is left out: two would want the same devices."""
 
 
 def deployments_of(config: ArchiveConfig, cron: str, timezone: str | None) -> list[RunnerDeployment]:

@@ -30,11 +30,11 @@ class StoppedError(FlowError):
 
     @classmethod
     def by(cls, sent: Signals) -> StoppedError:
-        return cls(f"stopped by {sent.name}; the same command again goes on where it was", sent)
+        return cls(f"stopped by {sent.name}; the same command resumes", sent)
 
 
 class NotStartedError(FlowError):
-    """Nothing more is begun: somebody asked to stop, or the night is over. It says nothing of what was to be begun."""
+    """Nothing more is started: somebody asked to stop, or the night is over. It says nothing of what was to start."""
 
 
 class ConfigError(FlowError):
@@ -66,7 +66,7 @@ class UnrecordedError(ClusterLostError):
 
 
 ERRORS = (TilingError, UnetCoreError, FlowError, OSError)
-"""What is told in one line; anything else is a bug and keeps its traceback."""
+"""Errors that are shown on one line; anything else is a bug and keeps its traceback."""
 
 USAGE_ERRORS = (
     SourceError,

@@ -41,7 +41,7 @@ def rerun(config: RerunConfig) -> Outcome:
 
 
 def chosen_tiles(run: Run, config: RerunConfig) -> list[int]:
-    """The tiles that a rerun is about.
+    """The tiles that a rerun computes.
 
     Raises:
         PlanError: no tile was named, or one that isn't in the plan.

@@ -46,7 +46,7 @@ finish = task(cache_policy=NO_CACHE)(steps.finish)
 @flow(name="segment-image", validate_parameters=False)
 @stoppable
 def segment(config: SegmentConfig) -> Outcome:
-    """Segment one image into a run folder; the same call again goes on where it was."""
+    """Segment one image into a run folder; the same call resumes."""
     configure_logs()
     started, config = time.monotonic(), allowed(checked(SegmentConfig, config))
     Run.expect_room(config.out)  # before a lock is left in what is no run
@@ -96,7 +96,7 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
 
 @task(cache_policy=NO_CACHE)
 def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
-    """Label tiles and write what became of each into the ledger."""
+    """Label tiles and write the outcome of each into the ledger."""
     if not todo:
         return
     watch = RunWatch(run, len(todo), pool, backlog)
@@ -129,5 +129,5 @@ def show(run: Run) -> None:
     state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
-        told = f"Failed tiles of {markdown(run.path.name)}"
-        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=told))
+        message = f"Failed tiles of {markdown(run.path.name)}"
+        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=message))

@@ -36,7 +36,7 @@ REPORT_NAME = "verification.json"
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What was checked and what was found.
+    """Report of what was checked and found.
 
     `damaged`: tile name to fault, also of those whose labels a new computation gives otherwise. `pending`: tiles that
     are not done yet. `recomputed` and `seams`: label by label against a new computation, over the
@@ -72,7 +72,7 @@ class VerificationReport:
 
     @property
     def unfinished(self) -> str:
-        """What is said of tiles that are not done; nothing where all are."""
+        """Sentence about tiles that are not done; empty where all are."""
         if not self.pending:
             return ""
         return f"NOT sound: {self.pending} tiles are not done; run the overtile segment command of {self.run} again"
@@ -87,7 +87,7 @@ class VerificationReport:
 def verify(config: VerifyConfig) -> VerificationReport:
     """Check a run; what is damaged is marked in the ledger, and nothing else is written but the report.
 
-    The answer is of the disk as it is now, so it is the same until something is mended.
+    The answer is of the disk as it is now, so it is the same until something is repaired.
     """
     started, config = time.monotonic(), checked(VerifyConfig, config)
     Run.open(config.run)  # what is no run is refused before a lock is left in it
@@ -119,9 +119,9 @@ def check_shards_task(run: Run) -> list[Finding]:
 
 @task(cache_policy=NO_CACHE)
 def mark(run: Run, findings: Sequence[Finding]) -> None:
-    """Write damaged tiles into the ledger, so that `rerun --damaged` and the next `segment` mend them.
+    """Write damaged tiles into the ledger, so that `rerun --damaged` and the next `segment` repair them.
 
-    What skipped and failed tiles hold is known without computing: those are mended here.
+    What skipped and failed tiles hold is known without computing: those are repaired here.
     """
     state_of_run = run.ledger.fold()
     mask, probabilities = run.open_mask(), run.open_probabilities()
@@ -173,7 +173,7 @@ def check_pyramid_task(run: Run) -> list[str]:
 
 @task(cache_policy=NO_CACHE)
 def check_exports_task(run: Run) -> dict[str, str]:
-    """Pictures and exports that aren't what was written, or not of this mask; told to the ledger, they are renewed."""
+    """Pictures and exports that aren't what was written, or not of this mask; the ledger marks them for renewal."""
     begin_stage("exports")
     state = run.ledger.fold()
     exports = dict(check_exports(run, state))
@@ -266,7 +266,7 @@ def report(
 
 
 def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
-    """What is not built, failed, or keeps the rest from being looked at."""
+    """Parts that are not built, failed, or keep the rest from being looked at."""
     if lost:
         yield f"metadata is lost or damaged ({', '.join(lost[:5])}), so nothing below it was looked at"
     if state.failed:
@@ -281,7 +281,7 @@ def _lacking(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]
 
 
 def _unchecked(findings: Sequence[Finding], exports: Mapping[str, str]) -> Iterator[str]:
-    """What runs of earlier versions kept no digest of."""
+    """Parts that runs of earlier versions kept no digest of."""
     for what, count in Counter(each.unchecked for each in findings if each.unchecked is not None).items():
         yield f"{what} of {count} tiles: the ledger has no digest of them; a rerun of a tile writes it down"
     for file, fault in exports.items():
@@ -290,7 +290,7 @@ def _unchecked(findings: Sequence[Finding], exports: Mapping[str, str]) -> Itera
 
 
 def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
-    """What takes nothing from the run."""
+    """Notes that don't count against the run."""
     if gaps := run.ledger.gaps():
         numbers = ", ".join(f"{number:08d}" for number in gaps[:5])
         yield f"the ledger has lost {len(gaps)} segments ({numbers}): what they held counts as if it had never been"
@@ -307,7 +307,7 @@ def _notes(run: Run, state: LedgerState, lost: Sequence[str]) -> Iterator[str]:
 
 
 def _remedy(report: VerificationReport, state: LedgerState, lost: Sequence[str]) -> str:
-    """The command that mends what can be mended."""
+    """The command that repairs what can be repaired."""
     if report.is_sound:
         return ""
     if report.pending or lost:

@@ -1,4 +1,4 @@
-"""Opens a run in napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
+"""Reader of runs for napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
 
 napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here. For folders it asks
 which reader to take, since others read folders too; a run's `run.json` is this one's alone and opens at once.
@@ -65,7 +65,7 @@ def _mask(run: Run) -> Layer:
     named = {"index": [*range(len(run.classes)), 255], "class": [*(item.name for item in run.classes), "not predicted"]}
     levels = run.open_mask(read_only=True).pyramid.lazy()
     looks = {"name": f"mask of {run.card.model.name}", "colormap": colors, "features": named, "opacity": 0.5}
-    # Of labels napari unwraps a list of one level, and then fails where it was told of a pyramid.
+    # Of labels napari unwraps a list of one level, and then fails where a pyramid was announced.
     is_pyramid = len(levels) > 1
     looks |= {"multiscale": is_pyramid, **_place(run, on_mask=True)}
     return levels if is_pyramid else levels[0], looks, "labels"

@@ -1,4 +1,4 @@
-"""Where every tile lies. Integers only: no I/O, no clock, no arrays.
+"""Plan of a level: the place of every tile. Integers only: no I/O, no clock, no arrays.
 
 The scheme is the U-Net paper's overlap-tile strategy (Ronneberger et al. 2015, figure 2) made exact for
 same-padded networks:

@@ -1,4 +1,4 @@
-"""Which pixels of an image are segmented, and as what: one frozen noun, recorded in the run's card.
+"""View of an image: which pixels are segmented, and as what; frozen, and recorded in the run's card.
 
 A view is taken of one pyramid level: resampled to another pixel size, cut to a region, narrowed to some bands, at one
 z and t, with values stretched in one way for the whole image. What it gives depends on a pixel's absolute position

@@ -1,4 +1,4 @@
-"""What every peer gets alike: the network as it comes, normalised float32 input, one rule for labels, one clock."""
+"""Inputs of all peers, the same for each: the network as it comes, normalised float32, one rule for labels."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def run_in_child_process(name: str, config: ConfigBase, on_progress: Listener) -
             tail = os.pread(log.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
             raise FlowError(
                 f"the process that segments ended with code {process.returncode} and said "
-                f"{' '.join(tail.split()) or 'nothing'}; the same call goes on where it was"
+                f"{' '.join(tail.split()) or 'nothing'}; the same call resumes"
             )
     _raise_if_failed(ended)
 
@@ -74,7 +74,7 @@ def run_in_child_process(name: str, config: ConfigBase, on_progress: Listener) -
 def _listen(
     process: subprocess.Popen[bytes], config: ConfigBase, news: IO[bytes], on_progress: Listener
 ) -> dict[str, Any] | None:
-    """Pass progress on; gives how it ended, None where the process ended without a word."""
+    """Pass progress on; returns how the flow ended, None where the process ended without reporting."""
     assert process.stdin is not None
     try:
         with process.stdin as asked:
@@ -82,10 +82,10 @@ def _listen(
     except BrokenPipeError:
         return None
     for line in news:
-        told: dict[str, Any] = json.loads(line)
-        if "progress" not in told:
-            return told
-        on_progress(Progress(**told["progress"]))
+        message: dict[str, Any] = json.loads(line)
+        if "progress" not in message:
+            return message
+        on_progress(Progress(**message["progress"]))
     return None
 
 
@@ -122,7 +122,7 @@ def _with_subclasses(root: type[Exception]) -> Iterator[type[Exception]]:
 
 
 def main() -> None:
-    """The process's own end of it."""
+    """Run the flow inside the child process."""
     name, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _end_with(parent)
     os.set_inheritable(descriptor, False)
@@ -131,8 +131,8 @@ def main() -> None:
 
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
 
-        def say(**told: object) -> None:
-            pipe.write(json.dumps(told) + "\n")
+        def say(**message: object) -> None:
+            pipe.write(json.dumps(message) + "\n")
             pipe.flush()
 
         try:
@@ -141,7 +141,7 @@ def main() -> None:
                 run_flow(name, config, lambda progress: say(progress=asdict(progress)))
         except BrokenPipeError:
             return  # nobody listens any more
-        except Exception as error:  # noqa: BLE001 (whatever it is, the caller is told)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets it)
             kinds = [kind.__name__ for kind in type(error).__mro__]
             is_known = isinstance(error, ERRORS)
             say(kinds=kinds, message=str(error) if is_known else "".join(traceback.format_exception(error)))

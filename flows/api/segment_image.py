@@ -37,8 +37,8 @@ def _with_options(function: _Function) -> _Function:
         for name, field in fields.items()
     ]
     function.__signature__ = inspect.Signature([*own, *named], return_annotation=Segmentation)  # type: ignore[attr-defined]
-    told = "\n".join(f"        {name}: {field.description}" for name, field in fields.items())
-    function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    Options:\n{told}\n"
+    message = "\n".join(f"        {name}: {field.description}" for name, field in fields.items())
+    function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    Options:\n{message}\n"
     return function
 
 
@@ -46,10 +46,10 @@ def _with_options(function: _Function) -> _Function:
 def segment_image(
     image: object, out: str | Place | None = None, *, progress: bool = True, **options: Any
 ) -> Segmentation:
-    """Segment an image; the same call again goes on where the last one stopped.
+    """Segment an image; the same call resumes.
 
     It is the flow that `overtile segment` runs, in a process of its own: a notebook's event loop, memory and Ray are
-    left alone. An interrupt lets the tiles in flight end, and the same call goes on. A run of which tiles failed is
+    left alone. An interrupt lets the tiles in flight end, and the same call resumes. A run of which tiles failed is
     given back all the same; `failed` says which.
 
     Args:

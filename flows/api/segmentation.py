@@ -1,4 +1,4 @@
-"""What a Python caller gets of a run: lazy arrays, figures, and single tiles computed again."""
+"""Segmentation, the Python caller's view of a run: lazy arrays, figures, and single tiles computed again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAILED_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """A run, finished or not, as it is at the moment of each question. No property reads the mask.
+    """A run, finished or not, in its current state. No property reads the mask.
 
     Labels are 0 background, 1 and up the model's classes, 255 not predicted.
     """

@@ -30,7 +30,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be
 
 @takes(ArchiveConfig)
 def archive_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
-    """Segment what is new or changed in an archive of slides; the same command again goes on."""
+    """Segment what is new or changed in an archive of slides; the same command resumes."""
     config = ArchiveConfig.model_validate(asked)
     if dry_run:
         quiet_environment()
@@ -48,7 +48,7 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
 
 
 def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
-    """What an archive's last night was asked for, with some of it changed.
+    """Options of an archive's last night, with some of them changed.
 
     Raises:
         RunError: no archive there, or it has seen no night.
@@ -66,7 +66,7 @@ def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
 
 
 def run_night(config: ArchiveConfig) -> None:
-    """Run the flow with live progress and tell how it ended."""
+    """Run a night with live progress and print its summary."""
     quiet_environment()
     from flows.commands.terminal import run_with_progress
 
@@ -87,50 +87,50 @@ def print_night(night: NightSummary) -> None:
     for record in [*night.of(SlideState.CHANGING)[:SHOWN], *night.of(SlideState.GONE)[:SHOWN]]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
     if night.waiting or night.of(SlideState.BEGUN):
-        out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command again goes on")
+        out.print(f"the rest takes about {format_seconds(night.left_seconds)}; the same command resumes")
     if night.failed:
         out.print(f"try them again with: {night.rerun_command}", soft_wrap=True)
     out.print(f"page:    {night.archive}/nights/{night.name}.html", soft_wrap=True)
     out.print(f"table:   {night.archive}/nights/{night.name}.csv", soft_wrap=True)
 
 
-def print_forecast(told: Forecast, config: ArchiveConfig) -> None:
-    """What would be done, how long it takes and how much space."""
-    out, found = PlainConsole(), told.found
+def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
+    """Print a forecast: what would be done, how long it takes and how much space."""
+    out, found = PlainConsole(), estimate.found
     out.print(
-        f"to do: {len(told.slides)} slides, {told.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB of files; "
-        f"{found.unchanged} unchanged, {len(found.settling)} still being written, "
-        f"{len(found.refused) + len(told.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
+        f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
+        f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
+        f"{len(found.refused) + len(estimate.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
         f"{len(found.gone)} gone",
         soft_wrap=True,
     )
-    for name, pixels in told.slides[:SHOWN]:
+    for name, pixels in estimate.slides[:SHOWN]:
         out.print(f"  {name}: {pixels / 1e6:,.1f} MPix", soft_wrap=True)
-    if len(told.slides) > SHOWN:
-        out.print(f"  and {len(told.slides) - SHOWN} more")
+    if len(estimate.slides) > SHOWN:
+        out.print(f"  and {len(estimate.slides) - SHOWN} more")
     refused = [(slide.name, slide.refused or "") for slide in found.refused]
-    for name, reason in [*refused, *told.unreadable][:SHOWN]:
+    for name, reason in [*refused, *estimate.unreadable][:SHOWN]:
         out.print(f"  {name}: {reason}", soft_wrap=True)
     unknown = "not known before a first night"
-    out.print(f"time:  {format_seconds(told.seconds) if told.seconds is not None else unknown}")
-    expected = f"{told.mask_bytes / 1e9:.2f} GB" if told.mask_bytes is not None else unknown
-    out.print(f"masks: {expected}; at most {told.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
-    if told.free_bytes is not None:
-        out.print(f"free:  {told.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)
+    out.print(f"time:  {format_seconds(estimate.seconds) if estimate.seconds is not None else unknown}")
+    expected = f"{estimate.mask_bytes / 1e9:.2f} GB" if estimate.mask_bytes is not None else unknown
+    out.print(f"masks: {expected}; at most {estimate.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
+    if estimate.free_bytes is not None:
+        out.print(f"free:  {estimate.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)
 
 
 def print_archive(out_folder: str) -> None:
-    """What an archive's ledger says: how many slides are in which state, which failed, and how the last night ended."""
+    """Print an archive's state: how many slides are in which state, which failed, and how the last night ended."""
     from tiling.archives.archive import Archive
     from tiling.storage.place import place_of
 
     out, archive = PlainConsole(), Archive.open(place_of(out_folder))
     records = list(archive.ledger)
     counts = Counter(record.state for record in records)
-    told = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
+    message = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
     done = sum(record.pixels for record in records if record.state is SlideState.DONE)
     out.print(f"{archive.path}: {len(records)} slides with {archive.card.model}", soft_wrap=True)
-    out.print(f"{told or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
+    out.print(f"{message or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
     mornings = [event["facts"] for event in archive.ledger.events if event["event"] == "morning"]
     if mornings:
         out.print(f"night of {mornings[-1]['night']}: {mornings[-1]['told']}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Errors that are the user's or the world's doing, told in one line with an exit code."""
+"""Errors of usage and of the environment, shown on one line with an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ err = PlainConsole(stderr=True)
 
 @contextmanager
 def one_line_errors() -> Generator[None]:
-    """Turn errors that are the user's or the world's doing into one line and an exit code."""
+    """Turn errors of usage and of the environment into one line and an exit code."""
     try:
         from flows.errors import ENVIRONMENT_ERRORS, ERRORS, USAGE_ERRORS
     except KeyboardInterrupt:
@@ -42,7 +42,7 @@ def one_line_errors() -> Generator[None]:
 
 
 def _interrupted() -> NoReturn:
-    err.print("stopped; the same command again goes on where it was")
+    err.print("stopped; the same command resumes")
     sys.exit(EXIT_SIGNALLED + signal.SIGINT)
 
 

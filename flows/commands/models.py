@@ -1,4 +1,4 @@
-"""`overtile models`: which there are, what one is like, and one that was trained elsewhere."""
+"""`overtile models`: lists them, shows one's card, and imports one that was trained elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flow of one run, started from the command line: refused early, shown while it works, told at its end."""
+"""A flow of one run, started from the command line: checked early, shown while it works, summarised at its end."""
 
 from __future__ import annotations
 

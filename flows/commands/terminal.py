@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: live progress, the end of a run, the tile grid."""
+"""Terminal output: live progress, the end of a run, the tile grid."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def print_verification(console: Console, report: VerificationReport) -> None:
     for file, fault in report.exports.items():
         console.print(f"  {file}: {fault}", markup=False, highlight=False, soft_wrap=True)
     for text in report.unchecked:
-        console.print(f"  can't be told: {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  can't be known: {text}", markup=False, highlight=False, soft_wrap=True)
     for text in report.notes:
         console.print(f"  note: {text}", markup=False, highlight=False, soft_wrap=True)
     for each in (each for each in places if each.differing):
         text = f"  labels in {each.place}: {each.differing} of {each.pixels} differ when computed again"
         console.print(text, markup=False, highlight=False)
     if report.remedy and not report.pending:
-        console.print(f"mend it with: {report.remedy}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"repair it with: {report.remedy}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _word(report: VerificationReport) -> str:
@@ -159,8 +159,8 @@ def print_status(console: Console, run: Run) -> None:
     for fact, value in run.card.notes.items():
         text = f"{value:.3%} of labels" if isinstance(value, float) else value
         console.print(f"{fact}: {text}", highlight=False)
-    if told := sentence(unknown_files(run)):
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    if message := sentence(unknown_files(run)):
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     console.print(tile_grid(run, console.width))
     for index, record in list({**state.failed, **state.damaged}.items())[:20]:
         console.print(f"  tile {run.plan.tile(index).name}: {record.reason}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`overtile verify`: whether a run can be trusted."""
+"""`overtile verify`: checks a run's shards, pyramid and labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verify_command(**asked: Any) -> None:
     print_verification(out, verdict)
     if verdict.unfinished:
         out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
-    if told := sentence(unknown_files(opened, thorough=True)):
-        out.print(told, markup=False, highlight=False, soft_wrap=True)
+    if message := sentence(unknown_files(opened, thorough=True)):
+        out.print(message, markup=False, highlight=False, soft_wrap=True)
     if not verdict.is_sound:
         sys.exit(EXIT_FAILED_TILES)

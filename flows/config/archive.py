@@ -1,4 +1,4 @@
-"""What a person may ask for of an archive."""
+"""Options of an archive's nights."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _without_credentials(source: str) -> str:
 
 
 class SourceOptions(ConfigBase):
-    """Where the slides are, and where their runs lie."""
+    """The source of slides, and the archive's folder."""
 
     source: Annotated[str, AfterValidator(_without_credentials), Cli(metavar="SOURCE", is_word=True)] = Field(
         min_length=1,
@@ -92,7 +92,7 @@ class NightOptions(ConfigBase):
         description="No further tile is begun after this time of day, such as 06:00; the next night resumes.",
     )
     budget: Annotated[PositiveFloat | None, BeforeValidator(_as_duration), Cli(metavar="TIME")] = Field(
-        default=None, description="No further tile is begun after so long, such as 5h or 90m."
+        default=None, description="No further tile is started after so long, such as 5h or 90m."
     )
     first: Annotated[tuple[str, ...], Cli(metavar="GLOB", is_repeatable=True)] = Field(
         default=(), description="Slides whose names match one of these globs come first."
@@ -122,7 +122,7 @@ class ArchiveConfig(NightOptions, Options, SourceOptions):
         return foreground
 
     def of_slide(self, place: Place, out: Place, model: str, overrides: Mapping[str, str]) -> SegmentConfig:
-        """What is asked for one slide.
+        """Options of one slide.
 
         Raises:
             ValidationError: the manifest asks for what there isn't.
@@ -132,11 +132,11 @@ class ArchiveConfig(NightOptions, Options, SourceOptions):
         return SegmentConfig.model_validate({**common, **bundle, **overrides, "image": place, "out": out})
 
     def label_options(self) -> dict[str, Any]:
-        """Everything that can change a label, but the model itself."""
+        """The options that can change a label, the model itself apart."""
         return {name: getattr(self, name) for name in Options.model_fields if name not in _NO_LABEL}
 
     def seconds_left(self, now: dt.datetime) -> float:
-        """From a moment in local time to the night's end; endless where none was asked for."""
+        """Seconds from a moment in local time to the night's end; infinite without an end."""
         left = self.budget or float("inf")
         if self.until is not None:
             hour, minute = map(int, self.until.split(":"))

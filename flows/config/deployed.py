@@ -1,4 +1,4 @@
-"""What a form of Prefect's pages may ask for: no code to run, and no place outside of the archive that is served."""
+"""Limits of Prefect's forms: they run no code, and reach no place outside of the archive that is served."""
 
 from __future__ import annotations
 

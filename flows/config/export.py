@@ -1,4 +1,4 @@
-"""What a person may ask of an export."""
+"""Options of an export."""
 
 from __future__ import annotations
 

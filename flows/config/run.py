@@ -34,7 +34,7 @@ UM_PER_METRE = 1e6
 
 
 class ConfigBase(BaseModel):
-    """Root of all that can be asked for."""
+    """Root of all configurations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ class ConfigBase(BaseModel):
 
 
 class ImageOptions(ConfigBase):
-    """What is segmented, and where the run lies."""
+    """The image, and the run's folder."""
 
     image: Annotated[Where, Cli(is_word=True)] = Field(
         description="Any image that docs/formats.md lists, a path or URL."
@@ -125,7 +125,7 @@ class PixelOptions(ConfigBase):
     )
 
     def view_request(self) -> ViewRequest:
-        """Which pixels were asked for.
+        """The request for pixels that these options make.
 
         Raises:
             PlanError: one pixel size in two units.
@@ -260,7 +260,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
-    """What was asked, as a configuration: parameters of a deployment and tables of a job file are mappings.
+    """Options as a checked configuration: parameters of a deployment and tables of a job file are mappings.
 
     Raises:
         ConfigError: a key that there isn't, or a value that can't be; the message names what may be.

@@ -11,7 +11,7 @@ from flows.config.run import ConfigBase, Output, Where
 
 
 class Level(StrEnum):
-    """How a check ended. A warning says what is slower or riskier than it need be; the run works all the same."""
+    """Level of a check. A warning says what is slower or riskier than it need be; the run works all the same."""
 
     ok = "ok"
     warning = "warning"

@@ -1,4 +1,4 @@
-"""Prefect's server and Ray's cluster: whether they answer, and whether every node has what this machine has."""
+"""Checks of Prefect's server and Ray's cluster: that they answer, and that every node has what this machine has."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _embedded() -> Check:
             if not files:
                 return Check.ok("prefect", f"{own}, embedded: no server is configured, and one of its own starts")
     except (FlowError, OSError) as error:
-        remedy = "mend what the server says, or set PREFECT_API_URL to one that runs"
+        remedy = "repair what the server says, or set PREFECT_API_URL to one that runs"
         return Check.missing("prefect", f"{own}, embedded: {error}", remedy)
     remedy = "set PREFECT_API_URL in the environment, or in your Prefect profile, where flows are to report to a server"
     return Check.warning("prefect", f"{own}, embedded: {files} of the working folder is not followed", remedy)
@@ -111,7 +111,7 @@ def _ask(url: str) -> tuple[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """Facts of a node, as it reports them."""
 
     node_id: str
     versions: dict[str, str]
@@ -203,7 +203,7 @@ def _ask_node(node_id: str, probe: Probe | None, image: Place | None) -> Any:
 
 
 def _facts(node_id: str, probe: Probe | None, image: str | None) -> NodeFacts:
-    """What this node has."""
+    """Facts of this node."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in SAME_ON_ALL}
     fault = None if probe is None else probe.answer(node_id)
     place = None if probe is None or fault else probe.place

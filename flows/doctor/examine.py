@@ -1,4 +1,4 @@
-"""What a machine or a cluster lacks for a run: one line each, with its remedy."""
+"""Checks of a machine or a cluster before a run: one line each, with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every node of a cluster must see as this machine does: the runs' storage, and the image."""
+"""Checks that every node of a cluster sees the runs' storage and the image as this machine does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage: whether runs can be written, how fast, and what a plan for one image would take."""
+"""Checks of storage: that runs can be written, how fast, and the memory and space of a plan for one image."""
 
 from __future__ import annotations
 

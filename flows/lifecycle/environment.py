@@ -27,7 +27,7 @@ def quiet_environment(prefect_level: str = "CRITICAL") -> None:
 
 
 def bypass_proxy_on_localhost() -> None:
-    """Let no proxy stand between this command and its own servers; other hosts are asked as the environment says."""
+    """Bypass proxies for this command's own servers; for other hosts the environment's settings hold."""
     if not any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
         return
     for name in ("NO_PROXY", "no_proxy"):

@@ -1,4 +1,4 @@
-"""How a flow ends that did not do all: Prefect is told so, and whoever called it gets what was done."""
+"""Final states of flows: one that did not finish everything fails in Prefect, and its caller gets what was done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.reporting.prefect_events import recorded
 
 
 class FlowResult(Protocol):
-    """What a flow gives back."""
+    """Result of a flow."""
 
     @property
     def complete(self) -> bool: ...
@@ -30,14 +30,14 @@ ConfigT = TypeVar("ConfigT")
 OutcomeT = TypeVar("OutcomeT")
 
 
-def finished(outcome: ResultT, told: str) -> ResultT:
+def finished(outcome: ResultT, message: str) -> ResultT:
     """The outcome, where all is done.
 
     Raises:
-        IncompleteError: some failed; in Prefect the flow has failed, and a retry of it goes on by the ledger.
+        IncompleteError: some failed; in Prefect the flow has failed, and a retry of it resumes by the ledger.
     """
     if not outcome.complete:
-        raise IncompleteError(told, outcome)
+        raise IncompleteError(message, outcome)
     return outcome
 
 
@@ -71,7 +71,7 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:
-    """Whether somebody asked Prefect to cancel a flow run."""
+    """Whether a flow run is being cancelled in Prefect."""
 
     def read() -> State | None:
         with get_client(sync_client=True) as client:

@@ -93,16 +93,16 @@ class EmbeddedServer:
         return self
 
     def _name_to_prefect(self, home: Path) -> None:
-        """What this process, and those that it starts, know of the server."""
+        """Name the server to Prefect, in this process and in those that it starts."""
         profiles = str(read_settings().profiles_path)  # what it says of other things, such as logs, still holds
-        told = {"PREFECT_API_URL": self._url, "PREFECT_API_AUTH_STRING": self._secret}
-        told |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": profiles}
+        message = {"PREFECT_API_URL": self._url, "PREFECT_API_AUTH_STRING": self._secret}
+        message |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": profiles}
         own = "127.0.0.1,localhost"  # a proxy of the environment reaches nothing that listens there
-        told |= {name: ",".join(filter(None, (os.environ.get(name), own))) for name in ("NO_PROXY", "no_proxy")}
+        message |= {name: ",".join(filter(None, (os.environ.get(name), own))) for name in ("NO_PROXY", "no_proxy")}
         # What is meant for another server: this one has no use for it, and what can't be sent would end each call.
-        told["PREFECT_CLIENT_CUSTOM_HEADERS"] = "{}"
-        self._before = {name: os.environ.get(name) for name in (*told, "PREFECT_API_KEY")}
-        os.environ.update(told)
+        message["PREFECT_CLIENT_CUSTOM_HEADERS"] = "{}"
+        self._before = {name: os.environ.get(name) for name in (*message, "PREFECT_API_KEY")}
+        os.environ.update(message)
         os.environ.pop("PREFECT_API_KEY", None)
         read_settings()
 
@@ -200,7 +200,7 @@ class EmbeddedServer:
         return " | ".join(line.strip() for line in [*self._said][-_LINES_SHOWN:] if line.strip()) or "nothing"
 
     def _ask(self) -> str | None:
-        """What is wrong with the server's answer, on one line; None when it is well."""
+        """The fault of the server's answer, on one line; None when it is well."""
         try:
             with urllib.request.urlopen(f"{self._url}/health", timeout=5):
                 return None

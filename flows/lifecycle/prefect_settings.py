@@ -1,4 +1,4 @@
-"""Prefect's own settings: which server flows report to, and that Prefect never starts one by itself."""
+"""Prefect's own settings: the server that flows report to, and never one that Prefect starts by itself."""
 
 from __future__ import annotations
 

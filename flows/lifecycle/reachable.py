@@ -1,4 +1,4 @@
-"""Whether the Prefect server that is configured can be used: asked once, before anything else has started."""
+"""Check of the configured Prefect server: asked once, before anything else has started."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def expect_prefect() -> None:
 
 
 def _fault() -> str:
-    """What is wrong, on one line; nothing when all is well."""
+    """The fault, on one line; nothing when all is well."""
     from prefect.client.orchestration import get_client
 
     try:
         with get_client(sync_client=True) as client:
             client.read_flows(limit=1)
-    except Exception as error:  # noqa: BLE001 (whatever answers there, it is told in one line)
+    except Exception as error:  # noqa: BLE001 (whatever answers there, it is shown on one line)
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None:
             return f"it answers {status}"

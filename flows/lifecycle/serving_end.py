@@ -32,7 +32,7 @@ def _as_ctrl_c(self: Runner, *_: object) -> None:
 
 
 def _end_flows() -> None:
-    """Stop what the runner leaves running: each flow stops as on SIGTERM, and the next night goes on with it."""
+    """Stop what the runner leaves running: each flow stops as on SIGTERM, and the next night resumes it."""
     left = [child for child in psutil.Process().children() if _is_flow(child)]
     for child in left:
         child.terminate()

@@ -21,7 +21,7 @@ GRACE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether somebody asked to stop, and until when tiles in flight may still end; or the time is up.
+    """A request to stop, and until when tiles in flight may still end; also made when the time is up.
 
     `ends_at`, on the monotonic clock, is when no further tile is begun anyway; those in flight then end in peace.
     """

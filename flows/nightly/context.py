@@ -1,4 +1,4 @@
-"""What a night's slides have in common."""
+"""Context that a night's slides share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiling.archives.archive import Archive
 
 @dataclass(slots=True)
 class NightContext:
-    """What a night's slides have in common. `available_bytes`: of memory, before the workers took theirs."""
+    """Context that a night's slides share. `available_bytes`: of memory, before the workers took theirs."""
 
     archive: Archive
     config: ArchiveConfig

@@ -1,4 +1,4 @@
-"""Slides of one content in one night: one of them is segmented, the others wait for what comes of it."""
+"""Duplicate slides of one night: one of those with the same content is segmented, the others wait for its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 
 class DuplicateSlides:
-    """Which slide each content is being segmented for. Safe to use from several threads."""
+    """Contents in progress, each with the slide that is segmented for it. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._slides: dict[tuple[str, frozenset[tuple[str, str]]], str] = {}
@@ -19,7 +19,7 @@ class DuplicateSlides:
             return self._slides.setdefault((fingerprint, frozenset(asked.items())), slide)
 
     def release(self, slide: str) -> None:
-        """Say that it is written down what became of a slide."""
+        """Release a slide whose outcome is recorded."""
         with self._changed:
             self._slides = {content: other for content, other in self._slides.items() if other != slide}
             self._changed.notify_all()

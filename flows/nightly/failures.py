@@ -1,4 +1,4 @@
-"""What a slide fails of: whom it concerns, whether it lasts, and how it is told."""
+"""Failures of slides: which end the night, which are permanent, and the reason on one line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tiling.errors import DiskError, PlanError, SourceError, StagingError, Tilin
 from unet_core.errors import FootprintError, UnetCoreError
 
 FATAL_ERRORS = (DiskError, StagingError, PoolError)
-"""What no slide would survive: it ends the night, and the next goes on."""
+"""Errors that no slide would survive: they end the night, and the next night resumes."""
 
 EXPECTED_ERRORS = (TilingError, UnetCoreError, FlowError, OSError, ValidationError)
-"""What the world or the user may do to a slide; anything else is a bug, and is logged with its traceback."""
+"""Errors of the environment or the user; anything else is a bug, and is logged with its traceback."""
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the same file would fail in the same way again, unlike a disk or a network that failed it."""
+    """Whether the same file would fail again, unlike after an error of a disk or a network."""
     if isinstance(error.__cause__, OSError):
         return False
     kinds = (SourceError, PlanError, FootprintError, ValidationError)
@@ -25,7 +25,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """An error's message on one line."""
     if isinstance(error, ValidationError):
         return f"the manifest asks for {problem_in(error)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What a night would do: how much, how long and how much space, told before anything is computed."""
+"""Forecast of a night: how many slides, how long and how much space, before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a night did to an archive, slide by slide, and how far it has come."""
+"""Summary of a night, slide by slide, and the estimate of the time that is left."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BAD = (SlideState.FAILED, SlideState.REFUSED)
 
 @dataclass(frozen=True, slots=True)
 class NightSummary:
-    """How a night ended.
+    """Summary of a night.
 
     Attributes:
         name: its date and time, which names its pages.
-        records: what became of the slides that it looked at, in order of their names.
+        records: the outcome of the slides that it looked at, in order of their names.
         known_failures: slides that failed before, whose files haven't changed since.
         unchanged: slides that were done before. waiting: slides that the night didn't come to.
         ended_by: what ended it.
@@ -76,13 +76,13 @@ class NightSummary:
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
+        message = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
         rate = f"{self.pixels / 1e6:.0f} MPix at {self.megapixels_per_second:.2f} MPix/s"
-        return f"slides: {told}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
+        return f"slides: {message}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
 
 
 class ThroughputEstimate:
-    """How far a night is, and how long the rest takes.
+    """Progress of a night, and the estimate of the time that is left.
 
     What is left is known by the size of its files alone, so pixels and seconds are counted per byte of file.
     """

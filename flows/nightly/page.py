@@ -65,14 +65,14 @@ def table(records: Iterator[SlideRecord] | tuple[SlideRecord, ...] | list[SlideR
 
 def facts(night: NightSummary) -> str:
     """All that is known of the night, for programs."""
-    told = {
+    message = {
         **asdict(night),
         "archive": str(night.archive),
         "megapixels_per_second": night.megapixels_per_second,
         "complete": night.complete,
         "rerun": night.rerun_command if night.failed else None,
     }
-    return json.dumps(told, indent=1, default=str) + "\n"
+    return json.dumps(message, indent=1, default=str) + "\n"
 
 
 def page_of(night: NightSummary) -> Iterator[str]:
@@ -83,8 +83,10 @@ def page_of(night: NightSummary) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<style>{_STYLE}</style><h1>{_text(title)}</h1>"
     verdict = "ok" if night.complete else "bad"
-    told = "All slides that could be segmented are." if night.complete else f"{len(night.failed)} slides stand failed."
-    yield f'<p class="verdict {verdict}">{told}</p><p>{_text(str(night))}.</p>'
+    message = (
+        "All slides that could be segmented are." if night.complete else f"{len(night.failed)} slides stand failed."
+    )
+    yield f'<p class="verdict {verdict}">{message}</p><p>{_text(str(night))}.</p>'
     if night.failed:
         yield f"<p>Try the failed ones again with <code>{_text(night.rerun_command)}</code></p>"
     yield from _figures(night)

@@ -1,4 +1,4 @@
-"""Slides through one pool of workers: the next are planned and staged while those before them are inferred.
+"""Pipeline of slides through one pool of workers: the next are planned and staged while earlier ones are inferred.
 
 Three hands move it. The feeder plans ahead and stages, slide after slide; the caller's own thread infers and writes
 ledgers; closing, which stitches and draws, goes on beside both. So workers never wait between two slides.
@@ -47,7 +47,7 @@ Begin = Callable[[str, str, Callable[[], None]], "Future[Any]"]
 
 
 class Pipeline:
-    """Carries slides through a night; each slide's ledger record says what became of it."""
+    """Runs slides through a night; each slide's ledger record holds its outcome."""
 
     def __init__(self, context: NightContext, begin: Begin) -> None:
         self._context, self._begin = context, begin
@@ -63,7 +63,7 @@ class Pipeline:
 
     @property
     def queue(self) -> Queue:
-        """What waits, of the slides that are under way."""
+        """Tiles that wait, of the slides in progress."""
         to_do = sum(work.tiles_left for work in [*self._active.values()])
         return Queue(to_do, self._backlog.ready, self._context.pool.size)
 
@@ -107,7 +107,7 @@ class Pipeline:
             job.release()
 
     def _released_duplicates(self, patience: float) -> list[Slide]:
-        """Slides for whose content another one was segmented, which has ended: they are planned again.
+        """Slides that waited for a duplicate that has ended: they are planned again.
 
         That finds its mask; where there is none, for the other one has failed or changed, the next is segmented.
         """
@@ -148,7 +148,7 @@ class Pipeline:
             self._backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
 
     def _record_result(self, job: SlideJob, outcome: TileOutcome) -> None:
-        """What became of a tile, into its slide's ledger."""
+        """Record a tile's outcome in its slide's ledger."""
         if outcome.fatal_error is not None:
             if isinstance(outcome.fatal_error, FATAL_ERRORS):
                 raise outcome.fatal_error
@@ -163,7 +163,7 @@ class Pipeline:
             self._fail(job, error)
 
     def _wait_for_closings(self) -> None:
-        """Where stitching is slower than inference, slides whose tiles are all in would heap up."""
+        """Wait for closing slides: where stitching is slower than inference, they would pile up."""
         while len(open_ones := [each for each in self._closing if not each.done()]) >= CLOSING_AT_ONCE:
             wait_for(open_ones, return_when=FIRST_COMPLETED)
 
@@ -174,7 +174,7 @@ class Pipeline:
         self._closing.append(self._begin("close", job.slide.name, partial(self._step, job, job.close, last=True)))
 
     def _step(self, job: SlideJob, step: Callable[[], None], *, last: bool = False) -> None:
-        """A step of one slide; whatever it raises ends this slide, and only what no slide would survive the night."""
+        """Run a step of one slide; an error ends this slide, a fatal one the night."""
         try:
             step()
         except BaseException as error:
@@ -199,13 +199,13 @@ class Pipeline:
             self._recount(job)
 
     def _recount(self, job: SlideJob) -> None:
-        """What lies there of a slide that is over: its last batches may have been staged or not."""
+        """Count the staged tiles of a slide that has ended: its last batches may have been staged or not."""
         if job.todo and self._context.config.staging_budget is not None:
             with suppress(StorageError):  # what was counted so far is the most that can lie there
                 self._backlog.recount(job.run.path, staged_sizes(job.run.staged_path))
 
     def _finish(self, stop: StopRequest) -> None:
-        """Let closings end, all of them or as many as the grace lasts for, and leave the rest to the next night."""
+        """Wait for closing slides, as long as the grace period lasts, and leave the rest to the next night."""
         patience = max(0.0, stop.deadline - time.monotonic()) if stop.by is not None else None
         wait_for(self._closing, patience)
         for work in self._active.values():

@@ -1,4 +1,4 @@
-"""Which slides of an archive a night has to look at, in which order."""
+"""Scan of an archive's source: the slides that a night has to segment, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What a look at the source found.
+    """Result of scanning the source.
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
     known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no

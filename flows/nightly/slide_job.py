@@ -1,4 +1,4 @@
-"""One slide on its way through a night: planned, inferred tile by tile, closed, and what became of it written down."""
+"""Job of one slide in a night: planned, inferred tile by tile, closed, and recorded."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class SlideJob:
 
     @property
     def is_planned(self) -> bool:
-        """Whether there is a run to go on with."""
+        """Whether there is a run whose tiles can be computed."""
         return self._run is not None and self.record is None
 
     @property
     def is_over(self) -> bool:
-        """Whether what became of it is written down."""
+        """Whether its outcome is recorded."""
         return self.record is not None
 
     def plan(self) -> None:
@@ -96,11 +96,11 @@ class SlideJob:
         self._run = run
 
     def begin(self) -> None:
-        """Store that the slide is under way, before its first tile is staged: a night that is killed tells no more."""
+        """Store that the slide is in progress, before its first tile is staged: after a kill this is its record."""
         self._context.archive.ledger.begin(self._record(SlideState.BEGUN, "the night was over"))
 
     def record_tile(self, outcome: TileOutcome) -> bool:
-        """Write down what became of a tile; True when it was the last."""
+        """Record a tile's outcome; True when it was the last."""
         if not self._began:
             # Workers load the model before their first tile: that is no part of the slide's time.
             on_first = sum(outcome.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
@@ -135,14 +135,14 @@ class SlideJob:
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
             self._finish(SlideState.FAILED, reason, len(state.failed))
         elif not state.is_complete:
-            self._finish(SlideState.FAILED, f"{state.missing}; the next night goes on with it")
+            self._finish(SlideState.FAILED, f"{state.missing}; the next night resumes it")
         else:
             self._finish(SlideState.DONE)
             if config.keep_earlier is not None:
                 self._context.archive.forget_earlier(self._folder, config.keep_earlier)
 
     def fail(self, error: BaseException) -> None:
-        """Write down why the slide can't be segmented."""
+        """Record why the slide can't be segmented."""
         if isinstance(error, ImageChangedError):
             if self._run is not None:
                 self._run.ledger.flush()
@@ -153,7 +153,7 @@ class SlideJob:
         self._finish(SlideState.FAILED, reason_of(error), permanent=is_permanent(error))
 
     def release(self) -> None:
-        """Nothing more is done to the slide tonight; where it is begun, the next night goes on with it.
+        """Release the slide for tonight; where it has begun, the next night resumes it.
 
         Of one that failed no tile is inferred for now: what is staged of it would take its space for nothing.
         """
@@ -180,7 +180,7 @@ class SlideJob:
         return True
 
     def _is_duplicate(self, config: SegmentConfig) -> bool:
-        """Whether that content has its mask already, this slide's own or that of another name, or is getting one.
+        """Whether that content has a mask already, this slide's or a duplicate's, or one in progress.
 
         A run of another content, or of other overrides, makes room.
         """
@@ -215,7 +215,7 @@ class SlideJob:
                 self._context.archive.set_aside(self.slide.name, self._folder, now, card.image.fingerprint)
 
     def _about(self, record: SlideRecord) -> dict[str, object]:
-        """What the log says of a slide that ended."""
+        """Fields of the log line of a slide that ended."""
         facts = {"state": record.state.value, "tiles": record.tiles, "failed": record.failed_tiles}
         where = {"run": str(self._context.archive.run_path(record.folder)), "slide": str(self.slide.place)}
         return {**where, **facts, "reason": record.reason, "seconds": record.seconds}
@@ -238,7 +238,7 @@ class SlideJob:
         permanent: bool = False,
         duplicate: SlideRecord | None = None,
     ) -> None:
-        """Write down what became of the slide, once."""
+        """Record the slide's outcome, once."""
         with self._ending:
             if self.record is not None:
                 return
@@ -279,13 +279,13 @@ class SlideJob:
 
 
 def tile_bytes(run: Run) -> int:
-    """What a staged tile takes, at most."""
+    """Most bytes that a staged tile takes."""
     height, width = run.plan.read_shape
     return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
 
 
 def matches_options(card: RunCard, config: SegmentConfig) -> bool:
-    """Whether a run is of what a manifest asks for by now; what it leaves open is as the run has it."""
+    """Whether a run matches the options that a manifest gives now; options left open match any run."""
     view = card.image.view
     return (
         config.level in {None, card.image.level if view is None else view.level}

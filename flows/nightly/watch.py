@@ -16,7 +16,7 @@ from tiling.archives.slide_ledger import SlideState
 
 
 class NightWatch:
-    """Tells how far the night is."""
+    """Reports the progress of a night."""
 
     def __init__(self, archive: Archive, pace: ThroughputEstimate) -> None:
         self._archive, self._pace = archive, pace

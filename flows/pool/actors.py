@@ -79,7 +79,7 @@ def died_with_its_node(error: RayError) -> bool:
 
 
 def short_reason(error: Exception) -> str:
-    """What an error says, without the remote traceback below it; of a dead actor, why it is dead.
+    """An error's message without the remote traceback below it; for a dead actor, why it died.
 
     Of an actor Ray says first that it died, then in indented lines which it was, and then why, with common causes.
     """

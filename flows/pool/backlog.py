@@ -1,4 +1,4 @@
-"""Tiles between staging and inference: a bounded hand-over between two threads of the driver."""
+"""Backlog of tiles between staging and inference: a bounded queue between two threads of the driver."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Backlog:
             return True
 
     def offer(self, ready: ReadyTile) -> None:
-        """Hand over a tile that is staged, or whose staging failed with a reason."""
+        """Queue a tile that is staged, or whose staging failed with a reason."""
         with self._changed:
             self._ready.append(ready)
             self._changed.notify_all()
@@ -87,31 +87,31 @@ class Backlog:
             return None
 
     def release(self, count: int = 1) -> None:
-        """Say that tiles never will be inferred, and their places are free."""
+        """Free the places of tiles that will never be inferred."""
         with self._changed:
             self._ahead -= count
             self._changed.notify_all()
 
     def cancel(self, batch: Batch) -> None:
-        """The same of a batch that was being staged."""
+        """Free the places of a batch that was being staged."""
         with self._changed:
             self._budget.cancel(batch)
         self.release(len(batch.tiles))
 
     def tile_finished(self, ready: ReadyTile, result: TileResult) -> None:
-        """Say what became of a tile, whose place is free."""
+        """Report a tile's result and free its place."""
         with self._changed:
             self._budget.tile_finished(ready, result)
         self.release()
 
     def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
-        """Say what lies staged of a run, by tile."""
+        """Report the sizes of a run's staged tiles, by tile."""
         with self._changed:
             self._budget.recount(run, sizes)
             self._changed.notify_all()
 
     def close(self, failure: BaseException | None = None) -> None:
-        """Say that no more tiles come, and why, if it is a failure."""
+        """Close the queue: no more tiles come; `failure` says why, if it is one."""
         with self._changed:
             self._closed = True
             self._failure = self._failure or failure

@@ -19,7 +19,7 @@ from flows.pool.ray_processes import EmbeddedRay
 
 
 class Cluster:
-    """Knows what there is and whether it still is there; starts in a thread of its own where that is asked for.
+    """The cluster's resources and whether it is alive; starts in a thread of its own where that is asked for.
 
     Args:
         workers: tile actors that an embedded cluster is made for; None for one per core.
@@ -46,7 +46,7 @@ class Cluster:
         self._starting.start()
 
     def wait_until_started(self) -> None:
-        """Have it started.
+        """Start it, or wait until it has started.
 
         Raises:
             FlowError: no cluster answers, or none can be started.
@@ -60,14 +60,14 @@ class Cluster:
             raise self._failure
 
     def shut_down(self) -> None:
-        """End what is embedded."""
+        """Stop the embedded cluster."""
         if isinstance(self._head, EmbeddedRay):
             self._head.end()
         self.is_embedded = False
         self._ended.set()
 
     def resources(self) -> Mapping[str, float]:
-        """What there is; asked only of a head that is there.
+        """Resources of the cluster; asked only of a head that answers.
 
         Raises:
             ClusterLostError: it is gone.
@@ -91,7 +91,7 @@ class Cluster:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody is there any more to ask for anything, which would wait for ever."""
+        """Whether the cluster is lost: any call to it would wait for ever."""
         return self._head is not None and self._head.is_lost
 
     def _start_and_stay(self) -> None:

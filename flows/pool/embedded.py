@@ -77,7 +77,7 @@ def _end_what_started() -> None:
 
 @contextmanager
 def _really_local() -> Generator[None]:
-    """Keep Ray from taking the machine's address on the network where it is told 127.0.0.1.
+    """Keep Ray from taking the machine's address on the network where it is given 127.0.0.1.
 
     `resolve_ip_for_localhost` in ray/_private/services.py does so unless this switch is off.
     """

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what is free on the machine, or less where a control group limits it."""
+"""Free memory of this process: what is free on the machine, or less where a control group limits it."""
 
 from __future__ import annotations
 

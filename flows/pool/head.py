@@ -1,4 +1,4 @@
-"""The head of a Ray cluster that a driver is attached to: whether it is still there."""
+"""The head of a Ray cluster that a driver is attached to, checked by its port."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Head:
                 self.is_lost = True
                 raise ClusterLostError(
                     f"the head of the Ray cluster at {self._address} has not answered for {silent:.0f} s "
-                    f"({error}): no actor can be told to work; start it anew, then the same command goes on with the "
+                    f"({error}): no actor can be given work; start it anew, then the same command resumes with the "
                     f"tiles that are missing"
                 ) from error
             return False

@@ -8,7 +8,7 @@ from flows.config.archive import ArchiveConfig
 from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.pool.pool import Pool
 
-started_pool: ContextVar[Pool | None] = ContextVar("begun_pool", default=None)
+started_pool: ContextVar[Pool | None] = ContextVar("started_pool", default=None)
 """A pool that is starting already: Ray, torch and Prefect's server load side by side, not one after another."""
 
 

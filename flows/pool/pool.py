@@ -110,7 +110,7 @@ class Pool:
         raise AssertionError
 
     def _wait(self, reference: Any) -> Any:
-        """What a call to an actor returns, unless the work is over before it does."""
+        """Result of a call to an actor, unless the work is over before it does."""
         while not ray.wait([reference], timeout=1.0)[0]:
             self._cluster.expect_own()
             self._expect_not_stopped()
@@ -118,7 +118,7 @@ class Pool:
 
     def _expect_not_stopped(self) -> None:
         if self._stop.is_requested:
-            raise NotStartedError("nothing more is begun")
+            raise NotStartedError("nothing more is started")
 
     def check(self, run_path: Place, places: Sequence[tuple[int, int]]) -> Iterator[RecheckResult]:
         """Compute places of a run's image again, each given as a plan's core and a tile of it; in no set order.
@@ -146,7 +146,7 @@ class Pool:
             raise PoolError(f"a worker died while checking ({short_reason(error)}); verify again") from error
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
-        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.
 
         Raises:
             PoolError: the cluster is lost. Else what ended a worker's staging, such as a full disk.
@@ -154,10 +154,10 @@ class Pool:
         try:
             self._stagers.stage(run_path, indices, backlog, tile_bytes)
         except RayError as error:
-            raise PoolError(f"staging workers were lost ({short_reason(error)}); the same command goes on") from error
+            raise PoolError(f"staging workers were lost ({short_reason(error)}); the same command resumes") from error
 
     def infer(self, backlog: Backlog, stop: StopRequest | None = None) -> Iterator[TileOutcome]:
-        """Label the backlog's tiles, of one run or of several; yields what became of each, in order of completion.
+        """Label the backlog's tiles, of one run or of several; yields the outcome of each, in order of completion.
 
         At most two tiles per actor are in flight. A tile whose actor dies, or that doesn't end in time, is tried
         again by another actor, three times in all; then it fails with that reason. Once `stop` is asked for, no
@@ -239,7 +239,7 @@ class Pool:
             del pending[reference]
             ended = scheduler.end(attempt, result, time.monotonic())
             if ended is not None:
-                yield replace(ended, error=cause)
+                yield replace(ended, fatal_error=cause)
         for number, why in lost.items():  # after what they have finished
             yield from self._worker_lost(number, why, pending, scheduler)
 

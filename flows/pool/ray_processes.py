@@ -1,4 +1,4 @@
-"""The processes of an embedded Ray: whether they still are there, and an end in time where one is not.
+"""The processes of an embedded Ray: watched, and ended in time where one is lost.
 
 Ray itself lets a driver wait for ever where the raylet is gone, and aborts it after a minute, with a word to its log
 alone, where the control store is.
@@ -49,9 +49,9 @@ def _exit_before_ray() -> None:
         os._exit(1)
 
 
-def _log(told: dict[str, Any], ignore_prefix: bool) -> None:
+def _log(message: dict[str, Any], ignore_prefix: bool) -> None:
     del ignore_prefix
-    logger.info("Ray says: %s", " ".join(" ".join(told["lines"]).split()))
+    logger.info("Ray says: %s", " ".join(" ".join(message["lines"]).split()))
 
 
 class EmbeddedRay:
@@ -74,11 +74,11 @@ class EmbeddedRay:
         Raises:
             ClusterLostError: one of its processes has ended.
         """
-        told = self._fault()
-        if told is not None:
+        message = self._fault()
+        if message is not None:
             self.is_lost = True
-            _lost.append(told)
-            raise ClusterLostError(told)
+            _lost.append(message)
+            raise ClusterLostError(message)
         return True
 
     def wait(self) -> None:
@@ -117,10 +117,10 @@ class EmbeddedRay:
         """End the process where what noticed the loss, or has yet to, waits for Ray in vain."""
         while not self._ended.wait(CHECK_SECONDS):
             self._look_for_standing()
-            if (told := self._fault()) is None:
+            if (message := self._fault()) is None:
                 continue
             if not self._ended.wait(ENDING_SECONDS):
-                sys.stderr.write(f"error: {told}\n")
+                sys.stderr.write(f"error: {message}\n")
                 sys.stderr.flush()
                 os._exit(1)
 
@@ -135,6 +135,6 @@ def _stands(process: int) -> bool:
 
 def _sentence(name: str, how: str) -> str:
     return (
-        f"Ray's {name}, which this command has started, {how}: no worker can be told to work; the same command goes on "
+        f"Ray's {name}, which this command has started, {how}: no worker can be given work; the same command goes on "
         f"with the tiles that are missing"
     )

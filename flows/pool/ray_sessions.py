@@ -46,6 +46,6 @@ def _answers(path: Path) -> bool:
             asked.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except OSError:  # it can't be told
+        except OSError:  # it can't be known
             return True
     return True

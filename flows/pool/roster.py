@@ -71,10 +71,10 @@ class Roster:
         return self._slots[number].actor
 
     def any_actor(self, on_wait: Callable[[], None]) -> Any:
-        """One that has started; the first that starts, where none has yet. `look` is called every second of waiting.
+        """One that has started; the first that starts, where none has yet. `on_wait` is called every second of waiting.
 
         Raises:
-            PoolError: all died while loading. Else what `look` raises.
+            PoolError: all died while loading. Else what `on_wait` raises.
         """
         while True:
             if started := self.started:
@@ -90,7 +90,7 @@ class Roster:
             self._warn_if_alone()
 
     def grow(self) -> None:
-        """As many as were asked for, or as the cluster has devices for by now."""
+        """Grow to the number that was asked for, or that the cluster has devices for now."""
         self._looked_at = time.monotonic()
         devices = int(self._cluster.resources().get("GPU" if self._cluster.device == "cuda" else "CPU", 0))
         self._wanted = max(1, self._workers or devices)
@@ -122,7 +122,7 @@ class Roster:
             self.discard(number)
 
     def await_first(self) -> None:
-        """From now on it is worth a word when nobody is there."""
+        """Warn from now on when no worker is there."""
         self._last_worker_at = time.monotonic()
 
     def arrivals(self) -> Iterator[int]:
@@ -169,13 +169,13 @@ class Roster:
         return True
 
     def _grow_with_cluster(self) -> None:
-        """Grow with the cluster; while its head is silent, what is in flight goes on without it."""
+        """Grow with the cluster; while its head is silent, what is in flight continues without it."""
         self._looked_at = time.monotonic()
         if self._cluster.answers():
             self.grow()
 
     def _warn_if_alone(self) -> None:
-        """Say now and then that nobody is there to work."""
+        """Warn now and then that no worker is there."""
         now = time.monotonic()
         if now - self._last_worker_at > ALONE_SECONDS:
             logger.warning("no worker finds a place in the Ray cluster for %g s; waiting for a node", ALONE_SECONDS)

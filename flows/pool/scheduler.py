@@ -1,4 +1,4 @@
-"""Which tile runs on which worker: again after a worker's death, a second time beside a straggler. Knows no Ray."""
+"""Scheduler of tiles over workers: retries after a worker's death, backup attempts of stragglers. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DURATIONS_KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is tried.
+    """Limits of what is tried.
 
     in_flight: tiles of one worker: one computes while the other is read or written. attempts: workers that a tile
     may be given to, one after another or side by side. tile_seconds: after which a tile's worker counts as lost. A
@@ -63,7 +63,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TileOutcome:
-    """What became of a tile, and how many workers it took.
+    """The outcome of a tile, and how many workers it took.
 
     error: what kept the worker from trying, such as a model that can't be loaded: its run's other tiles fare no better.
     """
@@ -88,7 +88,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class Utilisation:
-    """For how long workers had a tile, and for how long they were there between the first tile and the last.
+    """Seconds in which workers had a tile, and in which they were present between the first tile and the last.
 
     Both are summed over all workers, of which there may be more or fewer with time.
     """
@@ -149,7 +149,7 @@ class Scheduler:
         return self._begin(tile, worker, now)
 
     def next_retry(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
-        """A further attempt that is due now: of a tile that lost its worker, or beside a straggler."""
+        """The next retry that is due: of a tile that lost its worker, or a backup attempt of a straggler."""
         if self._retries:
             if self._reserved is None or self._reserved not in self._workers:
                 self._reserved = min(self._workers, key=lambda each: len(self._workers[each].running), default=None)

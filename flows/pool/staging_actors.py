@@ -1,4 +1,4 @@
-"""The Ray actors that stage tiles ahead of inference, and what becomes of a batch whose stager dies."""
+"""The Ray actors that stage tiles ahead of inference, with retries of a batch whose stager dies."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class Stagers:
         self._stagers = []
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
-        """Stage tiles in order, never further ahead than the backlog allows; ends when all are handed over.
+        """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.
 
-        Tiles whose stagers die, three times, are handed over unstaged: their actors read them from the image, and
-        one that kills those too is named, while the run goes on. So are tiles for which there is no space, because
+        Tiles whose stagers die, three times, are queued unstaged: their actors read them from the image, and
+        one that kills those too is named, while the run continues. So are tiles for which there is no space, because
         others lie there that nobody infers.
 
         Raises:
@@ -87,7 +87,7 @@ class Stagers:
             while tiles := list(islice(todo, at_once)):
                 batch = Batch(run_path, tiles, tile_bytes)
                 if not backlog.has_room(len(tiles), batch):
-                    # What is staged already must be handed over, or nobody would ever make room.
+                    # What is staged already must be queued, or nobody would ever make room.
                     self._enqueue(pending, backlog, down_to=0)
                 if not backlog.reserve(len(tiles), batch):
                     break

@@ -1,4 +1,4 @@
-"""What staged tiles may take, and what they take: those on their way to inference, and those that lie from before."""
+"""Budget of staged tiles: the space of those on their way to inference, and of those left from earlier nights."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class StagingBudget:
 
     @property
     def taken_bytes(self) -> int:
-        """What all staged tiles take."""
+        """Bytes of all staged tiles."""
         return sum(self._ahead.values()) + self.leftover_bytes
 
     @property
     def leftover_bytes(self) -> int:
-        """What those take that nobody is about to infer."""
+        """Bytes of those that are not queued for inference."""
         return sum(self._leftover.values())
 
     def at_once(self, most: int, tile_bytes: int) -> int:
@@ -77,7 +77,7 @@ class StagingBudget:
                 self._leftover[key] = self._ahead.pop(key)
 
     def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
-        """What lies there of a run, by tile; what is on its way is counted already."""
+        """Set the sizes of a run's staged tiles; those in the queue are counted already."""
         if self._budget_bytes is not None:
             self._leftover = {key: size for key, size in self._leftover.items() if key[0] != run}
             found = {(run, tile): size for tile, size in sizes.items()}

@@ -1,4 +1,4 @@
-"""What a run's mask holds, class by class, as the report tells it."""
+"""Areas of a run's mask, class by class, as the report shows them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _of_no_data(run: Run, apart: UncomputedArea, computed: int, unit: _Unit) -> 
         return ""
     share = f" ({apart.near / computed:.2%} of what was computed)" if computed else ""
     return (
-        f"No data: {unit.text(apart.no_data)}, told by {' and '.join(card.told_by)}. The network saw "
+        f"No data: {unit.text(apart.no_data)}, found by {' and '.join(card.told_by)}. The network saw "
         f"{', '.join(f'{value:g}' for value in card.fill)} there; {unit.text(apart.near)}{share} lie within its halo "
         f"of {_halo(run)} px of such pixels."
     )

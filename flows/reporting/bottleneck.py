@@ -1,4 +1,4 @@
-"""What limited a run, in one sentence, from what was measured."""
+"""Bottleneck of a run, in one sentence, from measured times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told, through the exporter that every Ray node has: set by the driver, never by a worker.
+"""Metrics for Prometheus, through the exporter that every Ray node has: set by the driver, never by a worker.
 
 Ray puts `ray_` before each name and `_total` behind a counter's. `deploy/grafana/overtile.json` shows them.
 """
@@ -37,7 +37,7 @@ _named: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How much waits, and for how many."""
+    """Sizes of the queue, and the number of workers."""
 
     to_do: int
     ready: int

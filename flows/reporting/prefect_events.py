@@ -1,4 +1,4 @@
-"""What a run tells Prefect while it works: best effort, for the ledger is the truth and Prefect's pages are a picture.
+"""Best-effort reports to Prefect while a run works: the ledger is the record, Prefect's pages show a copy of it.
 
 A server that dies, hangs or forgets costs a run nothing but that picture. One line says so, and it is tried again now
 and then. `install` has Prefect's own engine record the states of flows in this way too.
@@ -57,7 +57,7 @@ class _Link:
         if not is_said:
             logger.warning(
                 "Prefect's server can't be reached (%s): its pages may miss what this run does from now on; the run "
-                "goes on without it",
+                "continues without it",
                 why,
             )
 
@@ -68,7 +68,7 @@ _link = _Link()
 def recorded(
     call: Callable[[], Answer], seconds: float | None = ANSWER_SECONDS, *, always: bool = False
 ) -> Answer | None:
-    """What a call to Prefect's server returns; None where it fails, or has no answer by then.
+    """Result of a call to Prefect's server; None where it fails, or has no answer by then.
 
     A call is left out while the server is known to be away, unless it is `always` worth a try.
     """
@@ -152,7 +152,7 @@ _propose = engine.propose_state_sync  # the only place where the engine of a flo
 
 
 def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: Any) -> State[Any]:
-    """What the server makes of a state; the state itself, where it doesn't answer."""
+    """The state that the server accepts; the state itself, where it doesn't answer."""
     refusals: list[BaseException] = []
 
     def proposed() -> State[Any] | None:
@@ -190,7 +190,7 @@ def _created(self: Any, client: Any) -> Any:
 
 
 class _BestEffortEvents(PrefectEventsClient):
-    """Sends what becomes of tasks, unless the server is away: Prefect waits for each event at the end of a process."""
+    """Sends the outcomes of tasks, unless the server is away: Prefect waits for each event at the end of a process."""
 
     def __init__(self) -> None:
         super().__init__(reconnection_attempts=1)
@@ -207,7 +207,7 @@ class _BestEffortEvents(PrefectEventsClient):
 
 
 def install() -> None:
-    """Have Prefect's engine record what becomes of flows and tasks in this way."""
+    """Have Prefect's engine record the outcome of flows and tasks in this way."""
     engine.propose_state_sync = _propose_best_effort
     engine.FlowRunEngine.create_flow_run = _created
     events.PrefectEventsClient = _BestEffortEvents

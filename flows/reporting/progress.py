@@ -1,4 +1,4 @@
-"""How far a run is: counted once, shown by whoever listens (a terminal, a log, a Prefect artifact)."""
+"""Progress of a run: counted once, shown by whoever listens (a terminal, a log, a Prefect artifact)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a stage.
+    """Progress of a stage at one moment.
 
     Attributes:
         stage: the stage's name.
@@ -57,18 +57,18 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-"""Who is told about progress; a flow's parameters are data, so a terminal can't be one of them."""
+"""The listener that progress is reported to; a flow's parameters are data, so a terminal can't be one of them."""
 
 
 def report_progress(progress: Progress) -> None:
-    """Tell the listener, if there is one."""
+    """Report progress to the listener, if there is one."""
     on_progress = listener.get()
     if on_progress is not None:
         on_progress(progress)
 
 
 def begin_stage(stage: str) -> None:
-    """Tell the listener that a stage without a count of its own begins."""
+    """Report the beginning of a stage that has no count of its own."""
     report_progress(Progress(stage, done=0, total=0))
 
 

@@ -1,4 +1,4 @@
-"""The driver's part in one mask of one image: what it does with tiles where the image is another by now."""
+"""The driver's check that a mask is of one image: tiles that were read while the image changed are computed again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
 
 
 def settled(run: Run, read: Sequence[int], error: ImageChangedError) -> ImageChangedError:
-    """Leave in the ledger only what is surely of the run's image; gives the error as it is told."""
+    """Keep in the ledger only tiles that are surely of the run's image; returns the error to report."""
     if not is_bracketed(run.card.image.path, run.card.image.format):
         _mark_unverified(run, read, str(error))
     return with_consequences(run, error)
@@ -70,7 +70,7 @@ def with_consequences(run: Run, error: ImageChangedError) -> ImageChangedError:
 
 
 def _mark_unverified(run: Run, tiles: Sequence[int], reason: str) -> None:
-    """Say of tiles that were read since the last good look that they are to do again, and of their pixels so too."""
+    """Mark tiles that were read since the last good check, and their pixels, as to be computed again."""
     run.remove_staged()
     states = run.ledger.fold().states
     doubtful = [int(index) for index in np.asarray(tiles, np.int64) if states[index] == TileState.DONE]

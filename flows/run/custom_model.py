@@ -83,7 +83,7 @@ def _expect_same(config: SegmentConfig, folder: Place, new: Path) -> None:
 
 
 def reference_of(config: SegmentConfig) -> str:
-    """What the run's card says: a shipped name, a folder's absolute path, or where it lies inside the run folder."""
+    """The model's reference in the run's card: a shipped name, an absolute path, or its place inside the run folder."""
     if isinstance(config.out, ObjectPath):
         return f"{INSIDE}model" if config.model == str(config.out / "model") else absolute(config.model)
     model = Path(config.model)

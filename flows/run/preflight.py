@@ -1,4 +1,4 @@
-"""What can be refused in a second, before Ray, Prefect or torch are loaded."""
+"""Early checks of an image, a model and options: refused in a second, before Ray, Prefect or torch are loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unet_core.bundles.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
 SIZES_TOLD = ("image", "bands", "pixels")
-"""Notes of what was decided that a person hears before anything is computed."""
+"""Notes of decisions that are shown before anything is computed."""
 
 
 def check(config: SegmentConfig) -> dict[str, str]:
@@ -63,7 +63,7 @@ def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> No
 
 
 def requirements_of(card: ModelCard) -> ModelRequirements:
-    """What a model was made for."""
+    """Requirements of a model on its images."""
     return ModelRequirements(card.name, card.pixel_size_um, card.dtype, card.plausible_um, card.bands)
 
 

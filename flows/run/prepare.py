@@ -1,4 +1,4 @@
-"""From what was asked to a run folder with a plan: everything that can be refused is refused here."""
+"""Preparation of a run folder with its plan: everything that can be refused is refused here."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def prepare_with(
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, choice, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, choice.outline)
-    if told := sentence(unknown_files(run)):
-        logger.warning("run %s: %s", run.path, told)
+    if message := sentence(unknown_files(run)):
+        logger.warning("run %s: %s", run.path, message)
     create_images(run)
     state = run.ledger.fold()
     if state.last_event(PLANNED) is None:
@@ -163,7 +163,7 @@ def find_footprint(bundle: Bundle, config: SegmentConfig) -> Footprint:
 def resolve_options(
     config: SegmentConfig, choice: ViewChoice, workers: int, tuner: Tuner, available_bytes: int
 ) -> Tuning:
-    """What was left open: as the run that is already there has it, else as found out on the device."""
+    """Resolve the options left open: as the existing run has them, else as measured on the device."""
     core_px, precision = config.core, config.precision
     if (config.out / "run.json").is_file():
         known = Run.open(config.out).card
@@ -198,7 +198,7 @@ def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -
 
 
 def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False) -> TileMemory:
-    """What a worker takes for this plan, from the network's own graph."""
+    """Memory of a worker for this plan, from the network's own graph."""
     height, width = plan.read_shape
     bands = len(bundle.card.bands)
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bundle.card.dtype]
@@ -290,7 +290,7 @@ def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
 def _skip_background(run: Run, choice: ViewChoice, started: float) -> None:
     """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
     image, view = run.card.image, choice.view
-    # Values as the image has them: where there is no data is not told from what became of them.
+    # Values as the image has them: what is no data is found before they are changed.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
     with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill) as source:
         found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))

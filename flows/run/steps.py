@@ -29,7 +29,7 @@ from tiling.storage.place import Place
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended."""
+    """Outcome of a run."""
 
     run: Place
     tiles: int
@@ -48,13 +48,13 @@ class Outcome:
         return not self.missing
 
     def __str__(self) -> str:
-        """In one sentence, with the command that mends what failed."""
+        """In one sentence, with the command that repairs what failed."""
         counts = f"{self.done} of {self.tiles} tiles computed, {self.skipped} skipped, {len(self.failed)} failed"
         return counts if self.complete else f"{counts}; {self.missing}; {self.remedy}"
 
 
 def record_result(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
-    """Put what became of a tile into the ledger; a failed one's pixels say that they are not predicted."""
+    """Record the outcome of a tile in the ledger; a failed one's pixels say that they are not predicted."""
     run.ledger.append(_record(result, attempts, run.ledger.now()))
     if result.digest is None:
         _mark_not_predicted(run, mask, run.plan.tile(result.tile))
@@ -68,7 +68,7 @@ def stitch(run: Run) -> None:
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
     for image in images:
         image.sweep()
-    # Above a damaged tile nothing can be right, and nothing below it need be readable: it is built when that is mended.
+    # Above a damaged tile nothing can be right, and nothing below it need be readable: it is built after the repair.
     if state.damaged or (state.pyramid_stands and not fresh):
         return
     for image in images:
@@ -128,7 +128,7 @@ def reopen(config: RerunConfig | VerifyConfig) -> Run:
 
 
 def summarise(run: Run, started: float) -> Outcome:
-    """Fold the ledger into what the caller tells the person."""
+    """Fold the ledger into the run's outcome."""
     state = run.ledger.fold()
     times = StageTimes.of(state)
     return Outcome(

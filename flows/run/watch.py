@@ -26,7 +26,7 @@ ARTIFACT_SECONDS = 5.0
 
 
 class RunWatch:
-    """Counts an inference stage's tiles and tells how far it is."""
+    """Counts an inference stage's tiles and reports its progress."""
 
     def __init__(self, run: Run, todo: int, pool: Pool, backlog: Backlog) -> None:
         self._run, self._pool, self._backlog = run, pool, backlog
@@ -102,5 +102,5 @@ def log_failure(run: Run, result: TileResult) -> None:
 
 
 def subject(run: Run) -> dict[str, object]:
-    """What a line of the log is about."""
+    """Subject of a line of the log."""
     return {"run": str(run.path), "slide": run.card.image.path}

@@ -1,4 +1,4 @@
-"""How a training went, as one picture: loss, learning rate and validation scores over the steps."""
+"""Curves of a training as one picture: loss, learning rate and validation scores over the steps."""
 
 from __future__ import annotations
 

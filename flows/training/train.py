@@ -35,7 +35,7 @@ def train(
     one per GPU by default; `live` shows a bar in the terminal. Raises TrainingError for a recipe, image or label
     that can't be used.
     """
-    # Reading a recipe needs no torch; a mistake in it is told before torch's seconds of import.
+    # Reading a recipe needs no torch; a mistake in it is reported before torch's seconds of import.
     recipe = read_recipe(config_path)
     if threads is not None:
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"threads": threads})})
@@ -95,7 +95,7 @@ def draw_pictures(folder: Path, recipe: Recipe, progress: TrainingProgress, vali
 
 
 class _Log:
-    """Tells the log how far a training is, every so many steps."""
+    """Logs the progress of a training, every so many steps."""
 
     def __init__(self, every: int) -> None:
         self._every = every

@@ -1,4 +1,4 @@
-"""Who is let in: whoever opens the link that the command line prints, and nobody else on the machine.
+"""Access to the viewer: whoever opens the link that the command line prints, and nobody else on the machine.
 
 A port of 127.0.0.1 is open to every account. So the link holds a key, which the first visit turns into a cookie; the
 address that the browser then shows, keeps and passes on has no key in it.
@@ -27,7 +27,7 @@ _CLOSED = (
 
 
 class Door:
-    """The keys of one start.
+    """Access to one start of the viewer: by its link, then by a cookie.
 
     Attributes:
         token: what the link holds.

@@ -1,4 +1,4 @@
-"""What keeps other web pages out of a server on this machine.
+"""Guard that keeps other web pages out of a server on this machine.
 
 A page from elsewhere may send requests to localhost, and by rebinding its own name to 127.0.0.1 it may even read the
 answers. So the Host must be this machine's (`TrustedHostMiddleware`, which the site puts in front), whoever asks must

@@ -1,4 +1,4 @@
-"""Which runs are shown: one, or all of an archive."""
+"""Library of the runs that are shown: one, or all of an archive."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tiles that are computed again because somebody pressed a button: the command line itself, in a process of its own.
 
-The viewer stays small, and what ends a rerun can't end the viewer. The ledger tells what became of the tiles.
+The viewer stays small, and what ends a rerun can't end the viewer. The ledger has the outcome of each tile.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _COMMAND = (sys.executable, "-c", "from flows.entry import main; main()", "rerun
 
 
 class BusyError(FlowError):
-    """A rerun of this run is going on."""
+    """A rerun of this run is running."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerunRequest:
-    """What is to be computed again: tiles by place, or with `kinds` every failed or damaged one."""
+    """Tiles to rerun: by place, or with `kinds` every failed or damaged one."""
 
     tiles: tuple[tuple[int, int], ...] = ()
     kinds: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class RerunRequest:
 
 @dataclass(slots=True)
 class RerunJob:
-    """One rerun, going on or ended."""
+    """One rerun, running or ended."""
 
     request: RerunRequest
     process: subprocess.Popen[bytes]
@@ -96,7 +96,7 @@ class Reruns:
         """Begin to compute tiles again.
 
         Raises:
-            BusyError: a rerun of this run is going on.
+            BusyError: a rerun of this run is running.
         """
         with self._lock:
             known = self._jobs.get(run)

@@ -44,7 +44,7 @@ class LongError(FlowError):
 
 
 class RerunForm(BaseModel):
-    """What a button asks for: tiles by place, or all of a kind."""
+    """Form of a rerun: tiles by place, or all of a kind."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What a worker tells the driver about a tile."""
+"""Results of tiles, as workers report them to the driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tiling.storage.place import Place
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What became of a tile: a digest, or the reason why there is none; `worker` names the process that told."""
+    """The outcome of a tile: a digest, or the reason why there is none; `worker` names the process that reported."""
 
     tile: int
     digest: str | None

@@ -1,4 +1,4 @@
-"""What a staging worker does: tiles from the image to the staged array. It computes nothing, so it loads no torch."""
+"""Staging worker: copies tiles from the image to the staged array. It computes nothing, so it loads no torch."""
 
 from __future__ import annotations
 

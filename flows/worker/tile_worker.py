@@ -1,4 +1,4 @@
-"""What one worker does with one tile: read, compute, write. A plain class that Ray only wraps."""
+"""Tile worker: reads, computes and writes one tile. A plain class that Ray only wraps."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class TileWorker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Labelled:
-    """What is written of a tile."""
+    """Labels, and probabilities if asked for, of one tile."""
 
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.uint8] | None
@@ -194,14 +194,14 @@ class _OpenRun:
 
 
 def _region(plan: TilePlan, tile: Tile) -> OutputRegion:
-    """What is wanted of a tile's read."""
+    """Output region that is wanted of a tile's read."""
     needed, edges = plan.need(tile), plan.edges(tile)
     sides = Edges(edges.top, edges.bottom, edges.left, edges.right)
     return OutputRegion((needed.y0, needed.x0, needed.y1, needed.x1), sides)
 
 
 def _maths(run: Run) -> tuple[object, ...]:
-    """What decides whether two runs can share a predictor."""
+    """Key by which runs share a predictor."""
     card = run.card
     return card.model.digest, card.precision, card.tta, card.compiled, card.approximate
 

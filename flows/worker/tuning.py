@@ -1,4 +1,4 @@
-"""What a worker finds out before a run begins, on its own device: the core, the precision, the seam error."""
+"""Tuning on a worker's device before a run begins: the core, the precision, the seam error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANDIDATES_PER_SIDE = 3
 
 @dataclass(frozen=True, slots=True)
 class TuningRequest:
-    """What is to be found out.
+    """Request for a tuning: what is to be measured.
 
     Attributes:
         view: which pixels of the image; `level` is one of the view's.
@@ -57,7 +57,7 @@ class TuningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What was found. `notes` go into the run card."""
+    """Result of the tuning. `notes` go into the run card."""
 
     precision: str
     core_px: int | None

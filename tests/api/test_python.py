@@ -134,7 +134,7 @@ def test_a_folder_of_something_else_or_of_another_run_is_left_alone(tmp_path: Pa
 def test_a_process_that_dies_without_a_word_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     config = RerunConfig(run=tmp_path, failed=True)
-    with pytest.raises(FlowError, match="ended with code 1 and said nothing; the same call goes on"):
+    with pytest.raises(FlowError, match="ended with code 1 and said nothing; the same call resumes"):
         run_in_child_process("rerun", config, lambda progress: None)
 
 

@@ -1,4 +1,4 @@
-"""Where examples come from: folders in any format, large rasters read by crops, polygons, generated images."""
+"""Sources of examples: folders in any format, large rasters read by crops, polygons, generated images."""
 
 from __future__ import annotations
 

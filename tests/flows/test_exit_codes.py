@@ -1,4 +1,4 @@
-"""Which errors end a command as wrong usage, and which as the world's doing."""
+"""Exit codes: errors that count as wrong usage, and errors of the environment."""
 
 from __future__ import annotations
 

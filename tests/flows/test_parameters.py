@@ -1,4 +1,4 @@
-"""What a job file, a form or a deployment asks for: a mistake is named, with what may be."""
+"""Parameters of a job file, a form or a deployment: a mistake is named, with the values that are allowed."""
 
 from __future__ import annotations
 

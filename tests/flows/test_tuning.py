@@ -1,4 +1,4 @@
-"""What a run settles before it begins: precision, core, augmentation, and leave for an approximate halo."""
+"""Tuning before a run begins: precision, core, augmentation, and permission for an approximate halo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification finds what time and people do to a finished run, and rerun mends it."""
+"""Verification finds what time and people do to a finished run, and rerun repairs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `overtile verify` answers and `overtile segment` mends, without Ray and Prefect around it."""
+"""Helpers: what `overtile verify` answers and `overtile segment` repairs, without Ray and Prefect around it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_or_resume(image: Path, model: Path, folder: Path, *, formats: str = "au
 
 
 def compute(run: Run, worker: TileWorker) -> None:
-    """Tiles that are to do or to mend, each in a segment of its own."""
+    """Tiles that are to do or to repair, each in a segment of its own."""
     for index in remaining(run):
         record_result(run, run.open_mask(), worker.process(run.path, index, staged=False), 1)
         run.ledger.flush()

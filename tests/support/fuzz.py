@@ -1,4 +1,4 @@
-"""Opens and reads mutated images in a process that may die of them: `make fuzz ARGS="--count 20000 --seed 1"`."""
+"""Fuzzing of mutated images in a process that may die of them: `make fuzz ARGS="--count 20000 --seed 1"`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCRATCH = Path("/dev/shm")
 
 @dataclass(slots=True)
 class Tried:
-    """What became of one mutation."""
+    """The outcome of one mutation."""
 
     seed: int
     good: str

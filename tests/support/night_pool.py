@@ -1,4 +1,4 @@
-"""What nights are tried with: the smallest model, and a pool whose actors fail when they are told to."""
+"""Stand-ins for nights: the smallest model, and a pool whose actors fail on command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image's bands must be, computed apart from `tiling`: pages by tifffile, colours by the TIFF standard."""
+"""Oracle of an image's bands, computed apart from `tiling`: pages by tifffile, colours by the TIFF standard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run opens to others: nothing beyond localhost, and there nothing to those without the token."""
+"""Access to a run's servers: nothing beyond localhost, and there nothing to those without the token."""
 
 from __future__ import annotations
 

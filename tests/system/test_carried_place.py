@@ -1,4 +1,4 @@
-"""Where an image lies in its own coordinates is carried into every output."""
+"""An image's place in its own coordinates is carried into every output."""
 
 from __future__ import annotations
 

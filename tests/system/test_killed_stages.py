@@ -26,7 +26,7 @@ from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle
 
 SIDE, CORE = 1536, 64
-STOPPED = "error: stopped by SIGTERM; the same command again goes on where it was"
+STOPPED = "error: stopped by SIGTERM; the same command resumes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is too deep, too long or unfolds to too much is refused on one line, in bounded memory."""
+"""Input that is too deep, too long or unfolds to too much is refused on one line, in bounded memory."""
 
 from __future__ import annotations
 

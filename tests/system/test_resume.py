@@ -1,4 +1,4 @@
-"""What must not change between a kill and the resume, and what may: the image, the weights, the clock, staged tiles."""
+"""Resume after a kill: what must not change in between, and what may: image, weights, clock, staged tiles."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
     code, told = driver.end(60)
     assert code == 1
     told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
-    assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command goes on[^\n]+", told), told
+    assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command resumes[^\n]+", told), told
     again = cli.run(*job.command(driver.folder)[1:], timeout=400)
     assert again.code == 0, again.err
     assert mask_files(driver.folder) == job.mask
@@ -251,7 +251,7 @@ def test_sigterm_twice_is_sigterm(kind: str, request: pytest.FixtureRequest) -> 
     for _ in range(2):
         driver.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-    assert driver.end(60) == (143, "error: stopped by SIGTERM; the same command again goes on where it was")
+    assert driver.end(60) == (143, "error: stopped by SIGTERM; the same command resumes")
 
 
 @pytest.mark.soak

@@ -1,4 +1,4 @@
-"""What runs on a GPU; and, anywhere, that the GPU benchmark runs and needs neither Ray nor Prefect."""
+"""Computing on a GPU; and, anywhere, that the GPU benchmark runs and needs neither Ray nor Prefect."""
 
 from __future__ import annotations
 

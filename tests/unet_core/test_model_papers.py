@@ -1,4 +1,4 @@
-"""What single networks of the registry promise beyond what all of them do."""
+"""Promises of single networks of the registry beyond those of all."""
 
 from __future__ import annotations
 

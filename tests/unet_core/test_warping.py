@@ -1,4 +1,4 @@
-"""Where crops come from: lazily read ones are those of the image in memory, and bending moves labels along."""
+"""Crops: lazily read ones equal those of the image in memory, and bending moves labels along."""
 
 from __future__ import annotations
 

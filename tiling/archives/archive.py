@@ -1,4 +1,4 @@
-"""The archive folder: the runs of many slides, made with one model, and the ledger of what became of each.
+"""The archive folder: the runs of many slides, made with one model, and the ledger with the outcome of each.
 
 Its layout is in docs/archives.md.
 """
@@ -75,7 +75,7 @@ class Archive:
 
     @classmethod
     def create_or_resume(cls, path: Place, card: ArchiveCard) -> Archive:
-        """Make the folder, or go on with it when its slides are segmented in the same way.
+        """Make the folder, or resume it when its slides are segmented in the same way.
 
         Raises:
             RunError: it holds an archive of another model or other options (the differences are named), or
@@ -90,8 +90,8 @@ class Archive:
                     f"would be of one kind and half of the other; choose another --out, or repeat its command"
                 )
             archive.ledger.compact()
-            if told := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
-                logger.warning("archive %s: %s", archive.path, told)
+            if message := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
+                logger.warning("archive %s: %s", archive.path, message)
             return archive
         if (path / "run.json").is_file():
             raise RunError(f"{path} holds a run of one image: an archive would lie inside it; choose another --out")

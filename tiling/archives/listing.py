@@ -1,4 +1,4 @@
-"""Which slides an archive's source holds: a folder, a glob, a manifest, or a prefix in an object store.
+"""Listing of an archive's slides: a folder, a glob, a manifest, or a prefix in an object store.
 
 A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
 run folder follows from it. No image is opened here: a listing says how large a file is and when it changed.
@@ -147,10 +147,10 @@ def _holds_image(zarr: Place) -> bool:
         return True
     for name in ZARR_METADATA:
         try:
-            told = (zarr / name).read_bytes()
+            message = (zarr / name).read_bytes()
         except OSError:
             continue
-        if b'"multiscales"' in told or b'"bioformats2raw.layout"' in told:
+        if b'"multiscales"' in message or b'"bioformats2raw.layout"' in message:
             return True
     return False
 

@@ -41,7 +41,7 @@ def read_manifest(place: Place, columns: Sequence[str]) -> Iterator[Slide]:
                 reason = (
                     f"line {rows.line_num} of the manifest has more cells than there are columns: what it asks for "
                 )
-                yield Slide(slide.name, slide.place, None, refused=f"{reason}can't be told; quote cells with a comma")
+                yield Slide(slide.name, slide.place, None, refused=f"{reason}can't be known; quote cells with a comma")
                 continue
             if slide.name in seen:
                 yield Slide(

@@ -27,7 +27,7 @@ class Slide:
 
 
 def file_version(place: Place) -> FileVersion | None:
-    """The stamp of a file or Zarr now; None where there is none."""
+    """The version of a file or Zarr now; None where there is none."""
     try:
         if isinstance(place, Path):
             return FileVersion.of_folder(place) if place.is_dir() else FileVersion.of_file(place.stat())

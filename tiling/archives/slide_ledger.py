@@ -1,4 +1,4 @@
-"""What became of each slide of an archive: records in append-only segments, folded when a night begins."""
+"""Ledger of an archive: a record per slide in append-only segments, folded when a night begins."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class SlideLedger:
             except (ValueError, RecursionError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
-                    f"told; restore the segment, or delete it to look at its slides again"
+                    f"known; restore the segment, or delete it to look at its slides again"
                 ) from error
 
     def __iter__(self) -> Iterator[SlideRecord]:
@@ -156,7 +156,7 @@ class SlideLedger:
                 self._segments.flush()
 
     def begin(self, record: SlideRecord) -> None:
-        """Store at once that a slide is under way: after a kill, that is what became of it."""
+        """Store at once that a slide is under way: after a kill, that is its outcome."""
         with self._lock:
             self._store(record)
             self._segments.flush()
@@ -195,7 +195,7 @@ class SlideLedger:
             self._segments.flush()
 
     def unknown_files(self) -> list[Place]:
-        """What lies among the segments and is none."""
+        """Unknown files among the segments."""
         return self._segments.unknown_files()
 
     def compact(self) -> None:

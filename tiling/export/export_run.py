@@ -91,7 +91,7 @@ def expect_finished(run: Run, state: LedgerState) -> None:
 def mask_digest(run: Run) -> str:
     """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
 
-    A damaged tile counts as what it was: what shows it as it was is right once it is mended.
+    A damaged tile counts as what it was: what shows it as it was is right once it is repaired.
     """
     held = np.zeros((run.plan.count, 17), np.uint8)
     kept = np.zeros((run.plan.count, 16), np.uint8)
@@ -174,7 +174,7 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
 
 
 def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) -> list[BaseException]:
-    """Tell the ledger of each format as it ends; returns why the others failed, the first one first."""
+    """Record each format in the ledger as it ends; returns why the others failed, the first one first."""
     failures: list[BaseException] = []
     for each in as_completed(writing):
         failure = each.exception()

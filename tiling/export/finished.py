@@ -45,7 +45,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Finished:
-    """What all formats are made of.
+    """Run that all formats are written from.
 
     Attributes:
         run: the run.

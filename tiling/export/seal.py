@@ -1,4 +1,4 @@
-"""The seal of a written file: size and digest, by which a later look tells whether it still is what was written."""
+"""The checksum of a written file: size and digest, by which a later look tells whether it still is what was written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Checksum:
 
     @classmethod
     def parse(cls, facts: object) -> Checksum | None:
-        """The seal that an event of the ledger holds; None in one of before there were any."""
+        """The checksum that an event of the ledger holds; None in one of before there were any."""
         if not isinstance(facts, dict):
             return None
         found: dict[str, Any] = {str(key): value for key, value in facts.items()}
@@ -43,7 +43,7 @@ class Checksum:
         return asdict(self)
 
     def fault(self, place: Place) -> str | None:
-        """What is wrong with the file; None where it is what was written."""
+        """The fault of the file; None where it is what was written."""
         try:
             if size_of(place) == self.bytes and Checksum.of(place) == self:
                 return None

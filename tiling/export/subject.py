@@ -1,4 +1,4 @@
-"""What a format may or may not be able to say: known before a run begins."""
+"""Subject of an export: what decides whether a format can express it, known before a run begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what is made of a run's mask shows the mask that there is now, and still is what was written."""
+"""Verification of exports and pictures: each shows the mask as it is now, and still is what was written."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
 
 
 def announce_drawn(run: Run, digest: str, *files: str) -> None:
-    """Tell the ledger what pictures are, and the digest of the mask that they show."""
+    """Record the checksums of pictures in the ledger, and the digest of the mask that they show."""
     seals = {file: Checksum.of(_below(run, file)).facts() for file in files}
     run.ledger.announce(DRAWN, {"mask": digest, "seals": seals})
 

@@ -31,7 +31,7 @@ class _Card(BaseModel):
 
 
 class NoDataCard(_Card):
-    """How pixels without data are told, and the value of each band that the network sees in their place."""
+    """How pixels without data are found, and the value of each band that the network sees in their place."""
 
     told_by: tuple[str, ...]
     fill: tuple[FiniteFloat, ...]
@@ -123,7 +123,7 @@ class GeometryCard(_Card):
 
 
 class MemoryCard(_Card):
-    """What the plan said that a worker takes."""
+    """Memory of a worker by the plan."""
 
     worker_bytes: int
     workers: int

@@ -1,4 +1,4 @@
-"""How many pixels each label has."""
+"""Counts of pixels per label."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MISSING = 128
 
 @dataclass(frozen=True, slots=True)
 class ZoomGrid:
-    """Which squares there are.
+    """Grid of squares.
 
     Attributes:
         extent: height and width of the level, in pixels.

@@ -16,7 +16,7 @@ NAMED_AT_MOST = 5
 
 
 def unknown_files(run: Run, *, thorough: bool = False) -> list[str]:
-    """What lies in the ledger's folder and among the exports, by its path in the run; `thorough` looks into the mask.
+    """Unknown files in the ledger's folder and among the exports, by path in the run; `thorough` looks into the mask.
 
     Copies of file synchronisers, editors and desktops, and what a network file system hides that is still read.
     """

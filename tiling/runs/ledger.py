@@ -1,4 +1,4 @@
-"""What happened to each tile of a run: append-only JSON-lines segments with one writer.
+"""Ledger of a run: what happened to each tile, in append-only JSON-lines segments with one writer.
 
 The ledger is the only truth about what is done. A segment is written whole or not at all, so a driver that
 dies between two of them loses only knowledge of tiles whose shards it can compute again, identically.
@@ -103,11 +103,11 @@ class LedgerState:
         return np.flatnonzero(np.isin(self.states, states))
 
     def empty_of(self, tile: int) -> NoDataCounts:
-        """What a tile lacks."""
+        """Counts of a tile's pixels without data."""
         return NoDataCounts(*(int(count) for count in self.empty[tile])) if len(self.empty) else NoDataCounts()
 
     def no_data_counts(self, tiles: NDArray[np.int64] | slice = slice(None)) -> NoDataCounts:
-        """What tiles lack together."""
+        """Counts of pixels without data over tiles."""
         if not len(self.empty):
             return NoDataCounts()
         return NoDataCounts(*(int(count) for count in self.empty[tiles].sum(axis=0, dtype=np.int64)))
@@ -117,7 +117,7 @@ class LedgerState:
 
     @property
     def is_closed(self) -> bool:
-        """Whether no tile is left to do or to mend, and the pyramid shows them all: what exports are made of."""
+        """Whether no tile is left to do or to repair, and the pyramid shows them all: what exports are made of."""
         is_open = bool(np.isin(self.states, (TileState.PENDING, TileState.DAMAGED)).any())
         return not is_open and self.pyramid_stands and not self.unstitched.any()
 
@@ -128,7 +128,7 @@ class LedgerState:
 
     @property
     def missing(self) -> str:
-        """What a run lacks before it is complete, in words; empty where it is."""
+        """What is missing before the run is complete, in words; empty where it is."""
         counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
         parts = [
             f"{count} {'tile' if count == 1 else 'tiles'} {name}" for s, name in counts if (count := self.count(s))
@@ -138,7 +138,7 @@ class LedgerState:
         return ", ".join(parts)
 
     def remedy(self, run: Place) -> str:
-        """What brings what a run lacks; empty where nothing is lacking."""
+        """Command that completes a run; empty where nothing is missing."""
         if self.is_complete:
             return ""
         if self.count(TileState.PENDING):
@@ -189,7 +189,7 @@ class Ledger:
         self._segments.flush()
 
     def unknown_files(self) -> list[Place]:
-        """What lies among the segments and is none."""
+        """Unknown files among the segments."""
         return self._segments.unknown_files()
 
     def fold(self) -> LedgerState:
@@ -209,7 +209,7 @@ class Ledger:
                     _fold_record(state, _parse_record(entry))
             except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
                 raise RunError(
-                    f"ledger segment {path} holds a line that is no record ({error}): what is done can't be told; "
+                    f"ledger segment {path} holds a line that is no record ({error}): what is done can't be known; "
                     f"restore the segment, or delete it to compute its tiles again"
                 ) from error
         return state

@@ -60,7 +60,7 @@ def unpack(packed: Pixels, fill: Fill) -> tuple[Pixels, Held | None]:
 
 @dataclass(frozen=True, slots=True)
 class NoDataCounts:
-    """What a tile's mask pixels lack.
+    """Counts of a tile's mask pixels without data.
 
     Attributes:
         no_data: how many hold no data.

@@ -1,4 +1,4 @@
-"""Where a run's mask lies: on the pixels of its image's level 0, and on the earth."""
+"""Placement of a run's mask: on the pixels of its image's level 0, and on the earth."""
 
 from __future__ import annotations
 

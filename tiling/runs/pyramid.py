@@ -211,7 +211,7 @@ class PyramidMetadata:
         self.group.attrs["ome"] = describe(self.group)
 
     def complete(self, path: Place, on_missing: Callable[[zarr.Group], None]) -> None:
-        """Write what is lacking, if anything is; `on_missing` hears of it before, for shards may have gone with it."""
+        """Write what is missing, if anything is; `on_missing` is called first, for shards may be lost too."""
         if lacking := self.missing(path):
             on_missing(self.group)
             self.write(path, lacking)

@@ -1,4 +1,4 @@
-"""What goes from a run's images with their metadata is put back: lost tiles are computed or filled again."""
+"""Repair of a run's images whose metadata was lost: the tiles that went with it are computed or filled again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiling.runs.skipped import Skipped
 
 
 def fill_skipped(run: Run, mask: Mask, tile: Tile, state: LedgerState) -> bool:
-    """Write again what a skipped tile holds; False where that can't be told, since the image can't be read."""
+    """Write again what a skipped tile holds; False where that can't be known, since the image can't be read."""
     if not state.empty_of(tile.index).no_data:
         mask.fill(tile, BACKGROUND)
         return True

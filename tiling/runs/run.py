@@ -68,7 +68,7 @@ class Run:
 
     @classmethod
     def create_or_resume(cls, path: Place, card: RunCard, outline: Outline | None = None) -> Run:
-        """Make the folder, or go on with it when it holds the same run. `outline` is that of the card's view.
+        """Make the folder, or resume it when it holds the same run. `outline` is that of the card's view.
 
         Raises:
             RunError: the folder holds a different run (the differences are named), or something else.
@@ -115,7 +115,7 @@ class Run:
 
     @staticmethod
     def stamp(path: Place) -> FileVersion:
-        """What tells that a folder holds another run by now than the one that was opened there.
+        """Identity of the run in a folder: another value once the folder holds another run.
 
         Raises:
             RunError: no run is there.

@@ -22,7 +22,7 @@ Read = TypeVar("Read")
 
 
 class VerifiedSource:
-    """An image of which nothing is given that was read while it had another content.
+    """A source that returns nothing that was read while the image had another content.
 
     Every read stands between two looks at its files. Where they differ, the content decides: with the old fingerprint
     (a touch, a copy from a backup) the read is done again, and any other refuses the image. Safe to use from several
@@ -82,7 +82,7 @@ class VerifiedSource:
 
         Raises:
             ImageChangedError: it has, or is gone.
-            SourceError, OSError, StorageError: it can't be told.
+            SourceError, OSError, StorageError: it can't be known.
         """
         with self._lock:
             try:

@@ -1,4 +1,4 @@
-"""What of a mask is no labelled area: in skipped tiles, outside of polygons, without data, not predicted."""
+"""Uncomputed area of a mask: in skipped tiles, outside of polygons, without data, not predicted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tiling.runs.run import Run
 
 SHARE = "foreground share"
-"""Of the extent: a fact of the event `PLANNED`; null where foreground isn't told from the rest."""
+"""Of the extent: a fact of the event `PLANNED`; null where foreground isn't distinguished from the rest."""
 
 SKIPPED_NAME = "skipped as empty"
 OUTSIDE_NAME = "outside the polygons"

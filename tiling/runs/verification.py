@@ -1,4 +1,4 @@
-"""Whether a run's mask still is what its ledger says: bit rot, lost files, a pyramid that shows something else."""
+"""Verification of a run's mask against its ledger: bit rot, lost files, a pyramid that shows something else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNREADABLE = (OSError, ValueError, RuntimeError)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at one tile's shards gave.
+    """Result of checking one tile's shards.
 
     `fault` is None where they are as they were written; `unchecked` says what could not be told for want of a digest.
     """
@@ -112,7 +112,7 @@ def _digests(run: Run) -> Mapping[int, _Digests]:
 
 
 def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tuple[str | None, str | None]:
-    """What is wrong with a tile's labels, and what could not be told."""
+    """The fault of a tile's labels, and what could not be checked."""
     try:
         labels = mask.read(tile.valid)
     except UNREADABLE as error:

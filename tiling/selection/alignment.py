@@ -1,4 +1,4 @@
-"""How a raster of labels lies on its image, by the places that both name."""
+"""Alignment of a raster of labels with its image, by the georeference of both."""
 
 from __future__ import annotations
 

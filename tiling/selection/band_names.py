@@ -1,4 +1,4 @@
-"""A model's band names held against an image's: what is meant is taken, and what can't be told is refused.
+"""A model's band names compared with an image's: what is meant is taken, and what can't be known is refused.
 
 Numbers, greys and names such as `Channel 1` say nothing of what a band shows: such bands go by their place.
 """

@@ -1,4 +1,4 @@
-"""From what a person asks for and what the model was made for to the view of an image that is segmented.
+"""Choice of the view that is segmented, from a person's request and what the model was made for.
 
 A model sees objects of the size that it learnt. Where both pixel sizes are known, the level that comes within a tenth
 of the model's is taken, else pixels are resampled to it. Where that can't be right, nothing is guessed: it is refused,
@@ -38,7 +38,7 @@ Um = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """What a person asks for; all of it may be left open.
+    """A person's request for pixels; all of it may be left open.
 
     Attributes:
         level: the pyramid level whose pixels are taken as they are.
@@ -60,7 +60,7 @@ class ViewRequest:
     normalise: str | None = None
 
     def as_given(self) -> dict[str, str]:
-        """What was asked for, the level apart; what was left open is left out."""
+        """The request as it was given, the level apart; options left open are left out."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "level"}
         return {name: str(value) for name, value in given.items() if value not in (None, False, 0)}
 

@@ -1,4 +1,4 @@
-"""Whether an image holds any data at all: looked for from its coarsest level on, until some is found."""
+"""Check that an image holds any data at all: searched from its coarsest level on, until some is found."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def expect_data(source: ImageSource, index: int) -> None:
             if any(_holds_data(source, level.index, box) for box in squares):
                 return
         except SourceError:
-            return  # what can't be read is told tile by tile
+            return  # what can't be read is reported tile by tile
         if is_wanted:
             raise SourceError(
                 f"{source.path} holds nothing but no data ({_said(source)}): there is nothing to segment; give another "
@@ -39,9 +39,9 @@ def expect_data(source: ImageSource, index: int) -> None:
 
 
 def _said(source: ImageSource) -> str:
-    told = [] if source.nodata is None else [f"nodata {source.nodata:g}"]
-    told += ["its mask, alpha or unwritten segments"] if source.has_mask else []
-    return ", ".join(told) or "NaN"
+    message = [] if source.nodata is None else [f"nodata {source.nodata:g}"]
+    message += ["its mask, alpha or unwritten segments"] if source.has_mask else []
+    return ", ".join(message) or "NaN"
 
 
 def _holds_data(source: ImageSource, index: int, box: Box) -> bool:

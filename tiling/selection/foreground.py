@@ -1,4 +1,4 @@
-"""Which tiles hold tissue or data; the others are skipped and hold background.
+"""Foreground: the tiles that hold tissue or data; the others are skipped and hold background.
 
 Bright-field slides are judged by Otsu's threshold (IEEE Trans. SMC 9, 1979) on a coarse view, in which what has the
 colour of ink has no say (`tiling.selection.ink`). A tile is skipped only when nothing in it, nor one coarse pixel
@@ -203,7 +203,7 @@ def _threshold(judged: NDArray[np.float32], bright: NDArray[np.float32]) -> tupl
 
 
 def _remark(found: Foreground, level: Level) -> str:
-    """What is worth telling of a share of tissue that few slides have; else nothing."""
+    """Warning about a share of tissue that few slides have; else empty."""
     share = found.share((level.height, level.width))
     if share is None or LEAST_TISSUE <= share <= 1 - LEAST_TISSUE:
         return ""

@@ -1,4 +1,4 @@
-"""What takes light on a bright-field slide and is no stain: pens, lines, shadows, black borders, tiles never written.
+"""Ink and other dark areas of a bright-field slide that are no stain: pens, lines, shadows, borders, empty tiles.
 
 Told by its colour and by its lack of detail, both of which are needed: a pen over tissue shows the tissue through it,
 and some stains (alcian blue, methyl green) have the colour of a pen. Other pipelines go by colour alone (the red, green

@@ -25,7 +25,7 @@ _PIECES_PER_SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """What was asked: `LOW,HIGH`, the same for all bands, or `percentiles:P,Q`, of each band's own values."""
+    """Range that was asked for: `LOW,HIGH`, the same for all bands, or `percentiles:P,Q`, of each band's own values."""
 
     low: float
     high: float

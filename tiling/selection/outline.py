@@ -71,7 +71,7 @@ class Outline:
 
     @classmethod
     def load(cls, path: Place, digest: str) -> Outline:
-        """What `keep` has written.
+        """Read what `keep` has written.
 
         Raises:
             RunError: it isn't there, or is not what the digest is of.

@@ -1,4 +1,4 @@
-"""Which pixels hang together: areas of one label, joined by pixel edges, followed from band to band."""
+"""Connected components: areas of one label, joined by pixel edges, followed from band to band."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where outlines turn.
+"""Corners of outlines.
 
 An outline is walked with its object on the right: along the top edge of a pixel to the right, down its right edge,
 along its bottom edge to the left, up its left edge; outer rings run clockwise on the screen, holes against it. Edges

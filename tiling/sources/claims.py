@@ -1,4 +1,4 @@
-"""How much a compressed chunk would unpack to, known before a decoder takes memory for it.
+"""Unpacked size of a compressed chunk, known before a decoder takes memory for it.
 
 Blosc: its 16-byte header. Zstandard: RFC 8878. gzip and zlib: RFC 1952 and 1950, which don't say, and are counted.
 """

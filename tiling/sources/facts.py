@@ -1,4 +1,4 @@
-"""What is known of an image before a pixel is read: levels, bands, georeference."""
+"""Facts of an image that are known before a pixel is read: levels, bands, georeference."""
 
 from __future__ import annotations
 

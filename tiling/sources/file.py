@@ -45,7 +45,7 @@ class ImageFile(Protocol):
         ...
 
     def stream(self) -> Path | BinaryIO:
-        """What a parser opens."""
+        """Stream that a parser opens."""
         ...
 
     def expect_unbroken(self) -> None:

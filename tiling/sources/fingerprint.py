@@ -1,4 +1,4 @@
-"""What an image's content is known by: SHA-256 of its bytes, read once, in pieces."""
+"""Fingerprint of an image's content: SHA-256 of its bytes, read once, in pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READ_BYTES = 4 * 1024**2
 
 
 class Digest(Protocol):
-    """What `hashlib` gives."""
+    """Hash object of `hashlib`."""
 
     def update(self, data: bytes, /) -> None: ...
 

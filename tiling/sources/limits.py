@@ -1,4 +1,4 @@
-"""What a file may claim before it is refused, and the one boundary where library errors become ours.
+"""Limits of what a file may claim before it is refused, and the one boundary where library errors become ours.
 
 Every figure that a header claims is compared with these limits, or with the file's true length, before
 memory is taken for it.
@@ -59,7 +59,7 @@ def source_errors(where: str) -> Generator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, for people: our errors and the disk's as they are, others as signs of damage."""
+    """Reason of an error, for people: our errors and the disk's as they are, others as signs of damage."""
     if isinstance(error, (SourceError, OSError)):
         return one_line(error)
     return f"damaged or not supported ({one_line(error)})"

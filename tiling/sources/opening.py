@@ -1,4 +1,4 @@
-"""Which reader opens an image: by its content, and where that can't tell, by its name."""
+"""Choice of the reader that opens an image: by its content, and where that can't tell, by its name."""
 
 from __future__ import annotations
 

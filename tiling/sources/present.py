@@ -1,4 +1,4 @@
-"""Which values of an image are data: told by the file's own mask or alpha, by its no-data value, by being a number.
+"""Data and no data: values told apart by the file's own mask or alpha, its no-data value, or NaN.
 
 The rule is that of GDAL's dataset mask, over the bands that are read: a pixel holds data where any band does
 (https://gdal.org/en/stable/development/rfc/rfc15_nodatabitmask.html). A no-data value, the file's mask and what is no

@@ -1,4 +1,4 @@
-"""The files that an image is made of, and by what it is seen, without reading them, that they are others by now."""
+"""The files that an image is made of, and their version: how a change is seen without reading them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ImageFiles:
         return _text(FileVersion.of_objects(self._place.listed()))
 
     def quick(self) -> str:
-        """What is looked at before and after each read; a whole look comes first.
+        """Version that is compared before and after each read, once a whole look has been taken.
 
         Raises:
             As `whole` does.

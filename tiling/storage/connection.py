@@ -61,7 +61,7 @@ def store_errors(place: object) -> Generator[None]:
 
 
 def with_retries(ask: Callable[[], Answer]) -> Answer:
-    """Ask for what may be asked for twice.
+    """Send a request that may be repeated, with retries.
 
     The library itself gives up where an error's own text is cut, or a deletion's answer lost.
 

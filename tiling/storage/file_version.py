@@ -1,4 +1,4 @@
-"""What a listing or a look says of a file without reading it, by which a change is seen."""
+"""Version of a file, as a listing shows it without reading the file: a change of it is seen by that."""
 
 from __future__ import annotations
 

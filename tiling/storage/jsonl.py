@@ -92,7 +92,7 @@ class Segments:
         return [self._folder / name for name in sorted(self._names()) if _SEGMENT_NAME.fullmatch(name)]
 
     def unknown_files(self) -> list[Place]:
-        """What else is in the folder."""
+        """Other files in the folder."""
         names = sorted(self._names())
         return [self._folder / name for name in names if not (_SEGMENT_NAME.fullmatch(name) or is_partial(name))]
 
@@ -160,7 +160,7 @@ def _taken_over(segment: Place) -> RunError:
 
 def _unreadable(path: Path, why: str) -> RunError:
     return RunError(
-        f"ledger segment {path} {why}, which no driver writes: what is done can't be told; restore the segment, or "
+        f"ledger segment {path} {why}, which no driver writes: what is done can't be known; restore the segment, or "
         f"delete it to compute its tiles again"
     )
 

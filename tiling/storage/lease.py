@@ -1,7 +1,7 @@
 """The lock of a run in an object store: an object that its holder renews, and that others take when it is stale.
 
 Stores have no locks, but conditional puts: create an object only where there is none, replace it only where it still
-is what was read. Age is told by the store's own clock, so clocks that differ or jump don't matter.
+is what was read. Age is measured by the store's own clock, so clocks that differ or jump don't matter.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this very machine that is no more; False where that can't be told from here."""
+        """Whether it was a process of this very machine that is no more; False where that can't be known from here."""
         if self.machine != _machine():
             return False
         try:
@@ -139,10 +139,10 @@ class Lease:
             age = self._age_seconds(seen)
             if age < self._stale_seconds:
                 raise RunError(
-                    f"run {self._folder} is being worked on by another driver ({holder}, last heard of {age:.0f} s "
+                    f"run {self._folder} is being worked on by another driver ({holder}, last heard from {age:.0f} s "
                     f"ago): two drivers would write one ledger; wait for it or stop it"
                 )
-            logger.warning("run %s is taken over from %s, not heard of for %.0f s", self._folder, holder, age)
+            logger.warning("run %s is taken over from %s, silent for %.0f s", self._folder, holder, age)
         raise RunError(f"run {self._folder} changes hands all the time: several drivers want it; stop all but one")
 
     def _age_seconds(self, seen: ObjectFacts) -> float:

@@ -37,7 +37,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What a store says of one object without its bytes."""
+    """Facts of one object, without its bytes."""
 
     size_bytes: int
     modified: datetime

@@ -1,4 +1,4 @@
-"""Where runs and images lie, and the lock that keeps a run to one driver, on a disk or in an object store."""
+"""Places of runs and images, and the lock that keeps a run to one driver, on a disk or in an object store."""
 
 from __future__ import annotations
 

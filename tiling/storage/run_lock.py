@@ -173,7 +173,7 @@ def expect_held(folder: Path) -> None:
 
 
 def _is_at(descriptor: int | None, path: Path) -> bool:
-    """Whether a name leads to the very file that is open; False where that can't be told."""
+    """Whether a name leads to the very file that is open; False where that can't be known."""
     if descriptor is None:
         return False
     try:
@@ -183,7 +183,7 @@ def _is_at(descriptor: int | None, path: Path) -> bool:
 
 
 def _holder(path: Path) -> str:
-    """What the driver that has the lock wrote into the file."""
+    """Holder of the lock, as it is written in the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Where Zarr arrays lie: a folder, or an object store through Zarr's own adapter with this package's errors."""
+"""Zarr stores: a folder, or an object store through Zarr's own adapter with this package's errors."""
 
 from __future__ import annotations
 

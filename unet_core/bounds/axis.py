@@ -1,4 +1,4 @@
-"""How one operator maps intervals of its output back to its input, along one axis.
+"""Maps of one operator along one axis: from intervals of its output back to its input.
 
 Bounds inference (Halide: Ragan-Kelley et al., PLDI 2013) asks from the output backwards which part of every
 intermediate is needed. Every operator that overtile knows is separable as to bounds, so an operator is a pair

@@ -1,4 +1,4 @@
-"""Writes the minimal graph, operator by operator.
+"""Builder of the minimal graph, operator by operator.
 
 A value may be computed a few pixels wider than needed where cutting it would cost a copy; what lies outside
 the needed span is never looked at by anything that reaches the core.

@@ -1,4 +1,4 @@
-"""Which rule makes an operator of which call."""
+"""Rules: the table of which rule makes an operator of which call."""
 
 from __future__ import annotations
 

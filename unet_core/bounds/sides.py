@@ -1,4 +1,4 @@
-"""How an operator is laid over part of its input along one axis: what it reads, how it pads, what comes out.
+"""Layout of an operator over part of its input along one axis: what it reads, how it pads, what comes out.
 
 PyTorch's operators pad both sides alike. Where the image ends on one side only, the other side gets padding
 too, and what that spoils lies outside the needed span.

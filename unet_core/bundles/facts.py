@@ -1,4 +1,4 @@
-"""What a person must say of a network of their own before it can label an image. Never imports torch."""
+"""Facts that a person must give of a network of their own before it can label an image. Never imports torch."""
 
 from __future__ import annotations
 

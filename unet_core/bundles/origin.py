@@ -1,4 +1,4 @@
-"""Where a model comes from: what kind of thing a person named. Never imports torch."""
+"""Origin of a model: the kind of thing that a person named. Never imports torch."""
 
 from __future__ import annotations
 

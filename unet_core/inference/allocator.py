@@ -1,4 +1,4 @@
-"""Keeps the memory of one tile for the next.
+"""Allocator settings that keep the memory of one tile for the next.
 
 A network's intermediates are tens of megabytes each. The C library's allocator gives such memory back to the
 system when it is freed, and the system clears every page of it when it is asked for again: on one core that
@@ -30,7 +30,7 @@ with the last one torch asks for huge pages.
 
 
 def keep_memory() -> bool:
-    """Tell this process's allocator to keep freed memory; says whether there was one that listens."""
+    """Set this process's allocator to keep freed memory; False where it has no such setting."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

@@ -1,4 +1,4 @@
-"""How large a core to compute at a time: a short measurement, remembered per machine, network and precision.
+"""Tuning of the core's size: a short measurement, remembered per machine, network and precision.
 
 A larger core computes less of its neighbours' halo again, and a core whose intermediates leave the processor's
 cache waits for memory; which of the two wins is the machine's affair. A batch of reads is no candidate: one
@@ -43,7 +43,7 @@ _BALANCED_UP_TO_TILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class TuningJob:
-    """What the core is for.
+    """The job that a core is tuned for.
 
     memory_bytes: what one worker may take for a tile and the network's intermediates. extent: of the image; a
     core so large that workers stand idle at the end is slower than it looks. workers: that share the tiles.

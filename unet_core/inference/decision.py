@@ -1,4 +1,4 @@
-"""From logits to labels and 8-bit probabilities, by the card's rule."""
+"""Decision from logits to labels and 8-bit probabilities, by the card's rule."""
 
 from __future__ import annotations
 

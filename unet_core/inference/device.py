@@ -1,4 +1,4 @@
-"""Where a step runs. A device owns its own lock, so that callers may come from any number of threads."""
+"""Devices that steps run on. A device owns its own lock, so that callers may come from any number of threads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CPU_SAYS_FULL = ("not enough memory", "can't allocate memory", "defaultcpualloc
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What came back from the device. `seconds` of computing: waiting for the device and copies don't count."""
+    """Result that came back from the device. `seconds` of computing: waiting for the device and copies don't count."""
 
     arrays: tuple[Array, ...]
     seconds: float
@@ -74,7 +74,7 @@ class CpuDevice(Device):
 
 @dataclass(slots=True)
 class _CopyStream:
-    """One thread's own way to and from the GPU: a stream for its copies and page-locked memory for them."""
+    """Copy stream of one thread to and from the GPU, with page-locked memory for it."""
 
     copies: torch.cuda.Stream
     pinned: dict[tuple[object, ...], Tensor] = field(default_factory=dict[tuple[object, ...], Tensor])

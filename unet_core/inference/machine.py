@@ -1,4 +1,4 @@
-"""What this machine computes with, found out by computing."""
+"""Hardware of this machine, found out by computing."""
 
 from __future__ import annotations
 

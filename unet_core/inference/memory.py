@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes at its peak, known without running it."""
+"""Peak memory of a forward pass, known without running it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
 
 
 def _bytes(node: fx.Node, itemsize: int) -> int:
-    """What a call's result takes: nothing for parameters, which are there anyway, and for views.
+    """Bytes of a call's result: nothing for parameters, which are there anyway, and for views.
 
     Of a call with several results the items count.
     """

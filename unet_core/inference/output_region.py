@@ -1,4 +1,4 @@
-"""What is wanted of a read, and the same seen in a mirror or cut in two. Integers only; no torch tensors."""
+"""Output region that is wanted of a read, also mirrored or cut in two. Integers only; no torch tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Need = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class OutputRegion:
-    """What is wanted of a read: `(y0, x0, y1, x1)` in output pixels, and which of its sides are image edges.
+    """The output that is wanted of a read: `(y0, x0, y1, x1)` in output pixels, and which of its sides are image edges.
 
     `need` counts from the first output pixel of a pass over the read alone, which is the read's corner for
     every network that pads (see `Footprint.need`).

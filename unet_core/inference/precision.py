@@ -1,4 +1,4 @@
-"""Which arithmetic to compute in: bfloat16 where the hardware has it and this image's labels don't suffer."""
+"""Choice of precision: bfloat16 where the hardware has it and this image's labels don't suffer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def lacks_bfloat16(device: str) -> str | None:
 
 
 def _cpu_flags() -> set[str]:
-    """What the processor can do, as far as the system tells."""
+    """Flags of the processor, as far as the system shows them."""
     try:
         text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:

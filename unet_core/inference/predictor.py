@@ -48,7 +48,7 @@ _Key = tuple[tuple[int, int], OutputRegion, bool]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network says of one region.
+    """Prediction of one region.
 
     labels: `(y, x)` uint8. probabilities: `(class, y, x)` uint8, 255 being certainty, where they were asked
     for. seconds: of computing; waiting for the device, which other threads may hold, doesn't count.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What `load_classifier` did, by parameter name.
+    """Result of `load_classifier`, by parameter name.
 
     loaded: taken as they are. converted: fully connected layers, taken as convolutions.
     unloadable: the classifier's weights that the network has no place for, and why. fresh: the network's

@@ -1,4 +1,4 @@
-"""What lies on slides and is no object: pen strokes, red cells, and holes such as fat, lumens and tears."""
+"""Clutter on slides that is no object: pen strokes, red cells, and holes such as fat, lumens and tears."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a network labels whole annotated images."""
+"""Evaluation of a network on whole annotated images."""
 
 from __future__ import annotations
 

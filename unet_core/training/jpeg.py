@@ -1,4 +1,4 @@
-"""What JPEG leaves of an image: the loss of ITU-T T.81, without the coding."""
+"""JPEG's loss on an image as of ITU-T T.81, without the coding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a network's output pixels lie on the image, for training and for whole images."""
+"""Grid of a network's output pixels on the image, for training and for whole images."""
 
 from __future__ import annotations
 

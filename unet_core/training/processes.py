@@ -88,13 +88,13 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], count: int) ->
                 _enter, args=(work, arguments, count, folder), nprocs=count, start_method="spawn"
             )
         except ProcessExitedException as error:
-            told = sorted(Path(folder).glob("error-*"))
-            if not told:
+            message = sorted(Path(folder).glob("error-*"))
+            if not message:
                 raise TrainingError(
                     f"process {error.error_index} of {count} was lost ({error}); the last checkpoint is kept: "
                     "run the same command again"
                 ) from error
-            raise TrainingError(told[0].read_text(encoding="utf-8")) from error
+            raise TrainingError(message[0].read_text(encoding="utf-8")) from error
 
 
 def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], count: int, folder: str) -> None:
@@ -112,7 +112,7 @@ def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], cou
         sys.exit(_EXIT_REPORTED)  # the process that launched this one is interrupted too, and tells
     distributed.destroy_process_group()
     # All is written. What is left is torch's own end after the interpreter's, which now and then aborts on a thread of
-    # Gloo's ("terminate called without an active exception"): a training that succeeded would be told as lost.
+    # Gloo's ("terminate called without an active exception"): a training that succeeded would be reported as lost.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

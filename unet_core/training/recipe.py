@@ -1,4 +1,4 @@
-"""How a model is trained: one definition for the TOML file, the checkpoint and the card."""
+"""Recipe of a training: one definition for the TOML file, the checkpoint and the card."""
 
 from __future__ import annotations
 

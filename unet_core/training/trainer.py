@@ -45,7 +45,7 @@ _LABEL_FIELDS = {"architecture", "parameters", "bands", "dtype", "classes", "dec
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """How far a training is.
+    """Progress of a training.
 
     `history` holds one entry per validation, `losses` one number per step, `image_ious` the foreground IoU of
     each validation image at the best step, in their order; NaN where neither side holds any.
@@ -99,7 +99,7 @@ class Trainer:
     def run(
         self, until: int | None = None, on_step: Callable[[TrainingProgress], None] | None = None
     ) -> TrainingProgress:
-        """Train up to step `until` (default: to the end), then return how it went; `on_step` is told after each step.
+        """Train up to step `until` (default: to the end), then return how it went; `on_step` is called after each step.
 
         Raises TrainingError where the loss or a gradient is not finite; the last checkpoint stays as it was.
         """

@@ -1,4 +1,4 @@
-"""Where the pixels of a training crop come from: turned, mirrored, scaled and bent squares of an example."""
+"""Warping of training crops: turned, mirrored, scaled and bent squares of an example."""
 
 from __future__ import annotations
 

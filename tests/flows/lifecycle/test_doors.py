@@ -1,4 +1,4 @@
-"""Who gets into the Prefect servers that commands start: the user, by a link that works once, and nobody else."""
+"""Access to the Prefect servers that commands start: the user, by a link that works once, and nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a night ends by the clock, on days that are longer or shorter than others too."""
+"""End of a night by the clock, also on days that are longer or shorter than others."""
 
 from __future__ import annotations
 

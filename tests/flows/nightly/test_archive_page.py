@@ -1,4 +1,4 @@
-"""What a night's table and commands say, of any archive's name and of slides that nobody tried again."""
+"""Table and commands of a night, for any archive's name and for slides that nobody tried again."""
 
 from __future__ import annotations
 

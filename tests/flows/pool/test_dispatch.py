@@ -1,4 +1,4 @@
-"""Who gets which tile: the rules one by one, then any order of deaths, failures and delays."""
+"""Scheduling of tiles: the rules one by one, then any order of deaths, failures and delays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where actors run on a cluster of unlike nodes: real raylets, each with the resources that it declares."""
+"""Placement of actors on a cluster of unlike nodes: real raylets, each with the resources that it declares."""
 
 from __future__ import annotations
 

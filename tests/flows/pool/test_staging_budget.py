@@ -1,4 +1,4 @@
-"""What staged tiles take never exceeds the budget, whatever former nights have left and whatever fails."""
+"""Staged tiles never exceed the budget, whatever former nights have left and whatever fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus takes and the dashboard asks for are the figures that are exported."""
+"""Figures that Prometheus takes and the dashboard asks for are those that are exported."""
 
 from __future__ import annotations
 

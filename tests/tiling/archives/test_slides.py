@@ -1,4 +1,4 @@
-"""Which files of an archive are slides, and that no name climbs out of it or takes another's place."""
+"""Slides among an archive's files; no name climbs out of the archive or takes another's place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written when: only what was asked for and no longer shows the mask, and nothing where it can not be right."""
+"""Repeated exports write only what was asked for and is out of date, and nothing where it can not be right."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_run_in_a_bucket_is_exported_to_every_format(image: ObjectPath, scene:
 
 def test_after_a_rerun_every_export_in_the_bucket_shows_the_mended_mask(image: ObjectPath) -> None:
     labels = blobs((300, 280))
-    run = finished_run(image, place("runs/mended"), labels, failed=[(0, 1)])
+    run = finished_run(image, place("runs/repaired"), labels, failed=[(0, 1)])
     export(run.path, "statistics,cog,ome-tiff")
     run = Run.open(run.path)
     write_labels(run, labels)

@@ -1,4 +1,4 @@
-"""What a view gives depends on a pixel's absolute position alone, and is what the specification of a resize says."""
+"""Views: a value depends on a pixel's absolute position alone, and is what the specification of a resize says."""
 
 from __future__ import annotations
 

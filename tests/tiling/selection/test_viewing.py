@@ -1,4 +1,4 @@
-"""Which pixels are segmented by default, which are refused, and what overrides it."""
+"""Choice of pixels: those segmented by default, those refused, and what overrides it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we read of an image beside its pixels, held against what GDAL reads, over every file that both open."""
+"""Metadata of images compared with GDAL's, over every file that both open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the chunks of a Zarr array are there under the keys that its metadata says.
+"""Check that a Zarr array's chunks are there under the keys that its metadata implies.
 
 A chunk that isn't there holds the fill value: of an array whose chunks lie under other keys, all would be empty.
 """

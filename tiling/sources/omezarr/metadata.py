@@ -100,7 +100,7 @@ def _images_of_layout(fetch: Fetch, raw: bytes) -> list[Multiscale]:
     if any(not each or ".." in each.split("/") for each in folders):
         raise SourceError("the OME-Zarr names images that lie outside it")
     if len(folders) > MAX_IMAGES:
-        raise SourceError(f"the OME-Zarr holds {len(folders)} images; at most {MAX_IMAGES} can be told apart")
+        raise SourceError(f"the OME-Zarr holds {len(folders)} images; at most {MAX_IMAGES} are supported")
     images: list[Multiscale] = []
     for number in range(MAX_IMAGES if not folders else len(folders)):
         folder = f"{folders[number] if folders else number}/"
@@ -168,7 +168,7 @@ def _multiscales(attributes: Document, raw: bytes, folder: str) -> list[Multisca
         raise SourceError("the OME-Zarr's multiscales are empty; give the folder of an image")
     listed = cast("list[Any]", images)
     if len(listed) > MAX_IMAGES:
-        raise SourceError(f"the OME-Zarr holds {len(listed)} images; at most {MAX_IMAGES} can be told apart")
+        raise SourceError(f"the OME-Zarr holds {len(listed)} images; at most {MAX_IMAGES} are supported")
     return [_multiscale(_mapping(image), attributes, raw, folder) for image in listed]
 
 

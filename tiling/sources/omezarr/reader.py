@@ -34,9 +34,9 @@ class OmeZarrReader:
         self._store = store
         self.cache = SegmentCache(DEFAULT_CACHE_BYTES)
         with source_errors(str(place)):
-            told = _told(store, images) if len(images) > 1 else ()
-            series = choose_image(told, moment.series) if told else 0
-            if not told:
+            message = _told(store, images) if len(images) > 1 else ()
+            series = choose_image(message, moment.series) if message else 0
+            if not message:
                 moment.expect_one_image()
             image = images[series]
             self._axes = image.axes
@@ -45,7 +45,7 @@ class OmeZarrReader:
             sizes = dict(zip(image.axes, first.shape, strict=True))
             moment.expect_in(sizes.get("z", 1), sizes.get("t", 1))
             self._moment = moment
-            self._facts = replace(self._describe(image, sizes, size), images=told, series=series)
+            self._facts = replace(self._describe(image, sizes, size), images=message, series=series)
         # What any image is made of counts, whichever is read: the file's fingerprint is one.
         others = [each for each in images if each is not image]
         self._others = tuple(each.folder + path for each in others for path in each.paths)
@@ -167,15 +167,15 @@ class OmeZarrReader:
 
 
 def _told(store: GuardedStore, images: list[Multiscale]) -> tuple[FileImage, ...]:
-    """What each of several images is called, and how large its larger end is."""
-    told: list[FileImage] = []
+    """Name and size of each of several images."""
+    message: list[FileImage] = []
     for image in images:
         y, x = image.axes.index("y"), image.axes.index("x")
         ends = {0, len(image.paths) - 1}
         shapes = {at: shape_of(store, image.folder + image.paths[at], len(image.axes)) for at in sorted(ends)}
         first = max(shapes, key=lambda at: shapes[at][x])
-        told.append(FileImage(image.name, shapes[first][y], shapes[first][x], image.pixel_sizes[first]))
-    return tuple(told)
+        message.append(FileImage(image.name, shapes[first][y], shapes[first][x], image.pixel_sizes[first]))
+    return tuple(message)
 
 
 def _levels(store: GuardedStore, image: Multiscale) -> tuple[list[OpenArray], PixelSize | None]:
@@ -214,11 +214,11 @@ def _levels(store: GuardedStore, image: Multiscale) -> tuple[list[OpenArray], Pi
 
 def _as_told(level: Level, place: LevelPlace | None) -> Level:
     """A level with the pixel size that its own scale says, where that fits its shape: sides are rounded, scales not."""
-    told, known = None if place is None else place.pixel_size, level.pixel_size
-    if told is None or known is None or told.unit != known.unit:
+    message, known = None if place is None else place.pixel_size, level.pixel_size
+    if message is None or known is None or message.unit != known.unit:
         return level
-    near = all(abs(a / b - 1) <= _SAME_SCALE for a, b in ((told.y, known.y), (told.x, known.x)))
-    return replace(level, pixel_size=told) if near else level
+    near = all(abs(a / b - 1) <= _SAME_SCALE for a, b in ((message.y, known.y), (message.x, known.x)))
+    return replace(level, pixel_size=message) if near else level
 
 
 def _others(level: OpenArray, axes: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Opens a slide with OpenSlide in a process of its own, which may die or be killed of it, and says what is in it.
+"""Probe of a slide: opens it with OpenSlide in a process of its own, which may crash, and reports its facts.
 
 Run as a file, with the slide's path and the limits as arguments; writes one line of JSON. It imports nothing of this
 package, so that it starts fast.
@@ -24,7 +24,7 @@ _PROPERTIES = (
 
 
 def probe(path: str) -> dict[str, object]:
-    """What is known of a slide, once a piece from the middle of every level has been read."""
+    """Facts of a slide, once a piece from the middle of every level has been read."""
     try:
         with openslide.OpenSlide(path) as slide:
             levels = list(zip(slide.level_dimensions, slide.level_downsamples, strict=True))

@@ -46,7 +46,7 @@ _WHOLE = frozenset({"hamamatsu"})
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a slide is, as the probe tells it."""
+    """Facts of a slide, as the probe reports them."""
 
     vendor: str
     shapes: tuple[tuple[int, int], ...]

@@ -1,4 +1,4 @@
-"""Which files are slides in a scanner's own format, and which other files belong to one."""
+"""Vendor formats: files that are slides in a scanner's own format, and the other files that belong to one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What GDAL writes of a TIFF's bands beside the pixels: descriptions such as `B04`, and colours, in an XML tag."""
+"""Band descriptions such as `B04`, and colours, that GDAL writes into an XML tag of a TIFF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dialect of TIFF a file is in, and what its metadata says about its pages."""
+"""Dialect of a TIFF file, and what its metadata says about its pages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Dialect:
 
 
 def detect_dialect(place: Place, chain: Chain, base: TiffPage, moment: Moment = FIRST) -> Dialect:
-    """Tell the dialect from the first page, and read what that dialect keeps where.
+    """Detect the dialect from the first page, and read its metadata.
 
     Raises:
         SourceError: metadata that can't be followed, or no such z or t.
@@ -90,11 +90,11 @@ def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment)
     references = [
         geo.read_georeference(chain[image.pages[0]], each) for image, each in zip(found, of_image, strict=True)
     ]
-    told = [
+    message = [
         _told(image, chain[image.pages[0]], reference, description)
         for image, reference in zip(found, references, strict=True)
     ]
-    series = choose_image(told, moment.series)
+    series = choose_image(message, moment.series)
     image, reference = found[series], references[series]
     numbers, focal_planes, times, names = _planes_of(image, moment)
     pages = tuple(image.pages[number] for number in numbers)
@@ -103,14 +103,14 @@ def _plain_dialect(place: Place, chain: Chain, description: str, moment: Moment)
         "tiff" if reference is None else "geotiff",
         pages,
         names,
-        told[series].pixel_size,
+        message[series].pixel_size,
         reference,
         stack_pages=len(image.pages) if is_stack and image.shape is None else 1,
         focal_planes=focal_planes,
         times=times,
         following=image.following[numbers[0]] if len(numbers) == 1 else (),
         rule=LevelRule.FLAGGED,
-        images=tuple(told) if len(told) > 1 else (),
+        images=tuple(message) if len(message) > 1 else (),
         series=series,
         is_indexed=len(numbers) > 1,
         sidecars=of_image[series],
@@ -170,7 +170,7 @@ def _ome_dialect(image: OmeImage, chain: Chain) -> Dialect:
             f"{page.width} x {page.height}: another image's pixels would be taken; the file is damaged"
         )
     samples = page.number(_SAMPLES_TAG, 1)
-    told = Dialect(
+    message = Dialect(
         "ome-tiff",
         image.pages,
         (),
@@ -184,7 +184,7 @@ def _ome_dialect(image: OmeImage, chain: Chain) -> Dialect:
         is_indexed=True,
     )
     if samples > 1 and len(image.pages) == 1:
-        return told
+        return message
     if samples > 1:
         raise SourceError(f"{len(image.pages)} channels of {samples} samples are not supported; convert to RGB")
     names = [name or str(i + 1) for i, name in enumerate(image.channel_names)]
@@ -193,7 +193,7 @@ def _ome_dialect(image: OmeImage, chain: Chain) -> Dialect:
         names = [str(i + 1) for i in range(len(names))]
     if len(names) == 1 and image.channel_names[:1] != (names[0],):
         names = ["gray"]
-    return replace(told, band_names=tuple(names))
+    return replace(message, band_names=tuple(names))
 
 
 def _imagej_dialect(description: str, chain: Chain, moment: Moment) -> Dialect:

@@ -1,4 +1,4 @@
-"""Where a TIFF lies on the earth, as GDAL reads it (OGC GeoTIFF 1.1, 19-008r4, and the files beside it).
+"""Georeference of a TIFF as GDAL reads it (OGC GeoTIFF 1.1, 19-008r4, and the sidecar files).
 
 GDAL is given a file in memory: one pixel with the image's own tags of place, and what lies beside the image. It never
 opens the image itself, so that a hostile one meets our own limits first, a remote one needs no driver of GDAL's, and

@@ -1,4 +1,4 @@
-"""Which directories of a TIFF file are levels of its pyramid: those that its dialect says are, never by shape alone.
+"""Levels of a TIFF's pyramid: the directories that its dialect says are levels, never by shape alone.
 
 OME-TIFF 6: SubIFDs. TIFF 6.0 and GeoTIFF: the reduced-image flag. Aperio: tiled pages that are no label and no macro.
 """

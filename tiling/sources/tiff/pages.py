@@ -1,4 +1,4 @@
-"""Which directories of a TIFF's main chain are images of their own, and which belong to one.
+"""Pages of a TIFF's main chain: those that are images of their own, and those that belong to one.
 
 TIFF 6.0, NewSubfileType: bit 0 marks a smaller copy of the image before it, bit 2 a mask. Full pages of one size and
 kind that follow each other are one image: a stack, or, where a description says so, channels of one.

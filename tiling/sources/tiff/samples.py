@@ -1,4 +1,4 @@
-"""From stored samples to bands: palettes, inverted greys, packed bits, YCbCr, alpha."""
+"""Conversion of stored samples to bands: palettes, inverted greys, packed bits, YCbCr, alpha."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How strips or tiles cover one plane of a TIFF page."""
+"""Grid of the strips or tiles that cover one plane of a TIFF page."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _NODATA = b"<NoDataValue"
 
 @dataclass(frozen=True, slots=True)
 class Sidecars:
-    """What lies beside an image.
+    """Sidecar files of an image.
 
     Attributes:
         world: the world file's text: six numbers, of the first pixel's centre.

@@ -1,4 +1,4 @@
-"""Reads what `torch.export.save` wrote, without `torch.export.load`.
+"""Reader of `.pt2` archives that `torch.export.save` wrote, without `torch.export.load`.
 
 `load` unpickles example inputs, constants and custom objects, and evaluates expressions of extents as Python: torch
 itself warns against files of others. A `.pt2` is a ZIP of a JSON graph, raw tensor bytes and JSON tables of them
@@ -46,9 +46,9 @@ def read_archive(file: Path | IO[bytes]) -> tuple[Program, dict[str, Tensor]]:
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
         raise BundleError(f"program {name!r} is no whole .pt2 file: {error}; save or copy it again") from error
     except _MALFORMED as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"program {name!r} is not what torch.export.save writes ({type(error).__name__}: {told}); save it again"
+            f"program {name!r} is not what torch.export.save writes ({type(error).__name__}: {message}); save it again"
         ) from error
 
 

@@ -47,11 +47,11 @@ def export(module: nn.Module, bands: int) -> tuple[Program, dict[str, Tensor]]:
             program = torch.export.export(module, (example,), dynamic_shapes=(open_extents,))
             torch.export.save(program, archive)
     except _FAILURES as error:
-        told = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise BundleError(
-            f"the network {type(module).__name__} can't be exported by torch ({type(error).__name__}: {told}): without "
-            f"its graph its footprint is unknown; let its forward branch on no pixel, and take (batch, {bands}, y, x) "
-            f"tiles"
+            f"the network {type(module).__name__} can't be exported by torch ({type(error).__name__}: {message}): "
+            f"without its graph its footprint is unknown; let its forward branch on no pixel, and take "
+            f"(batch, {bands}, y, x) tiles"
         ) from error
     finally:
         exporter.setLevel(level)

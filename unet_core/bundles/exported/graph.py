@@ -133,9 +133,9 @@ def read_program(path: Path, digest: str) -> Program:
     except OSError as error:
         raise BundleError(f"graph {str(path)!r} can't be read: {error}; save or copy the bundle again") from error
     except (ValidationError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"graph {str(path)!r} is no network's graph: {told}; save or copy the bundle again"
+            f"graph {str(path)!r} is no network's graph: {message}; save or copy the bundle again"
         ) from error
     if hashlib.sha256(text).hexdigest() != digest:
         raise BundleError(

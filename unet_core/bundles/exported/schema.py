@@ -1,4 +1,4 @@
-"""From torch's JSON of an exported graph to the steps of a program.
+"""Translation of torch's JSON of an exported graph into the steps of a program.
 
 Only names, numbers and lists of them are looked at. Expressions of symbolic extents, which torch would evaluate,
 are not needed: every extent that the graph uses is the result of one of its own calls.

@@ -1,4 +1,4 @@
-"""What every loss is, and what it compares."""
+"""Base of all losses, and what they compare."""
 
 from __future__ import annotations
 
