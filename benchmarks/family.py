@@ -1,4 +1,4 @@
-"""U-Net, UNet++ and UNet 3+ on one task under one budget: the same crops, steps and, within a third, arithmetic per pixel.
+"""U-Net, UNet++ and UNet 3+ on one task under one budget: the same crops and steps, arithmetic within a third.
 
     python -m benchmarks.family --out runs/family
 

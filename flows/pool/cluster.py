@@ -108,7 +108,7 @@ class Cluster:
         except Exception as error:  # noqa: BLE001 (a node that doesn't come up in time is just that to Ray)
             if self._address is None:
                 self._failure = ServerStartError(
-                    f"Ray can't be started on this machine ({short_reason(error)}): no worker can be told to work; end "
+                    f"Ray can't be started on this machine ({short_reason(error)}): no worker can be given work; end "
                     f"what keeps the machine busy, see what overtile doctor says, then run the same command again"
                 )
                 return

@@ -135,6 +135,6 @@ def _stands(process: int) -> bool:
 
 def _sentence(name: str, how: str) -> str:
     return (
-        f"Ray's {name}, which this command has started, {how}: no worker can be given work; the same command goes on "
+        f"Ray's {name}, which this command has started, {how}: no worker can be given work; the same command resumes "
         f"with the tiles that are missing"
     )

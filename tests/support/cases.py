@@ -37,6 +37,12 @@ Check = Callable[[Path], str]
 """What is wrong with a run; nothing where it is right."""
 
 
+def call(command: list[str]) -> tuple[subprocess.CompletedProcess[str], str]:
+    """The command's end, and what it said on one line."""
+    ended = subprocess.run(command, cwd=CASES, capture_output=True, text=True, check=False)
+    return ended, " ".join((ended.stderr or ended.stdout).split())
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One input with the options that it is tried with. `check` is None where it can only be refused."""
@@ -48,11 +54,11 @@ class Case:
     def run(self, out: Path) -> str:
         """The outcome as it is printed."""
         command = [str(OVERTILE), "segment", self.image, *self.options, "--workers", "1", "--out", str(out)]
-        for attempt in range(ATTEMPTS):
-            ended = subprocess.run(command, cwd=CASES, capture_output=True, text=True, check=False)
-            said = " ".join((ended.stderr or ended.stdout).split())
-            if BUSY not in said or attempt == ATTEMPTS - 1:
+        ended, said = call(command)
+        for _ in range(1, ATTEMPTS):
+            if BUSY not in said:
                 break
+            ended, said = call(command)
         if ended.returncode == 2 and self.image in said:
             return f"refused   {said[:160]}"
         if ended.returncode != 0:

@@ -15,7 +15,7 @@ import pytest
 from cli import OVERTILE, Cli, clean_environment, mask_files
 from tiny import save_tiny, write_noise
 
-STOPPED = "error: stopped by SIGHUP; the same command again goes on where it was"
+STOPPED = "error: stopped by SIGHUP; the same command resumes"
 WAITING = """
 import os, signal, sys, time
 from flows.commands.exit_codes import told_in_one_line
