@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from shown import Shown, shown
 
-from flows import open_run
+from overtile import open_run
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 

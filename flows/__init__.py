@@ -1,4 +1,4 @@
-"""Flows, actors and commands: when and where things run. For Python: `from flows import segment_image, open_run`."""
+"""Flows, actors and commands: when and where things run. For Python: `import overtile`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In Python: `from flows import segment_image, open_run`."""
+"""Segmentation from Python: `overtile.segment_image` and `overtile.open_run`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""`import overtile`: the public names, and nothing heavy before one of them is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import overtile
+from flows.api import segment_image
+from flows.api.segmentation import Segmentation
+from tiling.runs.run import Run
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert dir(overtile) == ["Run", "Segmentation", "__version__", "open_run", "segment_image"]
+    assert overtile.segment_image is segment_image.segment_image
+    assert overtile.open_run is segment_image.open_run
+    assert overtile.Segmentation is Segmentation
+    assert overtile.Run is Run
+    assert overtile.__version__ == version("overtile")
+    with pytest.raises(AttributeError, match="public are Run, Segmentation"):
+        _ = overtile.segment
+
+
+def test_the_import_itself_loads_neither_torch_nor_ray_nor_prefect() -> None:
+    script = "import sys, overtile; print(sorted({'torch', 'ray', 'prefect', 'zarr', 'pydantic'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
