@@ -18,9 +18,9 @@ from tiny import save_tiny, write_noise
 STOPPED = "error: stopped by SIGHUP; the same command resumes"
 WAITING = """
 import os, signal, sys, time
-from flows.commands.exit_codes import told_in_one_line
+from flows.commands.exit_codes import one_line_errors
 from flows.lifecycle.stopping import stop_on_signals
-with told_in_one_line():
+with one_line_errors():
     {inside}
 """
 

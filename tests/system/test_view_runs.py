@@ -125,6 +125,7 @@ def test_deep_values_become_the_models_in_every_tile(sized: tuple[str, Bundle], 
     np.testing.assert_array_equal(viewed(run), tissue(300, 260))
     np.testing.assert_array_equal(labels_of(run), whole_image_labels(sized[1], tissue(300, 260)))
     measured = check(refused.model_copy(update={"normalise": "percentiles:0,100"}))
+    assert "of a size that the image doesn't say" in measured.pop("pixels")
     assert measured == {}
 
 
