@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint benchmark browser fuzz cases pictures soak setup viewer clean
+.PHONY: demo test check lint benchmark browser fuzz cases pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -38,8 +38,14 @@ viewer:
 	cp build/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js flows/viewer/static/vendor/
 	cp build/viewer/node_modules/openseadragon/LICENSE.txt flows/viewer/static/vendor/openseadragon.LICENSE.txt
 
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: lint browser
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# The tests that take long, such as kills at every change and whole command lines; `.ci/run` calls it after `make test`.
+check: $(STAMP) browser
+	$(PYTEST) -m slow $(ARGS)
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)

@@ -19,6 +19,7 @@ PROGRAM = Path(__file__).parents[1] / "support" / "listening_ray.py"
 UNUSED = {10001, 44217, 44227}
 
 
+@pytest.mark.slow
 def test_ray_listens_where_the_policies_let_it_be_reached_and_asks_for_its_token(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("a network of its own needs root and ip")

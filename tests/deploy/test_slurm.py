@@ -45,6 +45,7 @@ def slurm(tmp_path: Path, prefect_url: str) -> dict[str, str]:
     return clean_environment(tmp_path / "prefect", PREFECT_API_URL=prefect_url, **more)
 
 
+@pytest.mark.slow
 def test_a_job_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp_path: Path, slurm: dict[str, str]) -> None:
     source, archive = tmp_path / "slides", tmp_path / "runs"
     source.mkdir()

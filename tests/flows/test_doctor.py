@@ -228,6 +228,7 @@ def test_no_ray_at_the_address_is_missing() -> None:
     assert "--ray-address" in check.remedy
 
 
+@pytest.mark.slow
 def test_every_node_of_a_cluster_is_asked_and_strangers_are_told_of_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

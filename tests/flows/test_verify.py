@@ -159,6 +159,7 @@ def test_no_lock_is_left_where_no_run_is(cli: Cli, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_verify_and_rerun_mend_a_run_to_the_last_byte(cli: Cli, copy: Run) -> None:
     before = mask_files(on_disk(copy.path))
     flip_a_bit(shard(copy, 1, 1))

@@ -113,6 +113,7 @@ def driver(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         driver.wait(60)
 
 
+@pytest.mark.slow
 def test_a_run_listens_on_localhost_only_and_its_ray_asks_for_a_token(
     driver: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def finer_run(cli: Cli, slide_pixels: Image, tmp_path_factory: pytest.TempPathFa
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_finer_mask_is_labelled_from_command_to_disk(finer_run: Path, slide_pixels: Image) -> None:
     run = Run.open(finer_run)
     expected = whole_image_labels(load_bundle(finer_run.parent / "model"), slide_pixels, FINER.whole)
@@ -148,6 +149,7 @@ def test_a_finer_mask_is_labelled_from_command_to_disk(finer_run: Path, slide_pi
     assert sum(record.pixels for record in run.ledger.records()) == 297 * 237, "rates count the image's pixels"
 
 
+@pytest.mark.slow
 def test_a_finer_mask_lies_on_its_image(finer_run: Path) -> None:
     attributes = json.loads((finer_run / "mask.ome.zarr/zarr.json").read_text())["attributes"]
     scale, translation = attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
@@ -159,6 +161,7 @@ def test_a_finer_mask_lies_on_its_image(finer_run: Path) -> None:
     assert further["translation"] == pytest.approx([-0.25 / 3, -0.25 / 3])
 
 
+@pytest.mark.slow
 def test_rerun_of_one_tile_changes_its_own_finer_shards_alone(cli: Cli, finer_run: Path) -> None:
     before = mask_files(finer_run)
     times = {p: p.stat().st_mtime_ns for p in (finer_run / "mask.ome.zarr").rglob("*") if p.is_file()}
@@ -170,6 +173,7 @@ def test_rerun_of_one_tile_changes_its_own_finer_shards_alone(cli: Cli, finer_ru
     assert rewritten == {"mask.ome.zarr/0/c/3/2", "mask.ome.zarr/1/c/1/1"}
 
 
+@pytest.mark.slow
 def test_status_shows_the_grid_of_a_finer_mask(cli: Cli, finer_run: Path) -> None:
     ended = cli.run("status", finer_run)
     assert ended.code == 0, ended.err
@@ -177,6 +181,7 @@ def test_status_shows_the_grid_of_a_finer_mask(cli: Cli, finer_run: Path) -> Non
     assert ended.out.count("████\n") == 5
 
 
+@pytest.mark.slow
 def test_the_overlay_of_a_finer_mask_shows_every_one_of_its_pixels(finer_run: Path) -> None:
     labels = whole_mask(Run.open(finer_run))
     with Picture.open(finer_run / "overlay.png") as overlay, Picture.open(finer_run.parent / "slide.tif") as image:
@@ -216,6 +221,7 @@ def test_failed_tiles_are_hatched_where_they_lie_on_a_finer_mask(slide_pixels: I
     assert (cols.min(), cols.max() + 1) == (tile.valid.x0, tile.valid.x1)
 
 
+@pytest.mark.slow
 def test_a_network_without_padding_runs_from_command_to_disk_without_staging(
     cli: Cli, slide_pixels: Image, tmp_path: Path
 ) -> None:

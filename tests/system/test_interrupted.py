@@ -81,6 +81,7 @@ def test_every_stage_changes_files(undisturbed: tuple[Path, list[Change]]) -> No
         assert expected in kinds, sorted(kinds)
 
 
+@pytest.mark.slow
 def test_killed_at_any_change_the_run_resumes_and_ends_identical(
     interrupter: Interrupter, undisturbed: tuple[Path, list[Change]], tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_killed_at_any_change_the_run_resumes_and_ends_identical(
     expect_identical(interrupter, whole, moments(changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_at_any_change_of_an_export_the_run_resumes_and_ends_identical(tmp_path: Path) -> None:
     """Of every file that is exported before it gets its name; before every other change where all moments are tried."""
     image, model = write_noise_map(tmp_path / "map.tif", 128, 256), save_tiny(tmp_path / "tiny")

@@ -78,6 +78,7 @@ def pyramid_is_done(run: Path, segments: int, *_: int) -> bool:
     return len(list((run / "ledger").glob("*.jsonl"))) > segments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "sent"),
     [

@@ -109,6 +109,7 @@ def undisturbed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[tup
     return command, mask_files(folder / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -151,6 +152,7 @@ def wait_for_tiles(run: Path, count: int) -> int:
     pytest.fail(f"{run} never reached {count} tiles")
 
 
+@pytest.mark.slow
 def test_without_staging_the_mask_is_the_same(cli: Cli, segmented: Path, tmp_path: Path) -> None:
     image = Run.open(segmented).card.image.path
     ended = cli.run("segment", image, "--out", tmp_path / "r", "--core", 128, "--foreground", "none", "--no-staging")
@@ -158,6 +160,7 @@ def test_without_staging_the_mask_is_the_same(cli: Cli, segmented: Path, tmp_pat
     assert mask_files(tmp_path / "r") == mask_files(segmented)
 
 
+@pytest.mark.slow
 def test_a_tile_that_does_not_decode_fails_alone(cli: Cli, tmp_path: Path) -> None:
     image = write_tissue(tmp_path / "tissue.tif", 640, 640)
     asked = ("--core", 128, "--foreground", "none", "--keep-staged")
@@ -230,15 +233,33 @@ def test_models_are_listed(cli: Cli) -> None:
     [
         (["absent.svs"], r"absent.svs"),
         (["empty.tif"], r"empty.tif"),
-        (["truncated.tif"], r"truncated.tif"),
-        (["text.png"], r"text.png"),
-        (["good.tif", "--model", "unknown"], r"no model called 'unknown': the shipped ones are nuclei"),
-        (["good.tif", "--core", "100"], r"core 100 px is not a multiple of the model's stride 16 px.*use 96 px"),
-        (["good.tif", "--level", "3"], r"level 3 is not in the image; it has levels 0 to 0"),
-        (["gray.png"], r"takes 3 band\(s\).*has 1"),
-        (["deep.tif"], r"takes uint8 and .*uint16"),
-        (["good.tif", "--core", "16000", "--workers", "64"], r"GiB are available.*use a core below"),
-        (["good.tif", "--foreground", "absent.png"], r"foreground mask absent.png can't be read"),
+        pytest.param(["truncated.tif"], r"truncated.tif", marks=pytest.mark.slow),
+        pytest.param(["text.png"], r"text.png", marks=pytest.mark.slow),
+        pytest.param(
+            ["good.tif", "--model", "unknown"],
+            r"no model called 'unknown': the shipped ones are nuclei",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["good.tif", "--core", "100"],
+            r"core 100 px is not a multiple of the model's stride 16 px.*use 96 px",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["good.tif", "--level", "3"], r"level 3 is not in the image; it has levels 0 to 0", marks=pytest.mark.slow
+        ),
+        pytest.param(["gray.png"], r"takes 3 band\(s\).*has 1", marks=pytest.mark.slow),
+        pytest.param(["deep.tif"], r"takes uint8 and .*uint16", marks=pytest.mark.slow),
+        pytest.param(
+            ["good.tif", "--core", "16000", "--workers", "64"],
+            r"GiB are available.*use a core below",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["good.tif", "--foreground", "absent.png"],
+            r"foreground mask absent.png can't be read",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_wrong_input_is_told_in_one_line(
@@ -300,6 +321,7 @@ def test_prefect_sees_one_task_per_stage_and_the_progress(segmented: Path, prefe
     assert stages.get("export finish infer plan stage stitch") == {"COMPLETED"}, stages
 
 
+@pytest.mark.slow
 def test_a_running_ray_cluster_is_used(cli: Cli, segmented: Path, tmp_path: Path) -> None:
     ray = Path(sys.executable).parent / "ray"
     port = free_port()

@@ -81,6 +81,7 @@ def test_a_run_in_a_bucket_is_the_run_on_disk(image: ObjectPath, local: tuple[Pa
     assert list(check_pyramid(run)) == []
 
 
+@pytest.mark.slow
 def test_faults_within_the_bound_leave_the_run_identical(
     s3: str, image: ObjectPath, local: tuple[Path, Path], few_retries: None
 ) -> None:

@@ -264,6 +264,7 @@ def tmp_path_make(folder: Path) -> Path:
     return folder / "undisturbed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before-stage-3", pytest.param("after-infer-5", marks=pytest.mark.soak)])
 def test_in_the_flow_the_run_says_which_image_and_resumes(
     job: Job, whole: dict[str, bytes], faults: Path, reporting: None, moment: str

@@ -80,6 +80,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     return Own(tmp_path_factory.mktemp("own"))
 
 
+@pytest.mark.slow
 def test_program_is_segmented_with_exactly_its_networks_labels_and_its_tiles_can_be_rerun_alone(
     cli: Cli, own: Own
 ) -> None:

@@ -345,6 +345,7 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_run_survives_any_order_of_events(world: World) -> None:
     life: Any = type("LifeInThisWorld", (Life,), {"world": world})
     run_state_machine_as_test(life, settings=settings(max_examples=EXAMPLES, stateful_step_count=20))

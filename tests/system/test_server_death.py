@@ -110,6 +110,7 @@ def driver(job: Job, tmp_path: Path) -> Iterator[Driver]:
     started.process.wait()
 
 
+@pytest.mark.slow
 def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, driver: Driver) -> None:
     driver.kill("Prefect's server")
     code, told = driver.end(300)
@@ -119,6 +120,7 @@ def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, dr
     assert (driver.folder / "overlay.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

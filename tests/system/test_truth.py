@@ -339,6 +339,7 @@ def test_rot_that_nobody_knows_yet_stops_the_pyramid_with_one_line(world: World,
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_complete_means_complete_wherever_it_is_said(cli: Cli, world: World, tmp_path: Path) -> None:
     """A tile is computed again in a run of which others are to do."""
     folder = tmp_path / "run"

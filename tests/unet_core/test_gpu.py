@@ -41,6 +41,7 @@ def test_worker_needs_neither_ray_nor_prefect(tmp_path: Path) -> None:
     assert run_python("-c", code, folder=tmp_path).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_benchmark_runs_on_a_processor(tmp_path: Path) -> None:
     arguments = ["-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--channels", "4", "--json", "found.json"]
     table = run_python(*arguments, folder=tmp_path)

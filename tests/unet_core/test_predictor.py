@@ -262,6 +262,7 @@ def test_network_without_bounds_runs_only_when_that_is_asked_for() -> None:
     np.testing.assert_array_equal(labels, whole_labels(bundle, pixels))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a processor needs g++")
 def test_compiled_network_labels_as_the_plain_one(caplog: pytest.LogCaptureFixture) -> None:
     bundle = small_unet(depth=1)

@@ -110,6 +110,7 @@ def test_the_second_night_does_only_what_is_new(cli: Cli, model: Path, first_nig
     assert Run.open(out / "slides/sub/3.tif").card.image.fingerprint != known["sub/3.tif"].fingerprint
 
 
+@pytest.mark.slow
 def test_failed_slides_are_tried_again_when_asked(cli: Cli, first_night: tuple[Path, Path, str]) -> None:
     _, out, _ = first_night
     ended = cli.run("rerun", "--archive", out, "--failed")
@@ -117,6 +118,7 @@ def test_failed_slides_are_tried_again_when_asked(cli: Cli, first_night: tuple[P
     assert [name for name, record in records(out).items() if record.night == latest(out)["name"]] == ["corrupt.tif"]
 
 
+@pytest.mark.slow
 def test_a_wrong_source_leaves_no_archive_behind(cli: Cli, model: Path, tmp_path: Path) -> None:
     """Its card would refuse the right command, where that has other options."""
     (tmp_path / "empty").mkdir()

@@ -117,6 +117,7 @@ def test_a_full_disk_ends_a_night_in_which_a_twin_waits(source: Path, model: Pat
     expect_own_masks(source, known)
 
 
+@pytest.mark.slow
 def test_a_night_tells_of_twins(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

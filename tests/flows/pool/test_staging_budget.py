@@ -115,6 +115,7 @@ def stop_with_staged_tiles(source: Path, model: Path, pool: Pool) -> NightContex
     return context
 
 
+@pytest.mark.slow
 def test_what_a_stopped_night_has_left_counts(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=1)
@@ -156,6 +157,7 @@ def test_what_a_slide_with_a_failed_tile_leaves_counts_where_it_is_kept(
     assert {run.name: sorted(sizes) for run, sizes in lying(context).items()} == {"1.tif": [*range(12)]}
 
 
+@pytest.mark.slow
 def test_tiles_that_are_kept_stay_as_far_as_the_budget_goes(source: Path, model: Path, pool: Pool) -> None:
     out = source.parent / "out"
     _, known = carry(context_of(source, model, pool, keep_staged=True))
@@ -180,6 +182,7 @@ def test_a_slide_that_fails_as_a_whole_leaves_nothing_staged(source: Path, model
     assert staged_files(source.parent / "out") == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_makes_room_takes_no_staged_tiles_along(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=1)
@@ -195,6 +198,7 @@ def test_a_run_that_makes_room_takes_no_staged_tiles_along(source: Path, model: 
     assert not (aside / "staged.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_night_tells_where_staged_tiles_lie(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -138,6 +138,7 @@ def test_it_opens_zooms_and_switches_a_class(page: Page, tmp_path: Path) -> None
     expect(page.locator("#pointer")).to_have_text(re.compile(r"x \d+ {2}y \d+ px .* mm .* (nucleus|background)$"))
 
 
+@pytest.mark.slow
 def test_a_failed_tile_shows_its_reason_and_is_mended_without_reloading(
     browser: Browser, archive: Path, cli: Cli, tmp_path: Path
 ) -> None:
