@@ -18,7 +18,7 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare_with
-from flows.run.steps import export, record_result, remaining, stitch
+from flows.run.steps import export, folded, record_result, remaining, stitch
 from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
@@ -26,7 +26,7 @@ from tiling.runs.card import RunCard
 from tiling.runs.ledger import INFERRING
 from tiling.runs.mask import Mask
 from tiling.runs.run import Run
-from tiling.source import open_source
+from tiling.runs.unchanged_source import open_with_version
 from tiling.storage.place import lock_run, size_of_tree
 from tiling.view import View
 
@@ -84,14 +84,18 @@ class SlideJob:
         config = context.config.of_slide(
             slide.place, context.archive.run_path(self._folder), context.bundle, slide.overrides
         )
-        with open_source(slide.place, View(series=config.series)) as source:
+        source, version = open_with_version(slide.place, View(series=config.series))
+        with source:
             self._fingerprint = source.fingerprint()
             if self._is_changing(0) or self._is_duplicate(config):
                 return
             self._locks.enter_context(lock_run(config.out))
-            run = prepare_with(context.model, source, config, context.pool.size, context.tune, context.available_bytes)
+            planned = prepare_with(
+                context.model, source, version, config, context.pool.size, context.tune, context.available_bytes
+            )
+        run = planned.run
         self._expect_budget(run)
-        self.todo = remaining(run)
+        self.todo = remaining(run, planned.state)
         self._tiles_left = len(self.todo)
         self._run = run
 
@@ -125,11 +129,10 @@ class SlideJob:
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         expect_same_image(run, self.todo)
-        stitch(run)
-        export(run, config.export)
+        state = stitch(run, folded(run))
+        export(run, config.export, state)
         if not config.keep_staged:
             run.remove_staged()
-        state = run.ledger.fold()
         if state.failed:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
