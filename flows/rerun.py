@@ -13,7 +13,7 @@ from flows.lifecycle.flow_states import finished, stoppable
 from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs
 from flows.run import steps
-from flows.run.steps import Outcome, summarise
+from flows.run.steps import Outcome, folded, summarise
 from flows.segment import compute, export, show, stitch
 from tiling.errors import PlanError
 from tiling.export.formats import NONE
@@ -34,10 +34,10 @@ def rerun(config: RerunConfig) -> Outcome:
         run = reopen(config)
         todo = chosen_tiles(run, config)
         compute(run, pool, todo, staged=False)
-        stitch(run)
-        export(run, NONE)
-        show(run)
-        return finished(outcome := summarise(run, started), str(outcome))
+        state = stitch(run, folded(run))
+        export(run, NONE, state)
+        show(run, state)
+        return finished(outcome := summarise(run, started, state), str(outcome))
 
 
 def chosen_tiles(run: Run, config: RerunConfig) -> list[int]:

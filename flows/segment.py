@@ -24,12 +24,12 @@ from flows.reporting.prefect_events import install, recorded
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.prepare import prepare
-from flows.run.steps import Outcome, record_result, remaining, summarise
+from flows.run.prepare import Prepared, prepared
+from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
 from flows.worker.result import ReadyTile, TileResult
 from tiling.errors import ImageChangedError
-from tiling.runs.ledger import INFERRING
+from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
 from tiling.storage.place import lock_run
@@ -51,14 +51,14 @@ def segment(config: SegmentConfig) -> Outcome:
     started, config = time.monotonic(), allowed(checked(SegmentConfig, config))
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), open_pool(config) as pool:
-        run = plan(config, pool)
-        todo = remaining(run)
+        planned = plan(config, pool)
+        run, todo = planned.run, remaining(planned.run, planned.state)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
-        stitch(run)
-        export(run, config.export)
+        state = stitch(run, folded(run))
+        export(run, config.export, state)
         finish(run, keep_staged=config.keep_staged)
-        show(run)
-        return finished(outcome := summarise(run, started), str(outcome))
+        show(run, state)
+        return finished(outcome := summarise(run, started, state), str(outcome))
 
 
 def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bool = False) -> None:
@@ -73,10 +73,10 @@ def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bo
 
 
 @task(cache_policy=NO_CACHE)
-def plan(config: SegmentConfig, pool: Pool) -> Run:
+def plan(config: SegmentConfig, pool: Pool) -> Prepared:
     """Everything that can be refused is refused here."""
     begin_stage("plan")
-    return prepare(config, pool.size, pool.tune)
+    return prepared(config, pool.size, pool.tune)
 
 
 @task(cache_policy=NO_CACHE)
@@ -121,12 +121,11 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
         raise StoppedError.by(stop.by)
 
 
-def show(run: Run) -> None:
+def show(run: Run, state: LedgerState) -> None:
     """Put the picture and the failed tiles into Prefect's pages."""
     if run.overlay_path.is_file():
         picture = data_url(run.overlay_path, SHOWN_PX)
         recorded(partial(create_image_artifact, picture, key="overlay", description=markdown(run.overlay_path)))
-    state = run.ledger.fold()
     if state.failed:
         rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
         message = f"Failed tiles of {markdown(run.path.name)}"

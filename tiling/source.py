@@ -18,7 +18,7 @@ from tiling.geometry import Box
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
-from tiling.sources.opening import open_reader
+from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
 from tiling.sources.series import FileImage
 from tiling.sources.version import UNKNOWN, ImageFiles
@@ -280,6 +280,17 @@ class ImageSource:
         stack = f", first of {self._facts.pages} pages" if self._facts.pages > 1 else ""
         image = f", image {self.series} of {len(self.images)}" if self.images else ""
         return f"{self.format} {first.width} x {first.height} px, {bands} {self.dtype}, {levels}{pixel}{stack}{image}"
+
+    def viewed(self, view: View | None, fill: Fill | None = None) -> ImageSource:
+        """A view of the same image, closed on its own; of the file that is open here, where that gives it.
+
+        Raises as `open_source` does.
+        """
+        with self._lock:
+            shared = None if self._reader is None else share_reader(self._path, self._reader, view)
+        if shared is None:
+            return open_source(self._path, view, fill)
+        return ImageSource(self._path, shared, self._identity, view, fill)
 
     def close(self) -> None:
         """Release the file once no other thread reads from it; a later read opens it again."""

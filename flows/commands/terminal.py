@@ -22,7 +22,7 @@ from tiling.runs.ledger import TileState
 
 if TYPE_CHECKING:
     from flows.run.steps import Outcome
-    from flows.verify import VerificationReport
+    from flows.run.verification_report import VerificationReport
     from tiling.runs.run import Run
 
 STATE_STYLE = {

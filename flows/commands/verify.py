@@ -17,10 +17,10 @@ def verify_command(**asked: Any) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
     config = VerifyConfig.model_validate(asked)
     quiet_environment()
-    from tiling.runs.foreign_files import sentence, unknown_files
+    from tiling.runs.foreign_files import sentence
     from tiling.runs.run import Run
 
-    opened = Run.open(config.run)  # refused before anything starts
+    Run.open(config.run)  # refused before anything starts
     from flows.commands.terminal import print_verification, run_with_progress
 
     out = PlainConsole()
@@ -28,7 +28,7 @@ def verify_command(**asked: Any) -> None:
     print_verification(out, verdict)
     if verdict.unfinished:
         out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
-    if message := sentence(unknown_files(opened, thorough=True)):
+    if message := sentence(verdict.unknown):
         out.print(message, markup=False, highlight=False, soft_wrap=True)
     if not verdict.is_sound:
         sys.exit(EXIT_FAILED_TILES)

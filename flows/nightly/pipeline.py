@@ -23,6 +23,7 @@ from flows.errors import NotStartedError
 from flows.lifecycle.stopping import StopRequest
 from flows.nightly.context import NightContext
 from flows.nightly.failures import EXPECTED_ERRORS, FATAL_ERRORS
+from flows.nightly.phase import Phase
 from flows.nightly.slide_job import SlideJob, tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.cores import usable_threads
@@ -119,11 +120,11 @@ class Pipeline:
     def _stage(self, job: SlideJob, planning: Future[Any], stop: StopRequest) -> None:
         wait_for([planning])
         self._wait_for_closings()
-        if job.waits_for is not None:
+        if job.phase is Phase.WAITING:
             self._waiting.append((job.slide, job.waits_for))
             return
-        if not job.is_planned:
-            if not job.is_over:
+        if job.phase is not Phase.PLANNED:
+            if job.phase is not Phase.CLOSED:
                 self._fail(job, planning.exception() or AssertionError("planning ended without a plan"))
             job.release()
             return
@@ -137,7 +138,7 @@ class Pipeline:
     def _enqueue(self, job: SlideJob, stop: StopRequest) -> None:
         """Give a slide's tiles to inference, as far as there is room; a slide that fails meanwhile gives no more."""
         job.begin()
-        run, todo = job.run, takewhile(lambda _: not (job.is_over or stop.is_requested), job.todo)
+        run, todo = job.run, takewhile(lambda _: job.phase is not Phase.CLOSED and not stop.is_requested, job.todo)
         if self._context.config.staging:
             run.create_staged(keep=self._context.config.keep_staged)
             self._context.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
@@ -155,7 +156,7 @@ class Pipeline:
             self._fail(job, outcome.fatal_error)
             return
         try:
-            if job.record_tile(outcome) and not job.is_over:
+            if job.record_tile(outcome) and job.phase is not Phase.CLOSED:
                 self._close(job)
         except TilingError as error:
             if isinstance(error, FATAL_ERRORS):
@@ -193,7 +194,7 @@ class Pipeline:
             return
         if not isinstance(error, EXPECTED_ERRORS):
             logger.warning("slide %s failed as no slide should", plain(job.slide.name), exc_info=error)
-        is_news = not job.is_over
+        is_news = job.phase is not Phase.CLOSED
         job.fail(error)
         if is_news:
             self._recount(job)

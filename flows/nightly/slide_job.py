@@ -14,11 +14,12 @@ import numpy as np
 from flows.config.run import SegmentConfig
 from flows.nightly.context import NightContext
 from flows.nightly.failures import is_permanent, reason_of
+from flows.nightly.phase import Phase
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare_with
-from flows.run.steps import export, record_result, remaining, stitch
+from flows.run.steps import export, folded, record_result, remaining, stitch
 from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
@@ -26,7 +27,7 @@ from tiling.runs.card import RunCard
 from tiling.runs.ledger import INFERRING
 from tiling.runs.mask import Mask
 from tiling.runs.run import Run
-from tiling.source import open_source
+from tiling.runs.unchanged_source import open_with_version
 from tiling.storage.place import lock_run, size_of_tree
 from tiling.view import View
 
@@ -44,11 +45,17 @@ class SlideJob:
         self._ending = threading.Lock()
         self._began = self._ended = 0.0
         self._tiles_left = 0
+        self._phase = Phase.NEW
         self._run: Run | None = None
         self._mask: Mask | None = None
+        self._outcome: SlideState | None = None
         self.todo: Sequence[int] = ()
-        self.waits_for: str | None = None
-        self.record: SlideRecord | None = None
+        self.waits_for = ""
+        """The slide of the same content, of one that waits."""
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
 
     @property
     def run(self) -> Run:
@@ -60,20 +67,10 @@ class SlideJob:
         """Tiles that have not ended."""
         return self._tiles_left
 
-    @property
-    def is_planned(self) -> bool:
-        """Whether there is a run whose tiles can be computed."""
-        return self._run is not None and self.record is None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its outcome is recorded."""
-        return self.record is not None
-
     def plan(self) -> None:
         """Read the slide, tell by its content whether it is new, and open or make its run.
 
-        Where another slide of that content is being segmented, `awaits` names it, and nothing is made.
+        Where another slide of that content is being segmented, `waits_for` names it, and nothing is made.
 
         Raises:
             TilingError, UnetCoreError, FlowError, OSError, ValidationError: what keeps this slide from being segmented.
@@ -84,16 +81,21 @@ class SlideJob:
         config = context.config.of_slide(
             slide.place, context.archive.run_path(self._folder), context.bundle, slide.overrides
         )
-        with open_source(slide.place, View(series=config.series)) as source:
+        source, version = open_with_version(slide.place, View(series=config.series))
+        with source:
             self._fingerprint = source.fingerprint()
             if self._is_changing(0) or self._is_duplicate(config):
                 return
             self._locks.enter_context(lock_run(config.out))
-            run = prepare_with(context.model, source, config, context.pool.size, context.tune, context.available_bytes)
+            planned = prepare_with(
+                context.model, source, version, config, context.pool.size, context.tune, context.available_bytes
+            )
+        run = planned.run
         self._expect_budget(run)
-        self.todo = remaining(run)
+        self.todo = remaining(run, planned.state)
         self._tiles_left = len(self.todo)
         self._run = run
+        self._enter(Phase.PLANNED)
 
     def begin(self) -> None:
         """Store that the slide is in progress, before its first tile is staged: after a kill this is its record."""
@@ -125,11 +127,10 @@ class SlideJob:
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         expect_same_image(run, self.todo)
-        stitch(run)
-        export(run, config.export)
+        state = stitch(run, folded(run))
+        export(run, config.export, state)
         if not config.keep_staged:
             run.remove_staged()
-        state = run.ledger.fold()
         if state.failed:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
@@ -159,12 +160,16 @@ class SlideJob:
         """
         if self._run is not None:
             self._run.ledger.flush()
-            if self.record is None:
+            if self._phase is not Phase.CLOSED:
                 self._finish(SlideState.BEGUN, "the night was over")
-            elif self.record.state is SlideState.FAILED and not self._context.config.keep_staged:
+            elif self._outcome is SlideState.FAILED and not self._context.config.keep_staged:
                 with suppress(StorageError, OSError):  # it is counted again the next night
                     self._run.remove_staged()
         self._locks.close()
+
+    def _enter(self, phase: Phase) -> None:
+        """The one place where the slide's phase changes."""
+        self._phase = self._phase.followed_by(phase)
 
     @property
     def _seconds(self) -> float:
@@ -199,6 +204,7 @@ class SlideJob:
             first = self._context.duplicates.first_with(self._fingerprint, self.slide.overrides, self.slide.name)
             if first != self.slide.name:
                 self.waits_for = first
+                self._enter(Phase.WAITING)
                 return True
             self._make_room(config)
         return False
@@ -240,10 +246,11 @@ class SlideJob:
     ) -> None:
         """Record the slide's outcome, once."""
         with self._ending:
-            if self.record is not None:
+            if self._phase is Phase.CLOSED:
                 return
             record = self._record(state, reason, failed_tiles, permanent=permanent, duplicate=duplicate)
-            self.record = record
+            self._outcome = state
+            self._enter(Phase.CLOSED)
         self._context.archive.ledger.append(record)
         self._context.duplicates.release(self.slide.name)
         logger.info("slide ended", extra=self._about(record))

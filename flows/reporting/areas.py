@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
@@ -24,6 +25,7 @@ from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 from tiling.runs.uncomputed import UncomputedArea
+from tiling.source import ImageSource
 
 _APART = "#808080"
 _MOST_STATISTICS_BYTES = 4_000_000
@@ -65,15 +67,18 @@ class Areas:
         return any(row.objects is not None for row in self.rows)
 
     @classmethod
-    def of(cls, run: Run, state: LedgerState) -> Areas:
-        """Count the mask. Shares are of what was computed; an `UncomputedArea` has lines of its own."""
+    def of(cls, run: Run, state: LedgerState, source: ImageSource | None = None) -> Areas:
+        """Count the mask. Shares are of what was computed; an `UncomputedArea` has lines of its own.
+
+        `source` is the image as it was segmented, where it is open.
+        """
         mask = run.open_mask(read_only=True)
         counts, level = count_labels(mask)
         apart = UncomputedArea.of(run, state)
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
         pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - apart.area)
         computed = sum(pixels.values())
-        unit = _Unit.of_run(run).on_ground(mask, counts, level)
+        unit = _Unit.of_run(run, source).on_ground(mask, counts, level)
         objects = _objects(run, pixels) if level == 0 else {}
         rows = [
             Area(
@@ -153,12 +158,12 @@ class _Unit:
     per_label: tuple[float, ...] = ()
 
     @classmethod
-    def of_run(cls, run: Run) -> _Unit:
+    def of_run(cls, run: Run, source: ImageSource | None = None) -> _Unit:
         """Square millimetres or micrometres, kilometres or metres; pixels where no length is known."""
         pixel_size, pixels = run.pixel_size, run.plan.mask.area
         if pixel_size is None:
             return cls("MPix", 1e-6, 3)
-        each, ground = _pixel_area(run, pixel_size.on(run.plan.grid))
+        each, ground = _pixel_area(run, pixel_size.on(run.plan.grid), source)
         if pixel_size.unit == "degree" and ground is None:
             return cls("MPix", 1e-6, 3)
         large, small = ("mm²", "µm²") if pixel_size.unit == "um" else ("km²", "m²")
@@ -184,7 +189,7 @@ class _Unit:
         return f"{row['area_km2'] * (1.0 if self.name == 'km²' else 1e6):,.{self.decimals}f} {self.name}"
 
 
-def _pixel_area(run: Run, size: PixelSize) -> tuple[float, Ground | None]:
+def _pixel_area(run: Run, size: PixelSize, source: ImageSource | None) -> tuple[float, Ground | None]:
     """Of one mask pixel, also where pixels are no rectangles; of an image that is gone, the rectangle's.
 
     Where a map's plane doesn't show areas, it is the mean on the ground, with the way there.
@@ -193,8 +198,8 @@ def _pixel_area(run: Run, size: PixelSize) -> tuple[float, Ground | None]:
     # Slides lie nowhere on the earth, where alone pixels are sheared: they aren't opened for this.
     if size.unit != "um" or (view is not None and view.pixel_size is not None):
         try:
-            with run.open_source() as source:
-                placement = placement_of(run, source)
+            with run.open_source() if source is None else nullcontext(source) as image:
+                placement = placement_of(run, image)
             ground = Ground.of(placement, run.plan.mask.shape)
             if ground is not None:
                 return ground.total / run.plan.mask.area, ground

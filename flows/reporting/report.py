@@ -23,6 +23,7 @@ from tiling.escaping import word
 from tiling.export.export_run import EXPORTED
 from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.runs.run import Run
+from tiling.source import ImageSource
 from tiling.storage.place import write_atomic
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.errors import UnetCoreError
@@ -50,24 +51,25 @@ class StageRow:
     share: float  # of its workers' time
 
 
-def write_report(run: Run) -> None:
+def write_report(run: Run, state: LedgerState | None = None, source: ImageSource | None = None) -> None:
     """Write the page into the run folder.
+
+    `state` and `source` are the folded ledger and the image as it was segmented, where they are at hand.
 
     Raises:
         DiskError: the disk is full or can't be written.
     """
-    write_atomic(run.path / REPORT_NAME, render_report(run).encode())
+    write_atomic(run.path / REPORT_NAME, render_report(run, state, source).encode())
 
 
-def render_report(run: Run) -> str:
+def render_report(run: Run, state: LedgerState | None = None, source: ImageSource | None = None) -> str:
     """The page of the run as it is now."""
-    return render(REPORT_NAME, _facts(run))
+    return render(REPORT_NAME, _facts(run, run.ledger.fold() if state is None else state, source))
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    state = run.ledger.fold()
+def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str, Any]:
     times = StageTimes.of(state)
-    areas = Areas.of(run, state)
+    areas = Areas.of(run, state, source)
     return {
         "card": run.card,
         "name": run.path.name,

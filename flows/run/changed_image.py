@@ -26,7 +26,7 @@ def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
         ImageChangedError: the image has another content by now, or is gone; says how many tiles there are.
     """
     try:
-        run.open_verified().close()
+        run.expect_same_image()
     except ImageChangedError as error:
         raise settled(run, read, error) from error
 

@@ -35,14 +35,15 @@ def check(config: SegmentConfig) -> dict[str, str]:
         card, wanted = read_card(config.model), config.view_request()
         if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
             wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
-        choice = choose_view(config.image, wanted, requirements_of(card))
-        with open_source(config.image, choice.view) as source:
-            check_fit(source, card)
-            expect_formats(source, choice.level, config)
-        # Values as the image has them: what is stretched no longer tells where there is no data.
-        seen = choice.view and choice.view.model_copy(update={"stretch": None})
-        with open_source(config.image, seen) as source:
-            expect_data(source, choice.level)
+        with open_source(config.image, View(z=wanted.z, t=wanted.t, series=wanted.series)) as image:
+            choice = choose_view(image, wanted, requirements_of(card))
+            with image.viewed(choice.view) as source:
+                check_fit(source, card)
+                expect_formats(source, choice.level, config)
+            # Values as the image has them: what is stretched no longer tells where there is no data.
+            seen = choice.view and choice.view.model_copy(update={"stretch": None})
+            with image.viewed(seen) as source:
+                expect_data(source, choice.level)
         return {fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}
     with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()

@@ -34,16 +34,16 @@ from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.runs.foreign_files import sentence, unknown_files
-from tiling.runs.ledger import CARD, PLANNED, TileRecord, TileState
+from tiling.runs.ledger import CARD, PLANNED, LedgerState, TileRecord, TileState
 from tiling.runs.placement import Placement
 from tiling.runs.repair import create_images
 from tiling.runs.run import Run
 from tiling.runs.skipped import Skipped
-from tiling.runs.unchanged_source import VerifiedSource, changed
+from tiling.runs.unchanged_source import VerifiedSource, changed, open_with_version
 from tiling.runs.uncomputed import SHARE
 from tiling.selection.choose_view import ViewChoice, choose_view
 from tiling.selection.foreground import Foreground, find_foreground
-from tiling.source import ImageSource, open_source
+from tiling.source import ImageSource
 from tiling.view import View
 from unet_core.bounds import Footprint, approximate_footprint, footprint
 from unet_core.bundles.bundle import Bundle, load_bundle
@@ -64,6 +64,19 @@ VERSIONS = ("overtile", "torch", "zarr", "tifffile", "imagecodecs", "numpy", "ra
 
 
 def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
+    """Open or make the run folder for what was asked; raises as `prepared` does."""
+    return prepared(config, workers, tuner).run
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run whose plan stands, and its folded ledger."""
+
+    run: Run
+    state: LedgerState
+
+
+def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
     """Open or make the run folder for what was asked.
 
     Args:
@@ -77,9 +90,10 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
         RunError: the folder holds a different run.
         FootprintError: a network without finite bounds, and no leave to run it approximately.
     """
-    with open_source(config.image, View(series=config.series)) as source:
+    source, version = open_with_version(config.image, View(series=config.series))
+    with source:
         config = with_bundle(config)
-        return prepare_with(load_model(config), source, config, workers, tuner)
+        return prepare_with(load_model(config), source, version, config, workers, tuner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +114,24 @@ def load_model(config: SegmentConfig) -> Model:
 def prepare_with(
     model: Model,
     source: ImageSource,
+    begun_with: str,
     config: SegmentConfig,
     workers: int,
     tuner: Tuner,
     available_bytes: int | None = None,
-) -> Run:
+) -> Prepared:
     """The same, with the model at hand and the image open.
 
-    `available_bytes` is the memory that was free before the workers took theirs; None where they have none yet.
+    `begun_with` is the version that the image's files had before it was opened. `available_bytes` is the memory that
+    was free before the workers took theirs; None where they have none yet.
     """
     started = time.monotonic()
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or free_memory_bytes()
-    begun_with = source.current_version()
-    choice = choose_view(config.image, config.view_request(), requirements_of(bundle.card))
+    choice = choose_view(source, config.view_request(), requirements_of(bundle.card))
     if "orientation" in choice.notes:
         logger.warning("%s: %s", plain(str(config.image)), choice.notes["orientation"])
-    with open_source(config.image, choice.view) as seen:
+    with source.viewed(choice.view) as seen:
         check_fit(seen, bundle.card)
         settled = resolve_options(config, choice, workers, tuner, available_bytes)
         plan = make_plan(seen, choice.level, settled.core_px or smallest_good_core(found), found)
@@ -131,14 +146,14 @@ def prepare_with(
     run = Run.create_or_resume(config.out, card, choice.outline)
     if message := sentence(unknown_files(run)):
         logger.warning("run %s: %s", run.path, message)
-    create_images(run)
     state = run.ledger.fold()
+    create_images(run, state)
     if state.last_event(PLANNED) is None:
-        _skip_background(run, choice, started)
+        _skip_background(run, state, source, choice, started)
     asked = state.last_event(EXPORTS_ASKED)
     if formats != (asked.facts["formats"] if asked is not None else []):
-        run.ledger.announce(EXPORTS_ASKED, {"formats": formats})
-    return run
+        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": formats}))
+    return Prepared(run, state)
 
 
 def wanted_formats(source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig) -> list[str]:
@@ -287,14 +302,15 @@ def _named(classes: Sequence[ClassInfo]) -> tuple[ClassCard, ...]:
     return tuple(ClassCard(name=item.name, color=item.color) for item in classes)
 
 
-def _skip_background(run: Run, choice: ViewChoice, started: float) -> None:
+def _skip_background(run: Run, state: LedgerState, whole: ImageSource, choice: ViewChoice, started: float) -> None:
     """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
     image, view = run.card.image, choice.view
     # Values as the image has them: what is no data is found before they are changed.
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
-    with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill) as source:
+    opened = whole.viewed(seen, run.fill)
+    with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill, opened) as source:
         found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
-        skipped = _skip(run, source, found)
+        skipped = _skip(run, state, source, found)
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
     if found.remark:
         logger.warning("%s: %s", image.path, found.remark)
@@ -302,10 +318,10 @@ def _skip_background(run: Run, choice: ViewChoice, started: float) -> None:
     share = found.share(run.plan.extent, _inside(run, found))
     seconds = round(time.monotonic() - started, 3)
     facts = {"skipped": skipped, "foreground": reason, SHARE: share, "seconds": seconds}
-    run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()})
+    state.add(run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()}))
 
 
-def _skip(run: Run, source: VerifiedSource, found: Foreground) -> int:
+def _skip(run: Run, state: LedgerState, source: VerifiedSource, found: Foreground) -> int:
     """Write what skipped tiles hold, and say how many they are. Two threads read, where some may hold no data."""
     mask, count = run.open_mask(), 0
     candidates = (tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile))
@@ -318,7 +334,9 @@ def _skip(run: Run, source: VerifiedSource, found: Foreground) -> int:
             for tile, skipped in threads.map(look, batch) if run.fill is not None else map(look, batch):
                 if skipped is not None:
                     digest = mask.write(tile, skipped.labels)
-                    run.ledger.append(TileRecord(tile.index, TileState.SKIPPED, digest=digest, empty=skipped.empty))
+                    record = TileRecord(tile.index, TileState.SKIPPED, digest=digest, empty=skipped.empty)
+                    run.ledger.append(record)
+                    state.add(record)
                     count += 1
     return count
 

@@ -20,7 +20,7 @@ from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
 from tiling.plan import Tile
-from tiling.runs.ledger import STITCHED, TileRecord, TileState
+from tiling.runs.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED, Mask
 from tiling.runs.run import Run
 from tiling.selection.foreground import draw_skipped
@@ -60,29 +60,35 @@ def record_result(run: Run, mask: Mask, result: TileResult, attempts: int) -> No
         _mark_not_predicted(run, mask, run.plan.tile(result.tile))
 
 
-def stitch(run: Run) -> None:
-    """Close the mask: the pyramid over everything, or over what was written since it was last built."""
+def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
+    """Close the mask: the pyramid over everything, or over what was written since it was last built.
+
+    `state` is the folded ledger, None folds it; returns it with what was stitched.
+    """
     begin_stage("stitch")
-    started, state = time.monotonic(), run.ledger.fold()
+    started, state = time.monotonic(), run.ledger.fold() if state is None else state
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
     for image in images:
         image.sweep()
     # Above a damaged tile nothing can be right, and nothing below it need be readable: it is built after the repair.
     if state.damaged or (state.pyramid_stands and not fresh):
-        return
+        return state
     for image in images:
         image.build_pyramid(fresh if state.pyramid_stands else None)
-    run.ledger.announce(STITCHED, {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)})
+    facts = {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)}
+    state.add(run.ledger.announce(STITCHED, facts))
+    return state
 
 
-def export(run: Run, formats: str = NONE) -> None:
+def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> None:
     """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats.
 
-    Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for.
+    Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. `state` is the folded ledger, which
+    takes in what is exported; None folds it.
     """
     begin_stage("export")
-    state, level = run.ledger.fold(), run.card.image.level
+    state, level = folded(run) if state is None else state, run.card.image.level
     if state.damaged:
         return
     failed = [run.plan.tile(index) for index in state.failed]
@@ -91,10 +97,10 @@ def export(run: Run, formats: str = NONE) -> None:
         write_overlay(run, source, failed)
         if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(source, level, run.plan, skipped, run.skipped_path)
-        digest = mask_digest(run)
+        digest = mask_digest(run, state)
         announce_drawn(run, digest, OVERLAY, FOREGROUND)
-        export_all(run, source, formats)
-        write_report(run)
+        export_all(run, source, formats, state)
+        write_report(run, state, source)
         announce_drawn(run, digest, REPORT)
 
 
@@ -104,9 +110,15 @@ def finish(run: Run, *, keep_staged: bool) -> None:
         run.remove_staged()
 
 
-def remaining(run: Run) -> list[int]:
+def folded(run: Run) -> LedgerState:
+    """The run's folded ledger with all that the stages after inference ask for."""
+    return run.ledger.fold(held=True)
+
+
+def remaining(run: Run, state: LedgerState | None = None) -> list[int]:
     """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
-    return run.ledger.fold().indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED).tolist()
+    state = run.ledger.fold() if state is None else state
+    return state.indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED).tolist()
 
 
 def reopen(config: RerunConfig | VerifyConfig) -> Run:
@@ -127,9 +139,9 @@ def reopen(config: RerunConfig | VerifyConfig) -> Run:
     return run
 
 
-def summarise(run: Run, started: float) -> Outcome:
-    """Fold the ledger into the run's outcome."""
-    state = run.ledger.fold()
+def summarise(run: Run, started: float, state: LedgerState | None = None) -> Outcome:
+    """Make the run's outcome of its folded ledger."""
+    state = run.ledger.fold() if state is None else state
     times = StageTimes.of(state)
     return Outcome(
         run=run.path,

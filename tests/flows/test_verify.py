@@ -13,7 +13,8 @@ from oracle import segment_here
 
 from flows.config.run import VerifyConfig
 from flows.run.steps import stitch
-from flows.verify import mark_differing, report, sample_seams, shifted
+from flows.run.verification import mark_differing, sample_seams, shifted
+from flows.run.verification_report import report
 from flows.worker.tile_worker import TileWorker
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
@@ -101,7 +102,7 @@ def test_a_pyramid_that_shows_something_else_is_found(copy: Run) -> None:
 
 def test_seams_are_covered_by_cores_of_another_size(sound: Path) -> None:
     run = Run.open(sound)
-    places = sample_seams(run, VerifyConfig(run=sound, seams=100))
+    places = sample_seams(run, run.ledger.fold(), VerifyConfig(run=sound, seams=100))
     assert len(places) > 20
     worker = TileWorker()
     checked = [worker.check(run.path, core_px, index) for core_px, index in places[::5]]
@@ -127,9 +128,10 @@ def test_what_a_new_computation_gives_otherwise_is_marked(copy: Run) -> None:
     copy.ledger.flush()
     assert faults(copy) == {}
     found = [TileWorker().check(copy.path, 128, index) for index in (0, tile.index)]
-    mark_differing.fn(copy, found)
+    state = copy.ledger.fold(held=True)
+    mark_differing(copy, state, found)
     assert list(copy.ledger.fold().damaged) == [tile.index]
-    verdict = report(copy, [], [], found, [], started=0.0)
+    verdict = report(copy, state, [], [], found, [], started=0.0)
     assert "labels in" in verdict.damaged["1,1"]
     assert "differ when computed again" in verdict.damaged["1,1"]
     assert not verdict.is_sound
@@ -138,7 +140,7 @@ def test_what_a_new_computation_gives_otherwise_is_marked(copy: Run) -> None:
 def test_an_unfinished_run_is_not_sound(copy: Run) -> None:
     for segment in sorted((on_disk(copy.path) / "ledger").glob("*.jsonl")):
         segment.unlink()
-    verdict = report(Run.open(copy.path), started=0.0)
+    verdict = report(copy, copy.ledger.fold(), started=0.0)
     assert not verdict.is_sound
     assert "30 tiles are not done; run the overtile segment command" in verdict.unfinished
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
-from flows.run.steps import export, record_result, remaining, stitch
-from flows.verify import VerificationReport, check_exports_task, check_pyramid_task, check_shards_task, mark, report
+from flows.run.steps import export, folded, record_result, remaining, stitch
+from flows.run.verification import check_every_shard, check_files, check_pyramids, mark
+from flows.run.verification_report import VerificationReport, report
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
 from tiling.runs.run import Run
@@ -19,11 +20,12 @@ from tiling.runs.run import Run
 def verdict_of(run: Run) -> VerificationReport:
     """All that verification looks at, but what it computes again."""
     if lost := run.lost_metadata():
-        return report(run, lost=lost, started=0.0)
-    findings = check_shards_task.fn(run)
-    mark.fn(run, findings)
-    pyramid = check_pyramid_task.fn(run)
-    return report(run, findings, pyramid, exports=check_exports_task.fn(run), started=0.0)
+        return report(run, folded(run), lost=lost, started=0.0)
+    state = folded(run)
+    findings = check_every_shard(run, state)
+    mark(run, state, findings)
+    pyramid = check_pyramids(run, state)
+    return report(run, state, findings, pyramid, exports=check_files(run, state), started=0.0)
 
 
 def answer_of(run: Run) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from flows.config.run import SegmentConfig
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
 from flows.run.steps import record_result, remaining, stitch
-from flows.verify import mark
+from flows.run.verification import mark
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
 from tiling.export.export_run import export_run
@@ -182,7 +182,7 @@ def test_a_skipped_tile_is_verified_and_put_back_with_its_no_data(tiny: Path, tm
         run.open_mask().fill(run.plan.tile(int(index)), 1)
     findings = [*check_shards(run)]
     assert sum(finding.fault is not None for finding in findings) == len({*mixed[:2], *skipped[:1]})
-    mark.fn(run, findings)
+    mark(run, run.ledger.fold(), findings)
     assert np.array_equal(labels_of(run), labels)
 
 

@@ -210,7 +210,7 @@ def test_the_end_looks_too(job: Job, whole: dict[str, bytes], moment: str, monke
         from flows.run import steps
 
         report = steps.write_report
-        monkeypatch.setattr(steps, "write_report", lambda run: (report(run), written_over(job)))
+        monkeypatch.setattr(steps, "write_report", lambda *of: (report(*of), written_over(job)))
         with pytest.raises(ImageChangedError):
             job.compute(staged=False)
         assert not (job.out / "overlay.png").exists()

@@ -21,7 +21,7 @@ from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels, without_data
 from tiling.export.seal import Checksum, size_of
-from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.ledger import LedgerState
 from tiling.runs.placement import placement_of
 from tiling.shapes import polygonize
 from tiling.shapes.spool import Spool
@@ -44,13 +44,22 @@ Written = tuple[float, dict[str, Checksum]]
 """The seconds that a format took, and what its files are."""
 
 
-def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = False, threads: int = 2) -> list[Format]:
+def export_run(
+    run: Run,
+    source: ImageSource,
+    wanted: str,
+    state: LedgerState | None = None,
+    *,
+    again: bool = False,
+    threads: int = 2,
+) -> list[Format]:
     """Write the formats that are wanted, and those of earlier exports that no longer show the mask.
 
     Args:
         run: a run with its pyramid built; its one driver calls this.
-        source: the run's image, of which only the metadata is asked for.
+        source: the run's image as it was segmented, which metadata and the thumbnail are taken from.
         wanted: `none`, `auto` or names with commas in between.
+        state: the run's folded ledger, which takes in what is exported; None folds it.
         again: write also what shows the mask already.
         threads: that one writer may use.
 
@@ -61,10 +70,10 @@ def export_run(run: Run, source: ImageSource, wanted: str, *, again: bool = Fals
         ExportError: a format can't say what this run is.
         WritingError, DiskError: a file can't be written; earlier ones are kept, and the other formats written.
     """
-    state = run.ledger.fold()
+    state = run.ledger.fold(held=True) if state is None else state
     expect_finished(run, state)
     placement = placement_of(run, source)
-    finished = Finished(run, state, placement, mask_digest(run), threads=threads)
+    finished = Finished(run, state, placement, mask_digest(run, state), source, threads=threads)
     shown = _shown(run, state, finished.digest)
     asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
     stale = [each for name, each in FORMATS.items() if not shown.get(name, True) and each not in asked]
@@ -88,26 +97,24 @@ def expect_finished(run: Run, state: LedgerState) -> None:
         )
 
 
-def mask_digest(run: Run) -> str:
+def mask_digest(run: Run, state: LedgerState | None = None) -> str:
     """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
 
-    A damaged tile counts as what it was: what shows it as it was is right once it is repaired.
+    A damaged tile counts as what it was: what shows it as it was is right once it is repaired. A state that was folded
+    without what is held, or None, is folded anew.
     """
-    held = np.zeros((run.plan.count, 17), np.uint8)
-    kept = np.zeros((run.plan.count, 16), np.uint8)
-    for record in run.ledger.records():
-        if record.state is TileState.DAMAGED:
-            continue
-        held[record.tile, 0] = record.state
-        held[record.tile, 1:] = np.frombuffer(bytes.fromhex(record.digest or "00" * 16), np.uint8)
-        kept[record.tile] = np.frombuffer(bytes.fromhex(record.probabilities or "00" * 16), np.uint8)
+    known = None if state is None else state.held
+    if known is None:
+        known = run.ledger.fold(held=True).held
+    assert known is not None
+    held, kept = np.ascontiguousarray(known[:, :17]), np.ascontiguousarray(known[:, 17:])
     more = kept.tobytes() if kept.any() else b""  # a run without them keeps the digest that it had
     return hashlib.blake2b(held.tobytes() + more, digest_size=16).hexdigest()
 
 
 def is_shown(run: Run, state: LedgerState, name: str) -> bool:
     """Whether a format's files are there and show the mask as it is."""
-    return _shown(run, state, mask_digest(run)).get(name, False)
+    return _shown(run, state, mask_digest(run, state)).get(name, False)
 
 
 def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
@@ -185,7 +192,8 @@ def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) ->
         facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
         seconds, seals = each.result()
         sealed = {file: seal.facts() for file, seal in seals.items()}
-        finished.run.ledger.announce(EXPORTED, {**facts, "seals": sealed, "seconds": round(seconds, 3)})
+        facts |= {"seals": sealed, "seconds": round(seconds, 3)}
+        finished.state.add(finished.run.ledger.announce(EXPORTED, facts))
     return failures
 
 

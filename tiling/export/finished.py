@@ -23,6 +23,7 @@ from tiling.shapes import Shapes
 if TYPE_CHECKING:
     from tiling.runs.probabilities import Probabilities
     from tiling.runs.run import Run
+    from tiling.source import ImageSource
 
 NOT_PREDICTED_CLASS = LabelClass(NOT_PREDICTED_NAME, "#808080")
 
@@ -52,6 +53,7 @@ class Finished:
         state: its folded ledger.
         placement: where its mask lies.
         digest: of what the mask holds.
+        source: its image as it was segmented, open.
         shapes: its objects, as often as wanted; empty where no format asks for them.
         tally: their numbers.
         threads: that one writer may use.
@@ -61,6 +63,7 @@ class Finished:
     state: LedgerState
     placement: Placement
     digest: str
+    source: ImageSource
     shapes: Iterable[Shapes] = ()
     tally: Tally = field(default_factory=Tally)
     threads: int = 2

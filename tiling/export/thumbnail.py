@@ -14,9 +14,7 @@ from tiling.storage.picture import write_png
 
 def write_thumbnail(finished: Finished, paths: Sequence[Path]) -> None:
     """As many pixels as the overlay has, each the mean of those under it."""
-    run = finished.run
-    level = run.card.image.level
-    with run.open_source() as source:
-        factor = screen_factor(source, level, run.plan.extent)
-        picture = to_display(block_mean(source, level, factor, threads=finished.threads))
+    source, level = finished.source, finished.run.card.image.level
+    factor = screen_factor(source, level, finished.run.plan.extent)
+    picture = to_display(block_mean(source, level, factor, threads=finished.threads))
     write_png(paths[0], Image.fromarray(picture))

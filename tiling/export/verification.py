@@ -25,7 +25,7 @@ NOT_KNOWN = "an earlier version wrote it and kept no digest of it"
 def check_exports(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
     """Files of the formats that were asked for or exported, and what is wrong with each, as (file, fault)."""
     last = {event.facts.get("format"): event for event in state.events if event.name == EXPORTED}
-    asked, digest = asked_formats(state), mask_digest(run)
+    asked, digest = asked_formats(state), mask_digest(run, state)
     for name, form in FORMATS.items():
         for file in form.files:
             fault = None
@@ -54,7 +54,7 @@ def newly_damaged(state: LedgerState, faults: Mapping[str, str]) -> list[str]:
 
 def check_pictures(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
     """The same of the pictures and the report."""
-    digest = mask_digest(run)
+    digest = mask_digest(run, state)
     for file in PICTURES:
         drawn = last_drawn(state, file)
         place = _below(run, file)

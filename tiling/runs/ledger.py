@@ -95,6 +95,15 @@ class LedgerState:
     latest: float | None = None  # of the current driver's tiles
     empty: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
     """`(tile, 3)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
+    held: NDArray[np.uint8] | None = None
+    """`(tile, 33)`: state and digests of what each tile holds, of a damaged one those before; only where asked for."""
+
+    def add(self, entry: TileRecord | Event) -> None:
+        """Take in what was written since: the state is then what folding anew would give."""
+        if isinstance(entry, Event):
+            _fold_event(self, entry)
+        else:
+            _fold_record(self, entry)
 
     def count(self, state: TileState) -> int:
         return int(np.count_nonzero(self.states == state))
@@ -171,10 +180,12 @@ class Ledger:
             del entry["empty"]  # as of most tiles
         self._segments.append(_dump(entry))
 
-    def announce(self, name: str, facts: dict[str, Any]) -> None:
-        """Add an event and write it at once."""
-        self._segments.append(_dump({"event": name, "time": self.now(), "facts": facts}))
+    def announce(self, name: str, facts: dict[str, Any]) -> Event:
+        """Add an event and write it at once; returns it as a fold reads it."""
+        line = _dump({"event": name, "time": self.now(), "facts": facts})
+        self._segments.append(line)
         self.flush()
+        return _parse_event(json.loads(line))
 
     def revision(self) -> int:
         """A number that grows with every segment: what was folded at the same one is still true."""
@@ -192,21 +203,19 @@ class Ledger:
         """Unknown files among the segments."""
         return self._segments.unknown_files()
 
-    def fold(self) -> LedgerState:
-        """Read every segment in order; the last line about a tile wins.
+    def fold(self, *, held: bool = False) -> LedgerState:
+        """Read every segment in order; the last line about a tile wins. With `held`, digests are kept as well.
 
         Raises:
             RunError: a segment that is no JSON, or names a tile outside the plan.
         """
         empty = np.zeros(self._tiles, np.uint8)
         state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
+        state.held = np.zeros((self._tiles, 33), np.uint8) if held else None
         for path, line in self._segments.lines():
             try:
                 entry = json.loads(line.decode())
-                if "event" in entry:
-                    _fold_event(state, Event(entry["event"], entry["time"], entry["facts"]))
-                else:
-                    _fold_record(state, _parse_record(entry))
+                state.add(_parse_event(entry) if "event" in entry else _parse_record(entry))
             except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): what is done can't be known; "
@@ -246,6 +255,9 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
             named[record.tile] = record
         else:
             named.pop(record.tile, None)
+    if state.held is not None and record.state is not TileState.DAMAGED:
+        digests = (record.digest or "00" * 16) + (record.probabilities or "00" * 16)
+        state.held[record.tile] = np.frombuffer(bytes([record.state]) + bytes.fromhex(digests), np.uint8)
     if record.state is TileState.DONE:
         state.pixels += record.pixels
         for stage, seconds in record.seconds.items():
@@ -254,6 +266,10 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
         state.last_time = record.time
         state.elapsed += max(0.0, record.time - state.latest) if state.latest is not None else 0.0
         state.latest = record.time
+
+
+def _parse_event(entry: dict[str, Any]) -> Event:
+    return Event(entry["event"], entry["time"], entry["facts"])
 
 
 def _parse_record(entry: dict[str, Any]) -> TileRecord:

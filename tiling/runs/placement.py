@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tiling.errors import ExportError
 from tiling.geometry import OutputGrid, PixelSize
-from tiling.source import ImageSource, open_source
+from tiling.source import ImageSource
 from tiling.sources.facts import Georeference
 from tiling.view import View
 
@@ -130,7 +130,7 @@ def placement_of(run: Run, source: ImageSource) -> Placement:
     if image.view is None:
         return placement
     # The view places itself; what people open lies on the file's own pixels.
-    with open_source(image.path, View(series=image.view.series)) as file:
+    with source.viewed(View(series=image.view.series)) as file:
         return replace(
             placement,
             to_image=composed(image.view.affine, placement.to_image),

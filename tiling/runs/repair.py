@@ -26,18 +26,18 @@ def fill_skipped(run: Run, mask: Mask, tile: Tile, state: LedgerState) -> bool:
     return True
 
 
-def create_images(run: Run) -> None:
+def create_images(run: Run, state: LedgerState) -> None:
     """Make the mask and the probabilities, or what is lost of their metadata; no shard that is there is touched.
 
-    Whether shards are lost as well is looked at then alone: it takes a listing of them all.
+    Whether shards are lost as well is looked at then alone: it takes a listing of them all. `state` is the folded
+    ledger, which takes in what is marked.
     """
-    run.create_mask(partial(_put_back, run))
-    run.create_probabilities(partial(_put_back, run))
+    run.create_mask(partial(_put_back, run, state))
+    run.create_probabilities(partial(_put_back, run, state))
 
 
-def _put_back(run: Run, image: Mask | Probabilities) -> None:
+def _put_back(run: Run, state: LedgerState, image: Mask | Probabilities) -> None:
     """Mark what is lost before the metadata is there: a driver that is killed in between begins with it again."""
-    state = run.ledger.fold()
     known = state.indices(TileState.DONE, TileState.SKIPPED).tolist()
     for tile in image.pyramid.lost(run.plan.tile(index) for index in known):
         if state.empty_of(tile.index).no_data == tile.valid.area:
@@ -47,7 +47,9 @@ def _put_back(run: Run, image: Mask | Probabilities) -> None:
             continue
         if is_done or isinstance(image, Mask):
             reason = f"its shard was lost with metadata of {image.path.name}"
-            run.ledger.append(TileRecord(tile.index, TileState.DAMAGED, reason=reason, time=run.ledger.now()))
+            record = TileRecord(tile.index, TileState.DAMAGED, reason=reason, time=run.ledger.now())
+            run.ledger.append(record)
+            state.add(record)
     run.ledger.flush()
     if state.pyramid_stands:
-        run.ledger.announce(PYRAMID_DAMAGED, {"lost": f"metadata of {image.path.name}"})
+        state.add(run.ledger.announce(PYRAMID_DAMAGED, {"lost": f"metadata of {image.path.name}"}))

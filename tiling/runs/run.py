@@ -22,7 +22,7 @@ from tiling.runs.ome_metadata import LabelClass
 from tiling.runs.probabilities import Probabilities
 from tiling.runs.pyramid import PyramidMetadata
 from tiling.runs.staging import STAGED_NAME, StagedTiles, remove_staged
-from tiling.runs.unchanged_source import VerifiedSource
+from tiling.runs.unchanged_source import VerifiedSource, is_unchanged
 from tiling.source import ImageSource, open_source
 from tiling.sources.present import Fill
 from tiling.storage.file_version import FileVersion
@@ -268,6 +268,16 @@ class Run:
     def open_source(self) -> ImageSource:
         """The image as it is segmented: the card's view of it, whose level is the card's."""
         return open_source(self.card.image.path, self.card.image.view, self.fill)
+
+    def expect_same_image(self) -> None:
+        """Refuse an image that has another content by now; it isn't opened where its files alone tell.
+
+        Raises:
+            ImageChangedError, SourceError, OSError, StorageError: as `open_verified` does.
+        """
+        image = self.card.image
+        if not is_unchanged(image.path, image.format, image.fingerprint, image.version):
+            self.open_verified().close()
 
     def open_verified(self) -> VerifiedSource:
         """The same, refused as soon as it is no longer the image that the run began with."""

@@ -12,8 +12,9 @@ from tiling.errors import ImageChangedError, SourceError, StorageError, TilingEr
 from tiling.source import ImageSource, open_source
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.present import Fill
-from tiling.sources.version import UNKNOWN, ImageFiles
-from tiling.storage.place import Place
+from tiling.sources.version import UNKNOWN, ImageFiles, version_of_file
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
 from tiling.view import View
 
 TRIES = 3
@@ -34,6 +35,7 @@ class VerifiedSource:
         fingerprint: of the content that is wanted.
         version: of the files that had it; None reads them to know.
         fill: what stands in place of values that are no data, one per band.
+        source: that view of it where it is open already; it is closed with this.
 
     Raises:
         ImageChangedError: the content is another, or gone.
@@ -41,11 +43,17 @@ class VerifiedSource:
     """
 
     def __init__(
-        self, path: str | Place, view: View | None, fingerprint: str, version: str | None, fill: Fill | None = None
+        self,
+        path: str | Place,
+        view: View | None,
+        fingerprint: str,
+        version: str | None,
+        fill: Fill | None = None,
+        source: ImageSource | None = None,
     ) -> None:
         self._wanted, self._lock = fingerprint, threading.Lock()
         try:
-            self.source = open_source(path, view, fill)
+            self.source = open_source(path, view, fill) if source is None else source
         except SourceError as error:
             raise changed(path, f"can't be opened any more ({error})") from error
         self._files = ImageFiles(self.source.path, self.source.format)
@@ -136,6 +144,42 @@ class VerifiedSource:
             return False
         except (OSError, StorageError):
             return True
+
+
+def open_with_version(path: str | Place, view: View | None = None) -> tuple[ImageSource, str]:
+    """Open an image, and say which version its files have had since before they were opened.
+
+    Raises:
+        SourceError, StorageError: it can't be opened.
+    """
+    before = version_of_file(place_of(path))
+    source = open_source(path, view)
+    try:
+        version = source.current_version()
+        if isinstance(source.path, ObjectPath):
+            source.fingerprint()  # of the object that is open: nothing is read in between
+        elif version != before:  # it changed meanwhile, or is made of several files, which its format names first
+            source.close()
+            source = open_source(path, view)
+    except BaseException:
+        source.close()
+        raise
+    return source, version
+
+
+def is_unchanged(path: str | Place, kind: str, fingerprint: str, version: str | None) -> bool:
+    """Whether an image of a format surely is what it was, by its files alone; what can't be known isn't."""
+    try:
+        place = place_of(path)
+        files = ImageFiles(place, kind)
+        now = files.whole()
+        if now == UNKNOWN:
+            return False
+        if now == version:
+            return True
+        return fingerprint_of(place, kind) == fingerprint and files.whole() == now
+    except (TilingError, OSError):
+        return False
 
 
 def changed(path: str | Place, how: str) -> ImageChangedError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiling.geometry import Box
 from tiling.plan import Tile
-from tiling.runs.ledger import TileState
+from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.probabilities import Probabilities
 from tiling.runs.pyramid import Pyramid, pixel_digest
@@ -37,33 +37,26 @@ class Finding:
     unchecked: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Digests:
-    """The digests that a tile's last record with any names."""
-
-    labels: str | None = None
-    probabilities: str | None = None
-
-
-def check_shards(run: Run) -> Iterator[Finding]:
+def check_shards(run: Run, state: LedgerState | None = None) -> Iterator[Finding]:
     """Compare the mask and the probabilities with the ledger, tile by tile, in the plan's order.
 
     A done tile and a skipped one must have the digests that their records name, a failed one 'not predicted'
     everywhere, and neither of the last two a probability. Where a record names none, which runs of earlier versions do
     of probabilities, these must decode, and be there where the tile holds a class. Tiles to do, and those that are
-    known to be damaged, are left out. Reads every shard once, and holds a few at a time.
+    known to be damaged, are left out. Reads every shard once, and holds a few at a time. `state` is the ledger, folded
+    with what tiles hold; None folds it.
     """
-    state, mask = run.ledger.fold(), run.open_mask(read_only=True)
+    state = run.ledger.fold(held=True) if state is None else state
+    mask = run.open_mask(read_only=True)
     probabilities = run.open_probabilities(read_only=True)
-    digests = _digests(run)
     known = state.indices(TileState.DONE, TileState.SKIPPED, TileState.FAILED)
 
     def look(index: int) -> Finding:
         tile, kind = run.plan.tile(index), TileState(state.states[index])
-        expected = digests.get(index, _Digests()) if kind is not TileState.FAILED else _Digests()
-        fault, unchecked = _fault(mask, tile, kind, expected.labels)
+        of_labels, of_probabilities = _digests(state, index)
+        fault, unchecked = _fault(mask, tile, kind, of_labels)
         if fault is None and probabilities is not None:
-            fault, more = _fault_in_probabilities(mask, probabilities, tile, kind, expected.probabilities)
+            fault, more = _fault_in_probabilities(mask, probabilities, tile, kind, of_probabilities)
             unchecked = unchecked or more
         return Finding(index, fault, unchecked)
 
@@ -103,12 +96,13 @@ def _shows_below(pyramid: Pyramid, level: int, box: Box) -> bool:
         return False
 
 
-def _digests(run: Run) -> Mapping[int, _Digests]:
-    found: dict[int, _Digests] = {}
-    for record in run.ledger.records():
-        if record.digest is not None:
-            found[record.tile] = _Digests(record.digest, record.probabilities)
-    return found
+def _digests(state: LedgerState, index: int) -> tuple[str | None, str | None]:
+    """The digests of labels and probabilities that a tile's record names; of a failed tile none."""
+    assert state.held is not None
+    labels, probabilities = (state.held[index, part].tobytes() for part in (slice(1, 17), slice(17, 33)))
+    if not any(labels) or state.states[index] == TileState.FAILED:
+        return None, None
+    return labels.hex(), probabilities.hex() if any(probabilities) else None
 
 
 def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tuple[str | None, str | None]:

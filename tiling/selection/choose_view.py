@@ -86,15 +86,16 @@ class ViewChoice:
     outline: Outline | None = None
 
 
-def choose_view(place: Place, request: ViewRequest, model: ModelRequirements) -> ViewChoice:
-    """Decide which pixels of an image are segmented.
+def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRequirements) -> ViewChoice:
+    """Decide which pixels of an image are segmented, given its place or the image itself, which stays open.
 
     Raises:
         SourceError: the image can't be opened, or has no such z, t or band.
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    with open_source(place, View(z=request.z, t=request.t, series=request.series)) as source:
+    first = View(z=request.z, t=request.t, series=request.series)
+    with image.viewed(first) if isinstance(image, ImageSource) else open_source(image, first) as source:
         view, notes = _choose_scale(source, request, model)
         notes = _which(source, request) | notes | as_stored(source)
         series = source.series if source.images else None
@@ -114,7 +115,7 @@ def choose_view(place: Place, request: ViewRequest, model: ModelRequirements) ->
             asked = Normalisation.parse(request.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(source.bands)))
             every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
-            with open_source(place, View(z=request.z, t=request.t, series=series, bands=every)) as measured:
+            with source.viewed(View(z=request.z, t=request.t, series=series, bands=every)) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
     if view.is_plain:
         return ViewChoice(view.level, None, notes)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
-from tiling.sources.facts import FIRST, Moment, Reader
+from tiling.sources.facts import Moment, Reader
 from tiling.sources.file import ImageFile, open_file
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
+from tiling.sources.shared import SharedReader, moment_of, needs_alpha
 from tiling.sources.tiff.reader import TiffReader
 from tiling.sources.viewed import ViewReader
 from tiling.storage.object_path import ObjectPath
@@ -31,15 +32,29 @@ _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7
 
 def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
     """The reader of an image, and the image's identity."""
-    moment = FIRST if view is None else Moment(view.z, view.t, view.series)
+    moment = moment_of(view)
     reader, identity = _open(path, moment)
-    if view is None:
-        return reader, identity
-    if reader.facts.alpha and view.bands is not None and max(view.bands, default=0) >= len(reader.facts.bands):
+    if needs_alpha(reader.facts, view):
         reader.close()
-        reader, identity = _open(path, replace(moment, alpha=True))
+        moment = replace(moment, alpha=True)
+        reader, identity = _open(path, moment)
+    return seen_as(path, SharedReader(reader, moment), view), identity
+
+
+def share_reader(path: Place, reader: Reader, view: View | None) -> Reader | None:
+    """A view's reader of the file that another has open; None where the file has to be opened for it."""
+    shared = reader.file if isinstance(reader, ViewReader) else reader
+    if not isinstance(shared, SharedReader) or not shared.serves(view):
+        return None
+    return seen_as(path, shared.share(), view)
+
+
+def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
+    """An open file as a view shows it."""
+    if view is None:
+        return reader
     try:
-        return ViewReader(reader, view), identity
+        return ViewReader(reader, view)
     except SourceError as error:
         reader.close()
         raise SourceError(f"{path}: {error}") from error

@@ -72,6 +72,16 @@ class ImageFiles:
         return "" if self._is_zarr or self._is_conditional else self.whole()
 
 
+def version_of_file(place: Place) -> str | None:
+    """The version of an image that is one file on a disk; None of others, and of what can't be looked at."""
+    if not isinstance(place, Path) or place.is_dir():
+        return None
+    try:
+        return _of_files([place.expanduser().absolute()])
+    except (OSError, ValueError):
+        return None
+
+
 def is_bracketed(place: str, kind: str) -> bool:
     """Whether looks before and after a read notice every change that the read of an image may have met.
 

@@ -53,6 +53,11 @@ class ViewReader:
         self._facts = _facts(facts, view, tuple(facts.bands[band] for band in chosen), self._levels)
 
     @property
+    def file(self) -> Reader:
+        """The open file itself."""
+        return self._reader
+
+    @property
     def facts(self) -> ImageFacts:
         return self._facts
 

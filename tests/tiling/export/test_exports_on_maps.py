@@ -130,7 +130,7 @@ def test_areas_have_the_unit_of_the_pixel_size_in_every_format(scene: Path, tmp_
     run = finished_run(scene, tmp_path / "run", core=256)
     with run.open_source() as source:
         shown = replace(placement_of(run, source), pixel_size=PixelSize(3.0, 2.0, "um"))
-        finished = Finished(run, run.ledger.fold(), shown, "0" * 32)
+        finished = Finished(run, run.ledger.fold(), shown, "0" * 32, source)
     assert shown.pixel_area == pytest.approx(6.0)
     found = replace(finished, shapes=list(polygonize(bands_of_labels(finished.mask.pyramid))))
     write_geojson(found, [tmp_path / "objects.geojson"])

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from flows.nightly.page import table
-from flows.verify import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
+from flows.run.verification_report import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
 from tiling.archives.archive import folder_name
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import WritingError
@@ -134,7 +134,7 @@ def test_a_card_with_two_classes_of_one_name_is_refused() -> None:
 def test_a_file_that_is_not_whole_does_not_count(run: Run, file: str, tmp_path: Path) -> None:
     whole = (Path(str(run.exports)) / file).read_bytes()
     with run.open_source() as source:
-        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32)
+        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32, source)
     finished.tally.objects[1] = len(HOSTILE)
     path = tmp_path / file
     path.write_bytes(whole)
@@ -153,7 +153,7 @@ def test_large_collections_are_looked_at_from_both_ends(run: Run, tmp_path: Path
     path = tmp_path / "many.geojson"
     whole = f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n'
     with run.open_source() as source:
-        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32)
+        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32, source)
     path.write_text(whole)
     readback.expect_readable(finished, [path])
     for damaged in (whole[:-100], whole.replace('"a"}', '"a}', 3), "[" + whole):

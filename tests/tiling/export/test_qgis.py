@@ -59,7 +59,7 @@ def test_the_objects_have_a_colour_and_a_name_for_every_label(run: Run) -> None:
 
 def test_a_style_can_be_read_whatever_a_class_is_called(run: Run, tmp_path: Path) -> None:
     with run.open_source() as source:
-        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32)
+        finished = Finished(run, run.ledger.fold(), placement_of(run, source), "0" * 32, source)
     first, _, *others = run.classes
     named = SimpleNamespace(classes=(first, LabelClass("<a>\x1b[2J\n&\"'", "#e69f00"), *others))
     write_qgis(replace(finished, run=cast("Run", named)), [tmp_path / "mask.qml", tmp_path / "objects.qml"])

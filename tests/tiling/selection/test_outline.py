@@ -21,7 +21,7 @@ from flows.reporting.areas import Areas
 from flows.reporting.report import render_report
 from flows.run.prepare import prepare
 from flows.run.steps import record_result, remaining, reopen, stitch
-from flows.verify import shifted
+from flows.run.verification import shifted
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
