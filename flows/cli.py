@@ -17,7 +17,7 @@ from flows.commands.import_model import import_command
 from flows.commands.models import inspect_command, list_command
 from flows.commands.options import takes
 from flows.commands.rerun import rerun_command
-from flows.commands.run_flow import run_flow
+from flows.commands.run_and_report import run_and_report
 from flows.commands.segment import segment_command
 from flows.commands.serve import serve_command
 from flows.commands.train import train_command
@@ -56,7 +56,7 @@ def demo_command(
     """Segment a real photograph of stained tissue that comes with scikit-image."""
     from flows.commands.demo import demo_image
 
-    run_flow("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
+    run_and_report("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=2))
 
 
 def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ import typer
 
 from flows.commands.archive import rerun_archive
 from flows.commands.options import takes
-from flows.commands.run_flow import run_flow
+from flows.commands.run_and_report import run_and_report
 from flows.config.run import MachineOptions, RerunConfig
 from flows.errors import FlowError
 
@@ -21,7 +21,7 @@ def rerun_command(*, archive: ArchiveOption = None, **asked: Any) -> None:
     if ("run" in asked) == (archive is not None):
         raise FlowError("a rerun is of one run, or with --archive of an archive; name one of the two")
     if archive is None:
-        run_flow("rerun", RerunConfig.model_validate(asked))
+        run_and_report("rerun", RerunConfig.model_validate(asked))
         return
     if not asked["failed"] or asked["damaged"] or "tiles" in asked:
         raise FlowError("--archive reruns what failed in all its runs; give --failed, and --tile with one run")

@@ -7,11 +7,11 @@ from typing import Any
 from flows.commands.options import (
     takes,
 )
-from flows.commands.run_flow import run_flow
+from flows.commands.run_and_report import run_and_report
 from flows.config.run import SegmentConfig
 
 
 @takes(SegmentConfig)
 def segment_command(**asked: Any) -> None:
     """Segment one image; the same command again resumes."""
-    run_flow("segment", SegmentConfig.model_validate(asked))
+    run_and_report("segment", SegmentConfig.model_validate(asked))

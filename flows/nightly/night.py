@@ -98,8 +98,7 @@ class ThroughputEstimate:
     def add(self, outcome: TileOutcome, of_slide: Slide, tiles: int) -> None:
         now = time.monotonic()
         if self._started is None:
-            # Workers load the model before their first tile: that is no part of the rate.
-            self._started = now - sum(outcome.result.seconds.get(step, 0.0) for step in ("read", "compute", "write"))
+            self._started = now - outcome.result.work_seconds
         self._last = now
         self.pixels += outcome.result.pixels
         self._bytes_done += of_slide.file_version.size_bytes / tiles if of_slide.file_version else 0.0

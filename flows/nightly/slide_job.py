@@ -104,9 +104,7 @@ class SlideJob:
     def record_tile(self, outcome: TileOutcome) -> bool:
         """Record a tile's outcome; True when it was the last."""
         if not self._began:
-            # Workers load the model before their first tile: that is no part of the slide's time.
-            on_first = sum(outcome.result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
-            self._began = time.monotonic() - on_first
+            self._began = time.monotonic() - outcome.result.work_seconds
             self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._context.pool.size})
         self._ended = time.monotonic()
         self._mask = self._mask or self.run.open_mask()

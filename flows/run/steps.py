@@ -129,7 +129,7 @@ def reopen(config: RerunConfig | VerifyConfig) -> Run:
             the run's region are lost.
     """
     run = Run.open(config.run)
-    _ = run.outline  # refused where it is lost
+    run.expect_outline()
     with run.open_source() as source:
         if source.fingerprint() != run.card.image.fingerprint:
             raise RunError(

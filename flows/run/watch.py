@@ -41,9 +41,7 @@ class RunWatch:
 
     def add(self, result: TileResult) -> None:
         if self._started is None:
-            # Workers load the model before their first tile: that is no part of the rate.
-            on_first = sum(result.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
-            self._started = time.monotonic() - on_first
+            self._started = time.monotonic() - result.work_seconds
         self._done += 1
         self._failed += result.digest is None
         self._pixels += result.pixels

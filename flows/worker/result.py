@@ -21,6 +21,11 @@ class TileResult:
     probabilities: str | None = None  # their digest, where the run keeps them
     empty: NoDataCounts = ALL_DATA
 
+    @property
+    def work_seconds(self) -> float:
+        """Seconds that the worker had the tile in hand. What it loads before its first one, the model, is no part."""
+        return sum(self.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
+
 
 @dataclass(frozen=True, slots=True)
 class ReadyTile:

@@ -133,7 +133,7 @@ class _OpenRun:
     @classmethod
     def open(cls, run_path: Place, staged: bool, device: str, others: list[_OpenRun]) -> _OpenRun:
         run = Run.open(run_path)
-        _ = run.outline  # a run that has lost it ends here, and not tile by tile
+        run.expect_outline()  # now, and not tile by tile
         shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
         return cls(
             run=run,

@@ -174,6 +174,14 @@ class Run:
         kept = Outline.load(self.path / OUTLINE_NAME, view.outline)
         return kept.on(view.corner_px, (pixel_y / float(scale[0]), pixel_x / float(scale[1])))
 
+    def expect_outline(self) -> None:
+        """Read the region's polygons, where the card names some.
+
+        Raises:
+            RunError: the run folder has lost them.
+        """
+        self.outline  # noqa: B018 (a cached property: read once, refused where it is lost)
+
     @cached_property
     def outside(self) -> NDArray[np.int64]:
         """How many of each tile's pixels lie outside those polygons."""

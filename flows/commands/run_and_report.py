@@ -10,7 +10,7 @@ from flows.lifecycle.environment import quiet_environment
 from flows.reporting.escaping import PlainConsole
 
 
-def run_flow(name: str, config: SegmentConfig | RerunConfig) -> None:
+def run_and_report(name: str, config: SegmentConfig | RerunConfig) -> None:
     """Run a flow with live progress; a run with failed tiles ends with an exit code of its own."""
     quiet_environment()
     # The flow refuses the same: here it is before Ray and Prefect have begun to start.
