@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli import write_tissue
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from tiny import save_tiny
 
 from flows import segment as flow
@@ -72,7 +73,7 @@ def pool(faults: Path) -> Iterator[None]:
 # A region: exports then ask the file itself where the view lies, which is no reason to open it again.
 @pytest.mark.parametrize("view", [{}, {"region": "0,0,256,384"}])
 def test_a_driver_reads_each_thing_once_a_stage(
-    tmp_path: Path, pool: None, reporting: None, view: dict[str, str]
+    tmp_path: Path, pool: None, prefect_url: str, view: dict[str, str]
 ) -> None:
     asked = {
         "image": write_tissue(tmp_path / "tissue.tif", 300, 400),
@@ -82,7 +83,7 @@ def test_a_driver_reads_each_thing_once_a_stage(
         "export": "statistics,thumbnail",
     }
     config = SegmentConfig.model_validate({**asked, **view})
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: prefect_url}):
         counts = Counts(patch)
         check(config)
         assert flow.segment(config).complete
