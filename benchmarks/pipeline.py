@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from benchmarks.memory import cpu_seconds
 from flows import segment as flow
@@ -28,7 +28,8 @@ from flows.pool.open import started_pool
 from flows.pool.pool import Pool
 from tiling.runs.run import Run
 
-Asked = ParamSpec("Asked")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 class KeptPool(Pool):
@@ -47,13 +48,13 @@ class KeptPool(Pool):
 
 
 class Clock:
-    """When the flow opened the image: a look at the time before the flow's own `prepare`."""
+    """When the flow opened the image: a look at the time before the flow's own `prepared`."""
 
     def __init__(self) -> None:
         self.opened_at = 0.0
 
-    def before(self, function: Callable[Asked, Run]) -> Callable[Asked, Run]:
-        def watched(*args: Asked.args, **kwargs: Asked.kwargs) -> Run:
+    def before(self, function: Callable[Given, Result]) -> Callable[Given, Result]:
+        def watched(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             self.opened_at = time.time()
             return function(*args, **kwargs)
 
@@ -63,7 +64,7 @@ class Clock:
 def measure(config: SegmentConfig, warm_up: SegmentConfig) -> dict[str, Any]:
     """Segment twice in one pool, and return the figures of the second time."""
     clock = Clock()
-    flow.prepare = clock.before(flow.prepare)
+    flow.prepared = clock.before(flow.prepared)
     pool = KeptPool(config.workers)
     with pool:
         started_pool.set(pool)
