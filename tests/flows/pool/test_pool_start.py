@@ -18,6 +18,9 @@ def test_a_node_that_does_not_come_up_in_time_is_told(monkeypatch: pytest.Monkey
     def overloaded(*_: Any, **__: Any) -> None:
         raise Exception("The current node timed out during startup")  # what Ray itself raises
 
+    # A token of its own, which goes with the test: the one that is made stays in the environment, and a Ray that this
+    # process starts later would ask for it, while the process itself still sends the one that it has sent before.
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     monkeypatch.setattr(ray, "init", overloaded)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     pool = Pool(1)
