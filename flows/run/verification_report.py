@@ -156,6 +156,6 @@ def _remedy(report: VerificationReport, state: LedgerState, lost: Sequence[str])
         return ""
     if report.pending or lost:
         return f"run the overtile segment command of {report.run} again"
-    if not (report.is_wrong or report.exports) and all("ledger" in each for each in report.unchecked):
+    if not report.is_wrong and all("ledger" in each for each in report.unchecked):
         return ""  # nothing is wrong, and what is computed again is chosen by a person
     return f"overtile rerun {word(report.run)} {'--failed ' if state.failed else ''}--damaged"

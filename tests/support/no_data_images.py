@@ -1,4 +1,4 @@
-"""Images of which some pixels hold no data, told in each of the ways that files have."""
+"""Images of which some pixels hold no data, marked in each of the ways that files have."""
 
 from __future__ import annotations
 

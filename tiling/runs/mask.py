@@ -5,7 +5,7 @@ Specification: https://ngff.openmicroscopy.org/0.5/ (multiscales and image-label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.plan import Tile, TilePlan
 from tiling.runs.ome_metadata import LabelClass, label_metadata
-from tiling.runs.pyramid import Pyramid, PyramidMetadata, create_levels, open_group, pixel_digest
-from tiling.storage.place import Place
+from tiling.runs.pyramid import PyramidMetadata, create_levels, pixel_digest
+from tiling.runs.run_image import RunImage
 
 NOT_PREDICTED = 255
 BACKGROUND = 0
@@ -24,49 +24,24 @@ BACKGROUND = 0
 Labels = NDArray[np.uint8]
 
 
-class Mask:
+class Mask(RunImage):
     """The label image of a run. Level 0 has one shard per tile, so no two tiles ever write one file."""
 
-    def __init__(self, path: Place, group: zarr.Group) -> None:
-        self.path = path
-        self.pyramid = Pyramid(path, group, majority)
+    what = "mask"
 
-    @classmethod
-    def create(
-        cls,
-        path: Place,
-        plan: TilePlan,
-        classes: Sequence[LabelClass],
-        pixel_size: PixelSize | None,
-        on_missing: Callable[[Mask], None] | None = None,
-        corner_px: tuple[float, float] = (0, 0),
-    ) -> Mask:
-        """Make the label image, with every pixel not predicted; open it where it is there already.
-
-        Args:
-            pixel_size: the image's; the mask's follows from the plan's grid.
-            on_missing: hears of the image before metadata is made that isn't there, for shards may have gone with it.
-        """
-
-        blueprint = cls.metadata(plan, classes, pixel_size, corner_px)
-        blueprint.complete(path, lambda group: on_missing(cls(path, group)) if on_missing is not None else None)
-        return cls.open(path)
+    @staticmethod
+    def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return majority(pixels)
 
     @staticmethod
     def metadata(
         plan: TilePlan, classes: Sequence[LabelClass], pixel_size: PixelSize | None, corner_px: tuple[float, float]
     ) -> PyramidMetadata:
-        """The metadata as it has to be."""
-
         def describe(group: zarr.Group) -> dict[str, Any]:
             levels = create_levels(group, plan, NOT_PREDICTED)
             return label_metadata(levels, classes, NOT_PREDICTED, pixel_size, plan.grid, corner_px)
 
         return PyramidMetadata(describe)
-
-    @classmethod
-    def open(cls, path: Place, *, read_only: bool = False) -> Mask:
-        return cls(path, open_group(path, "mask", read_only=read_only))
 
     @property
     def levels(self) -> list[zarr.Array[Any]]:
@@ -101,14 +76,6 @@ class Mask:
 
     def read(self, box: Box, level: int = 0) -> Labels:
         return self.pyramid.read(box, level)
-
-    def sweep(self) -> None:
-        """Remove what writers that were killed have left; only when none writes."""
-        self.pyramid.sweep()
-
-    def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:
-        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
-        self.pyramid.build(changed)
 
 
 def majority(labels: Labels) -> Labels:

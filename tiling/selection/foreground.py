@@ -214,14 +214,18 @@ def _remark(found: Foreground, level: Level) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
-    """Where an image holds data as an image: 255 there, 0 elsewhere."""
+class _OnLevels:
+    """Another image on the levels of one."""
 
     source: ImageSource
 
     @property
     def levels(self) -> tuple[Level, ...]:
         return self.source.levels
+
+
+class _Data(_OnLevels):
+    """Where an image holds data as an image: 255 there, 0 elsewhere."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -233,15 +237,8 @@ class _Data:
         return whole[..., np.newaxis] * np.uint8(255)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(_OnLevels):
     """An image's pixels as floats, those without data being no numbers."""
-
-    source: ImageSource
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        return self.source.levels
 
     @property
     def bands(self) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def make_folder(folder: Path, below: Path | None = None) -> None:
 
 
 def expect_there(folder: Path) -> None:
-    """Say of a run's folder that is gone what became of it; raises DiskError."""
+    """Refuse a run's folder that was removed or moved; raises DiskError."""
     if not folder.is_dir():
         raise DiskError(
             f"{folder} is no longer there: somebody removed or moved it while it was worked on; restore it, or run the "

@@ -68,9 +68,9 @@ def interpret_tuple(page: TiffPage, values: tuple[float, ...]) -> Interpretation
         SourceError: the samples of a pixel lie apart, so that none is seen whole.
     """
     if int(page.planarconfig) == _PLANAR and len(values) > 1:
-        told = " ".join(f"{value:g}" for value in values)
+        named = " ".join(f"{value:g}" for value in values)
         raise SourceError(
-            f"NODATA_VALUES ({told}) of bands that are stored one by one can't be matched; convert it with "
+            f"NODATA_VALUES ({named}) of bands that are stored one by one can't be matched; convert it with "
             f"gdal_translate -co INTERLEAVE=PIXEL"
         )
     assert page.dtype is not None
