@@ -17,6 +17,7 @@ from ray._private import ray_constants
 
 from flows.errors import ConfigError
 from flows.pool.cores import usable_cores
+from flows.pool.ray_processes import watched_start
 from flows.pool.ray_sessions import sweep_sessions
 from flows.pool.socket_folder import short_folder
 from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
@@ -42,7 +43,8 @@ def start_ray(workers: int | None) -> None:
     with _really_local():
         for left in reversed(range(STARTS)):
             try:
-                _init(workers)
+                with watched_start():
+                    _init(workers)
             except Exception as error:  # (Ray's own has no kind)
                 if not left or TOO_SLOW not in str(error):
                     raise

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +122,42 @@ class EmbeddedRay:
             if (message := self._fault()) is None:
                 continue
             if not self._ended.wait(ENDING_SECONDS):
-                sys.stderr.write(f"error: {message}\n")
-                sys.stderr.flush()
-                os._exit(1)
+                _exit_with(message)
+
+
+@contextmanager
+def watched_start() -> Generator[None]:
+    """Watch a start of Ray: of a process that it loses in the midst it says nothing, and waits a minute for it."""
+    before, started = {child.pid for child in psutil.Process().children()}, threading.Event()
+
+    def watch() -> None:
+        while not started.wait(CHECK_SECONDS):
+            if (name := _ended_child(before)) is not None and not started.wait(ENDING_SECONDS):
+                _exit_with(_sentence(name, "ended while it was starting"))
+
+    threading.Thread(target=watch, name="ray-start", daemon=True).start()
+    try:
+        yield
+    finally:
+        started.set()
+
+
+def _ended_child(before: set[int]) -> str | None:
+    """The name of a needed process that has ended: nobody waits for it yet, so the system still lists it."""
+    for child in psutil.Process().children():
+        try:
+            if child.pid not in before and child.name() in NEEDED and child.status() == psutil.STATUS_ZOMBIE:
+                return child.name()
+        except psutil.Error:
+            continue
+    return None
+
+
+def _exit_with(message: str) -> None:
+    """End this process at once: its other threads wait for Ray in vain."""
+    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _stands(process: int) -> bool:

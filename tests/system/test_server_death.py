@@ -121,6 +121,35 @@ def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, dr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gcs_server", pytest.param("raylet", marks=pytest.mark.soak)])
+def test_an_embedded_ray_that_dies_while_it_starts_ends_the_run_on_one_line(
+    cli: Cli, job: Job, tmp_path: Path, kind: str
+) -> None:
+    command, environment = job.command(tmp_path / "run"), clean_environment(tmp_path / "home")
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    kill_at_birth(process, kind)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.fullmatch("error: Ray('s| can't be started)[^\n]+same command [^\n]+", told.strip()), told
+    again = cli.run(*command[1:], timeout=400)
+    assert again.code == 0, again.err
+    assert mask_files(tmp_path / "run") == job.mask
+
+
+def kill_at_birth(process: subprocess.Popen[str], kind: str) -> None:
+    """A process of its Ray, as soon as there is one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if kind_of(" ".join(child.cmdline())) == kind:
+                    child.kill()
+                    return
+        time.sleep(0.005)
+    pytest.fail(f"no {kind} among the driver's processes")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
