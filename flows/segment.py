@@ -20,7 +20,7 @@ from flows.pool.open import open_pool
 from flows.pool.pool import AHEAD_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
-from flows.reporting.prefect_events import install, recorded
+from flows.reporting.prefect_events import recorded
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
@@ -33,8 +33,6 @@ from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
 from tiling.storage.place import lock_run
-
-install()
 
 SHOWN_PX = 720
 

@@ -15,7 +15,9 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from flows.errors import IncompleteError, StoppedError
-from flows.reporting.prefect_events import recorded
+from flows.reporting.prefect_events import install, recorded
+
+install()  # before any flow runs, each of which comes through here
 
 
 class FlowResult(Protocol):

@@ -66,6 +66,8 @@ class EmbeddedRay:
         }
         self._standing: dict[str, int] = dict.fromkeys(NEEDED, 0)
         self.is_lost = False
+        # Ray's hook asks the control store before it lets an error be shown: a lost one for ever.
+        sys.excepthook = vars(worker)["normal_excepthook"]
         worker.print_to_stdstream = _log  # Ray prints what it thinks of a death, with a log's last twenty lines
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="ray", daemon=True).start()
