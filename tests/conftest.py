@@ -16,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray makes its workers nice, and beside another test process they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# What is measured or made once is kept for the next run of the tests, and never among the user's.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parents[1] / "build" / "test-cache")
 
 import pytest
 from cli import Cli, clean_environment, free_port

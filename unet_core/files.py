@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, under names that nobody else can have taken before."""
+"""Files that appear whole or not at all, under names that nobody else can have taken before; the user's cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be made again (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "overtile"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import IO
 
 from flows.errors import ConfigError, ServerStartError
+from flows.lifecycle.prefect_database import copy_empty, keep_empty
 from flows.lifecycle.prefect_login import LINK_FILE, make_link
 from flows.lifecycle.prefect_settings import configured_api, read_settings
 from flows.lifecycle.private_folder import Home
 from flows.lifecycle.stopping import FROM_TERMINAL
 
+DATABASE = "prefect.db"
 START_SECONDS = 180
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
@@ -56,6 +58,7 @@ class EmbeddedServer:
         self._before: dict[str, str | None] = {}
         self._said: deque[str] = deque(maxlen=_LINES_KEPT)
         self._url = ""
+        self._is_migrated = False
 
     @staticmethod
     def is_wanted() -> bool:
@@ -123,6 +126,7 @@ class EmbeddedServer:
         if self._listener is None:
             return self.listen().begin()
         assert self._home is not None
+        self._is_migrated = copy_empty(self._home.path / DATABASE)
         command = [sys.executable, "-m", "uvicorn", "--factory", "flows.lifecycle.prefect_login:create_app"]
         with self._listener as listener:  # closed here once it is passed on: a server that has died refuses
             self._process = subprocess.Popen(
@@ -158,7 +162,7 @@ class EmbeddedServer:
             "PREFECT__SERVER_FINAL": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/{DATABASE}",
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "pages"),
             # Prefect asks for nothing by default: other users of the machine, and any web page, could call it.
             "PREFECT_SERVER_API_AUTH_STRING": self._secret,
@@ -193,6 +197,8 @@ class EmbeddedServer:
                     f"what 'prefect server start' says, or set PREFECT_API_URL to a server that runs"
                 )
             time.sleep(0.05)
+        if self._home is not None and not self._is_migrated:
+            keep_empty(self._home.path / DATABASE)  # before any flow is recorded there
         return self
 
     def _last_words(self) -> str:

@@ -14,9 +14,10 @@ from small_bundles import noise, small_unet
 from torch import nn
 
 from unet_core.bundles.bundle import Bundle, load_bundle
+from unet_core.files import cache_folder
 from unet_core.inference import precision
 from unet_core.inference.autotune import TuningJob, best_core, measure_core
-from unet_core.inference.memo import Memo, cache_folder
+from unet_core.inference.memo import Memo
 from unet_core.inference.precision import choose_precision, lacks_bfloat16
 
 ROOMY = 8 * 2**30

@@ -23,8 +23,9 @@ from unet_core.bounds import Network, inferred, operations
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bundles.bundle import Bundle
 from unet_core.errors import FootprintError, PredictionError
+from unet_core.files import cache_folder
 from unet_core.inference.device import is_out_of_memory
-from unet_core.inference.memo import Memo, cache_folder
+from unet_core.inference.memo import Memo
 from unet_core.inference.memory import activation_bytes
 from unet_core.inference.predictor import Precision, Predictor
 from unet_core.inference.tta import SYMMETRIES, Tta, tta_footprint

@@ -18,12 +18,6 @@ from typing import Any
 from unet_core.bundles.card import canonical_json
 
 
-def cache_folder() -> Path:
-    """Where this user's programs keep what can be made again (XDG base directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "overtile"
-
-
 @dataclass(frozen=True, slots=True)
 class Memo:
     """Facts of one kind. `folder` needn't exist yet."""
