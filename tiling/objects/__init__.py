@@ -1,0 +1,1 @@
+"""Objects of a mask: what is measured of each."""
