@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from tiling.objects import intensities, moments
 from tiling.objects.hull import Hulls
-from tiling.objects.object_block import ObjectBlock
+from tiling.objects.object_block import MARGIN, ObjectBlock
 from tiling.objects.parts import Columns, Part, column
 from tiling.objects.perimeter import STEPS, Outlines
-from tiling.objects.spans import Index, Spans, inner_labels
+from tiling.objects.spans import Index, RawSpans, Spans
 
 JOINED_AT = 1 << 15
 """Objects that wait before they are added to those that are known."""
@@ -91,26 +91,28 @@ def measure_block(block: ObjectBlock, channels: Channels | None = None) -> Part 
 
     A pure function, so that blocks may be measured anywhere; what it gives is small and pickles.
     """
-    inner = inner_labels(block)
-    if not inner.any():
+    labels = np.ascontiguousarray(block.labels)
+    all_ = RawSpans.of(labels)
+    raw = all_.clipped(labels.shape, 0)
+    if not raw.ids.size:
         return None
-    spans = Spans.of(block, inner)
-    ids, pixels = spans.ids, inner.size
-    outlines = Outlines.of(block, Index.of(ids, pixels))
+    spans = Spans.of(block, raw)
+    ids = spans.ids
+    near = all_.clipped(labels.shape, 1)
+    outlines = Outlines.of(labels, near, Index.of(ids, labels.size))
     columns = [*moments.summed(spans).all(), column("steps", "sum", outlines.counts(ids.size))]
     if block.missing is not None:
         columns.append(column("touches", "or", outlines.touching(block.missing, ids.size)))
     if block.bands is not None or block.probabilities is not None:
-        columns += _values(block, inner, spans, channels)
+        columns += _values(block, raw, spans, channels)
     return Part(ids, Columns(columns), Hulls.of(spans))
 
 
-def _values(block: ObjectBlock, inner: NDArray[Any], spans: Spans, channels: Channels | None) -> Iterator[Any]:
+def _values(block: ObjectBlock, raw: RawSpans, spans: Spans, channels: Channels | None) -> Iterator[Any]:
     """Columns of bands and probabilities."""
-    places = np.flatnonzero(inner)
-    in_order = np.empty(spans.order.size, np.int64)
-    in_order[spans.order] = spans.counts
-    begins = in_order.cumsum() - in_order
+    places = raw.places(block.shape[1], MARGIN)
+    counts = raw.stops - raw.starts
+    begins = counts.cumsum() - counts
     if block.bands is not None:
         bands = block.bands.reshape(-1, block.bands.shape[2])
         for number in range(bands.shape[1]):
@@ -118,7 +120,7 @@ def _values(block: ObjectBlock, inner: NDArray[Any], spans: Spans, channels: Cha
             yield from intensities.summed(f"band{number}", values, begins, spans.order, spans.first).all()
     if block.probabilities is not None and channels is not None:
         flat = block.probabilities.reshape(block.probabilities.shape[0], -1)
-        of_pixel = channels.of(inner.ravel()[places])
+        of_pixel = np.repeat(channels.of(raw.ids), counts)
         values = np.where(of_pixel >= 0, flat[np.maximum(of_pixel, 0), places], 0).astype(np.int64)
         sums = np.add.reduceat(np.add.reduceat(values, begins)[spans.order], spans.first)
         yield column("probability", "sum", sums)

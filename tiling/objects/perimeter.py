@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.objects.object_block import ObjectBlock
-from tiling.objects.spans import Index
+from tiling.objects.object_block import MARGIN
+from tiling.objects.spans import Index, RawSpans
 
 KINDS = 3
 STEPS = np.array([1.0, math.sqrt(2), (1 + math.sqrt(2)) / 2])
@@ -42,26 +42,24 @@ class Outlines:
     kinds: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, block: ObjectBlock, index: Index) -> Outlines:
-        """Of a block, in which the margin decides as much as what lies in it."""
-        labels = np.ascontiguousarray(block.labels)
-        height, width = labels.shape
-        down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-        outline = np.zeros((height, width), np.bool_)
-        near = outline[1:-1, 1:-1]
-        np.logical_or(down[:-1, 1:-1], down[1:, 1:-1], out=near)
-        near |= across[1:-1, :-1]
-        near |= across[1:-1, 1:]
-        near &= labels[1:-1, 1:-1] != 0
-        inner = np.flatnonzero(outline[2:-2, 2:-2])
-        rows, cols = np.divmod(inner, width - 4)
-        places = (rows + 2) * width + cols + 2
-        flat, lies = labels.ravel(), outline.ravel()
-        own = flat[places]
+    def of(cls, labels: NDArray[Any], near: RawSpans, index: Index) -> Outlines:
+        """Of contiguous labels with their margin, and the spans within one pixel of the block."""
+        flat, (height, width) = labels.ravel(), labels.shape
+        places = near.places(width, 0)
+        own = np.repeat(near.ids, near.stops - near.starts)
+        ends = np.zeros(places.size, np.bool_)
+        for step in (1, -1, width, -width):
+            ends |= flat[places + step] != own
+        places, own = places[ends], own[ends]
+        lies = np.zeros(flat.size, np.bool_)
+        lies[places] = True
+        rows, cols = np.divmod(places, width)
+        inner = (rows >= MARGIN) & (rows < height - MARGIN) & (cols >= MARGIN) & (cols < width - MARGIN)
+        places, own = places[inner], own[inner]
         code = np.ones(places.size, np.uint8)
         for step, weight in ((1, 2), (width, 2), (width - 1, 10), (width + 1, 10)):
-            for near_by in (places - step, places + step):
-                code += np.uint8(weight) * (lies[near_by] & (flat[near_by] == own))
+            for beside in (places - step, places + step):
+                code += np.uint8(weight) * (lies[beside] & (flat[beside] == own))
         return cls(places, index.at(own), _KIND[code])
 
     def counts(self, objects: int) -> NDArray[np.int64]:

@@ -9,9 +9,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.objects.object_block import MARGIN, ObjectBlock
+from tiling.shapes.band import spread
 
 Numbers = NDArray[np.int64]
 _LUT_SHARE = 4
+_WORD = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawSpans:
+    """All spans of a block with its margin, in raster order.
+
+    Attributes:
+        rows: of each, in the block with its margin.
+        starts: the first column of each there.
+        stops: the column after its last one.
+        ids: the object of each, never 0.
+    """
+
+    rows: Numbers
+    starts: Numbers
+    stops: Numbers
+    ids: NDArray[Any]
+
+    @classmethod
+    def of(cls, labels: NDArray[Any]) -> RawSpans:
+        """Of contiguous labels: the one look at every pixel."""
+        height, width = labels.shape
+        size = height * width
+        flags = np.zeros(-(-size // _WORD) * _WORD, np.bool_)
+        begins = flags[:size].reshape(height, width)
+        begins[:, 0] = True
+        np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
+        bounds = _places(flags)
+        ids = labels.ravel()[bounds]
+        real = np.flatnonzero(ids)
+        ends = np.append(bounds[1:], size)[real]
+        rows, starts = np.divmod(bounds[real], width)
+        return cls(rows, starts, ends - rows * width, ids[real])
+
+    def clipped(self, shape: tuple[int, int], margin: int) -> RawSpans:
+        """Those within a margin of the block that is left, in the same coordinates."""
+        by = MARGIN - margin
+        starts = np.maximum(self.starts, by)
+        stops = np.minimum(self.stops, shape[1] - by)
+        kept = (starts < stops) & (self.rows >= by) & (self.rows < shape[0] - by)
+        return RawSpans(self.rows[kept], starts[kept], stops[kept], self.ids[kept])
+
+    def places(self, width: int, margin: int) -> Numbers:
+        """Their pixels in flat rows of that width, from which a margin was cut."""
+        return spread((self.rows - margin) * width + self.starts - margin, self.stops - self.starts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,26 +82,17 @@ class Spans:
     order: Numbers
 
     @classmethod
-    def of(cls, block: ObjectBlock, inner: NDArray[np.integer[Any]]) -> Spans:
-        """Of a block with an object in it; `inner` are its labels without the margin."""
-        width = inner.shape[1]
-        is_object = inner != 0
-        change = inner[:, 1:] != inner[:, :-1]
-        begins, ends = is_object, is_object.copy()
-        begins[:, 1:] &= change
-        ends[:, :-1] &= change
-        starts, stops = np.flatnonzero(begins), np.flatnonzero(ends) + 1
-        of_span = inner.ravel()[starts]
-        order = np.argsort(of_span, kind="stable")
-        sorted_ids = of_span[order]
-        first = np.flatnonzero(np.concatenate([[True], sorted_ids[1:] != sorted_ids[:-1]]))
-        rows, cols = np.divmod(starts[order], width)
+    def of(cls, block: ObjectBlock, raw: RawSpans) -> Spans:
+        """Of a block with an object in it, from its spans without the margin."""
+        order = np.argsort(raw.ids, kind="stable")
+        ids = raw.ids[order]
+        first = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
         return cls(
-            sorted_ids[first].astype(np.int32),
+            ids[first].astype(np.int32),
             first,
-            rows + block.origin[0],
-            cols + block.origin[1],
-            (stops - starts)[order],
+            raw.rows[order] - MARGIN + block.origin[0],
+            raw.starts[order] - MARGIN + block.origin[1],
+            (raw.stops - raw.starts)[order],
             order,
         )
 
@@ -92,6 +130,8 @@ class Index:
         return self._lut[wanted - self.ids[0]]
 
 
-def inner_labels(block: ObjectBlock) -> NDArray[np.integer[Any]]:
-    """A block's labels without its margin, as one contiguous array."""
-    return np.ascontiguousarray(block.labels[MARGIN:-MARGIN, MARGIN:-MARGIN])
+def _places(flags: NDArray[np.bool_]) -> Numbers:
+    """Where flags are set, most of which aren't: eight at a time."""
+    hit = np.flatnonzero(flags.view(np.uint64))
+    word, byte = np.nonzero(flags.reshape(-1, _WORD)[hit])
+    return hit[word] * _WORD + byte
