@@ -80,6 +80,14 @@ class Measured:
     def __len__(self) -> int:
         return self.ids.size
 
+    @classmethod
+    def none(cls, bands: int) -> Measured:
+        """No objects."""
+        whole, real, flags = np.empty(0, np.int64), np.empty(0), np.empty(0, np.bool_)
+        values, shape = np.empty((0, bands)), moments.Shape(np.empty((0, 2)), np.empty((0, 3)))
+        box = np.empty((0, 4), np.int64)
+        return cls(whole.astype(np.int32), whole, box, shape, real, whole, *[values] * 4, None, flags, flags)
+
     @property
     def solidity(self) -> NDArray[np.float64]:
         """The share of its convex hull that each object fills."""

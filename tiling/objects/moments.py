@@ -45,31 +45,45 @@ class Shape:
 
     Attributes:
         centroid: `(n, 2)` of y and x, 0 in the middle of the first pixel.
-        axes: `(n, 2)`, whole lengths of the major and the minor axis.
-        orientation: angle between the rows' axis and the major one, in radians, anticlockwise.
-        eccentricity: 0 of a circle, 1 of a line.
+        second: `(n, 3)` of central moments for each pixel: yy, xx, xy.
     """
 
     centroid: NDArray[np.float64]
-    axes: NDArray[np.float64]
-    orientation: NDArray[np.float64]
-    eccentricity: NDArray[np.float64]
+    second: NDArray[np.float64]
 
     @classmethod
-    def of(cls, columns: Columns, sides: tuple[float, float] = (1.0, 1.0)) -> Shape:
-        """Of whole objects; lengths and angles where a pixel's sides are those, y before x."""
-        yy, xx, xy = _central(columns)
-        a, b, c = xx * sides[1] ** 2, -xy * sides[0] * sides[1], yy * sides[0] ** 2
-        middle, reach = (a + c) / 2, np.hypot((a - c) / 2, b)
-        large, small = middle + reach, np.maximum(middle - reach, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            eccentricity = np.where(large > 0, np.sqrt(np.clip(1 - small / large, 0, 1)), 0.0)
-        level = np.where(b < 0, np.pi / 4, -np.pi / 4)
-        orientation = np.where(a == c, level, 0.5 * np.arctan2(-2 * b, c - a))
+    def of(cls, columns: Columns) -> Shape:
+        """Of whole objects."""
         pixels = columns["pixels"]
         centroid = [columns[f"{axis}0"] + (columns[axis] - pixels * columns[f"{axis}0"]) / pixels for axis in "yx"]
-        axes = 4 * np.sqrt(np.column_stack([large, small]))
-        return cls(np.column_stack(centroid), axes, orientation, eccentricity)
+        return cls(np.column_stack(centroid), np.column_stack(_central(columns)))
+
+    def scaled(self, y: float, x: float) -> Shape:
+        """The ellipse where a pixel's sides are those; the centroid stays."""
+        return Shape(self.centroid, self.second * (y * y, x * x, y * x))
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """`(n, 2)`, whole lengths of the major and the minor axis."""
+        return 4 * np.sqrt(np.column_stack(self._eigenvalues()))
+
+    @property
+    def eccentricity(self) -> NDArray[np.float64]:
+        """0 of a circle, 1 of a line."""
+        large, small = self._eigenvalues()
+        safe = np.where(large > 0, large, 1)
+        return np.where(large > 0, np.sqrt(np.clip(1 - small / safe, 0, 1)), 0.0)
+
+    @property
+    def orientation(self) -> NDArray[np.float64]:
+        """Angle between the rows' axis and the major one, in radians, anticlockwise."""
+        yy, xx, xy = self.second.T
+        return np.where(xx == yy, np.where(xy > 0, np.pi / 4, -np.pi / 4), 0.5 * np.arctan2(2 * xy, yy - xx))
+
+    def _eigenvalues(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        yy, xx, xy = self.second.T
+        middle, reach = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+        return middle + reach, np.maximum(middle - reach, 0)
 
 
 def _central(columns: Columns) -> tuple[NDArray[np.float64], ...]:

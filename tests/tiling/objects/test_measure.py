@@ -44,7 +44,7 @@ def bits(found: Sequence[Measured]) -> dict[str, bytes]:
     """All that was measured, bit by bit."""
     (only,) = found
     values = {each.name: getattr(only, each.name) for each in fields(only) if each.name != "shape"}
-    values |= {each.name: getattr(only.shape, each.name) for each in fields(only.shape)}
+    values |= {name: getattr(only.shape, name) for name in ("centroid", "axes", "orientation", "eccentricity")}
     return {name: np.ascontiguousarray(value).tobytes() for name, value in values.items() if value is not None}
 
 
