@@ -1,1 +1,1 @@
-"""Objects of a mask: what is measured of each."""
+"""Objects of a run: instances of its classes, whole across every seam, and the same for any tiling."""
