@@ -204,7 +204,7 @@ def _write(finished: Finished, form: Format) -> Written:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
         with _errors(finished, form.name):
             form.write(finished, paths)
-            expect_readable(finished, paths)
+            expect_readable(finished, paths, form.name)
             seals = {file: Checksum.of(path) for file, path in zip(form.files, paths, strict=True)}
     return time.monotonic() - started, seals
 

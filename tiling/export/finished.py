@@ -21,6 +21,7 @@ from tiling.runs.uncomputed import NOT_PREDICTED_NAME
 from tiling.shapes import Shapes
 
 if TYPE_CHECKING:
+    from tiling.export.object_table import ObjectTable
     from tiling.runs.probabilities import Probabilities
     from tiling.runs.run import Run
     from tiling.source import ImageSource
@@ -57,6 +58,7 @@ class Finished:
         shapes: its objects, as often as wanted; empty where no format asks for them.
         tally: their numbers.
         threads: that one writer may use.
+        measured: what was measured of each numbered object; None where there are none, or no format asks for it.
     """
 
     run: Run
@@ -67,6 +69,7 @@ class Finished:
     shapes: Iterable[Shapes] = ()
     tally: Tally = field(default_factory=Tally)
     threads: int = 2
+    measured: ObjectTable | None = None
 
     @cached_property
     def mask(self) -> Mask:
@@ -75,6 +78,12 @@ class Finished:
     @cached_property
     def probabilities(self) -> Probabilities | None:
         return self.run.open_probabilities(read_only=True)
+
+    @property
+    def table(self) -> ObjectTable:
+        """The objects' table, of a format that is made of nothing else."""
+        assert self.measured is not None
+        return self.measured
 
     @cached_property
     def classes(self) -> dict[int, LabelClass]:
