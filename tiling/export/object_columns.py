@@ -111,7 +111,7 @@ class ObjectColumns:
 
     def _areas(self, measured: Measured) -> NDArray[np.float64]:
         plane = self.placement.pixel_area
-        flat = np.full(len(measured), np.nan) if plane is None else measured.pixels * plane
+        flat = np.full(len(measured), np.nan) if plane is None else np.asarray(measured.pixels * plane, np.float64)
         if self.areas is None:
             return flat
         found = self.areas[measured.ids]

@@ -13,6 +13,8 @@ from pyarrow import ipc
 
 ROWS = 1 << 16
 """That are held at once."""
+GROUP_ROWS = 1 << 12
+"""Of a Parquet file's group: what is read to look at one object."""
 
 
 class ObjectTable:

@@ -11,6 +11,7 @@ from pyarrow import csv, parquet
 
 from tiling.escaping import cell
 from tiling.export.finished import Finished
+from tiling.export.object_table import GROUP_ROWS
 from tiling.export.subject import Subject
 
 
@@ -31,7 +32,7 @@ def write_table(finished: Finished, paths: Sequence[Path]) -> None:
         parquet.ParquetWriter(columnar, table.schema, compression="zstd") as columns,
     ):
         for batch in table.batches():
-            columns.write_table(batch)
+            columns.write_table(batch, GROUP_ROWS)
             text.write_table(_as_text(batch).rename_columns(names))
 
 

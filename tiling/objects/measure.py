@@ -86,7 +86,8 @@ class Measured:
         whole, real, flags = np.empty(0, np.int64), np.empty(0), np.empty(0, np.bool_)
         values, shape = np.empty((0, bands)), moments.Shape(np.empty((0, 2)), np.empty((0, 3)))
         box = np.empty((0, 4), np.int64)
-        return cls(whole.astype(np.int32), whole, box, shape, real, whole, *[values] * 4, None, flags, flags)
+        ids = np.empty(0, np.int32)
+        return cls(ids, whole, box, shape, real, whole, values, values, values, values, None, flags, flags)
 
     @property
     def solidity(self) -> NDArray[np.float64]:
