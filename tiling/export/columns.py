@@ -21,7 +21,8 @@ GEOMETRY = "geometry"
 def schema_of(finished: Finished) -> Any:
     """The columns, as `pyarrow.Schema`; the area is left out where a pixel's isn't known."""
     area = [(finished.area_name, pa.float64())] if finished.has_areas else []
-    columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
+    number = [("id", pa.int32())] if finished.built is not None else []
+    columns = [*number, ("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
     return pa.schema([*columns, (GEOMETRY, pa.binary())])
 
 
@@ -42,6 +43,7 @@ def batches_of(
             seen(points)
         areas = finished.areas(shapes)
         columns = [
+            *([pa.array(shapes.ids, pa.int32())] if finished.built is not None else []),
             pa.array(shapes.labels, pa.int16()),
             pa.array(names[shapes.labels], pa.string()),
             pa.array(shapes.pixels, pa.int64()),
