@@ -26,7 +26,8 @@ def schema_of(finished: Finished) -> Any:
     if finished.measured is not None:
         return finished.measured.schema.append(pa.field(GEOMETRY, pa.binary()))
     area = [(finished.area_name, pa.float64())] if finished.has_areas else []
-    columns = [("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
+    number = [("id", pa.int32())] if finished.built is not None else []
+    columns = [*number, ("label", pa.int16()), ("class", pa.string()), ("pixels", pa.int64()), *area]
     return pa.schema([*columns, (GEOMETRY, pa.binary())])
 
 
@@ -47,6 +48,7 @@ def batches_of(
             seen(points)
         areas = finished.areas(shapes)
         columns = {
+            "id": pa.array(shapes.ids, pa.int32()),
             "label": pa.array(shapes.labels, pa.int16()),
             "class": pa.array(names[shapes.labels], pa.string()),
             "pixels": pa.array(shapes.pixels, pa.int64()),
@@ -56,7 +58,7 @@ def batches_of(
         if finished.measured is not None:
             # What wasn't predicted has a polygon, and is no object: all else of it is null.
             rows = finished.measured.take(shapes.ids).combine_chunks()
-            columns = {name: rows.column(name).combine_chunks() for name in rows.schema.names} | columns
+            columns = {name: rows.column(name).combine_chunks() for name in rows.schema.names} | columns | {"id": rows.column("id").combine_chunks()}
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 

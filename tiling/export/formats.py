@@ -26,6 +26,7 @@ class Format:
         writer: that function's name.
         check: the name of the function that refuses what the format can't say; empty where it can say all.
         of_objects: whether it is made of the mask's objects.
+        of_instances: whether these have to be numbered, as in `objects.ome.zarr`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Format:
     writer: str
     check: str = ""
     of_objects: bool = False
+    of_instances: bool = False
 
     def expect(self, subject: Subject) -> None:
         """Raise ExportError where the run is something that the format can't say, or lacks what it needs."""

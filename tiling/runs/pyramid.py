@@ -33,12 +33,13 @@ from tiling.storage.zarr_store import zarr_at
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]
+"""uint8 of a mask and of probabilities, int32 of objects."""
 Lazy = da.Array
 
 
 class Pyramid:
-    """The levels of a group, `(y, x)` or `(channel, y, x)` in uint8.
+    """The levels of a group, `(y, x)` or `(channel, y, x)`.
 
     Args:
         path: where the group lies.
@@ -179,7 +180,9 @@ class Pyramid:
         return self._scratch.memory.get("/".join(["c", *["0"] * pixels.ndim]))
 
 
-def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: int | None = None) -> int:
+def create_levels(
+    group: zarr.Group, plan: TilePlan, fill_value: int, channels: int | None = None, dtype: str = "uint8"
+) -> int:
     """Make the arrays of all levels for a plan's mask, with every pixel `fill_value`; returns how many there are."""
     lead = () if channels is None else (channels,)
     one = () if channels is None else (1,)
@@ -190,7 +193,7 @@ def create_levels(group: zarr.Group, plan: TilePlan, fill_value: int, channels: 
             shape=(*lead, *shape),
             chunks=(*one, *plan.chunk_shape),
             shards=(*one, *plan.shard_shape),
-            dtype="uint8",
+            dtype=dtype,
             fill_value=fill_value,
             compressors=ZstdCodec(level=3, checksum=True),
             dimension_names=("y", "x") if channels is None else ("c", "y", "x"),
