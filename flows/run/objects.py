@@ -40,6 +40,11 @@ def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -
     return spec
 
 
+def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
+    """Whether a run has numbered objects whatever formats it ends with: by its options or its model's card."""
+    return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
+
+
 def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
     """Whether the rule looks at probabilities, so that the run has to keep them."""
     return spec is not None and rule_of(spec, trust_code=trust_code).takes_probabilities

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from pyarrow import parquet
-from tiling.objects.image import ObjectImage, open_objects
-from tiling.objects.record import built_objects
 
 from tiling.errors import TilingError
 from tiling.export.export_run import is_shown
 from tiling.export.object_table import GROUP_ROWS
 from tiling.geometry import Box
+from tiling.objects.image import ObjectImage, open_objects
+from tiling.objects.record import built_objects
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from tiling.shapes import polygonize

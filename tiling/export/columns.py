@@ -58,7 +58,11 @@ def batches_of(
         if finished.measured is not None:
             # What wasn't predicted has a polygon, and is no object: all else of it is null.
             rows = finished.measured.take(shapes.ids).combine_chunks()
-            columns = {name: rows.column(name).combine_chunks() for name in rows.schema.names} | columns | {"id": rows.column("id").combine_chunks()}
+            columns = (
+                {name: rows.column(name).combine_chunks() for name in rows.schema.names}
+                | columns
+                | {"id": rows.column("id").combine_chunks()}
+            )
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
+from tiling.export.object_blocks import measured_objects
+from tiling.export.object_columns import ObjectColumns
+from tiling.export.object_table import ObjectTable
 from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels, bands_of_objects, without_data
 from tiling.export.seal import Checksum, size_of
@@ -78,7 +82,8 @@ def export_run(
     built = built_objects(run, state)
     finished = Finished(run, state, placement, mask_digest(run, state), source, built=built, threads=threads)
     shown = _shown(run, state)
-    asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
+    kept = bool(run.card.probabilities)
+    asked = chosen_formats(wanted, placement, probabilities=kept, numbered=built is not None)
     stale = [each for name, each in FORMATS.items() if not shown.get(name, True) and each not in asked]
     todo = [each for each in (*asked, *stale) if again or not shown.get(each.name, False)]
     for each in todo:
@@ -156,10 +161,13 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         of_objects = [each for each in formats if each.of_objects]
         try:
             known = _with_objects(finished, room) if of_objects else finished
+            plain = [each for each in of_objects if known.objects is None or not each.measured]
+            writing |= {pool.submit(_write, known, each): each for each in plain}
+            measured = [each for each in of_objects if each not in plain]
+            known = _with_measurements(known, room) if measured else known
+            writing |= {pool.submit(_write, known, each): each for each in measured}
         except TilingError as error:
             failures.append(error)
-        else:
-            writing |= {pool.submit(_write, known, each): each for each in of_objects}
         failures += _announced(finished, writing)
     if failures:
         raise failures[0]
@@ -167,11 +175,27 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
 
 def _with_objects(finished: Finished, room: Path) -> Finished:
     """The run with its objects, which are kept in a file."""
-    spool, tally = Spool(room), Tally()
+    spool, tally = Spool(room / "polygons"), Tally()
+    numbers = 0 if finished.objects is None else finished.objects.count + 1
+    ground = np.zeros(numbers) if finished.ground is not None and numbers else None
     with _errors(finished, "the list of objects"):
         for shapes in spool.extend(_shapes_of(finished, tally)):
-            tally.add(shapes, finished.areas(shapes))
-    return replace(finished, shapes=spool, tally=tally)
+            areas = finished.areas(shapes)
+            tally.add(shapes, areas)
+            if ground is not None and areas is not None:
+                np.add.at(ground, shapes.ids, areas)
+    return replace(finished, shapes=spool, tally=tally, ground_areas=ground)
+
+
+def _with_measurements(finished: Finished, room: Path) -> Finished:
+    """The run with what is measured of each numbered object, which is kept in a file too."""
+    objects = finished.objects
+    assert objects is not None
+    columns = ObjectColumns.of(finished, objects.classes, finished.ground_areas)
+    table = ObjectTable(room / "rows", columns.schema, objects.count)
+    with _errors(finished, "the table of objects"):
+        table.extend(map(columns.batch, measured_objects(finished, objects)))
+    return replace(finished, measured=table)
 
 
 def _shapes_of(finished: Finished, tally: Tally) -> Iterator[Shapes]:
@@ -240,15 +264,17 @@ def _folder(run: Run) -> str:
 
 @contextmanager
 def _room(run: Run) -> Generator[Path]:
-    """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
+    """A folder for objects on their way: beside the exports, or in the system's folder for temporary files."""
     if isinstance(run.exports, Path):
         with disk_errors(run.exports):
             make_folder(run.exports, run.exports.parent)
         path = scratch(run.exports / "objects")
+        with disk_errors(path):
+            path.mkdir()
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            rmtree(path, ignore_errors=True)
         return
     with TemporaryDirectory(prefix="overtile-") as folder:
-        yield Path(folder) / "objects"
+        yield Path(folder)

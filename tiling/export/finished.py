@@ -80,6 +80,7 @@ class Finished:
         tally: their numbers.
         built: what the ledger says of numbered objects; None where the run has none of this mask.
         threads: that one writer may use.
+        ground_areas: of each numbered object by its number; None where the map's plane shows areas, or nothing does.
         measured: what was measured of each numbered object; None where there are none, or no format asks for it.
     """
 
@@ -92,6 +93,7 @@ class Finished:
     tally: Tally = field(default_factory=Tally)
     built: Built | None = None
     threads: int = 2
+    ground_areas: NDArray[np.float64] | None = None
     measured: ObjectTable | None = None
 
     @cached_property
@@ -170,4 +172,5 @@ class Finished:
     def subject(self) -> Subject:
         """What formats are held against before anything is written."""
         card = self.run.card
-        return Subject(card.image.path, self.placement, self.run.plan.mask.shape, bool(card.probabilities))
+        shape, numbered = self.run.plan.mask.shape, self.built is not None
+        return Subject(card.image.path, self.placement, shape, bool(card.probabilities), numbered)

@@ -27,6 +27,7 @@ class Format:
         check: the name of the function that refuses what the format can't say; empty where it can say all.
         of_objects: whether it is made of the mask's objects.
         of_instances: whether these have to be numbered, as in `objects.ome.zarr`.
+        measured: whether it says of numbered objects what was measured of them.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Format:
     check: str = ""
     of_objects: bool = False
     of_instances: bool = False
+    measured: bool = False
 
     def expect(self, subject: Subject) -> None:
         """Raise ExportError where the run is something that the format can't say, or lacks what it needs."""
@@ -71,6 +73,7 @@ FORMATS = {
             "qupath",
             "write_qupath",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "qupath-full",
@@ -79,6 +82,7 @@ FORMATS = {
             "qupath",
             "write_qupath_full",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "geojson",
@@ -97,6 +101,7 @@ FORMATS = {
             "write_geopackage",
             "expect_geopackage",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "geoparquet",
@@ -105,6 +110,7 @@ FORMATS = {
             "geoparquet",
             "write_geoparquet",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "table",
@@ -115,6 +121,7 @@ FORMATS = {
             "expect_table",
             of_objects=True,
             of_instances=True,
+            measured=True,
         ),
         Format(
             "anndata",
@@ -125,6 +132,7 @@ FORMATS = {
             "expect_anndata",
             of_objects=True,
             of_instances=True,
+            measured=True,
         ),
         Format(
             "qgis",
@@ -170,15 +178,17 @@ def parse_formats(text: str) -> str:
     return ",".join(names)
 
 
-def chosen_formats(text: str, placement: Placement, *, probabilities: bool) -> list[Format]:
+def chosen_formats(text: str, placement: Placement, *, probabilities: bool, numbered: bool = False) -> list[Format]:
     """The formats that were chosen for a run.
 
     `auto` is what suits the source: statistics, and for a map a COG and a GeoPackage with their style for QGIS, else an
-    OME-TIFF and QuPath's GeoJSON; of the probabilities, where there are any, the same kind of image.
+    OME-TIFF and QuPath's GeoJSON; of the probabilities, where there are any, the same kind of image; the table of
+    objects, where they are numbered.
     """
     names: list[str] = []
     for name in parse_formats(text).split(","):
-        names += _suitable(placement, probabilities=probabilities) if name == AUTO else [name]
+        suitable = _suitable(placement, probabilities=probabilities)
+        names += [*suitable, *(["table"] if numbered else [])] if name == AUTO else [name]
     return [FORMATS[name] for name in dict.fromkeys(names) if name != NONE]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,13 @@ from tiling.runs.mask import NOT_PREDICTED
 
 if TYPE_CHECKING:
     from tiling.export.finished import Finished
+    from tiling.objects.image import ObjectImage
     from tiling.objects.parts import Part
 
-ReadLabels = Callable[[Box], NDArray[np.int32]]
-"""Identifiers of the objects in a box of the mask."""
+
+def measured_objects(finished: Finished, objects: ObjectImage) -> Iterator[Measured]:
+    """Every numbered object of a run once, in batches, in the order in which they end."""
+    return RunObjects(finished, objects, objects.grid).measured()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +33,12 @@ class RunObjects:
 
     Attributes:
         finished: the run.
-        read: its objects' identifiers.
-        class_of: the label of each object, by its identifier; that of 0 is 0.
+        objects: its numbered objects.
         grid: the blocks that are measured.
     """
 
     finished: Finished
-    read: ReadLabels
-    class_of: NDArray[np.uint8]
+    objects: ObjectImage
     grid: BlockGrid
 
     @property
@@ -68,7 +69,7 @@ class RunObjects:
         seen = around.intersect(Box(0, 0, *self.grid.shape))
         at = seen.relative_to(around).slices
         labels = np.zeros(around.shape, np.int32)
-        labels[at] = self.read(seen)
+        labels[at] = self.objects.read(seen)
         inner = labels[MARGIN:-MARGIN, MARGIN:-MARGIN]
         rows, cols = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
         if not rows.size:
@@ -120,4 +121,4 @@ class RunObjects:
         of_class = [kept.index(item.name) if item.name in kept else -1 for item in run.card.model.classes]
         channels = np.full(256, -1, np.int64)
         channels[: len(of_class)] = of_class
-        return Channels(self.class_of, channels)
+        return Channels(self.objects.classes, channels)

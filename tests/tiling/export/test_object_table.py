@@ -57,7 +57,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    made = finished_run(slide, folder, core=64, failed=[(1, 2)], probabilities=True)
+    made = finished_run(slide, folder, core=96, failed=[(1, 2)], probabilities=True)
     numbered(made)
     assert export(made, "table,geoparquet,qupath") == ["table", "geoparquet", "qupath"]
     return made
@@ -137,7 +137,7 @@ def test_csv_and_the_files_with_polygons_say_the_same(run: Run) -> None:
     frame = with_polygons.drop(["geometry"]).to_pandas()
     lost = frame[frame["id"].isna()]
     assert lost["class"].tolist() == ["not predicted"]
-    assert lost["pixels"].tolist() == [64 * 64]
+    assert lost["pixels"].tolist() == [96 * (SHAPE[1] - 2 * 96)]
     own = frame[frame["id"].notna()].sort_values("id").reset_index(drop=True)
     pd.testing.assert_frame_equal(own.astype(table.to_pandas().dtypes.to_dict()), table.to_pandas())
 
@@ -163,17 +163,16 @@ def test_qupath_gets_measurements_by_name(run: Run) -> None:
     ]
 
 
-@pytest.mark.parametrize("core", [32, 96, 512])
-def test_no_tiling_changes_a_bit(core: int, slide: Path, run: Run, tmp_path: Path) -> None:
+def test_no_tiling_changes_a_bit(slide: Path, run: Run, tmp_path: Path) -> None:
     mask = np.asarray(run.open_mask(read_only=True).levels[0][:])
     whole = np.where(mask == 255, 0, mask).astype(np.uint8)
-    tables: list[bytes] = []
-    for side in (core, 64):
-        made = finished_run(slide, tmp_path / f"run{side}", whole, core=side)
+    tables: set[bytes] = set()
+    for core in (96, 160, 512):
+        made = finished_run(slide, tmp_path / f"run{core}", whole, core=core)
         numbered(made)
         export(made, "table")
-        tables.append(exported(made, "objects-table.csv").read_bytes())
-    assert tables[0] == tables[1]
+        tables.add(exported(made, "objects-table.csv").read_bytes())
+    assert len(tables) == 1
 
 
 def test_without_numbered_objects_there_is_no_table_and_other_formats_are_as_they_were(
