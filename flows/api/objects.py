@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -37,13 +38,12 @@ def objects_of(run: Run, columns: Sequence[str] | None) -> Any:
 
 
 def _with_polygons(run: Run, wanted: list[str] | None) -> Any:
-    import geopandas
     from pyarrow import parquet
 
     export_here(ExportConfig(run=run.path, formats="table,geoparquet"))
     file = _local(run.exports / "objects.parquet")
     _expect(wanted, parquet.read_schema(file).names)
-    frame = geopandas.read_parquet(file, columns=wanted)
+    frame: Any = import_module("geopandas").read_parquet(file, columns=wanted)
     # What was not predicted has polygons and no identifier.
     frame = frame[frame["id"].notna()]
     return frame.astype({"id": "int32"}).sort_values("id", ignore_index=True)

@@ -11,8 +11,12 @@ from typing import Any
 from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, SegmentConfig
 from flows.errors import ConfigError
 from tiling.export.formats import FORMATS
+from tiling.objects.build import build_objects
+from tiling.objects.record import ask_for_objects, asked_objects, built_objects
 from tiling.objects.rule import Rule, builtin_rule
 from tiling.objects.spec import ObjectSpec
+from tiling.runs.ledger import LedgerState
+from tiling.runs.run import Run
 from unet_core.bundles.card import ModelCard
 from unet_core.bundles.object_rule import ObjectRule
 
@@ -43,6 +47,21 @@ def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -
 def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
     """Whether a run has numbered objects whatever formats it ends with: by its options or its model's card."""
     return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
+
+
+def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int) -> None:
+    """Number the objects of a finished run where a format needs them and the run has none: the areas of its classes.
+
+    Those that were asked for by another rule are found by that; not by a user's own, which takes leave to run it.
+    """
+    needed = any(name in FORMATS and FORMATS[name].of_instances for name in formats.split(","))
+    if not needed or not state.is_closed or built_objects(run, state) is not None:
+        return
+    spec = asked_objects(state)
+    if spec is None:
+        ask_for_objects(run, state, spec := ObjectSpec())
+    if not spec.is_own:
+        build_objects(run, state, spec, builtin_rule(spec), threads=threads)
 
 
 def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:

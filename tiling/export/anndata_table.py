@@ -7,6 +7,7 @@ centroids in pixels of the image's level 0, as squidpy takes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ def expect_anndata(subject: Subject) -> None:
 
 def write_anndata(finished: Finished, paths: Sequence[Path]) -> None:
     """All objects; their figures are in memory once, as 8 bytes each."""
-    import anndata
     import pandas as pd
 
     table = finished.table
@@ -58,7 +58,7 @@ def write_anndata(finished: Finished, paths: Sequence[Path]) -> None:
     classes = pd.Categorical(names, categories=pd.Index(list(dict.fromkeys(known)), dtype=object))
     about = pd.DataFrame({"class": classes, **observed}, index=index)
     named = pd.DataFrame(index=pd.Index(variables, dtype=object))
-    data = anndata.AnnData(measured, obs=about, var=named, obsm={"spatial": spatial})
+    data: Any = import_module("anndata").AnnData(measured, obs=about, var=named, obsm={"spatial": spatial})
     data.uns["image"], data.uns["model"] = finished.run.card.image.path, finished.run.card.model.name
     data.write_h5ad(paths[0])
 

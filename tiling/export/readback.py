@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -52,9 +53,9 @@ def _columns(path: Path, objects: int) -> None:
 
 
 def _annotated(path: Path, objects: int) -> None:
-    import anndata
-
-    _expect_count(anndata.read_h5ad(path, backed="r").n_obs, objects)
+    data: Any = import_module("anndata").read_h5ad(path, backed="r")
+    _expect_count(data.n_obs, objects)
+    data.file.close()
 
 
 def _tiff(path: Path, _: int) -> None:

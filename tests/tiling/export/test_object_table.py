@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 from skimage.measure import regionprops
 
 from tiling.errors import ExportError
+from tiling.export import anndata_table
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.geometry import Box
@@ -226,3 +227,22 @@ def test_qupath_names_pixels_where_no_length_is_known() -> None:
         **{f"red_{kind}": f"red: {name}" for kind, name in (("mean", "Mean"), ("min", "Min"), ("max", "Max"))},
         "red_std": "red: Std.Dev.",
     }
+
+
+def test_an_h5ad_opens_in_anndata(run: Run) -> None:
+    anndata = pytest.importorskip("anndata")
+    assert export(run, "anndata") == ["anndata"]
+    table, data = (
+        pd.read_parquet(exported(run, "objects-table.parquet")),
+        anndata.read_h5ad(exported(run, "objects.h5ad")),
+    )
+    assert data.obs_names.astype(int).tolist() == table["id"].tolist()
+    assert data.obs["class"].tolist() == table["class"].tolist()
+    np.testing.assert_array_equal(data[:, "red_mean"].X[:, 0], table["red_mean"])
+    np.testing.assert_array_equal(data.obsm["spatial"], table[["centroid_x_image", "centroid_y_image"]])
+
+
+def test_without_anndata_the_command_that_installs_it_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anndata_table, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r"pip install 'overtile\[anndata\]', or export --format table"):
+        export(run, "anndata")
