@@ -58,10 +58,15 @@ class Measurements:
 
     def _named(self, prefix: str, row: Mapping[str, float | None]) -> dict[str, float]:
         return {
-            f"{prefix}{name}": value
+            f"{prefix}{name}": _rounded(value)
             for column, name in self.columns.items()
             if (value := row[column]) is not None and math.isfinite(value)
         }
+
+
+def _rounded(value: float) -> float:
+    """To a float32's digits, which make half as long a file as a float64's."""
+    return value if isinstance(value, int) else float(f"{value:.8g}")
 
 
 def named(columns: list[str]) -> dict[str, str]:

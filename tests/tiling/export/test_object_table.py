@@ -23,12 +23,14 @@ from tiling.errors import ExportError
 from tiling.export import anndata_table
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
+from tiling.export.subject import Subject
 from tiling.geometry import Box
 from tiling.objects.build import build_objects
 from tiling.objects.image import ObjectImage
 from tiling.objects.record import ask_for_objects
 from tiling.objects.rule import builtin_rule
 from tiling.objects.spec import ObjectSpec
+from tiling.runs.placement import Placement
 from tiling.runs.run import Run
 
 SHAPE = (300, 280)
@@ -155,9 +157,8 @@ def test_qupath_gets_measurements_by_name(run: Run) -> None:
     for number, feature in found.items():
         measurements, row = feature["properties"]["measurements"], table.loc[number]
         begin = row["class"][0].upper() + row["class"][1:]
-        assert measurements[f"{begin}: Area µm^2"] == row["area_um2"]
-        assert measurements[f"{begin}: red: Mean"] == row["red_mean"]
-        assert measurements[f"{begin}: red: Std.Dev."] == row["red_std"]
+        for name, column in (("Area µm^2", "area_um2"), ("red: Mean", "red_mean"), ("red: Std.Dev.", "red_std")):
+            assert measurements[f"{begin}: {name}"] == pytest.approx(row[column], rel=1e-7)
         assert all(isinstance(value, int | float) for value in measurements.values())
     assert [each["properties"]["objectType"] for each in features if "measurements" not in each["properties"]] == [
         "annotation"
@@ -242,7 +243,8 @@ def test_an_h5ad_opens_in_anndata(run: Run) -> None:
     np.testing.assert_array_equal(data.obsm["spatial"], table[["centroid_x_image", "centroid_y_image"]])
 
 
-def test_without_anndata_the_command_that_installs_it_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_anndata_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anndata_table, "find_spec", lambda name: None)
+    subject = Subject("slide.tif", Placement((1.0, 0.0, 0.0, 0.0, 1.0, 0.0)), SHAPE, probabilities=False)
     with pytest.raises(ExportError, match=r"pip install 'overtile\[anndata\]', or export --format table"):
-        export(run, "anndata")
+        anndata_table.expect_anndata(subject)
