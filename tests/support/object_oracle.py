@@ -18,14 +18,14 @@ def objects_of(
     """The number of each pixel's object."""
     seeds_YX = _numbered(_seed_classes(labels_YX, spec, probabilities_CYX))
     objects_YX = _grown(seeds_YX, labels_YX, spec, probabilities_CYX)
-    classes = {int(n): int(labels_YX[seeds_YX == n][0]) for n in np.unique(seeds_YX) if n}
-    _fill(objects_YX, labels_YX, [n for n, label in classes.items() if label in spec.filled])
-    result_YX, count = np.zeros_like(objects_YX), 0
-    for number, label in classes.items():
-        if (objects_YX == number).sum() >= spec.least_px.get(label, 1):
-            count += 1
-            result_YX[objects_YX == number] = count
-    return result_YX
+    seeds, first = np.unique(seeds_YX, return_index=True)
+    classes = {int(n): int(labels_YX.ravel()[at]) for n, at in zip(seeds, first, strict=True) if n}
+    _fill(objects_YX, labels_YX, {n for n, label in classes.items() if label in spec.filled})
+    sizes = np.bincount(objects_YX.ravel(), minlength=len(seeds) + 1)
+    ranks = np.zeros(sizes.size, np.int32)
+    kept = [number for number, label in classes.items() if sizes[number] >= spec.least_px.get(label, 1)]
+    ranks[kept] = np.arange(1, len(kept) + 1)
+    return ranks[objects_YX]
 
 
 def _seed_classes(
@@ -84,10 +84,14 @@ def _grown(
     return objects_YX
 
 
-def _fill(objects_YX: NDArray[np.int32], labels_YX: NDArray[np.uint8], filled: list[int]) -> None:
+def _fill(objects_YX: NDArray[np.int32], labels_YX: NDArray[np.uint8], filled: set[int]) -> None:
     known_YX = np.pad(np.where((objects_YX == 0) & (labels_YX == NO_CLASS), -1, objects_YX), 1, constant_values=-1)
-    free_YX, count = ndimage.label(known_YX == 0)
-    for area in range(1, count + 1):
-        touching = np.unique(known_YX[ndimage.binary_dilation(free_YX == area) & (free_YX != area)])
-        if len(touching) == 1 and touching[0] in filled:
-            objects_YX[(free_YX == area)[1:-1, 1:-1]] = touching[0]
+    free_YX, _ = ndimage.label(known_YX == 0)
+    for area, (rows, cols) in enumerate(ndimage.find_objects(free_YX), start=1):
+        around = slice(rows.start - 1, rows.stop + 1), slice(cols.start - 1, cols.stop + 1)
+        area_YX = free_YX[around] == area
+        touching = np.unique(known_YX[around][ndimage.binary_dilation(area_YX) & ~area_YX])
+        if len(touching) == 1 and int(touching[0]) in filled:
+            objects_YX[rows.start - 1 : rows.stop - 1, cols.start - 1 : cols.stop - 1][area_YX[1:-1, 1:-1]] = touching[
+                0
+            ]
