@@ -59,7 +59,8 @@ def write_anndata(finished: Finished, paths: Sequence[Path]) -> None:
     about = pd.DataFrame({"class": classes, **observed}, index=index)
     named = pd.DataFrame(index=pd.Index(variables, dtype=object))
     data: Any = import_module("anndata").AnnData(measured, obs=about, var=named, obsm={"spatial": spatial})
-    data.uns["image"], data.uns["model"] = finished.run.card.image.path, finished.run.card.model.name
+    image = finished.run.card.image.path.rstrip("/").rpartition("/")[2]
+    data.uns["image"], data.uns["model"] = image, finished.run.card.model.name
     data.write_h5ad(paths[0])
 
 

@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +47,13 @@ VERSION = 6
 
 Written = tuple[float, dict[str, Checksum]]
 """The seconds that a format took, and what its files are."""
+
+
+class _Room(NamedTuple):
+    """Files for objects on their way."""
+
+    polygons: Path
+    rows: Path
 
 
 def export_run(
@@ -173,9 +179,9 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         raise failures[0]
 
 
-def _with_objects(finished: Finished, room: Path) -> Finished:
+def _with_objects(finished: Finished, room: _Room) -> Finished:
     """The run with its objects, which are kept in a file."""
-    spool, tally = Spool(room / "polygons"), Tally()
+    spool, tally = Spool(room.polygons), Tally()
     numbers = 0 if finished.objects is None else finished.objects.count + 1
     ground = np.zeros(numbers) if finished.ground is not None and numbers else None
     with _errors(finished, "the list of objects"):
@@ -187,12 +193,12 @@ def _with_objects(finished: Finished, room: Path) -> Finished:
     return replace(finished, shapes=spool, tally=tally, ground_areas=ground)
 
 
-def _with_measurements(finished: Finished, room: Path) -> Finished:
+def _with_measurements(finished: Finished, room: _Room) -> Finished:
     """The run with what is measured of each numbered object, which is kept in a file too."""
     objects = finished.objects
     assert objects is not None
     columns = ObjectColumns.of(finished, objects.classes, finished.ground_areas)
-    table = ObjectTable(room / "rows", columns.schema, objects.count)
+    table = ObjectTable(room.rows, columns.schema, objects.count)
     with _errors(finished, "the table of objects"):
         table.extend(map(columns.batch, measured_objects(finished, objects)))
     return replace(finished, measured=table)
@@ -263,18 +269,17 @@ def _folder(run: Run) -> str:
 
 
 @contextmanager
-def _room(run: Run) -> Generator[Path]:
-    """A folder for objects on their way: beside the exports, or in the system's folder for temporary files."""
+def _room(run: Run) -> Generator[_Room]:
+    """Files for objects on their way: beside the exports, or in the system's folder for temporary files."""
     if isinstance(run.exports, Path):
         with disk_errors(run.exports):
             make_folder(run.exports, run.exports.parent)
-        path = scratch(run.exports / "objects")
-        with disk_errors(path):
-            path.mkdir()
+        room = _Room(scratch(run.exports / "objects"), scratch(run.exports / "rows"))
         try:
-            yield path
+            yield room
         finally:
-            rmtree(path, ignore_errors=True)
+            for path in room:
+                path.unlink(missing_ok=True)
         return
     with TemporaryDirectory(prefix="overtile-") as folder:
-        yield Path(folder)
+        yield _Room(Path(folder) / "objects", Path(folder) / "rows")

@@ -144,6 +144,7 @@ _BY_ROW = {".csv": _lines, ".parquet": _rows, ".h5ad": _annotated}
 _LOOKS = {
     ".csv": _table,
     ".parquet": _columns,
+    ".h5ad": _annotated,
     ".tif": _tiff,
     ".geojson": _features,
     ".gpkg": _layer,

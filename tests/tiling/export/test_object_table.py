@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import tifffile
 from exported_runs import export, exported
-from finished import blobs, finished_run
+from finished import blobs, finished_run, numbered
 from numpy.typing import NDArray
 from pyarrow import parquet
 from rasterio.transform import Affine
@@ -25,22 +25,11 @@ from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.export.subject import Subject
 from tiling.geometry import Box
-from tiling.objects.build import build_objects
 from tiling.objects.image import ObjectImage
-from tiling.objects.record import ask_for_objects
-from tiling.objects.rule import builtin_rule
-from tiling.objects.spec import ObjectSpec
 from tiling.runs.placement import Placement
 from tiling.runs.run import Run
 
 SHAPE = (300, 280)
-
-
-def numbered(run: Run) -> ObjectImage:
-    """Number a run's objects: the areas of its classes."""
-    state, spec = run.ledger.fold(held=True), ObjectSpec()
-    ask_for_objects(run, state, spec)
-    return build_objects(run, state, spec, builtin_rule(spec))
 
 
 def pixels() -> NDArray[np.uint8]:
