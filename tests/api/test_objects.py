@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from importlib import util
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,7 +36,7 @@ def test_it_is_a_frame_of_all_objects_numbered_where_they_were_not(run: Run, mon
     assert frame["pixels"].sum() == (mask == 1).sum()
     assert set(frame["class"]) == {"nucleus"}
     assert {"solidity", "red_mean", "touches_failed"} <= set(frame)
-    assert frame["touches_failed"].any()
+    assert True in frame["touches_failed"].tolist()
 
 
 def test_only_the_columns_that_are_named_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +63,5 @@ def test_asking_reads_nothing_before(run: Run, monkeypatch: pytest.MonkeyPatch) 
     opened: list[str] = []
     real = builtins.open
     monkeypatch.setattr(builtins, "open", lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1])
-    open_run(Path(run.path))
+    open_run(str(run.path))
     assert not [path for path in opened if "objects" in path]

@@ -37,7 +37,7 @@ class Placed:
         more: properties of each object besides; None where there are none.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.integer]
     pixels: NDArray[np.int64]
     polygons: NDArray[np.integer]
     rings: NDArray[np.integer]

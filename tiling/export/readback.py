@@ -124,7 +124,7 @@ def _expect_count(found: int, objects: int) -> None:
 def _lines(path: Path, objects: int) -> None:
     """A line for each object under that of the names; of a long file the first ones are parsed."""
     with path.open("rb") as file:
-        found = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b"")) - 1
+        found = sum(1 for _ in file) - 1
     _expect_count(found, objects)
     with path.open(newline="", encoding="utf-8") as file:
         rows = [*csv.reader(file.readlines(LONGEST_TABLE), strict=True)]
