@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tiling.geometry import Box
 
-BLOCK_PX = 1024
+BLOCK_PX = 2048
 """The side that blocks come near to."""
 AHEAD = 4
 
@@ -42,8 +42,11 @@ class BlockGrid:
 
     @classmethod
     def of(cls, shape: tuple[int, int], shard: tuple[int, int]) -> BlockGrid:
-        """Of as many whole shards as come near to `BLOCK_PX`, at least one."""
-        tall, wide = (px * max(1, BLOCK_PX // px) for px in shard)
+        """Of as many whole shards as come near to `BLOCK_PX`, at least one.
+
+        Along each side they are a power of two, so that blocks hold whole shards of coarser levels, too.
+        """
+        tall, wide = (px << max(0, (BLOCK_PX // px).bit_length() - 1) for px in shard)
         return cls(shape, (tall, wide))
 
     @property

@@ -35,7 +35,7 @@ class RunPixels:
 
     def view(self, box: Box, *, probabilities: bool) -> View:
         kept = self._probabilities if probabilities else None
-        return View(self._mask.read(box), None if kept is None else kept.read(box))
+        return View(self._mask.pyramid.read_whole(box), None if kept is None else kept.read(box))
 
 
 def build_objects(run: Run, state: LedgerState, spec: ObjectSpec, rule: Rule, *, threads: int = 2) -> ObjectImage:
@@ -53,7 +53,7 @@ def build_objects(run: Run, state: LedgerState, spec: ObjectSpec, rule: Rule, *,
         image = ObjectImage.create(folder, run.plan, run.classes, run.pixel_size, corner_px=run.corner_px)
         finder = Finder(RunPixels(run), rule, spec, image.grid, scratch, threads)
         objects = finder.find(image.write)
-        image.build_pyramid()
+        image.build_rest()
         image.write_list(objects)
         _put_in_place(folder, run.objects_path)
     specks = {str(label): int(count) for label, count in enumerate(objects.specks) if count}

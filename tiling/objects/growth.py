@@ -33,9 +33,11 @@ def grown(
     objects = np.zeros((height + 2, row), np.int32)
     objects[1:-1, 1:-1] = seeds_YX
     flat = objects.reshape(-1)
-    y, x = np.nonzero(open_YX & (seeds_YX == 0))
+    at = np.flatnonzero(open_YX)
+    at = at[seeds_YX.reshape(-1)[at] == 0]
+    y, x = np.divmod(at, width)
     places = (y + 1) * row + x + 1
-    heights = None if heights_YX is None else heights_YX[y, x].astype(np.int64)
+    heights = None if heights_YX is None else heights_YX.reshape(-1)[at].astype(np.int64)
     same = None if classes_YX is None else _sides_of_one_class(classes_YX, y, x)
     for step in range(1, steps + 1):
         around = np.stack([flat[places - row], flat[places - 1], flat[places + 1], flat[places + row]])

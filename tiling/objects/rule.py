@@ -47,9 +47,12 @@ class Rule(Protocol):
         takes_probabilities: whether views hold them, which the run must keep then.
     """
 
-    seed_reach_px: int
-    reach_px: int
-    takes_probabilities: bool
+    @property
+    def seed_reach_px(self) -> int: ...
+    @property
+    def reach_px(self) -> int: ...
+    @property
+    def takes_probabilities(self) -> bool: ...
 
     def seeds(self, view: View) -> NDArray[np.uint8]:
         """The class of each pixel of a seed, 0 elsewhere; pixels of one class that share an edge are one seed."""
@@ -133,6 +136,7 @@ def builtin_rule(spec: ObjectSpec) -> Rule:
 
 def _of_classes(labels_YX: NDArray[np.uint8], *others: int) -> NDArray[np.uint8]:
     """The labels of classes, without those of others."""
-    kept = np.arange(256, dtype=np.uint8)
-    kept[[NO_CLASS, *others]] = 0
-    return kept[labels_YX]
+    kept_YX = labels_YX * (labels_YX != NO_CLASS)
+    for label in others:
+        kept_YX *= labels_YX != label
+    return kept_YX

@@ -18,7 +18,7 @@ from object_oracle import objects_of
 from pyarrow import parquet
 
 from tiling.geometry import Box
-from tiling.objects import build
+from tiling.objects import blocks, build
 from tiling.objects.build import build_objects
 from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.record import Built, ask_for_objects, built_objects, check_objects
@@ -43,6 +43,12 @@ def nuclei(shape: tuple[int, int] = SHAPE, seed: int = 0) -> NDArray[np.uint8]:
         labels_YX[away < radius - 3] = 1
     labels_YX[95:105, :10], labels_YX[100, 5] = 0, 1
     return labels_YX
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks, and shards in them, also in a small image."""
+    monkeypatch.setattr(blocks, "BLOCK_PX", 128)
 
 
 @pytest.fixture
