@@ -21,7 +21,19 @@ from benchmarks.slide import REAL_SLIDE, tissue
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("contest", "growth", "driver", "startup", "archive", "scale", "steps", "exports", "polygons", "report")
+PARTS = (
+    "contest",
+    "growth",
+    "driver",
+    "startup",
+    "archive",
+    "scale",
+    "steps",
+    "exports",
+    "polygons",
+    "measuring",
+    "report",
+)
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -67,6 +79,15 @@ def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
         row = run([*command, "--slides", str(asked.slides)], sample_seconds=1.0)
         tell(f"archive: actors busy {row['busy_share']:.1%}, computing {row['computing_share']:.1%}")
         yield {"kind": "archive", "round": number, **row}
+
+
+def hold_measuring(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    command = [sys.executable, "-m", "benchmarks.measuring", "--side"]
+    for number in range(asked.rounds):
+        for side in (4096, 8192, 16384):
+            row = run([*command, str(side)], sample_seconds=0.2)
+            tell(f"measuring: {side} px, {row['seconds_per_gigapixel']:.1f} s per gigapixel, {row['peak_mb']:.0f} MB")
+            yield {"kind": "measuring", "round": number, **row}
 
 
 def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -170,6 +191,7 @@ def main() -> None:
         "steps": hold_steps,
         "exports": hold_exports,
         "polygons": hold_polygons,
+        "measuring": hold_measuring,
     }
     for part in asked.parts or PARTS:
         if part in holders:

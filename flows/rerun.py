@@ -14,7 +14,7 @@ from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs
 from flows.run import steps
 from flows.run.steps import Outcome, folded, summarise
-from flows.segment import compute, export, show, stitch
+from flows.segment import compute, export, find_objects, show, stitch
 from tiling.errors import PlanError
 from tiling.export.formats import NONE
 from tiling.runs.run import Run
@@ -35,6 +35,7 @@ def rerun(config: RerunConfig) -> Outcome:
         todo = chosen_tiles(run, config)
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
+        find_objects(run, state)
         export(run, NONE, state)
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

@@ -1,4 +1,4 @@
-"""The main flow: plan, stage, infer, stitch, export. Reads like a table of contents."""
+"""The main flow: plan, stage, infer, stitch, find objects, export. Reads like a table of contents."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from tiling.storage.place import lock_run
 SHOWN_PX = 720
 
 stitch = task(cache_policy=NO_CACHE)(steps.stitch)
+find_objects = task(cache_policy=NO_CACHE)(steps.find_objects)
 export = task(cache_policy=NO_CACHE)(steps.export)
 finish = task(cache_policy=NO_CACHE)(steps.finish)
 
@@ -53,6 +54,7 @@ def segment(config: SegmentConfig) -> Outcome:
         run, todo = planned.run, remaining(planned.run, planned.state)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
         state = stitch(run, folded(run))
+        find_objects(run, state, trust_code=config.trust_code)
         export(run, config.export, state)
         finish(run, keep_staged=config.keep_staged)
         show(run, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,20 @@ class Segmentation:
 
         export_here(ExportConfig(run=self.path, formats="statistics"))
         return read_statistics(self.run.exports / "statistics.parquet")
+
+    def objects(self, columns: Sequence[str] | None = None) -> Any:
+        """A row for each object with all that is measured of it, and its polygon where GeoPandas is installed.
+
+        Nothing is read before this is called, and of the file only the columns that are named: `id` and those. It is a
+        `geopandas.GeoDataFrame`, else a `pandas.DataFrame`, else a `pyarrow.Table`.
+
+        Raises:
+            RunError: another driver is at work on the run.
+            ExportError: the run isn't finished, its objects aren't numbered, or a column isn't there.
+        """
+        from flows.api.objects import objects_of
+
+        return objects_of(self.run, columns)
 
     def to_xarray(self) -> xarray.Dataset:
         """Labels and probabilities with coordinates in µm or on the map, lazy (`tiling.export.xarray_dataset`).

@@ -26,7 +26,19 @@ from tiling.storage.place import Place, place_of
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?", re.IGNORECASE)
 _NO_LABEL = frozenset(
-    {"workers", "device", "export", "staging", "keep_staged", "ray_address", "trust_code", "model", "weights", "card"}
+    {
+        "workers",
+        "device",
+        "export",
+        "objects",
+        "staging",
+        "keep_staged",
+        "ray_address",
+        "trust_code",
+        "model",
+        "weights",
+        "card",
+    }
 )
 """Options that change no label, or whose part in labels is in the model's digest."""
 

@@ -12,6 +12,7 @@ from flows.errors import ConfigError
 from tiling.storage.place import Place, place_of
 
 TRUSTED_MODEL, SERVED_ARCHIVE = "OVERTILE_TRUSTED_MODEL", "OVERTILE_SERVED_ARCHIVE"
+TRUSTED_OBJECTS = "OVERTILE_TRUSTED_OBJECTS"
 
 Deployed = TypeVar("Deployed", SegmentConfig, RerunConfig, ArchiveConfig)
 
@@ -21,8 +22,10 @@ def serve_only(config: ArchiveConfig) -> None:
     place = config.out
     os.environ[SERVED_ARCHIVE] = str(place.resolve() if isinstance(place, Path) else place)
     os.environ.pop(TRUSTED_MODEL, None)
+    os.environ.pop(TRUSTED_OBJECTS, None)
     if config.trust_code:
         os.environ[TRUSTED_MODEL] = config.model
+        os.environ[TRUSTED_OBJECTS] = config.objects
 
 
 def allowed(config: Deployed) -> Deployed:
@@ -47,6 +50,13 @@ def allowed(config: Deployed) -> Deployed:
             f"trust_code is not for a form to give: whoever can fill it in would run {config.model}'s code; set "
             f"{TRUSTED_MODEL}={config.model} in the environment of the process that Prefect starts flows in"
         )
+    if config.objects_are_code and config.objects != os.environ.get(TRUSTED_OBJECTS):
+        raise ConfigError(
+            f"objects is not for a form to give as code: whoever can fill it in would run {config.objects}; set "
+            f"{TRUSTED_OBJECTS}={config.objects} in the environment of the process that Prefect starts flows in"
+        )
+    # Leave is for both: with a rule that is trusted, a model that isn't must be no code.
+    is_trusted |= config.objects_are_code and ":" not in config.model
     return config.model_copy(update={"trust_code": is_trusted})
 
 

@@ -32,6 +32,14 @@ Device = Literal["auto", "cpu", "cuda"]
 
 UM_PER_METRE = 1e6
 
+OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE = "auto", "components", "none"
+
+
+def _as_object_rule(text: str) -> str:
+    if text not in (OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE) and not all(text.partition(":")):
+        raise ValueError("objects are auto, components, none, or by code as package.module:factory")
+    return text
+
 
 class ConfigBase(BaseModel):
     """Root of all configurations."""
@@ -198,6 +206,11 @@ class ResultOptions(ConfigBase):
     panel = "Results"
 
     probabilities: bool = Field(default=False, description="Also write each class's probability, in 8 bits.")
+    objects: Annotated[str, AfterValidator(_as_object_rule)] = Field(
+        default=OBJECTS_AUTO,
+        description="Number objects one by one: auto (as the model's card says), components (each area of a class), "
+        "none, or package.module:factory.",
+    )
     staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
     keep_staged: Annotated[bool, Cli("--keep-staged/--no-keep-staged")] = Field(
         default=False, description="Keep the staged tiles when the mask is complete."
@@ -206,6 +219,11 @@ class ResultOptions(ConfigBase):
         default=AUTO,
         description="Formats to write at the end: auto (what suits), none, or names with commas in between.",
     )
+
+    @property
+    def objects_are_code(self) -> bool:
+        """Whether the rule of objects is code of the user's own."""
+        return ":" in self.objects
 
 
 class Options(ResultOptions, MachineOptions, TileOptions, PixelOptions, ModelOptions):

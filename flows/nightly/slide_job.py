@@ -19,7 +19,7 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare_with
-from flows.run.steps import export, folded, record_result, remaining, stitch
+from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, StorageError
@@ -126,6 +126,7 @@ class SlideJob:
         run.ledger.flush()
         expect_same_image(run, self.todo)
         state = stitch(run, folded(run))
+        find_objects(run, state, trust_code=config.trust_code)
         export(run, config.export, state)
         if not config.keep_staged:
             run.remove_staged()

@@ -55,12 +55,14 @@ class Areas:
             where it isn't known.
         of_no_data: what holds no data and how much lies within the halo of it, in one sentence; empty where all holds
             data.
+        computed: the area that was computed and its unit, mm² or km²; None where no length is known.
     """
 
     rows: tuple[Area, ...]
     level: int
     of_foreground: str
     of_no_data: str = ""
+    computed: tuple[float, str] | None = None
 
     @property
     def has_objects(self) -> bool:
@@ -95,7 +97,7 @@ class Areas:
         for label, name, count in apart.rows(max(0, int(counts[NOT_PREDICTED]) - (apart.no_data or 0))):
             rows += [Area(label, name, _APART, count, unit.text(count, label), None, None)] if count else []
         of_foreground, of_no_data = _of_foreground(run, pixels, apart, unit), _of_no_data(run, apart, computed, unit)
-        return cls(tuple(rows), level, of_foreground, of_no_data)
+        return cls(tuple(rows), level, of_foreground, of_no_data, unit.large(computed))
 
 
 def _of_foreground(run: Run, pixels: Mapping[int, int], apart: UncomputedArea, unit: _Unit) -> str:
@@ -181,6 +183,13 @@ class _Unit:
     def text(self, pixels: int, label: int | None = None) -> str:
         each = self.per_label[label] if label is not None and self.per_label else self.per_pixel
         return f"{pixels * each:,.{self.decimals}f} {self.name}"
+
+    def large(self, pixels: int) -> tuple[float, str] | None:
+        """An area in square millimetres or kilometres; None where no length is known."""
+        if self.name == "MPix" or not pixels:
+            return None
+        each, name = {"µm²": (1e-6, "mm²"), "m²": (1e-6, "km²")}.get(self.name, (1.0, self.name))
+        return pixels * self.per_pixel * each, name
 
     def said(self, row: Mapping[str, Any]) -> str:
         """A row's area on the ground as statistics have it; empty where that isn't another than the map's own."""

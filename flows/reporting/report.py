@@ -16,6 +16,7 @@ from PIL import Image
 
 from flows.reporting.areas import Areas
 from flows.reporting.bottleneck import StageTimes
+from flows.reporting.objects import object_figures
 from flows.reporting.page import render
 from flows.reporting.tile_grid import TileGrid
 from tiling.errors import TilingError
@@ -81,6 +82,7 @@ def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str
         "headline": _headline(state),
         "picture": _picture(run),
         "areas": areas,
+        "objects": object_figures(run, state, areas),
         "grid": TileGrid.of(state.states, run.plan.shape),
         "times": times,
         "rate": state.pixels / 1e6 / times.wall if times.wall > 0 else 0.0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.pool.cores import usable_threads
 from flows.run.changed_image import drawn_of_one_image
+from flows.run.objects import number_where_needed
 from tiling.export.export_run import export_run
 from tiling.export.formats import Format
 from tiling.runs.ledger import LedgerState
@@ -28,7 +29,9 @@ def export_here(config: ExportConfig) -> list[Place]:
     run = Run.open(config.run)
     with lock_run(run.path), drawn_of_one_image(run) as source:
         run.sweep()
-        written = export_run(run, source, config.formats, again=config.again, threads=threads_of(config.threads))
+        state, threads = run.ledger.fold(held=True), threads_of(config.threads)
+        number_where_needed(run, state, config.formats, threads)
+        written = export_run(run, source, config.formats, state, again=config.again, threads=threads)
     return [run.exports / file for each in written for file in each.files]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flows.config.run import SegmentConfig
+from flows.config.run import OBJECTS_NONE, SegmentConfig
 from flows.errors import FlowError
 from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
@@ -58,7 +58,8 @@ def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> No
         return
     level = source.levels[index]
     placement = Placement.of(source, index, IMAGE_GRID)
-    subject = Subject(str(config.image), placement, (level.height, level.width), config.probabilities)
+    numbered = config.objects != OBJECTS_NONE
+    subject = Subject(str(config.image), placement, (level.height, level.width), config.probabilities, numbered)
     for each in chosen_formats(config.export, placement, probabilities=config.probabilities):
         each.expect(subject)
 

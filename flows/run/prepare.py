@@ -23,6 +23,7 @@ from flows.pool.free_memory import free_memory_bytes
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
 from flows.run.custom_model import absolute, reference_of, with_bundle
+from flows.run.objects import are_numbered, asked_rule, takes_probabilities
 from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from flows.worker.tuning import Tuning, TuningRequest
@@ -31,6 +32,7 @@ from tiling.export.export_run import EXPORTS_ASKED
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
+from tiling.objects.record import ask_for_objects
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.runs.foreign_files import sentence, unknown_files
@@ -140,7 +142,12 @@ def prepare_with(
         if source.version() != begun_with:
             raise changed(source.path, "was written")
         image = image_card(config, choice, seen, source, bundle)
-        formats = wanted_formats(seen, choice.level, plan, config)
+        numbered = are_numbered(config, bundle.card)
+        formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
+        objects = asked_rule(config, bundle.card, formats)
+        if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
+            config = config.model_copy(update={"probabilities": True})
+            formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
     memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
     card = make_card(config, choice, image, bundle, plan, settled, memory_card)
     run = Run.create_or_resume(config.out, card, choice.outline)
@@ -153,15 +160,18 @@ def prepare_with(
     asked = state.last_event(EXPORTS_ASKED)
     if formats != (asked.facts["formats"] if asked is not None else []):
         state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": formats}))
+    ask_for_objects(run, state, objects)
     return Prepared(run, state)
 
 
-def wanted_formats(source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig) -> list[str]:
+def wanted_formats(
+    source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False
+) -> list[str]:
     """Names of the formats with which the run is to end; what the run can't be said in is refused where it is asked."""
     placement = Placement.of(source, level, plan.grid)
     subject = Subject(str(config.image), placement, plan.mask.shape, config.probabilities)
     names: list[str] = []
-    for each in chosen_formats(config.export, placement, probabilities=config.probabilities):
+    for each in chosen_formats(config.export, placement, probabilities=config.probabilities, numbered=numbered):
         with suppress(ExportError):
             each.expect(subject)
             names.append(each.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -12,19 +13,24 @@ from flows.reporting.bottleneck import StageTimes
 from flows.reporting.progress import begin_stage
 from flows.reporting.report import write_report
 from flows.run.changed_image import drawn_of_one_image
-from flows.run.exports import export_all
+from flows.run.exports import export_all, threads_of
+from flows.run.objects import rule_of
 from flows.worker.result import TileResult
 from tiling.errors import RunError
-from tiling.export.export_run import mask_digest
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
+from tiling.objects.build import build_objects
+from tiling.objects.record import asked_objects, built_objects
 from tiling.plan import Tile
 from tiling.runs.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED, Mask
+from tiling.runs.mask_digest import mask_digest
 from tiling.runs.run import Run
 from tiling.selection.foreground import draw_skipped
 from tiling.storage.place import Place
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,26 @@ def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
     facts = {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)}
     state.add(run.ledger.announce(STITCHED, facts))
     return state
+
+
+def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False) -> None:
+    """Number the objects of a closed mask where they are asked for, and those on disk are not of it as it is.
+
+    Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says.
+    """
+    spec = asked_objects(state)
+    if spec is None or not state.is_closed or built_objects(run, state) is not None:
+        return
+    if spec.is_own and not trust_code:
+        logger.warning(
+            "the objects of %s are by %s, which nobody gave leave to run: they are not built; run the segment command "
+            "of the run again, with --trust-code",
+            run.path,
+            spec.rule,
+        )
+        return
+    begin_stage("objects")
+    build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None))
 
 
 def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> None:

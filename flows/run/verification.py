@@ -16,6 +16,7 @@ from flows.worker.result import RecheckResult
 from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
+from tiling.objects.record import OBJECTS_DAMAGED, built_objects, check_objects
 from tiling.plan import TilePlan
 from tiling.runs.ledger import PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED
@@ -89,12 +90,18 @@ def check_pyramids(run: Run, state: LedgerState) -> list[str]:
 
 
 def check_files(run: Run, state: LedgerState) -> dict[str, str]:
-    """Pictures and exports that aren't what was written, or not of this mask; the ledger marks them for renewal."""
+    """Objects, pictures and exports that aren't what was written, or not of this mask; the ledger marks them for
+    renewal.
+    """
     begin_stage("exports")
+    fault = check_objects(run, state)
+    if fault is not None and built_objects(run, state) is not None:
+        state.add(run.ledger.announce(OBJECTS_DAMAGED, {}))
+    objects = {} if fault is None else {run.objects_path.name: fault}
     exports = dict(check_exports(run, state))
     for name in newly_damaged(state, exports):
         state.add(run.ledger.announce(EXPORT_DAMAGED, {"format": name}))
-    return exports | dict(check_pictures(run, state))
+    return objects | exports | dict(check_pictures(run, state))
 
 
 def recompute(run: Run, pool: Pool, tiles: Sequence[tuple[int, int]]) -> list[RecheckResult]:

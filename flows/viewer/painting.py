@@ -49,15 +49,18 @@ def jpeg(pixels_HW3: NDArray[np.uint8]) -> bytes:
     return encoded.getvalue()
 
 
-def paint(labels: NDArray[np.uint8], how: Paint) -> bytes:
-    """Labels `(y, x)`, with `how.margin` more on each side, as PNG with transparency; not predicted is hatched."""
+def paint(labels: NDArray[np.uint8], how: Paint, numbers: NDArray[np.int32] | None = None) -> bytes:
+    """Labels `(y, x)`, with `how.margin` more on each side, as PNG with transparency; not predicted is hatched.
+
+    Where the objects' `numbers` are given, outlines are theirs: objects that touch have one each.
+    """
     inner = labels[how.margin : labels.shape[0] - how.margin, how.margin : labels.shape[1] - how.margin]
     visible = np.zeros(256, np.bool_)
     visible[[*how.shown - {0}]] = True
     drawn = np.where(visible[inner], inner, np.uint8(0))
     missing = drawn == NOT_PREDICTED
     if how.style == "outline":
-        drawn[~missing & ~_borders(labels)] = 0
+        drawn[~missing & ~_borders(labels if numbers is None else numbers)] = 0
     drawn[missing & ~_hatching(inner.shape)] = 0
     picture = Image.fromarray(drawn, "P")
     picture.putpalette(_palette(how.colors))
@@ -79,7 +82,7 @@ def thumbnail(picture: bytes) -> bytes:
     return jpeg(np.asarray(small))
 
 
-def _borders(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _borders(labels: NDArray[np.uint8] | NDArray[np.int32]) -> NDArray[np.bool_]:
     """Inner pixels with a neighbour above, below, left or right of another label."""
     here = labels[1:-1, 1:-1]
     around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])

@@ -14,6 +14,7 @@ from PIL import Image
 from flows.reporting.bottleneck import StageTimes
 from flows.reporting.palette import class_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
+from flows.viewer.shown_objects import ShownObjects
 from tiling.errors import RunError, TilingError
 from tiling.runs.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.runs.ledger import LedgerState, TileRecord, TileState
@@ -24,6 +25,8 @@ from tiling.storage.place import Place
 FAILED_NAMED = 500
 RUNNING_SECONDS = 120.0
 """A run with tiles to do whose ledger has grown within this time is being worked on."""
+OUTLINED_TO_ZOOM = 1
+"""Coarser squares show outlines of classes: touching objects are too small there to be told apart."""
 
 _reading = threading.BoundedSemaphore(2)
 """How many squares are read at once, over all runs: each holds some megabytes of decoded pixels."""
@@ -46,6 +49,7 @@ class ShownRun:
         self._mask: DeepMask | None = None
         self._folded: tuple[int, LedgerState] | None = None
         self._thumbnail: tuple[int, bytes] | None = None
+        self._objects: tuple[int, ShownObjects] | None = None
 
     def close(self) -> None:
         with self._lock:
@@ -149,10 +153,15 @@ class ShownRun:
             TilingError: there is no such square, or the mask can't be read.
         """
         with _reading:
-            return paint(self._deep_mask().square(zoom, row, col, margin=how.margin, known=self._known()), how)
+            labels = self._deep_mask().square(zoom, row, col, margin=how.margin, known=self._known())
+            return paint(labels, how, self._numbers(zoom, row, col, how))
 
     def label_at(self, y: float, x: float) -> int | None:
         return self._deep_mask().label_at(y, x, self._known())
+
+    def object_at(self, y: float, x: float) -> dict[str, Any]:
+        """The numbered object under a point of the level, with what was measured of it."""
+        return self._shown_objects().at(y, x)
 
     def thumbnail(self) -> bytes:
         """The overlay at the size of a table's row.
@@ -228,6 +237,21 @@ class ShownRun:
             if self._mask is None:
                 self._mask = DeepMask(self.run.open_mask(read_only=True), self._grid)
             return self._mask
+
+    def _shown_objects(self) -> ShownObjects:
+        """Of the ledger as it is now."""
+        revision, state = self._fold()
+        with self._lock:
+            if self._objects is None or self._objects[0] != revision:
+                self._objects = revision, ShownObjects(self.run, state)
+            return self._objects[1]
+
+    def _numbers(self, zoom: int, row: int, col: int, how: Paint) -> NDArray[np.int32] | None:
+        """Numbers of a square's objects, where their outlines are shown and none is too small for one."""
+        if how.style != "outline" or zoom > OUTLINED_TO_ZOOM:
+            return None
+        image = self._shown_objects().image
+        return None if image is None else DeepMask(image, self._grid).square(zoom, row, col, margin=how.margin)
 
     def _slide_problem(self) -> str | None:
         """Why the image can't be shown; None where it can."""

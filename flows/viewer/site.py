@@ -105,6 +105,9 @@ class Site:
         found = self._run(request).label_at(_whole(request, "y"), _whole(request, "x"))
         return JSONResponse({"label": found})
 
+    def object_(self, request: Request) -> Response:
+        return JSONResponse(self._run(request).object_at(_whole(request, "y"), _whole(request, "x")))
+
     def slide(self, request: Request) -> Response:
         return Response(self._run(request).slide(*_square(request)), media_type="image/jpeg")
 
@@ -173,6 +176,7 @@ def make_site(library: Library, door: Door) -> Starlette:
         "/api/state": site.state,
         "/api/tiles": site.tiles,
         "/api/label": site.label,
+        "/api/object": site.object_,
         "/api/slide/{zoom}/{row}/{col}": site.slide,
         "/api/mask/{zoom}/{row}/{col}": site.mask,
         "/api/thumbnail": site.thumbnail,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import tifffile
 from finished import CLASSES, blobs, finished_run
 
 from tiling.export.export_run import export_run
+from tiling.export.formats import FORMATS
 from tiling.runs.run import Run
 from tiling.source import open_source
 
+WRITABLE = [name for name in FORMATS if name != "anndata" or find_spec("anndata") is not None]
+"""All formats, but those whose library is an extra that isn't installed."""
 NAMES = {item[0]: label for label, item in enumerate(CLASSES)} | {"not predicted": 255}
 
 

@@ -10,6 +10,11 @@ from scipy import ndimage
 
 from flows.run.steps import stitch
 from tiling.geometry import IMAGE_GRID, Halo, OutputGrid
+from tiling.objects.build import build_objects
+from tiling.objects.image import ObjectImage
+from tiling.objects.record import ask_for_objects
+from tiling.objects.rule import builtin_rule
+from tiling.objects.spec import ObjectSpec
 from tiling.plan import TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, RunCard
 from tiling.runs.ledger import TileRecord, TileState
@@ -93,6 +98,13 @@ def write_labels(
         run.ledger.append(record)
     run.ledger.flush()
     stitch(run)
+
+
+def numbered(run: Run, spec: ObjectSpec | None = None) -> ObjectImage:
+    """Number a run's objects; by default the areas of its classes."""
+    state, spec = run.ledger.fold(held=True), spec or ObjectSpec()
+    ask_for_objects(run, state, spec)
+    return build_objects(run, state, spec, builtin_rule(spec))
 
 
 def blobs(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:

@@ -25,8 +25,8 @@ from flows.viewer.shown_run import ShownRun
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from tiling.errors import RunError
-from tiling.export.export_run import mask_digest
 from tiling.runs.ledger import TileState
+from tiling.runs.mask_digest import mask_digest
 from tiling.runs.run import Run
 
 TILES = 9  # in one row: levels of 1152, 576 and 288 px

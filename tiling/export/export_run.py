@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +17,18 @@ from tiling.errors import ExportError, TilingError, WritingError
 from tiling.export.destination import replacing, scratch
 from tiling.export.finished import Finished, Tally
 from tiling.export.formats import FORMATS, Format, chosen_formats
+from tiling.export.object_blocks import measured_objects
+from tiling.export.object_columns import ObjectColumns
+from tiling.export.object_table import ObjectTable
 from tiling.export.readback import expect_readable
-from tiling.export.rows import bands_of_labels, without_data
+from tiling.export.rows import bands_of_labels, bands_of_objects, without_data
 from tiling.export.seal import Checksum, size_of
+from tiling.objects.record import built_objects, objects_digest
+from tiling.objects.rows import polygons_of
 from tiling.runs.ledger import LedgerState
+from tiling.runs.mask_digest import mask_digest
 from tiling.runs.placement import placement_of
-from tiling.shapes import polygonize
+from tiling.shapes import Shapes, polygonize
 from tiling.shapes.spool import Spool
 from tiling.storage.disk import disk_errors, expect_there, make_folder
 
@@ -42,6 +47,13 @@ VERSION = 6
 
 Written = tuple[float, dict[str, Checksum]]
 """The seconds that a format took, and what its files are."""
+
+
+class _Room(NamedTuple):
+    """Files for objects on their way."""
+
+    polygons: Path
+    rows: Path
 
 
 def export_run(
@@ -73,9 +85,11 @@ def export_run(
     state = run.ledger.fold(held=True) if state is None else state
     expect_finished(run, state)
     placement = placement_of(run, source)
-    finished = Finished(run, state, placement, mask_digest(run, state), source, threads=threads)
-    shown = _shown(run, state, finished.digest)
-    asked = chosen_formats(wanted, placement, probabilities=bool(run.card.probabilities))
+    built = built_objects(run, state)
+    finished = Finished(run, state, placement, mask_digest(run, state), source, built=built, threads=threads)
+    shown = _shown(run, state)
+    kept = bool(run.card.probabilities)
+    asked = chosen_formats(wanted, placement, probabilities=kept, numbered=built is not None)
     stale = [each for name, each in FORMATS.items() if not shown.get(name, True) and each not in asked]
     todo = [each for each in (*asked, *stale) if again or not shown.get(each.name, False)]
     for each in todo:
@@ -97,33 +111,25 @@ def expect_finished(run: Run, state: LedgerState) -> None:
         )
 
 
-def mask_digest(run: Run, state: LedgerState | None = None) -> str:
-    """Of what every tile holds, as the ledger knows it: the same mask and probabilities have the same digest.
-
-    A damaged tile counts as what it was: what shows it as it was is right once it is repaired. A state that was folded
-    without what is held, or None, is folded anew.
-    """
-    known = None if state is None else state.held
-    if known is None:
-        known = run.ledger.fold(held=True).held
-    assert known is not None
-    held, kept = np.ascontiguousarray(known[:, :17]), np.ascontiguousarray(known[:, 17:])
-    more = kept.tobytes() if kept.any() else b""  # a run without them keeps the digest that it had
-    return hashlib.blake2b(held.tobytes() + more, digest_size=16).hexdigest()
-
-
 def is_shown(run: Run, state: LedgerState, name: str) -> bool:
     """Whether a format's files are there and show the mask as it is."""
-    return _shown(run, state, mask_digest(run, state)).get(name, False)
+    return _shown(run, state).get(name, False)
 
 
-def _shown(run: Run, state: LedgerState, digest: str) -> dict[str, bool]:
+def digests_of(run: Run, state: LedgerState) -> dict[str, str]:
+    """By format the digest of what it has to show: of those that are made of objects, also of these."""
+    mask, objects = mask_digest(run, state), objects_digest(run, state)
+    return {name: objects if form.of_objects else mask for name, form in FORMATS.items()}
+
+
+def _shown(run: Run, state: LedgerState) -> dict[str, bool]:
     """Formats that were asked for or exported before, and whether their files still are there and show the mask."""
+    digests = digests_of(run, state)
     shown = dict.fromkeys(asked_formats(state), False)
     for event in state.events:
         name = event.facts.get("format")
         if event.name == EXPORTED and name in FORMATS:
-            is_current = (event.facts["mask"], event.facts["version"]) == (digest, VERSION)
+            is_current = (event.facts["mask"], event.facts["version"]) == (digests[name], VERSION)
             shown[name] = is_current and _are_there(run, FORMATS[name], event.facts.get("seals", {}))
         elif event.name == EXPORT_DAMAGED and name in FORMATS:
             shown[name] = False
@@ -161,35 +167,64 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         of_objects = [each for each in formats if each.of_objects]
         try:
             known = _with_objects(finished, room) if of_objects else finished
+            plain = [each for each in of_objects if known.objects is None or not each.measured]
+            writing |= {pool.submit(_write, known, each): each for each in plain}
+            measured = [each for each in of_objects if each not in plain]
+            known = _with_measurements(known, room) if measured else known
+            writing |= {pool.submit(_write, known, each): each for each in measured}
         except TilingError as error:
             failures.append(error)
-        else:
-            writing |= {pool.submit(_write, known, each): each for each in of_objects}
         failures += _announced(finished, writing)
     if failures:
         raise failures[0]
 
 
-def _with_objects(finished: Finished, room: Path) -> Finished:
+def _with_objects(finished: Finished, room: _Room) -> Finished:
     """The run with its objects, which are kept in a file."""
-    spool, tally = Spool(room), Tally()
+    spool, tally = Spool(room.polygons), Tally()
+    numbers = 0 if finished.objects is None else finished.objects.count + 1
+    ground = np.zeros(numbers) if finished.ground is not None and numbers else None
     with _errors(finished, "the list of objects"):
-        rows = bands_of_labels(finished.mask.pyramid, without_data(finished.run, finished.state))
-        for shapes in spool.extend(polygonize(rows)):
-            tally.add(shapes, finished.areas(shapes))
-    return replace(finished, shapes=spool, tally=tally)
+        for shapes in spool.extend(_shapes_of(finished, tally)):
+            areas = finished.areas(shapes)
+            tally.add(shapes, areas)
+            if ground is not None and areas is not None:
+                np.add.at(ground, shapes.ids, areas)
+    return replace(finished, shapes=spool, tally=tally, ground_areas=ground)
+
+
+def _with_measurements(finished: Finished, room: _Room) -> Finished:
+    """The run with what is measured of each numbered object, which is kept in a file too."""
+    objects = finished.objects
+    assert objects is not None
+    columns = ObjectColumns.of(finished, objects.classes, finished.ground_areas)
+    table = ObjectTable(room.rows, columns.schema, objects.count)
+    with _errors(finished, "the table of objects"):
+        table.extend(map(columns.batch, measured_objects(finished, objects)))
+    return replace(finished, measured=table)
+
+
+def _shapes_of(finished: Finished, tally: Tally) -> Iterator[Shapes]:
+    """The run's numbered objects where it has some, else the areas of its mask."""
+    without, mask, objects = without_data(finished.run, finished.state), finished.mask.pyramid, finished.objects
+    if objects is None:
+        yield from polygonize(bands_of_labels(mask, without))
+        return
+    tally.of_mask = np.zeros(256, np.int64)
+    yield from polygons_of(objects, bands_of_objects(mask, objects.pyramid, without), tally.see)
 
 
 def _announced(finished: Finished, writing: Mapping[Future[Written], Format]) -> list[BaseException]:
     """Record each format in the ledger as it ends; returns why the others failed, the first one first."""
     failures: list[BaseException] = []
+    digests = digests_of(finished.run, finished.state)
     for each in as_completed(writing):
         failure = each.exception()
         if failure is not None:
             failures.append(failure)
             continue
         form = writing[each]
-        facts = {"format": form.name, "mask": finished.digest, "version": VERSION, "files": form.files}
+        facts = {"format": form.name, "mask": digests[form.name], "version": VERSION, "files": form.files}
         seconds, seals = each.result()
         sealed = {file: seal.facts() for file, seal in seals.items()}
         facts |= {"seals": sealed, "seconds": round(seconds, 3)}
@@ -204,7 +239,7 @@ def _write(finished: Finished, form: Format) -> Written:
         paths = [stack.enter_context(replacing(finished.run.exports / file)) for file in form.files]
         with _errors(finished, form.name):
             form.write(finished, paths)
-            expect_readable(finished, paths)
+            expect_readable(finished, paths, form.name)
             seals = {file: Checksum.of(path) for file, path in zip(form.files, paths, strict=True)}
     return time.monotonic() - started, seals
 
@@ -234,16 +269,17 @@ def _folder(run: Run) -> str:
 
 
 @contextmanager
-def _room(run: Run) -> Generator[Path]:
-    """A file for objects on their way: beside the exports, or in the system's folder for temporary files."""
+def _room(run: Run) -> Generator[_Room]:
+    """Files for objects on their way: beside the exports, or in the system's folder for temporary files."""
     if isinstance(run.exports, Path):
         with disk_errors(run.exports):
             make_folder(run.exports, run.exports.parent)
-        path = scratch(run.exports / "objects")
+        room = _Room(scratch(run.exports / "objects"), scratch(run.exports / "rows"))
         try:
-            yield path
+            yield room
         finally:
-            path.unlink(missing_ok=True)
+            for path in room:
+                path.unlink(missing_ok=True)
         return
     with TemporaryDirectory(prefix="overtile-") as folder:
-        yield Path(folder) / "objects"
+        yield _Room(Path(folder) / "objects", Path(folder) / "rows")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -34,9 +34,10 @@ class Placed:
         points: `(m, 2)` of x and y.
         decimals: of each number.
         areas: of each object; None where they aren't known.
+        more: properties of each object besides; None where there are none.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.integer]
     pixels: NDArray[np.int64]
     polygons: NDArray[np.integer]
     rings: NDArray[np.integer]
@@ -44,14 +45,20 @@ class Placed:
     points: NDArray[Any]
     decimals: int
     areas: NDArray[np.float64] | None = None
+    more: Sequence[Mapping[str, Any]] | None = None
 
     @classmethod
     def of(
-        cls, shapes: Shapes, points: NDArray[Any], decimals: int, areas: NDArray[np.float64] | None = None
+        cls,
+        shapes: Shapes,
+        points: NDArray[Any],
+        decimals: int,
+        areas: NDArray[np.float64] | None = None,
+        more: Sequence[Mapping[str, Any]] | None = None,
     ) -> Placed:
         """Of objects of one polygon each."""
         polygons = np.arange(len(shapes) + 1)
-        return cls(shapes.labels, shapes.pixels, polygons, shapes.rings, shapes.offsets, points, decimals, areas)
+        return cls(shapes.labels, shapes.pixels, polygons, shapes.rings, shapes.offsets, points, decimals, areas, more)
 
 
 def write_features(
@@ -68,9 +75,10 @@ def write_features(
     with path.open("wb") as file:
         for placed in batches:
             areas = repeat(None, len(placed.labels)) if placed.areas is None else placed.areas.tolist()
-            described_by = zip(_features(placed), placed.labels, placed.pixels, areas, strict=True)
-            for feature, label, pixels, area in described_by:
-                described = properties(int(label), int(pixels), area)
+            more = repeat({}, len(placed.labels)) if placed.more is None else placed.more
+            described_by = zip(_features(placed), placed.labels, placed.pixels, areas, more, strict=True)
+            for feature, label, pixels, area, besides in described_by:
+                described = {**properties(int(label), int(pixels), area), **besides}
                 end = json.dumps(described, separators=_COMPACT, ensure_ascii=False).encode()
                 file.write(b'%b%b,"properties":%b}' % (separator, feature, end))
                 separator = b",\n"

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from tiling.export.subject import Subject
 from tiling.geometry import Unit
+from tiling.objects.image import ObjectImage, open_objects
+from tiling.objects.record import Built
+from tiling.runs.counts import ground_areas
 from tiling.runs.ground_areas import Ground
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
@@ -21,6 +24,7 @@ from tiling.runs.uncomputed import NOT_PREDICTED_NAME
 from tiling.shapes import Shapes
 
 if TYPE_CHECKING:
+    from tiling.export.object_table import ObjectTable
     from tiling.runs.probabilities import Probabilities
     from tiling.runs.run import Run
     from tiling.source import ImageSource
@@ -30,11 +34,29 @@ NOT_PREDICTED_CLASS = LabelClass(NOT_PREDICTED_NAME, "#808080")
 
 @dataclass(slots=True)
 class Tally:
-    """Objects and pixels per label."""
+    """Objects and their pixels per label.
+
+    Attributes:
+        objects: how many there are.
+        pixels: of them.
+        areas: of them, where they are known.
+        of_mask: pixels of each label in the mask, where objects are numbered: these needn't cover their class.
+    """
 
     objects: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     areas: NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    of_mask: NDArray[np.int64] | None = None
+
+    def see(self, labels: NDArray[np.uint8]) -> None:
+        """Count the pixels of rows of the mask."""
+        assert self.of_mask is not None
+        self.of_mask += np.bincount(labels.ravel(), minlength=256)
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Pixels of each label in the mask."""
+        return self.pixels if self.of_mask is None else self.of_mask
 
     def add(self, shapes: Shapes, areas: NDArray[np.float64] | None = None) -> None:
         """Count objects; `areas` are theirs, where one is known."""
@@ -56,7 +78,10 @@ class Finished:
         source: its image as it was segmented, open.
         shapes: its objects, as often as wanted; empty where no format asks for them.
         tally: their numbers.
+        built: what the ledger says of numbered objects; None where the run has none of this mask.
         threads: that one writer may use.
+        ground_areas: of each numbered object by its number; None where the map's plane shows areas, or nothing does.
+        measured: what was measured of each numbered object; None where there are none, or no format asks for it.
     """
 
     run: Run
@@ -66,7 +91,10 @@ class Finished:
     source: ImageSource
     shapes: Iterable[Shapes] = ()
     tally: Tally = field(default_factory=Tally)
+    built: Built | None = None
     threads: int = 2
+    ground_areas: NDArray[np.float64] | None = None
+    measured: ObjectTable | None = None
 
     @cached_property
     def mask(self) -> Mask:
@@ -75,6 +103,17 @@ class Finished:
     @cached_property
     def probabilities(self) -> Probabilities | None:
         return self.run.open_probabilities(read_only=True)
+
+    @property
+    def table(self) -> ObjectTable:
+        """The objects' table, of a format that is made of nothing else."""
+        assert self.measured is not None
+        return self.measured
+
+    @cached_property
+    def objects(self) -> ObjectImage | None:
+        """The numbered objects; None where the run has none of this mask."""
+        return open_objects(self.run) if self.built is not None else None
 
     @cached_property
     def classes(self) -> dict[int, LabelClass]:
@@ -92,6 +131,16 @@ class Finished:
     def ground_total(self) -> float:
         """Of the whole mask on the ground."""
         return self.ground.total if self.ground is not None else 0.0
+
+    @cached_property
+    def label_areas(self) -> NDArray[np.float64]:
+        """Of all pixels of each label but the background's on the ground, 'not predicted' included."""
+        if self.ground is None or self.tally.of_mask is None:
+            return self.tally.areas
+        # Numbered objects needn't cover their class, nor be of it alone.
+        areas = ground_areas(self.mask, self.ground, 0)
+        areas[BACKGROUND], areas[NOT_PREDICTED] = 0, self.tally.areas[NOT_PREDICTED]
+        return areas
 
     @property
     def has_areas(self) -> bool:
@@ -123,4 +172,5 @@ class Finished:
     def subject(self) -> Subject:
         """What formats are held against before anything is written."""
         card = self.run.card
-        return Subject(card.image.path, self.placement, self.run.plan.mask.shape, bool(card.probabilities))
+        shape, numbered = self.run.plan.mask.shape, self.built is not None
+        return Subject(card.image.path, self.placement, shape, bool(card.probabilities), numbered)

@@ -26,6 +26,8 @@ class Format:
         writer: that function's name.
         check: the name of the function that refuses what the format can't say; empty where it can say all.
         of_objects: whether it is made of the mask's objects.
+        of_instances: whether these have to be numbered, as in `objects.ome.zarr`.
+        measured: whether it says of numbered objects what was measured of them.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Format:
     writer: str
     check: str = ""
     of_objects: bool = False
+    of_instances: bool = False
+    measured: bool = False
 
     def expect(self, subject: Subject) -> None:
         """Raise ExportError where the run is something that the format can't say, or lacks what it needs."""
@@ -69,6 +73,7 @@ FORMATS = {
             "qupath",
             "write_qupath",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "qupath-full",
@@ -77,6 +82,7 @@ FORMATS = {
             "qupath",
             "write_qupath_full",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "geojson",
@@ -95,6 +101,7 @@ FORMATS = {
             "write_geopackage",
             "expect_geopackage",
             of_objects=True,
+            measured=True,
         ),
         Format(
             "geoparquet",
@@ -103,6 +110,29 @@ FORMATS = {
             "geoparquet",
             "write_geoparquet",
             of_objects=True,
+            measured=True,
+        ),
+        Format(
+            "table",
+            ("objects-table.csv", "objects-table.parquet"),
+            "a row for each object with all that is measured of it, as CSV and Parquet",
+            "table",
+            "write_table",
+            "expect_table",
+            of_objects=True,
+            of_instances=True,
+            measured=True,
+        ),
+        Format(
+            "anndata",
+            ("objects.h5ad",),
+            "the same as AnnData for scanpy and squidpy (pip install 'overtile[anndata]')",
+            "anndata_table",
+            "write_anndata",
+            "expect_anndata",
+            of_objects=True,
+            of_instances=True,
+            measured=True,
         ),
         Format(
             "qgis",
@@ -148,15 +178,17 @@ def parse_formats(text: str) -> str:
     return ",".join(names)
 
 
-def chosen_formats(text: str, placement: Placement, *, probabilities: bool) -> list[Format]:
+def chosen_formats(text: str, placement: Placement, *, probabilities: bool, numbered: bool = False) -> list[Format]:
     """The formats that were chosen for a run.
 
     `auto` is what suits the source: statistics, and for a map a COG and a GeoPackage with their style for QGIS, else an
-    OME-TIFF and QuPath's GeoJSON; of the probabilities, where there are any, the same kind of image.
+    OME-TIFF and QuPath's GeoJSON; of the probabilities, where there are any, the same kind of image; the table of
+    objects, where they are numbered.
     """
     names: list[str] = []
     for name in parse_formats(text).split(","):
-        names += _suitable(placement, probabilities=probabilities) if name == AUTO else [name]
+        suitable = _suitable(placement, probabilities=probabilities)
+        names += [*suitable, *(["table"] if numbered else [])] if name == AUTO else [name]
     return [FORMATS[name] for name in dict.fromkeys(names) if name != NONE]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tiling.export.features import Placed, write_features
 from tiling.export.finished import Finished
+from tiling.export.qupath_measurements import Measurements
 from tiling.runs.placement import moved
 from tiling.shapes import Shapes
 
@@ -24,7 +25,7 @@ DECIMALS = 4
 
 
 def write_qupath(finished: Finished, paths: Sequence[Path]) -> None:
-    """Every object is a detection of its class; an area that was not predicted is an annotation."""
+    """Every object is a detection of its class, measured; an area that was not predicted is an annotation."""
     _write(finished, paths[0], finished.placement.bounds_px)
 
 
@@ -35,12 +36,14 @@ def write_qupath_full(finished: Finished, paths: Sequence[Path]) -> None:
 
 def _write(finished: Finished, path: Path, first_px: tuple[int, int]) -> None:
     placement, classes = finished.placement, finished.classes
+    measurements = None if finished.measured is None else Measurements.of(finished, finished.measured)
 
     def placed(shapes: Shapes) -> Placed:
+        more = None if measurements is None else measurements.of_shapes(shapes)
         if placement.is_image and first_px == (0, 0):
-            return Placed.of(shapes, shapes.points, 0)
+            return Placed.of(shapes, shapes.points, 0, more=more)
         points = moved(placement.to_image, shapes.points) - (first_px[1], first_px[0])
-        return Placed.of(shapes, points, 0 if np.array_equal(points, points.round()) else DECIMALS)
+        return Placed.of(shapes, points, 0 if np.array_equal(points, points.round()) else DECIMALS, more=more)
 
     @cache
     def of_class(label: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -19,16 +20,19 @@ _END_BYTES = 64 * 1024
 LONGEST_TABLE = 64 * 2**20
 
 
-def expect_readable(finished: Finished, paths: Sequence[Path]) -> None:
-    """Open each file of a format as its readers do.
+def expect_readable(finished: Finished, paths: Sequence[Path], form: str = "") -> None:
+    """Open each file of a format as its readers do; `form` is the format's name.
 
     Raises:
         OSError: one of them isn't what was to be written.
     """
-    objects = int(finished.tally.objects.sum())
+    polygons = int(finished.tally.objects.sum())
     for path in paths:
         try:
-            _LOOKS[path.suffix](path, objects)
+            if finished.measured is not None and path.suffix in _BY_ROW and form in TABLES:
+                _BY_ROW[path.suffix](path, finished.measured.count)
+            else:
+                _LOOKS[path.suffix](path, polygons)
         except Exception as error:
             raise OSError(f"what was written can't be read again: {type(error).__name__}: {error}") from error
 
@@ -46,6 +50,12 @@ def _columns(path: Path, objects: int) -> None:
     metadata = parquet.ParquetFile(path).metadata
     if b"geo" in (metadata.metadata or {}):
         _expect_count(metadata.num_rows, objects)
+
+
+def _annotated(path: Path, objects: int) -> None:
+    data: Any = import_module("anndata").read_h5ad(path, backed="r")
+    _expect_count(data.n_obs, objects)
+    data.file.close()
 
 
 def _tiff(path: Path, _: int) -> None:
@@ -111,9 +121,30 @@ def _expect_count(found: int, objects: int) -> None:
         raise ValueError(f"it holds {found} objects, and the mask {objects}")
 
 
+def _lines(path: Path, objects: int) -> None:
+    """A line for each object under that of the names; of a long file the first ones are parsed."""
+    with path.open("rb") as file:
+        found = sum(1 for _ in file) - 1
+    _expect_count(found, objects)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.reader(file.readlines(LONGEST_TABLE), strict=True)]
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError("its lines differ in their number of cells")
+
+
+def _rows(path: Path, objects: int) -> None:
+    from pyarrow import parquet
+
+    _expect_count(parquet.ParquetFile(path).metadata.num_rows, objects)
+
+
+TABLES = ("table", "anndata")
+"""Formats with a row for each object that was numbered, and none for what was not predicted."""
+_BY_ROW = {".csv": _lines, ".parquet": _rows, ".h5ad": _annotated}
 _LOOKS = {
     ".csv": _table,
     ".parquet": _columns,
+    ".h5ad": _annotated,
     ".tif": _tiff,
     ".geojson": _features,
     ".gpkg": _layer,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ hundred bytes of memory for each of them."""
 READ_PIXELS = 8 * 1024**2
 
 
-def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> Iterator[NDArray[np.uint8]]:
+def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> Iterator[NDArray[Any]]:
     """All rows of a level, the next ones being read while these are used.
 
     Args:
@@ -41,11 +41,11 @@ def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> It
     channels = array.shape[0] if array.ndim == 3 else 1
     tall = unit * max(1, READ_PIXELS // (unit * width * channels))
 
-    def read(y: int) -> NDArray[np.uint8]:
+    def read(y: int) -> NDArray[Any]:
         return pyramid.read(Box(y, 0, min(y + tall, height), width), level)
 
     with ThreadPoolExecutor(1) as ahead:
-        coming: Future[NDArray[np.uint8]] = ahead.submit(read, 0)
+        coming: Future[NDArray[Any]] = ahead.submit(read, 0)
         for y in range(0, height, tall):
             rows = coming.result()
             if y + tall < height:
@@ -58,15 +58,31 @@ def bands_of_labels(pyramid: Pyramid, without: Iterable[Box] = ()) -> Iterator[N
 
     In the boxes `without`, given from top to bottom, pixels without data are background: they are no object's.
     """
+    for rows in _with_data(rows_of(pyramid), without):
+        tall = max(1, BAND_PIXELS // rows.shape[-1])
+        for y in range(0, rows.shape[0], tall):
+            yield rows[y : y + tall]
+
+
+def bands_of_objects(
+    mask: Pyramid, objects: Pyramid, without: Iterable[Box] = ()
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """The same of the mask's labels and the objects' numbers side by side."""
+    for rows, numbers in zip(_with_data(rows_of(mask), without), rows_of(objects), strict=True):
+        tall = max(1, BAND_PIXELS // rows.shape[-1])
+        for y in range(0, rows.shape[0], tall):
+            yield rows[y : y + tall], numbers[y : y + tall]
+
+
+def _with_data(bands: Iterable[NDArray[np.uint8]], without: Iterable[Box]) -> Iterator[NDArray[np.uint8]]:
+    """Rows of a mask; in some boxes pixels without data become background."""
     boxes, y0 = [*without], 0
-    for rows in rows_of(pyramid):
+    for rows in bands:
         y1 = y0 + rows.shape[0]
         for box in takewhile(partial(_begins_above, y1), boxes):
             part = rows[max(0, box.y0 - y0) : box.y1 - y0, box.x0 : box.x1]
             part[part == NO_DATA] = BACKGROUND
-        tall = max(1, BAND_PIXELS // rows.shape[-1])
-        for y in range(0, rows.shape[0], tall):
-            yield rows[y : y + tall]
+        yield rows
         boxes, y0 = [box for box in boxes if box.y1 > y1], y1
 
 

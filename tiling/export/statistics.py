@@ -20,7 +20,7 @@ Row = dict[str, Any]
 _UNITS: dict[Unit, tuple[str, str, float]] = {"um": ("mm2", "um2", 1e-6), "m": ("km2", "m2", 1e-6)}
 """The unit of areas, that of an object's mean area, and the one's share of the other."""
 
-_TYPES = {"label": "int64", "class": "string", "pixels": "int64", "objects": "int64"}
+_TYPES = {"label": "int64", "class": "string", "pixels": "int64", "objects": "int64", "specks": "int64"}
 """Arrow's names; all other columns are lengths, shares and means."""
 
 
@@ -55,7 +55,7 @@ def statistics(finished: Finished) -> list[Row]:
     that and the classes, `share_of_foreground` of the tissue or data that a coarse look at the image found.
     """
     tally, apart = finished.tally, UncomputedArea.of(finished.run, finished.state)
-    pixels = {label: int(tally.pixels[label]) for label in range(len(finished.run.classes))}
+    pixels = {label: int(tally.labelled[label]) for label in range(len(finished.run.classes))}
     failed = int(tally.pixels[NOT_PREDICTED])
     computed = finished.run.plan.mask.area - apart.area - failed - (apart.no_data or 0)
     pixels[BACKGROUND] = computed - sum(pixels[label] for label in pixels if label != BACKGROUND)
@@ -88,9 +88,13 @@ def _row(
     row["share_of_computed"] = pixels / computed if computed else None
     row["share_of_foreground"] = pixels / foreground if foreground else None
     row["objects"] = objects
-    row["mean_object_pixels"] = pixels / objects if objects else None
+    if finished.built is not None:
+        row["specks"] = None if objects is None else finished.built.specks.get(label, 0)
+    of_objects = int(finished.tally.pixels[label])
+    row["mean_object_pixels"] = of_objects / objects if objects else None
     if unit is not None and area is not None:
-        row[f"mean_object_{unit[1]}"] = area / objects if objects else None
+        mean = (finished.tally.areas[label] if finished.has_areas else 0.0) / objects if objects else None
+        row[f"mean_object_{unit[1]}"] = mean
     return row
 
 
@@ -102,8 +106,9 @@ def _area(finished: Finished, label: int, name: str, pixels: int) -> float | Non
     plane, tally, ground = finished.placement.pixel_area, finished.tally, finished.ground
     if ground is None:
         return None if plane is None else pixels * plane
+    areas = finished.label_areas
     if label != BACKGROUND and name != NO_DATA_NAME:  # pixels without data are of no object
-        return float(tally.areas[label])
-    left_pixels = finished.run.plan.mask.area - int(tally.pixels.sum())
-    left = max(0.0, finished.ground_total - float(tally.areas.sum()))
+        return float(areas[label])
+    left_pixels = finished.run.plan.mask.area - int(tally.labelled[BACKGROUND + 1 :].sum())
+    left = max(0.0, finished.ground_total - float(areas.sum()))
     return left / left_pixels * pixels if left_pixels else 0.0

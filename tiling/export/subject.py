@@ -17,12 +17,14 @@ class Subject:
         placement: where it lies.
         shape: its height and width.
         probabilities: whether the run keeps them.
+        objects: whether the run's objects are numbered.
     """
 
     image: str
     placement: Placement
     shape: tuple[int, int]
     probabilities: bool
+    objects: bool = True
 
     def expect_map(self, name: str, instead: str) -> None:
         """Refuse an image that lies nowhere on the earth.
@@ -49,4 +51,16 @@ class Subject:
             raise ExportError(
                 f"the run of {self.image} keeps no probabilities: there is nothing to export; segment with "
                 f"--probabilities into another --out"
+            )
+
+    def expect_objects(self, name: str) -> None:
+        """Refuse a run whose objects aren't numbered.
+
+        Raises:
+            ExportError: nothing says which pixels are one object.
+        """
+        if not self.objects:
+            raise ExportError(
+                f"{name} holds a row for each object, and the run of {self.image} numbers none: segment with --objects "
+                f"auto; the same command again numbers those of a finished run"
             )

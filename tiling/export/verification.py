@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, mask_digest
+from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, digests_of
 from tiling.export.formats import FORMATS
 from tiling.export.seal import Checksum
 from tiling.runs.ledger import DRAWN, Event, LedgerState
+from tiling.runs.mask_digest import mask_digest
 from tiling.storage.place import Place
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ NOT_KNOWN = "an earlier version wrote it and kept no digest of it"
 def check_exports(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
     """Files of the formats that were asked for or exported, and what is wrong with each, as (file, fault)."""
     last = {event.facts.get("format"): event for event in state.events if event.name == EXPORTED}
-    asked, digest = asked_formats(state), mask_digest(run, state)
+    asked, digests = asked_formats(state), digests_of(run, state)
     for name, form in FORMATS.items():
         for file in form.files:
             fault = None
             if name in last:
                 seal = Checksum.parse(last[name].facts.get("seals", {}).get(file))
-                is_current = (last[name].facts["mask"], last[name].facts["version"]) == (digest, VERSION)
+                is_current = (last[name].facts["mask"], last[name].facts["version"]) == (digests[name], VERSION)
                 fault = _fault(run.exports / file, seal, is_current=is_current)
             elif name in asked:
                 fault = "it is not written yet"

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import PlanError
 from tiling.geometry import Box
-from tiling.runs.mask import Mask
 from tiling.runs.no_data import NO_DATA
 from tiling.sources.downsample import block_mean, display_range, screen_factor, to_display
 
 if TYPE_CHECKING:
     from tiling.plan import TilePlan
+    from tiling.runs.pyramid import Pyramid
     from tiling.source import ImageSource
 
 SQUARE_PX = 512
@@ -113,15 +113,25 @@ SHOWN_NO_DATA = 254
 """What stands for no data in what is shown, where 255 is what was not predicted; of models with fewer classes."""
 
 
-class DeepMask:
-    """The squares of a mask, in the place of the image's."""
+class Numbered(Protocol):
+    """An image with a number for each pixel, by levels: a mask, or a run's numbered objects."""
 
-    def __init__(self, mask: Mask, grid: ZoomGrid) -> None:
+    pyramid: Pyramid
+
+    def read(self, box: Box, level: int = 0) -> NDArray[Any]:
+        """A box of a level."""
+        ...
+
+
+class DeepMask:
+    """The squares of a mask or of numbered objects, in the place of the image's."""
+
+    def __init__(self, mask: Numbered, grid: ZoomGrid) -> None:
         self._mask, self._grid = mask, grid
 
     def square(
         self, zoom: int, row: int, col: int, *, margin: int = 0, known: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.uint8]:
+    ) -> NDArray[Any]:
         """A square's labels `(y, x)`, with `margin` pixels around it; beyond the mask's edge the last is repeated.
 
         `known` says of each tile of the grid whether what it doesn't label is no data, which is `SHOWN_NO_DATA` then.
@@ -131,15 +141,17 @@ class DeepMask:
         """
         box = self._grid.square(zoom, row, col)
         finer = min(self._grid.scale) * 2.0**zoom
-        level = max(0, min(len(self._mask.levels) - 1, math.floor(math.log2(max(1.0, finer)))))
-        height, width = (int(side) for side in self._mask.levels[level].shape)
+        level = max(0, min(len(self._mask.pyramid.levels) - 1, math.floor(math.log2(max(1.0, finer)))))
+        height, width = (int(side) for side in self._mask.pyramid.levels[level].shape)
         (scale_y, scale_x), size = self._grid.scale, 2.0 ** (zoom - level)
         rows = _sampled(box.y0 - margin, box.y1 + margin, scale_y * size, height)
         cols = _sampled(box.x0 - margin, box.x1 + margin, scale_x * size, width)
         held = self._mask.read(Box(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1), level)
         labels = held[np.ix_(rows - rows[0], cols - cols[0])]
         if known is not None:
-            tall, wide = (int(side) for side in self._mask.levels[0].shards or self._mask.levels[0].chunks)
+            tall, wide = (
+                int(side) for side in self._mask.pyramid.levels[0].shards or self._mask.pyramid.levels[0].chunks
+            )
             tiles = known[np.ix_(rows * 2**level // tall, cols * 2**level // wide)]
             labels = np.where(tiles & (labels == NO_DATA), np.uint8(SHOWN_NO_DATA), labels)
         return labels
@@ -150,7 +162,7 @@ class DeepMask:
             return None
         row, col = int(y * self._grid.scale[0]), int(x * self._grid.scale[1])
         label = int(self._mask.read(Box(row, col, row + 1, col + 1))[0, 0])
-        tall, wide = (int(side) for side in self._mask.levels[0].shards or self._mask.levels[0].chunks)
+        tall, wide = (int(side) for side in self._mask.pyramid.levels[0].shards or self._mask.pyramid.levels[0].chunks)
         return SHOWN_NO_DATA if label == NO_DATA and known is not None and known[row // tall, col // wide] else label
 
 

@@ -78,6 +78,14 @@ def probability_metadata(
     }
 
 
+def object_metadata(
+    levels: int, pixel_size: PixelSize | None, grid: OutputGrid, corner_px: tuple[float, float] = (0, 0)
+) -> dict[str, Any]:
+    """Of a label image whose labels number objects; there are too many of them for a name and a colour each."""
+    scales = _multiscale("objects", "yx", levels, pixel_size, grid, "first of 2 x 2 pixels", corner_px)
+    return {"version": "0.5", "multiscales": [scales], "image-label": {"version": "0.5"}}
+
+
 def array_metadata() -> dict[str, Any]:
     """Of an image with one level, of which nothing says what a pixel measures."""
     return {"version": "0.5", "multiscales": [_multiscale("image", "cyx", 1, None, IMAGE_GRID, "as it was given")]}

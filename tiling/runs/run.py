@@ -206,6 +206,10 @@ class Run:
         return self.path / "mask.ome.zarr"
 
     @property
+    def objects_path(self) -> Place:
+        return self.path / "objects.ome.zarr"
+
+    @property
     def staged_path(self) -> Place:
         return self.path / STAGED_NAME
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.uint8]
+Labels = NDArray[np.integer]
+"""uint8 of a mask, int32 of numbered objects."""
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 
@@ -37,7 +38,7 @@ class Band:
     def of(cls, above: Labels, rows_YX: Labels, y0: int) -> Band:
         """Of new rows and the row above them."""
         height, inner = rows_YX.shape
-        padded = np.zeros((height + 1, inner + 2), np.uint8)
+        padded = np.zeros((height + 1, inner + 2), rows_YX.dtype)
         padded[0, 1:-1] = above
         padded[1:, 1:-1] = rows_YX
         flat, width = padded.ravel(), inner + 2
@@ -46,15 +47,15 @@ class Band:
 
 def bands_of(rows: Iterable[Labels]) -> Iterator[Band]:
     """The bands of a whole image from its rows, top to bottom, and a last one of background that ends everything."""
-    last = np.empty(0, np.uint8)
+    last: Labels = np.empty(0, np.uint8)
     y0 = 0
     for rows_YX in rows:
-        above = last if y0 else np.zeros(rows_YX.shape[1], np.uint8)
+        above = last if y0 else np.zeros(rows_YX.shape[1], rows_YX.dtype)
         yield Band.of(above, rows_YX, y0)
         last = rows_YX[-1].copy()
         y0 += rows_YX.shape[0]
     if y0:
-        yield Band.of(last, np.zeros((1, last.size), np.uint8), y0)
+        yield Band.of(last, np.zeros((1, last.size), last.dtype), y0)
 
 
 def spread(starts: Numbers, counts: Numbers) -> Numbers:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from tiling.shapes.band import Band, Flags, Numbers, spread
+from tiling.shapes.band import Band, Flags, Labels, Numbers, spread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +27,7 @@ class Objects:
     starts: Numbers
     of_stretch: Numbers
     of_carried: Numbers
-    labels: NDArray[np.uint8]
+    labels: Labels
     pixels: Numbers
     reaches_on: Flags
 
@@ -67,7 +66,7 @@ class Components:
         count, of_node = connected_components(graph, directed=False)
         of_node = of_node.astype(np.int64)
         of_carried, of_stretch = of_node[:carried], of_node[carried:]
-        of_label = np.zeros(count, np.uint8)
+        of_label = np.zeros(count, labels.dtype)
         of_label[of_stretch] = labels
         pixels = _summed(of_stretch[above:], (stops - starts)[above:], count) + _summed(of_carried, self._pixels, count)
         in_last_row = of_stretch[np.searchsorted(starts, band.rows * band.width) :]
@@ -79,7 +78,7 @@ class Components:
         return found
 
 
-def _touching(starts: Numbers, stops: Numbers, labels: NDArray[np.uint8], width: int) -> tuple[Numbers, Numbers]:
+def _touching(starts: Numbers, stops: Numbers, labels: Labels, width: int) -> tuple[Numbers, Numbers]:
     """Pairs of stretches of one label of which the second lies below the first, if only in part."""
     first = np.searchsorted(stops, starts + width, side="right")
     counts = np.searchsorted(starts, stops + width, side="left") - first

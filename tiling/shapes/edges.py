@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tiling.shapes.band import spread
@@ -31,4 +33,4 @@ def subdivided(shapes: Shapes, every_px: int) -> Shapes:
     forward = np.repeat(begin < end, counts)
     multiple = np.where(forward, np.repeat(first, counts) + number, np.repeat(last, counts) - number)
     points[spread(places[:-1] + 1, counts), np.repeat(along, counts)] = multiple * every_px
-    return Shapes(shapes.labels, shapes.pixels, shapes.rings, np.append(places, len(points))[shapes.offsets], points)
+    return replace(shapes, offsets=np.append(places, len(points))[shapes.offsets], points=points)

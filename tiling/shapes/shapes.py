@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.shapes.band import Numbers, spread
+from tiling.shapes.band import Labels, Numbers, spread
 from tiling.shapes.components import Objects
 from tiling.shapes.rings import Lines, Points, concatenated, untangled
 
@@ -27,13 +27,15 @@ class Shapes:
         offsets: where each ring's points begin, and where the last one's end.
         points: `(m, 2)` of x and y in mask pixels; a ring's last point is its first one. Outer rings run clockwise on
             the screen, holes against it.
+        ids: the number of each object in the run; empty where objects have none.
     """
 
-    labels: NDArray[np.uint8]
+    labels: Labels
     pixels: Numbers
     rings: Numbers
     offsets: Numbers
     points: Points
+    ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     @classmethod
     def of(cls, rings: Lines, objects: Objects) -> Shapes:
@@ -79,6 +81,7 @@ class Shapes:
             np.concatenate([[0], of_object[wanted].cumsum()]),
             np.concatenate([[0], lengths[rings].cumsum()]),
             self.points[np.repeat(rings, lengths)],
+            self.ids[wanted] if self.ids.size else self.ids,
         )
 
     def polygons(self, points: NDArray[np.float64] | None = None) -> NDArray[Any]:

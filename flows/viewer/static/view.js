@@ -4,6 +4,7 @@ import { STATES, about, duration, element, get, post, runName, verdict, whole } 
 import { Grid } from "./grid.js";
 import * as keys from "./keys.js";
 import { MaskLayer, SlideLayer } from "./layers.js";
+import { ObjectCard } from "./object.js";
 import { drawRuler, placeText } from "./ruler.js";
 
 const POLL_SECONDS = { job: 0.7, running: 3, idle: 6 };
@@ -18,6 +19,7 @@ let viewer;
 let slide;
 let mask;
 let grid;
+let objectCard;
 
 function openViewer(facts) {
   viewer = OpenSeadragon({
@@ -39,13 +41,14 @@ function openViewer(facts) {
   // The viewer's own element holds the focus; its inner one would be a second stop of the Tab key.
   viewer.canvas.tabIndex = -1;
   grid = new Grid(part("grid"), viewer, facts);
+  objectCard = new ObjectCard(viewer, facts);
   mask = new MaskLayer(viewer, facts, () => (document.body.dataset.mask = mask.asked));
   if (facts.slide === null) slide = new SlideLayer(viewer, facts);
   viewer.addHandler("update-viewport", showRuler);
   viewer.addHandler("canvas-click", (event) => event.quick && choose(tileUnder(event.position)));
   viewer.addHandler("canvas-press", () => part("viewer").focus({ preventScroll: true }));
   part("viewer").addEventListener("pointermove", showPointer);
-  part("viewer").addEventListener("pointerleave", () => (part("pointer").textContent = ""));
+  part("viewer").addEventListener("pointerleave", hidePointer);
 }
 
 function placeUnder(position) {
@@ -75,7 +78,7 @@ function showPointer(event) {
   const { x, y } = placeUnder(new OpenSeadragon.Point(event.clientX - corner.left, event.clientY - corner.top));
   clearTimeout(labelTimer);
   if (x < 0 || y < 0 || x >= image.width || y >= image.height) {
-    part("pointer").textContent = "";
+    hidePointer();
     return;
   }
   const text = placeText(x, y, page.facts);
@@ -83,9 +86,19 @@ function showPointer(event) {
   part("pointer").textContent = `${text}  ·  ${labelAsked ? former : "…"}`;
   labelTimer = setTimeout(async () => {
     const asked = (labelAsked += 1);
-    const { label } = await get(about("/api/label", { x: Math.floor(x), y: Math.floor(y) }));
+    const place = { x: Math.floor(x), y: Math.floor(y) };
+    const { label } = await get(about("/api/label", place));
     if (asked === labelAsked) part("pointer").textContent = `${text}  ·  ${labelName(label)}`;
+    const found = label === NOT_PREDICTED ? { id: null } : await get(about("/api/object", place));
+    if (asked === labelAsked) objectCard.show(found);
   }, LABEL_DELAY_MS);
+}
+
+function hidePointer() {
+  clearTimeout(labelTimer);
+  labelAsked += 1;
+  part("pointer").textContent = "";
+  objectCard.show({ id: null });
 }
 
 function labelName(label) {

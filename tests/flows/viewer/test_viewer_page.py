@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from cli import Cli
 from drawn import draw_run
+from finished import numbered
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from shown import Shown, shown
 
+from tiling.export.export_run import export_run
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 
@@ -136,6 +138,25 @@ def test_it_opens_zooms_and_switches_a_class(page: Page, tmp_path: Path) -> None
     settle(page)
     page.mouse.move(*at_tile(page, 1, 2))
     expect(page.locator("#pointer")).to_have_text(re.compile(r"x \d+ {2}y \d+ px .* mm .* (nucleus|background)$"))
+
+
+def test_the_object_under_the_pointer_shows_its_outline_and_values(browser: Browser, tmp_path: Path) -> None:
+    run = draw_run(tmp_path / "run")
+    numbered(run)
+    with run.open_source() as source:
+        export_run(run, source, "table")
+    with shown(tmp_path / "run") as viewer, opened(browser, viewer) as page:
+        expect(page.locator("body")).to_have_attribute("data-mask", ANYTHING)
+        before = stage(page, tmp_path / "before.png")
+        x, y = at_tile(page, 0, 0)
+        step = at_tile(page, 0, 1)[0] - x
+        page.mouse.move(x - step / 8, y - step * 3 / 8)  # in the second square of the first row, of 32 px each
+        expect(page.locator("#object-name")).to_have_text("nucleus 1")
+        for value in ("Area", "1,024 px", "Solidity", "red"):
+            expect(page.locator("#object-values")).to_contain_text(value)
+        assert not np.array_equal(stage(page, tmp_path / "outlined.png"), before)
+        page.mouse.move(x - step * 3 / 8, y - step * 3 / 8)
+        expect(page.locator("#object")).to_be_hidden()
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from finished import blobs, finished_run, write_labels
+from exported_runs import WRITABLE
+from finished import blobs, finished_run, numbered, write_labels
 from interrupted import BALLAST, fill_disk
 from tiny import write_noise_map
 
@@ -45,14 +46,19 @@ def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OGR_CURRENT_DATE", "2026-01-01T00:00:00.000Z")  # GDAL writes it into a GeoPackage
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "anndata" else []) for name in WRITABLE]
+)
 def test_on_a_disk_that_fills_an_export_is_whole_or_not_there(
     name: str, scene: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     roomy = finished_run(scene, tmp_path / "roomy", core=128, probabilities=True)
+    run = finished_run(scene, small_disk / "run", core=128, probabilities=True)
+    if FORMATS[name].of_instances:
+        numbered(roomy)
+        numbered(run)
     export(roomy, name)
     whole = files_of(roomy)
-    run = finished_run(scene, small_disk / "run", core=128, probabilities=True)
     refusals = [refused for room in ROOMS if (refused := refusal(run, name, room, small_disk / BALLAST, whole))]
     assert refusals, "the disk never was too small"
     assert all("make space" in told and "\n" not in told for told in refusals), refusals

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import tifffile
 from cli import Cli, clean_environment, on_disk
+from exported_runs import WRITABLE
 from finished import blobs, finished_run, write_labels
 from object_store import environment_of, faulty_proxy, objects_below, place, s3_server
 
@@ -26,7 +27,7 @@ from tiling.storage import connection
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
-ALL = ",".join(FORMATS)
+ALL = ",".join(WRITABLE)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def export(run: Place, formats: str) -> list[str]:
 def test_a_run_in_a_bucket_is_exported_to_every_format(image: ObjectPath, scene: Path, tmp_path: Path) -> None:
     bucket = finished_run(image, place("runs/all"), failed=[(0, 1)], probabilities=True)
     disk = finished_run(scene, tmp_path / "run", failed=[(0, 1)], probabilities=True)
-    assert export(bucket.path, ALL) == [file for each in FORMATS.values() for file in each.files]
+    assert export(bucket.path, ALL) == [file for name in WRITABLE for file in FORMATS[name].files]
     export(disk.path, ALL)
     assert isinstance(bucket.exports, ObjectPath)
     put = objects_below(bucket.exports)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from finished import finished_run
+from exported_runs import WRITABLE
+from finished import finished_run, numbered
 from ome_types import from_tiff
 from pyarrow import parquet
 from pydantic import ValidationError
@@ -86,8 +87,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     classes = (ClassCard(name="background", color="#000000"), *(ClassCard(name=t, color="#e69f00") for t in HOSTILE))
     model = run.card.model.model_copy(update={"classes": classes})
     run = Run(run.path, run.card.model_copy(update={"model": model}))
+    numbered(run)
     with run.open_source() as source:
-        wanted = ",".join(name for name in FORMATS if not name.startswith("probabilities"))
+        wanted = ",".join(name for name in WRITABLE if not name.startswith("probabilities"))
         export_run(run, source, wanted)
     return run
 
@@ -112,6 +114,9 @@ def test_every_format_is_taken_by_its_readers_and_names_every_class(run: Run) ->
     with sqlite3.connect(exports / "objects.gpkg") as database:
         assert {row[0] for row in database.execute("SELECT class FROM objects")} == set(names)
     assert set(parquet.read_table(exports / "objects.parquet")["class"].to_pylist()) == set(names)
+    assert parquet.read_table(exports / "objects-table.parquet")["class"].to_pylist() == names
+    lines = [*csv.DictReader(io.StringIO((exports / "objects-table.csv").read_text()), strict=True)]
+    assert [row["class"] for row in lines] == [cell(text) for text in HOSTILE]
     for file in ("mask.qml", "objects.qml"):
         assert len([*ET.parse(exports / file).iter()]) > len(names)
 
@@ -130,7 +135,9 @@ def test_a_card_with_two_classes_of_one_name_is_refused() -> None:
         type(card).model_validate(changed)
 
 
-@pytest.mark.parametrize("file", sorted(file for each in FORMATS.values() for file in each.files if "prob" not in file))
+@pytest.mark.parametrize(
+    "file", sorted(file for name in WRITABLE for file in FORMATS[name].files if "prob" not in file)
+)
 def test_a_file_that_is_not_whole_does_not_count(run: Run, file: str, tmp_path: Path) -> None:
     whole = (Path(str(run.exports)) / file).read_bytes()
     with run.open_source() as source:

@@ -1,0 +1,129 @@
+"""The rule by which a run has objects: of what was asked for, the model's card, or code of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, SegmentConfig
+from flows.errors import ConfigError
+from tiling.export.formats import FORMATS
+from tiling.objects.build import build_objects
+from tiling.objects.record import ask_for_objects, asked_objects, built_objects
+from tiling.objects.rule import Rule, builtin_rule
+from tiling.objects.spec import ObjectSpec
+from tiling.runs.ledger import LedgerState
+from tiling.runs.run import Run
+from unet_core.bundles.card import ModelCard
+from unet_core.bundles.object_rule import ObjectRule
+
+_TOP = 255
+_FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
+
+
+def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -> ObjectSpec | None:
+    """What `--objects` means for a model and the formats with which the run is to end; None for no objects.
+
+    Raises:
+        ConfigError: code of the user's own without leave to run it, or that is no rule.
+    """
+    said = config.objects
+    if said == OBJECTS_NONE:
+        return None
+    if said == OBJECTS_AUTO:
+        is_needed = not card.objects.is_plain or any(FORMATS[name].of_instances for name in formats)
+        return spec_of(card.objects, card) if is_needed else None
+    if said == OBJECTS_COMPONENTS:
+        rule = ObjectRule(least_px=card.objects.least_px, fill_holes=card.objects.fill_holes)
+        return spec_of(rule, card)
+    spec = ObjectSpec(rule=said, **_sizes(card.objects, card))
+    rule_of(spec, trust_code=config.trust_code)
+    return spec
+
+
+def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
+    """Whether a run has numbered objects whatever formats it ends with: by its options or its model's card."""
+    return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
+
+
+def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int) -> None:
+    """Number the objects of a finished run where a format needs them and the run has none: the areas of its classes.
+
+    Those that were asked for by another rule are found by that; not by a user's own, which takes leave to run it.
+    """
+    needed = any(name in FORMATS and FORMATS[name].of_instances for name in formats.split(","))
+    if not needed or not state.is_closed or built_objects(run, state) is not None:
+        return
+    spec = asked_objects(state)
+    if spec is None:
+        ask_for_objects(run, state, spec := ObjectSpec())
+    if not spec.is_own:
+        build_objects(run, state, spec, builtin_rule(spec), threads=threads)
+
+
+def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
+    """Whether the rule looks at probabilities, so that the run has to keep them."""
+    return spec is not None and rule_of(spec, trust_code=trust_code).takes_probabilities
+
+
+def spec_of(rule: ObjectRule, card: ModelCard) -> ObjectSpec:
+    """A card's rule by the numbers of its classes."""
+    labels, predicted = _labels(card), [item.name for item in card.predicted]
+    is_distance = rule.channel is not None
+    return ObjectSpec(
+        rule=rule.rule,
+        radius_px=rule.radius_px,
+        border=None if rule.border is None else labels[rule.border],
+        channel=None if rule.channel is None else predicted.index(rule.channel),
+        level=max(1, round(rule.level * _TOP)) if is_distance else ObjectSpec().level,
+        spacing_px=rule.spacing_px if is_distance else 1,
+        **_sizes(rule, card),
+    )
+
+
+def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
+    """The rule itself; of a user's own, what `package.module:factory` gives, which runs that code.
+
+    Raises:
+        ConfigError: without leave to run it, or what it gives is no rule.
+    """
+    if not spec.is_own:
+        return builtin_rule(spec)
+    if not trust_code:
+        raise ConfigError(
+            f"objects {spec.rule!r} is Python code, and finding objects runs it with all your rights: read it, then "
+            f"give --trust-code; or give --objects auto"
+        )
+    module_name, _, path = spec.rule.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        made: Any = importlib.import_module(module_name)
+        for name in path.split("."):
+            made = getattr(made, name)
+        rule = made if isinstance(made, Rule) and not isinstance(made, type) else made()
+    except _FAILURES as error:
+        raise ConfigError(
+            f"objects {spec.rule!r} gives no rule ({type(error).__name__}: {error}); give package.module:factory, "
+            f"importable from {here}, that takes no arguments"
+        ) from error
+    if not isinstance(rule, Rule):
+        raise ConfigError(
+            f"objects {spec.rule!r} gives a {type(rule).__name__}, which lacks something of the protocol "
+            f"(seed_reach_px, reach_px, takes_probabilities, seeds, grow); docs/objects.md shows one"
+        )
+    return rule
+
+
+def _sizes(rule: ObjectRule, card: ModelCard) -> dict[str, Any]:
+    labels = _labels(card)
+    least_px = {labels[name]: pixels for name, pixels in rule.least_px.items()}
+    return {"least_px": least_px, "filled": tuple(sorted(labels[name] for name in rule.fill_holes))}
+
+
+def _labels(card: ModelCard) -> dict[str, int]:
+    return {item.name: label for label, item in enumerate(card.classes)}

@@ -1,0 +1,208 @@
+"""Objects in the flow: as the model's card says, renewed after a rerun, repaired after damage, by code of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import Cli
+from numpy.typing import NDArray
+from object_oracle import objects_of
+from segmented import compute, segmented
+from tiny import save_tiny, write_noise
+
+from flows.config.run import SegmentConfig, checked
+from flows.errors import ConfigError
+from flows.run.objects import asked_rule
+from flows.run.steps import export, find_objects, folded
+from flows.run.verification import check_files
+from tiling.geometry import Box
+from tiling.objects.image import open_objects
+from tiling.objects.record import asked_objects, built_objects
+from tiling.objects.rule import View
+from tiling.runs.ledger import TileRecord, TileState
+from tiling.runs.run import Run
+from unet_core.bundles.card import CARD_NAME, ModelCard, read_card
+from unet_core.bundles.object_rule import ObjectRule
+from unet_core.errors import BundleError
+
+BORDERS = {"rule": "border", "border": "class 2", "radius_px": 3, "least_px": {"class 1": 2}, "fill_holes": ["class 1"]}
+
+
+def save_with_borders(folder: Path) -> Path:
+    """A bundle of three classes, the last of which is a border."""
+    save_tiny(folder)
+    card = json.loads((folder / CARD_NAME).read_text())
+    (folder / CARD_NAME).write_text(json.dumps(card | {"objects": BORDERS}))
+    return folder
+
+
+def numbers(run: Run) -> NDArray[np.int32]:
+    found = open_objects(run)
+    assert found is not None
+    return found.read(Box(0, 0, *found.shape))
+
+
+def expected(run: Run) -> NDArray[np.int32]:
+    spec = asked_objects(run.ledger.fold())
+    assert spec is not None
+    return objects_of(np.asarray(run.open_mask().levels[0][:]), spec)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    image = write_noise(tmp_path / "noise.tif", 200, 230)
+    made = segmented(image, tmp_path / "run", save_with_borders(tmp_path / "model"), 64, foreground="none")
+    find_objects(made, folded(made))
+    return made
+
+
+def test_the_cards_rule_makes_the_objects(run: Run) -> None:
+    assert numbers(run).max() > 10
+    np.testing.assert_array_equal(numbers(run), expected(run))
+    state = folded(run)
+    export(run, "statistics", state)
+    assert check_files(run, folded(run)) == {}
+
+
+def test_a_tile_that_is_computed_again_leaves_all_other_objects(run: Run) -> None:
+    before, tile = numbers(run), run.plan.at(1, 1)
+    mask = run.open_mask()
+    changed = mask.read(tile.valid)
+    changed[20:40, 20:40] = 1
+    # The tile holds something else, as after a rerun on another device.
+    run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, mask.write(tile, changed)))
+    run.ledger.flush()
+    compute(run, [])
+    state = folded(run)
+    assert built_objects(run, state) is None
+    assert check_files(run, state)["objects.ome.zarr"] == "they are not built"
+    find_objects(run, state)
+    after = numbers(run)
+    np.testing.assert_array_equal(after, expected(run))
+    touching = {*np.unique(before[tile.valid.slices]), 0}
+    for number in set(np.unique(before)) - touching:
+        where = before == number
+        (now,) = np.unique(after[where])
+        np.testing.assert_array_equal(after == now, where)
+    # The tile as it was gives the objects as they were, by the same numbers.
+    compute(run, [tile.index])
+    find_objects(run, folded(run))
+    np.testing.assert_array_equal(numbers(run), before)
+
+
+def test_damage_is_found_and_repaired(run: Run) -> None:
+    before = numbers(run)
+    shard = next(path for path in sorted((run.objects_path / "0" / "c").rglob("*")) if path.is_file())
+    shard.write_bytes(b"nothing")
+    state = folded(run)
+    assert check_files(run, state)["objects.ome.zarr"] == "they aren't what was written"
+    assert built_objects(run, state) is None
+    find_objects(run, state)
+    np.testing.assert_array_equal(numbers(run), before)
+    assert "objects.ome.zarr" not in check_files(run, state)
+
+
+def test_the_same_command_with_another_rule_makes_other_objects(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    plain = segmented(Path(run.card.image.path), tmp_path / "run", model, 64, foreground="none", objects="components")
+    find_objects(plain, folded(plain))
+    np.testing.assert_array_equal(numbers(plain), expected(plain))
+    found = open_objects(plain)
+    assert found is not None
+    assert set(found.classes[1:].tolist()) == {1, 2}
+    without = segmented(Path(run.card.image.path), tmp_path / "run", model, 64, foreground="none", objects="none")
+    assert asked_objects(folded(without)) is None
+
+
+class Quarters:
+    """A rule of one's own: what the first class covers of each square of 16 px, as an area of its own."""
+
+    seed_reach_px, reach_px, takes_probabilities = 0, 0, False
+
+    def seeds(self, view: View) -> NDArray[np.uint8]:
+        return (view.labels == 1).astype(np.uint8)
+
+    def grow(self, seeds_YX: NDArray[np.int32], view: View) -> NDArray[np.int32]:
+        return seeds_YX
+
+
+def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_path: Path) -> None:
+    card = read_card(tmp_path / "model")
+    asked = {"image": run.card.image.path, "out": str(run.path), "objects": f"{__name__}:Quarters"}
+    with pytest.raises(ConfigError, match="--trust-code"):
+        asked_rule(checked(SegmentConfig, asked), card, [])
+    config = checked(SegmentConfig, {**asked, "trust_code": True})
+    spec = asked_rule(config, card, [])
+    assert spec is not None
+    assert spec.is_own
+    with pytest.raises(ConfigError, match="protocol"):
+        asked_rule(config.model_copy(update={"objects": "builtins:dict"}), card, [])
+    with pytest.raises(ConfigError, match="gives no rule"):
+        asked_rule(config.model_copy(update={"objects": "nowhere:rule"}), card, [])
+    own = segmented(
+        Path(run.card.image.path),
+        tmp_path / "run",
+        tmp_path / "model",
+        64,
+        foreground="none",
+        objects=f"{__name__}:Quarters",
+        trust_code=True,
+    )
+    find_objects(own, folded(own))
+    assert built_objects(own, folded(own)) is None, "a rerun has no leave"
+    find_objects(own, folded(own), trust_code=True)
+    found = open_objects(own)
+    assert found is not None
+    assert set(found.classes[1:].tolist()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"rule": "border", "radius_px": 2}, "objects.border"),
+        ({"rule": "border", "border": "class 2"}, "objects.radius_px"),
+        ({"rule": "border", "border": "rim", "radius_px": 2}, "'rim'"),
+        ({"rule": "distance", "channel": "class 1", "radius_px": 65}, "64"),
+        ({"radius_px": 3}, "means nothing"),
+        ({"least_px": {"nucleus": 3}}, "'nucleus'"),
+        ({"fill_holes": ["class 0"]}, "'class 0'"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(rule: dict[str, object], said: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    card = json.loads((folder / CARD_NAME).read_text())
+    (folder / CARD_NAME).write_text(json.dumps(card | {"objects": rule}))
+    with pytest.raises(BundleError, match=said):
+        read_card(folder)
+
+
+def test_a_card_without_a_rule_means_areas_of_a_class(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    card = json.loads((folder / CARD_NAME).read_text())
+    del card["objects"]
+    (folder / CARD_NAME).write_text(json.dumps(card))
+    assert read_card(folder).objects == ObjectRule()
+    config = checked(SegmentConfig, {"image": "a.tif", "out": "out"})
+    assert asked_rule(config, ModelCard.model_validate(card), []) is None
+
+
+@pytest.mark.slow
+def test_a_command_a_rerun_and_a_verification_keep_them_right(cli: Cli, tmp_path: Path) -> None:
+    image, model = write_noise(tmp_path / "noise.tif", 200, 230), save_with_borders(tmp_path / "model")
+    out = tmp_path / "run"
+    ended = cli.run("segment", image, "--model", model, "--out", out, "--core", 64, "--foreground", "none")
+    assert ended.code == 0, ended.err
+    run = Run.open(out)
+    before = numbers(run)
+    np.testing.assert_array_equal(before, expected(run))
+    assert cli.run("verify", out, "--tiles", 0, "--seams", 0).code == 0
+    next(path for path in sorted((out / "objects.ome.zarr" / "0" / "c").rglob("*")) if path.is_file()).unlink()
+    damaged = cli.run("verify", out, "--tiles", 0, "--seams", 0)
+    assert damaged.code == 3
+    assert "objects.ome.zarr" in damaged.out + damaged.err
+    assert cli.run("rerun", out, "--tile", "1,1", "--damaged").code == 0
+    np.testing.assert_array_equal(numbers(run), before)
+    assert cli.run("verify", out, "--tiles", 0, "--seams", 0).code == 0

@@ -1,0 +1,89 @@
+"""Measurements of objects as QuPath keeps them: numbers by name, named as its own detections' are.
+
+https://qupath.github.io/javadoc/docs/qupath/lib/measurements/MeasurementList.html
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tiling.shapes import Shapes
+
+if TYPE_CHECKING:
+    from tiling.export.finished import Finished
+    from tiling.export.object_table import ObjectTable
+
+_UNITS = {"um": "µm", "m": "m", "px": "px"}
+_LENGTHS = {"perimeter": "Length", "major_axis": "Major axis", "minor_axis": "Minor axis"}
+_PLAIN = {
+    "solidity": "Solidity",
+    "eccentricity": "Eccentricity",
+    "orientation": "Orientation",
+    "mean_probability": "Mean probability",
+}
+_OF_BANDS = {"mean": "Mean", "std": "Std.Dev.", "min": "Min", "max": "Max"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """The measurements of a run's objects.
+
+    Attributes:
+        objects: their table.
+        columns: of it, with the name of each behind that of a class.
+        prefixes: what each class's names begin with.
+    """
+
+    objects: ObjectTable
+    columns: Mapping[str, str]
+    prefixes: Mapping[int, str]
+
+    @classmethod
+    def of(cls, finished: Finished, objects: ObjectTable) -> Measurements:
+        """Of a finished run."""
+        names = {label: f"{item.name[:1].upper()}{item.name[1:]}: " for label, item in finished.classes.items()}
+        return cls(objects, named(objects.schema.names), names)
+
+    def of_shapes(self, shapes: Shapes) -> list[dict[str, Any]]:
+        """Of each object; of what was not predicted nothing."""
+        rows = self.objects.take(shapes.ids).select([*self.columns]).to_pylist()
+        labels, ids = shapes.labels.tolist(), shapes.ids.tolist()
+        return [
+            {"measurements": {"Object ID": number, **self._named(self.prefixes[label], row)}} if number else {}
+            for label, number, row in zip(labels, ids, rows, strict=True)
+        ]
+
+    def _named(self, prefix: str, row: Mapping[str, float | None]) -> dict[str, float]:
+        return {
+            f"{prefix}{name}": _rounded(value)
+            for column, name in self.columns.items()
+            if (value := row[column]) is not None and math.isfinite(value)
+        }
+
+
+def _rounded(value: float) -> float:
+    """To a float32's digits, which make half as long a file as a float64's."""
+    return value if isinstance(value, int) else float(f"{value:.8g}")
+
+
+def named(columns: list[str]) -> dict[str, str]:
+    """Columns of a table that QuPath has a place for, with what it calls such."""
+    unit = next((unit for unit in ("um", "m") if f"major_axis_{unit}" in columns), "px")
+    ending = "" if unit == "px" else f"_{unit}"
+    found: dict[str, str] = {}
+    areas = [(f"area_{unit}2", _UNITS[unit]), ("pixels", "px")]
+    for column, sign in areas:
+        if column in columns and not found:
+            found[column] = f"Area {sign}^2"
+    for column, name in _LENGTHS.items():
+        if f"{column}{ending}" in columns:
+            found[f"{column}{ending}"] = f"{name} {_UNITS[unit]}"
+    found |= {column: name for column, name in _PLAIN.items() if column in columns}
+    for column in columns:
+        band, _, kind = column.rpartition("_")
+        if kind in _OF_BANDS and all(f"{band}_{each}" in columns for each in _OF_BANDS):
+            found[column] = f"{band}: {_OF_BANDS[kind]}"
+    return found

@@ -1,0 +1,31 @@
+"""Stretches of blocks kept in files between passes, so that memory doesn't grow with the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tiling.objects.stretches import Stretches
+
+
+class Scratch:
+    """A folder of blocks' stretches, by the kind of what they are; empty ones take no file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, kind: str, index: int, stretches: Stretches) -> None:
+        if stretches.size:
+            packed = np.stack([stretches.starts, stretches.stops, stretches.values]).astype(np.int32)
+            np.save(self._file(kind, index), packed, allow_pickle=False)
+
+    def load(self, kind: str, index: int, shape: tuple[int, int]) -> Stretches:
+        try:
+            starts, stops, values = np.load(self._file(kind, index), allow_pickle=False)
+        except FileNotFoundError:
+            starts = stops = values = np.empty(0, np.int32)
+        return Stretches(shape, starts.astype(np.int64), stops.astype(np.int64), values)
+
+    def _file(self, kind: str, index: int) -> Path:
+        return self._folder / f"{kind}-{index}.npy"
