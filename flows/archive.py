@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 
@@ -32,13 +31,14 @@ from flows.nightly.night import NightSummary, ThroughputEstimate
 from flows.nightly.notified import notified
 from flows.nightly.page import publish
 from flows.nightly.pipeline import Pipeline
+from flows.nightly.prefect_pages import show_night
 from flows.nightly.scan import ScanResult, scan, unopened_record
 from flows.nightly.watch import NightWatch
 from flows.pool.free_memory import free_memory_bytes
 from flows.pool.open import open_pool
-from flows.reporting.escaping import markdown, plain
+from flows.reporting.escaping import plain
 from flows.reporting.logs import configure_logs
-from flows.reporting.prefect_events import recorded
+from flows.reporting.prefect_names import name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run.custom_model import absolute
 from flows.run.prepare import Model
@@ -68,6 +68,9 @@ def hold_night(config: ArchiveConfig) -> NightSummary:
     """Hold one night, and record how it ended, or why it died."""
     expect_disjoint(config.source, config.out)
     now = clock.get()()
+    name_flow_run(
+        f"{config.out.name}: {'failed slides again' if config.failed_only else 'night'} of {now:%Y-%m-%d %H:%M}"
+    )
     ends_at = time.monotonic() + config.seconds_left(now)
     slides = list_source(config)
     with ExitStack() as stack:
@@ -199,14 +202,10 @@ def rates_of(archive: Archive, pace: ThroughputEstimate, history: NightHistory) 
 
 
 def report(archive: Archive, night: NightSummary) -> None:
-    """The night's page and table, and the failed slides in Prefect."""
+    """The night's page and tables, and what Prefect's pages show of it."""
     publish(archive, night)
     archive.ledger.announce("morning", morning_facts(night))
-    failed = [*night.new_failures, *night.standing]
-    if failed:
-        rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in failed[:1000]]
-        message = "; ".join(markdown(advice) for advice in night.advice)
-        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=message))
+    show_night(night)
 
 
 def morning_facts(night: NightSummary) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -54,11 +55,12 @@ def doctor_command(*, as_json: JsonOption = False, notify: NotifyOption = None, 
         well, warnings, missing = (counts[verdict] for verdict in Level)
         console.print(f"{well} ok, {warnings} to think about, {missing} missing")
     if counts[Level.missing]:
-        _notify(config, checks, notify)
+        notify_missing(config, checks, notify)
         sys.exit(EXIT_MISSING)
 
 
-def _notify(config: DoctorConfig, checks: list[Check], to: str | None) -> None:
+def notify_missing(config: DoctorConfig, checks: Iterable[Check], to: str | None) -> None:
+    """Send what is missing as one line, wherever lines go."""
     from flows.nightly.notification import Notification, send, wanted
 
     found = "; ".join(f"{check.name}: {check.found}" for check in checks if check.verdict is Level.missing)
