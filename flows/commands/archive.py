@@ -19,6 +19,7 @@ from flows.lifecycle.environment import quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
+from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import word
@@ -249,6 +250,11 @@ def print_archive(out_folder: str) -> None:
     failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)
     for record in failed[:SHOWN]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    flags = flags_by_slide(records)
+    if flags:
+        out.print(f"{len(flags)} to look at:")
+    for slide, why in [*flags.items()][:SHOWN]:
+        out.print(f"  {slide}: {', '.join(why)}", soft_wrap=True)
     if seen := sum(record.is_bad and record.acknowledged for record in records):
         out.print(f"  and {seen} whose failure is acknowledged")
 
