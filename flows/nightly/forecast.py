@@ -88,7 +88,7 @@ def _card_of(config: ArchiveConfig) -> ModelCard | None:
 def _pixels(config: ArchiveConfig, card: ModelCard | None, slide: Slide) -> int:
     """Of what would be segmented: at the pixel size that the model or the manifest asks for."""
     options = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
-    wanted = replace(options.view_request(), normalise=None)  # of no account here, and its percentiles take long
+    wanted = replace(options.view_request(), normalise=None, damaged=None)  # of no account here, and they take long
     choice = choose_view(slide.place, wanted, requirements_of(card) if card else UNKNOWN_MODEL)
     with open_source(slide.place, choice.view) as seen:
         if card is not None:

@@ -57,10 +57,9 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Week:
     """Nights of one archive, each at one o'clock of a day, and what the notifying command was given."""
 
-    def __init__(self, folder: Path, model: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.source, self.out, self.told = folder / "slides", folder / "segmented", folder / "told.txt"
         self.source.mkdir()
-        self._model, self._patch = model, patch
         self._stop, self._tiles_left = StopRequest(), float("inf")
         patch.setattr(flow, "stop_on_signals", self._stopping)
         seen = NightWatch.update
@@ -88,7 +87,7 @@ class Week:
     def night(self, day: int, tiles: float = float("inf"), **options: object) -> NightSummary:
         """Hold the night of a day, which ends after so many tiles; as the command does, it sends its line."""
         self._tiles_left = tiles
-        asked = {"source": str(self.source), "out": self.out, "model": str(self._model), "core": 64, "every": "1d"}
+        asked = {"source": str(self.source), "out": self.out, "model": "nuclei", "core": 64, "every": "1d"}
         more = {
             "foreground": "none",
             "until": "06:00",
@@ -114,14 +113,14 @@ class Week:
     def fill(self) -> None:
         """Thirty slides: good ones, some that can't be segmented, and some whose masks can't be right."""
         for number in range(22):
-            self.add(f"case-{number:02}.tif", lambda path, seed=number: painted(path, blocks(128, 128, seed)))
+            self.add(f"case-{number:02}.tif", lambda path, at=number: painted(path, stained(128, 128, at)))
         self.add("black.tif", lambda path: painted(path, np.zeros((128, 128, 3), np.uint8)))
         self.add("blank.tif", lambda path: painted(path, np.full((128, 128, 3), 243, np.uint8)))
         soft = ndimage.gaussian_filter(tissue(256, 128), (4, 4, 0))
         self.add("soft.tif", lambda path: painted(path, soft))
         whole = (self.source / "case-00.tif").read_bytes()
         self.add("cut.tif", lambda path: path.write_bytes(whole[: len(whole) // 3]))
-        self.add("faulty.tif", lambda path: painted(path, blocks(256, 256, 90)))
+        self.add("faulty.tif", lambda path: painted(path, stained(256, 256, 90)))
         (self.told.with_name("elsewhere.tif")).write_bytes(whole)
         (self.source / "link.tif").symlink_to(self.told.with_name("elsewhere.tif"))
         (self.source / "scanning.tif").write_bytes(whole)  # its time is now: it is still being written
@@ -129,23 +128,24 @@ class Week:
         assert len(list(self.source.iterdir())) == 30
 
 
-def blocks(height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """Sharp squares of 16 px in random colours, of which a network makes objects that are no specks."""
-    colours = np.random.default_rng(seed).integers(0, 256, (height // 16, width // 16, 3), np.uint8)
-    return colours.repeat(16, 0).repeat(16, 1)
+def stained(height: int, width: int, at: int) -> NDArray[np.uint8]:
+    """Real stained tissue, another part of the photograph for each number."""
+    y, x = np.random.default_rng(at).integers(0, (512 - height, 512 - width))
+    return tissue(512, 512)[y : y + height, x : x + width]
 
 
 def painted(path: Path, pixels: Any) -> None:
-    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128))
+    half_um = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), **half_um)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_week_of_nights_meets_every_state_and_says_each_in_one_line(
-    tmp_path: Path, model: Path, pool: Pool, faults: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pool: Pool, faults: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with temporary_settings({PREFECT_API_URL: prefect_url}):
-        hold_a_week(Week(tmp_path, model, monkeypatch), pool, faults, monkeypatch)
+        hold_a_week(Week(tmp_path, monkeypatch), pool, faults, monkeypatch)
 
 
 def hold_a_week(week: Week, pool: Pool, faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def hold_a_week(week: Week, pool: Pool, faults: Path, monkeypatch: pytest.Monkey
     acknowledge_failures(str(week.out), ["cut.tif"])
     (week.source / "leaves.tif").unlink()
     for number in range(8):
-        week.add(f"large-{number}.tif", lambda path, seed=number: painted(path, blocks(256, 192, 70 + seed)))
+        week.add(f"large-{number}.tif", lambda path, at=number: painted(path, stained(256, 192, 70 + at)))
     wednesday = week.night(2, tiles=5)
     assert (wednesday.ended_by, exit_code_of(wednesday, strict=False)) == ("the time", 4)
     assert 1 <= wednesday.left.begun < wednesday.left.slides <= 8
