@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture
 
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.deployed import allowed
-from flows.errors import StoppedError
-from flows.lifecycle.flow_states import finished, stoppable
+from flows.errors import IncompleteError, StoppedError
+from flows.lifecycle.flow_states import stoppable
 from flows.lifecycle.stopping import StopRequest, stop_on_signals
+from flows.nightly.clock import clock
 from flows.nightly.context import NightContext
+from flows.nightly.failures import reason_of
 from flows.nightly.forecast import Forecast, forecast
+from flows.nightly.left import Rates, earlier_seconds_per_byte, left_shares, tiles_per_byte, work_left
 from flows.nightly.model import archive_model
 from flows.nightly.night import NightSummary, ThroughputEstimate
+from flows.nightly.notified import notified
 from flows.nightly.page import publish
 from flows.nightly.pipeline import Pipeline
+from flows.nightly.prefect_pages import show_night
 from flows.nightly.scan import ScanResult, scan, unopened_record
 from flows.nightly.watch import NightWatch
 from flows.pool.free_memory import free_memory_bytes
 from flows.pool.open import open_pool
-from flows.reporting.escaping import markdown, plain
+from flows.reporting.escaping import plain
 from flows.reporting.logs import configure_logs
-from flows.reporting.prefect_events import recorded
+from flows.reporting.prefect_names import name_flow_run
 from flows.reporting.progress import begin_stage
+from flows.run.custom_model import absolute
 from flows.run.prepare import Model
 from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.flags import flags_by_slide
+from tiling.archives.history import NightHistory, latest_fact
 from tiling.archives.listing import expect_disjoint, find_slides
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideState
+from tiling.errors import TilingError
 from tiling.storage.place import lock_run
 from unet_core.inference.predictor import MATHS_VERSION
 
@@ -49,24 +59,58 @@ def segment_archive(config: ArchiveConfig) -> NightSummary:
     """Segment what is new or changed in an archive; the same call resumes."""
     configure_logs()
     config = allowed(config)
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # the command line notifies by itself, also of what comes before a flow
+        return notified(config, partial(hold_night, config))
+    return hold_night(config)
+
+
+def hold_night(config: ArchiveConfig) -> NightSummary:
+    """Hold one night, and record how it ended, or why it died."""
     expect_disjoint(config.source, config.out)
-    now = dt.datetime.now().astimezone()
+    now = clock.get()()
+    name_flow_run(
+        f"{config.out.name}: {'failed slides again' if config.failed_only else 'night'} of {now:%Y-%m-%d %H:%M}"
+    )
     ends_at = time.monotonic() + config.seconds_left(now)
     slides = list_source(config)
     with ExitStack() as stack:
         stack.enter_context(lock_run(config.out))
         archive, model, bundle = reopen_archive(config)
+        history = NightHistory.of(archive.ledger.events)
         found = scan(config, archive, slides)
-        archive.ledger.announce("night", {"config": config.model_dump(mode="json")})
-        free_bytes = free_memory_bytes()
-        pool = stack.enter_context(open_pool(config))
-        context = NightContext(archive, config, model, bundle, pool, free_bytes, f"{now:%Y-%m-%d_%H%M%S}")
-        stop = stack.enter_context(stop_on_signals(ends_at))
-        night = segment_slides(context, found, stop)
-        report(archive, night)
+        name = f"{now:%Y-%m-%d_%H%M%S}"
+        archive.ledger.announce("night", begin_facts(config, name, now, len(found.todo)))
+        try:
+            free_bytes = free_memory_bytes()
+            pool = stack.enter_context(open_pool(config))
+            context = NightContext(archive, config, model, bundle, pool, free_bytes, name)
+            stop = stack.enter_context(stop_on_signals(ends_at))
+            night = segment_slides(context, found, stop, history, now)
+            report(archive, night)
+        except Exception as error:
+            with suppress(TilingError, OSError):  # a full disk has no room for its own obituary
+                archive.ledger.announce("died", {"night": name, "reason": reason_of(error)})
+            raise
     if stop.by is not None:
-        raise StoppedError.by(stop.by)
-    return finished(night, str(night))
+        raise StoppedError.by(stop.by, night)
+    if night.new_failures:
+        raise IncompleteError(str(night), night)
+    return night
+
+
+def begin_facts(config: ArchiveConfig, name: str, now: dt.datetime, todo: int) -> dict[str, Any]:
+    """Facts of the event with which a night begins; its options are those of the next, from whatever folder."""
+    options = config.model_copy(update={"model": absolute(config.model), **_absolute_files(config)})
+    return {
+        "night": name,
+        "began": now.timestamp(),
+        "todo": todo,
+        "config": options.model_dump(mode="json"),
+    }
+
+
+def _absolute_files(config: ArchiveConfig) -> dict[str, Path]:
+    return {name: path.resolve() for name in ("card", "weights") if (path := getattr(config, name)) is not None}
 
 
 def dry_run(config: ArchiveConfig) -> Forecast:
@@ -102,45 +146,80 @@ def list_source(config: ArchiveConfig) -> list[Slide]:
     return list(find_slides(config.source, config.out, COLUMNS))
 
 
-def segment_slides(context: NightContext, found: ScanResult, stop: StopRequest) -> NightSummary:
+def segment_slides(
+    context: NightContext, found: ScanResult, stop: StopRequest, history: NightHistory, now: dt.datetime
+) -> NightSummary:
     """Run the slides through the pool, and fold their records into the night's summary."""
-    started, pace = time.monotonic(), ThroughputEstimate(found.todo)
-    watch = NightWatch(context.archive, pace)
+    archive, shares = context.archive, left_shares(context.archive, found.todo)
+    started, pace = time.monotonic(), ThroughputEstimate(found.todo, shares)
+    watch = NightWatch(archive, pace)
     pipeline = Pipeline(context, begin_step)
     for job, outcome in pipeline.run(found.todo, stop):
         pace.add(outcome, job.slide, len(job.todo))
         watch.update(job, outcome, pipeline.queue)
     watch.end(pipeline.queue)
     for slide in found.gone:  # now, so that of a night that is killed the next tells
-        context.archive.ledger.mark_gone(slide, context.night)
-    mine = [record for record in context.archive.ledger if record.night == context.night]
-    waiting = len(found.todo) + len(found.gone) - len(mine)
-    begun = any(record.state is SlideState.BEGUN for record in mine)
-    mine += [unopened_record(slide, context.night) for slide in (*found.settling, *found.refused)]
+        archive.ledger.mark_gone(slide, context.night)
+    for slide in found.refused:
+        archive.ledger.refuse(unopened_record(slide, context.night))
+    archive.ledger.flush()
+    mine = [record for record in archive.ledger if record.night == context.night]
+    looked_at = {record.slide for record in mine}
+    waiting = [slide for slide in found.todo if slide.name not in looked_at]
+    begun = [record for record in mine if record.state is SlideState.BEGUN]
+    left = work_left(waiting, begun, rates_of(archive, pace, history))
+    mine += [unopened_record(slide, context.night) for slide in found.settling]
     return NightSummary(
-        archive=context.archive.path,
+        archive=archive.path,
         name=context.night,
         records=tuple(sorted(mine, key=lambda record: record.slide)),
         known_failures=found.known_failures,
         unchanged=found.unchanged,
-        waiting=waiting,
-        ended_by=stop.by.name if stop.by else "the time" if stop.is_requested and (waiting or begun) else "its work",
+        waiting=len(waiting),
+        ended_by=stop.by.name if stop.by else context.config.end_named(now) if left.slides else "its work",
         seconds=time.monotonic() - started,
         inference_seconds=pace.seconds,
         pixels=pace.pixels,
         busy_share=context.pool.busy.share,
-        left_seconds=pace.left_seconds if waiting else 0.0,
+        left_seconds=left.seconds,
+        left=left,
+        stood=found.stood,
+        flags={slide: flags for slide, flags in flags_by_slide(archive.ledger).items() if slide in looked_at},
+        warnings=history.warnings(now.timestamp(), context.config.every),
+        zone=now.tzname() or "",
+    )
+
+
+def rates_of(archive: Archive, pace: ThroughputEstimate, history: NightHistory) -> Rates:
+    """Rates of tonight, or of earlier nights where tonight has none."""
+    records = [*archive.ledger]
+    earlier = earlier_seconds_per_byte(records, latest_fact(history.ended, "rate"))
+    return Rates(
+        tiles_per_byte=tiles_per_byte(records),
+        seconds_per_byte=pace.seconds_per_byte or earlier,
+        night_seconds=pace.seconds or latest_fact(history.ended, "inference_seconds"),
     )
 
 
 def report(archive: Archive, night: NightSummary) -> None:
-    """The night's page and table, and the failed slides in Prefect."""
+    """The night's page and tables, and what Prefect's pages show of it."""
     publish(archive, night)
-    archive.ledger.announce("morning", {"night": night.name, "told": str(night), "rate": night.megapixels_per_second})
-    if night.failed:
-        rows = [{"slide": markdown(r.slide), "reason": markdown(r.reason or "")} for r in night.failed[:1000]]
-        message = f"`{markdown(night.rerun_command)}`"
-        recorded(partial(create_table_artifact, key="failed-slides", table=rows, description=message))
+    archive.ledger.announce("morning", morning_facts(night))
+    show_night(night)
+
+
+def morning_facts(night: NightSummary) -> dict[str, Any]:
+    """Facts of the event with which a night ends: what status shows, and what later nights estimate from."""
+    return {
+        "night": night.name,
+        "told": str(night),
+        "rate": night.megapixels_per_second,
+        "inference_seconds": night.inference_seconds,
+        "verdict": night.verdict.value,
+        "counts": night.counts,
+        "left": str(night.left) if night.left.slides else "",
+        "ended_at": clock.get()().timestamp(),
+    }
 
 
 def begin_step(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:

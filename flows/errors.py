@@ -22,15 +22,16 @@ class FlowError(Exception):
 
 
 class StoppedError(FlowError):
-    """Somebody asked the run to stop; `signal_number` says how."""
+    """Somebody asked the run to stop; `signal_number` says how, `outcome`, where it is known, what was done."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int, outcome: object = None) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+        self.outcome = outcome
 
     @classmethod
-    def by(cls, sent: Signals) -> StoppedError:
-        return cls(f"stopped by {sent.name}; the same command resumes", sent)
+    def by(cls, sent: Signals, outcome: object = None) -> StoppedError:
+        return cls(f"stopped by {sent.name}; the same command resumes", sent, outcome)
 
 
 class NotStartedError(FlowError):

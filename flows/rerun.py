@@ -12,6 +12,7 @@ from flows.config.run import RerunConfig, checked
 from flows.lifecycle.flow_states import finished, stoppable
 from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs
+from flows.reporting.prefect_names import name_flow_run
 from flows.run import steps
 from flows.run.steps import Outcome, folded, summarise
 from flows.segment import compute, export, find_objects, show, stitch
@@ -29,6 +30,7 @@ def rerun(config: RerunConfig) -> Outcome:
     """Compute single tiles of a run again; no other byte of the mask changes."""
     configure_logs()
     started, config = time.monotonic(), allowed(checked(RerunConfig, config))
+    name_flow_run(f"{config.run.name}: tiles again")
     Run.open(config.run)  # before a lock is left in what is no run
     with lock_run(config.run), open_pool(config) as pool:
         run = reopen(config)

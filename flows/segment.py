@@ -21,6 +21,7 @@ from flows.pool.pool import AHEAD_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
 from flows.reporting.prefect_events import recorded
+from flows.reporting.prefect_names import artifact_key, name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
@@ -48,6 +49,7 @@ def segment(config: SegmentConfig) -> Outcome:
     """Segment one image into a run folder; the same call resumes."""
     configure_logs()
     started, config = time.monotonic(), allowed(checked(SegmentConfig, config))
+    name_flow_run(f"{config.image.name} → {config.out.name}")
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), open_pool(config) as pool:
         planned = plan(config, pool)
@@ -125,8 +127,15 @@ def show(run: Run, state: LedgerState) -> None:
     """Put the picture and the failed tiles into Prefect's pages."""
     if run.overlay_path.is_file():
         picture = data_url(run.overlay_path, SHOWN_PX)
-        recorded(partial(create_image_artifact, picture, key="overlay", description=markdown(run.overlay_path)))
+        recorded(
+            partial(
+                create_image_artifact,
+                picture,
+                key=artifact_key("overlay", run.path),
+                description=markdown(run.overlay_path),
+            )
+        )
     if state.failed:
-        rows = [{"tile": run.plan.tile(i).name, "reason": markdown(r.reason or "")} for i, r in state.failed.items()]
-        message = f"Failed tiles of {markdown(run.path.name)}"
-        recorded(partial(create_table_artifact, key="failed-tiles", table=rows, description=message))
+        rows = [{"reason": markdown(r.reason or ""), "tile": run.plan.tile(i).name} for i, r in state.failed.items()]
+        message, key = f"Failed tiles of {markdown(run.path.name)}", artifact_key("failed-tiles", run.path)
+        recorded(partial(create_table_artifact, key=key, table=rows, description=message))

@@ -15,12 +15,15 @@ import numpy.typing as npt
 from tiling.errors import SourceError
 from tiling.escaping import is_utf8
 from tiling.geometry import Box
+from tiling.sources.damage import DamagedSegment
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
 from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
 from tiling.sources.series import FileImage
+from tiling.sources.shared import SharedReader
+from tiling.sources.tiff.reader import TiffReader
 from tiling.sources.version import UNKNOWN, ImageFiles
 from tiling.sources.viewed import ViewReader
 from tiling.storage.object_path import ObjectPath
@@ -221,6 +224,16 @@ class ImageSource:
             return pixels, None
         held_HW = np.asarray(held.any(axis=-1))
         return filled(pixels, held, self._fill), None if held_HW.all() else held_HW
+
+    def damaged_segments(self, level: int) -> list[DamagedSegment]:
+        """Segments of a level of the file that don't decode, found by decoding all of them.
+
+        None of formats whose segments are not decoded one by one here: what they hold fails where it is read.
+        """
+        reader = self._opened()
+        file = reader.file if isinstance(reader, ViewReader) else reader
+        file = file.file if isinstance(file, SharedReader) else file
+        return file.damaged_segments(level) if isinstance(file, TiffReader) else []
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""

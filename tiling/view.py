@@ -55,6 +55,7 @@ class View(_Noun):
         stretch: how values become those of the model; None takes them as they are.
         pixel_size: what a pixel of level 0 measures where the user said so: y, x, unit.
         outline: SHA-256 of the polygons outside of which tiles are skipped.
+        damaged: level, plane and number of segments of the file that don't decode, and whose pixels hold no data.
     """
 
     level: Index = 0
@@ -68,6 +69,7 @@ class View(_Noun):
     stretch: Stretch | None = None
     pixel_size: tuple[Positive, Positive, Unit] | None = None
     outline: str | None = None
+    damaged: tuple[tuple[Index, Index, Index], ...] = ()
 
     @model_validator(mode="after")
     def _region_has_pixels(self) -> View:
@@ -136,6 +138,8 @@ class View(_Noun):
         if self.pixel_size is not None:
             y, x, unit = self.pixel_size
             parts.append(f"pixels said to be {y:.6g} x {x:.6g} {unit}")
+        if self.damaged:
+            parts.append(f"without {len(self.damaged)} damaged segment(s)")
         if self.outline is not None:
             parts.append(f"polygons {self.outline[:12]}")
         return "; ".join(parts)

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from flows.commands.options import takes
 from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
-from flows.reporting.escaping import PlainConsole
+from flows.reporting.escaping import PlainConsole, plain
 
 EXIT_MISSING = 3
 
@@ -25,9 +26,18 @@ STYLE = {Level.ok: "green", Level.warning: "yellow", Level.missing: "bold red"}
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")]
 
 
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL|COMMAND",
+        help="Where a line goes if something is missing, as of overtile archive; OVERTILE_NOTIFY when not given.",
+    ),
+]
+
+
 @takes(DoctorConfig)
-def doctor_command(*, as_json: JsonOption = False, **asked: Any) -> None:
-    """Say what this machine or cluster lacks; exits 3 where something is missing."""
+def doctor_command(*, as_json: JsonOption = False, notify: NotifyOption = None, **asked: Any) -> None:
+    """Say what this machine, cluster or archive lacks; exits 3 where something is missing."""
     config = DoctorConfig.model_validate(asked)
     quiet_environment()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it would warn of is a check here
@@ -45,7 +55,17 @@ def doctor_command(*, as_json: JsonOption = False, **asked: Any) -> None:
         well, warnings, missing = (counts[verdict] for verdict in Level)
         console.print(f"{well} ok, {warnings} to think about, {missing} missing")
     if counts[Level.missing]:
+        notify_missing(config, checks, notify)
         sys.exit(EXIT_MISSING)
+
+
+def notify_missing(config: DoctorConfig, checks: Iterable[Check], to: str | None) -> None:
+    """Send what is missing as one line, wherever lines go."""
+    from flows.nightly.notification import Notification, send, wanted
+
+    found = "; ".join(f"{check.name}: {check.found}" for check in checks if check.verdict is Level.missing)
+    of = config.archive or config.out
+    send(Notification(plain(f"overtile doctor{f' {of}' if of else ''}: {found}"), {"verdict": "missing"}), wanted(to))
 
 
 def _show(console: PlainConsole, check: Check) -> None:

@@ -16,6 +16,12 @@ from flows.lifecycle.stopping import sigterm_as_error
 from flows.reporting.escaping import PlainConsole
 
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
+EXIT_NEW_FAILURES = EXIT_FAILED_TILES
+"""Of a night: slides failed that hadn't failed before."""
+EXIT_BACKLOG = 4
+"""Of a night that ended before its work did: nothing new failed, and the next night resumes."""
+EXIT_LOOK = 5
+"""Of a night with `--strict`: all is segmented, and slides of it are to be looked at."""
 
 err = PlainConsole(stderr=True)
 

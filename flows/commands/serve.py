@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from contextlib import ExitStack
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,6 +21,8 @@ from flows.lifecycle.reachable import expect_prefect
 from flows.reporting.escaping import PlainConsole
 
 UI_PORT = 4200
+NIGHTS_COMPARED = 64
+"""Of a clock's next nights, to find the longest pause between two."""
 
 ArchiveArgument = Annotated[str, typer.Argument(metavar="OUT", help="The folder of an archive that has seen a night.")]
 CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
@@ -28,7 +32,7 @@ ZoneOption = Annotated[
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
 
 
-@takes(ArchiveConfig, only=["until", "budget"])
+@takes(ArchiveConfig, only=["until", "budget", "notify"])
 def serve_command(
     *,
     out_folder: ArchiveArgument,
@@ -43,6 +47,7 @@ def serve_command(
     out = PlainConsole()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
     _check_clock(cron, timezone)
+    config = config.model_copy(update={"every": _longest_pause(cron)})
     serve_only(config)
     with ExitStack() as stack:
         if server is not None:
@@ -61,6 +66,15 @@ def serve_command(
             out.print(f"         opens them once; the next link is in {server.link_file}", soft_wrap=True)
         serve_until_stopped(*deployments_of(config, cron, timezone))
         out.print("stopped; the same command holds the nights again")
+
+
+def _longest_pause(cron: str) -> float:
+    """Seconds between two nights at the most, as over a weekend: after a longer one, a night didn't begin."""
+    from prefect._vendor.croniter import croniter  # pyright: ignore[reportPrivateUsage]
+
+    moments = croniter(cron, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+    times = [cast("dt.datetime", moments.get_next(dt.datetime)) for _ in range(NIGHTS_COMPARED)]
+    return max((later - earlier).total_seconds() for earlier, later in pairwise(times))
 
 
 def _check_clock(cron: str, timezone: str | None) -> None:

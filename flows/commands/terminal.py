@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from flows.commands.lines import ProgressLines
 from flows.config.run import ConfigBase, SegmentConfig
 from flows.launch import run_flow
 from flows.reporting.escaping import plain
@@ -35,10 +37,13 @@ STATE_STYLE = {
 
 
 def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
-    """Run the flow of that name under a live bar, and return what it returns."""
+    """Run the flow of that name under a live bar, or off a terminal with lines, and return what it returns."""
     if isinstance(config, SegmentConfig):
         for fact, text in check(config).items():
             console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        with ProgressLines(partial(console.print, markup=False, highlight=False, soft_wrap=True)) as lines:
+            return run_flow(name, config, lines.show)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="Prefect and Ray")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     PositiveInt,
     field_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from flows.config.option_types import Cli
 from flows.config.run import ConfigBase, Options, Output, PixelOptions, SegmentConfig
@@ -83,14 +85,30 @@ def _without_credentials(source: str) -> str:
     return source
 
 
+def _absolute_source(source: str) -> str:
+    """The same from any folder: the next night, or a rerun of it, may be started from another."""
+    return source if "://" in source else str(Path.cwd() / source)
+
+
+def _absolute_place(place: Place) -> Place:
+    return Path.cwd() / place if isinstance(place, Path) else place
+
+
 class SourceOptions(ConfigBase):
     """The source of slides, and the archive's folder."""
 
-    source: Annotated[str, AfterValidator(_without_credentials), Cli(metavar="SOURCE", is_word=True)] = Field(
+    source: Annotated[
+        str,
+        AfterValidator(_without_credentials),
+        AfterValidator(_absolute_source),
+        Cli(metavar="SOURCE", is_word=True),
+    ] = Field(
         min_length=1,
         description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
     )
-    out: Output = Field(description="The archive's folder, a path or URL; the same folder again does what is new.")
+    out: Annotated[Output, AfterValidator(_absolute_place)] = Field(
+        description="The archive's folder, a path or URL; the same folder again does what is new."
+    )
 
 
 class NightOptions(ConfigBase):
@@ -121,6 +139,20 @@ class NightOptions(ConfigBase):
     )
     reread: bool = Field(default=False, description="Read every slide again, whatever its size and time say.")
     failed_only: bool = Field(default=False, description="Only slides that failed, also those that would fail again.")
+    strict: bool = Field(
+        default=False, description="End with an exit code of its own where slides of this night are to be looked at."
+    )
+    every: Annotated[PositiveFloat | None, BeforeValidator(_as_duration), Cli(metavar="TIME")] = Field(
+        default=None, description="How often nights are due, such as 1d: the next one names those that didn't begin."
+    )
+    # In no form: whoever could fill it in would run a command of his own, and an address may be a secret.
+    notify: Annotated[SkipJsonSchema[str | None], Cli(metavar="URL|COMMAND")] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Where a night's one line goes: a webhook's http(s) address, or a command that reads it from its "
+        "input.",
+    )
 
 
 class ArchiveConfig(NightOptions, Options, SourceOptions):
@@ -149,11 +181,17 @@ class ArchiveConfig(NightOptions, Options, SourceOptions):
 
     def seconds_left(self, now: dt.datetime) -> float:
         """Seconds from a moment in local time to the night's end; infinite without an end."""
-        left = self.budget or float("inf")
-        if self.until is not None:
-            hour, minute = map(int, self.until.split(":"))
-            left = min(left, _seconds_until(hour, minute, now))
-        return left
+        return min(self.budget or float("inf"), self._seconds_to_hour(now))
+
+    def end_named(self, now: dt.datetime) -> str:
+        """What ends a night that begins at a moment in local time before its work is done."""
+        return "its budget" if (self.budget or float("inf")) < self._seconds_to_hour(now) else "the time"
+
+    def _seconds_to_hour(self, now: dt.datetime) -> float:
+        if self.until is None:
+            return float("inf")
+        hour, minute = map(int, self.until.split(":"))
+        return _seconds_until(hour, minute, now)
 
 
 def _seconds_until(hour: int, minute: int, now: dt.datetime) -> float:

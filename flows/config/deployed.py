@@ -13,6 +13,8 @@ from tiling.storage.place import Place, place_of
 
 TRUSTED_MODEL, SERVED_ARCHIVE = "OVERTILE_TRUSTED_MODEL", "OVERTILE_SERVED_ARCHIVE"
 TRUSTED_OBJECTS = "OVERTILE_TRUSTED_OBJECTS"
+NOTIFY = "OVERTILE_NOTIFY"
+"""Where nights' lines go: the environment's to say, for it may be a command, and may be a secret."""
 
 Deployed = TypeVar("Deployed", SegmentConfig, RerunConfig, ArchiveConfig)
 
@@ -26,6 +28,8 @@ def serve_only(config: ArchiveConfig) -> None:
     if config.trust_code:
         os.environ[TRUSTED_MODEL] = config.model
         os.environ[TRUSTED_OBJECTS] = config.objects
+    if config.notify is not None:
+        os.environ[NOTIFY] = config.notify
 
 
 def allowed(config: Deployed) -> Deployed:
@@ -44,6 +48,11 @@ def allowed(config: Deployed) -> Deployed:
         )
     if isinstance(config, RerunConfig):
         return config
+    if isinstance(config, ArchiveConfig) and config.notify is not None:
+        raise ConfigError(
+            f"notify is not for a form to give: whoever can fill it in would run a command of his own; set {NOTIFY} in "
+            f"the environment of the process that Prefect starts flows in"
+        )
     is_trusted = config.model == os.environ.get(TRUSTED_MODEL)
     if config.trust_code and not is_trusted:
         raise ConfigError(

@@ -122,6 +122,11 @@ class PixelOptions(ConfigBase):
         description="Which image of a file of several, by number from 0 or by name; the largest with a pixel size "
         "when not given.",
     )
+    damaged: Literal["fail", "mask"] = Field(
+        default="fail",
+        description="Segments of a TIFF that don't decode: fail the tiles that need them, or mask their pixels as no "
+        "data, for which all are decoded once when the run begins.",
+    )
     region: str | None = Field(
         default=None,
         description="Part of the image: Y0,X0,Y1,X1 in pixels of level 0, map:XMIN,YMIN,XMAX,YMAX, or polygons in a "
@@ -151,6 +156,7 @@ class PixelOptions(ConfigBase):
             series=self.series,
             region=self.region,
             normalise=self.normalise,
+            damaged=None if self.damaged == "fail" else self.damaged,
         )
 
 

@@ -57,4 +57,9 @@ class DoctorConfig(ConfigBase):
         default=None, description="Which image of a file of several, by number from 0 or by name."
     )
     workers: PositiveInt | None = Field(default=None, description="Actors of the plan; one per core when not given.")
+    archive: Output | None = Field(
+        default=None,
+        description="An archive's folder: whether its last night died and whether one is overdue. Alone, nothing else "
+        "is looked at.",
+    )
     ray_address: str | None = Field(default=None, description="A running Ray cluster, whose nodes are asked too.")

@@ -11,8 +11,13 @@ def examine(config: DoctorConfig) -> Iterator[Check]:
     """Look at everything, the cheap things first."""
     from flows.doctor.cluster import check_prefect, check_ray
     from flows.doctor.machine import check_machine
+    from flows.doctor.nights import check_nights
     from flows.doctor.storage import check_image, check_storage
 
+    if config.archive is not None:
+        yield from check_nights(config.archive)
+        if config.out is None and config.image is None and config.ray_address is None:
+            return
     yield from check_machine(config)
     if config.out is not None:
         yield from check_storage(config.out)

@@ -16,8 +16,10 @@ from prefect.states import Cancelled
 
 from flows.errors import IncompleteError, StoppedError
 from flows.reporting.prefect_events import install, recorded
+from flows.reporting.prefect_names import leave_out_tracebacks
 
 install()  # before any flow runs, each of which comes through here
+leave_out_tracebacks()
 
 
 class FlowResult(Protocol):
@@ -64,7 +66,8 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
                 raise
             if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
                 # A state that a flow returns is the state that it ends in; nobody else sees it.
-                return cast("OutcomeT", Cancelled(message=str(error)))
+                told = f"{error}; {error.outcome}" if error.outcome is not None else str(error)
+                return cast("OutcomeT", Cancelled(message=told))
             raise TerminationSignal(signal=error.signal_number) from error
 
     # Prefect would look names of types up where this function is, not where the flow's is.

@@ -33,6 +33,7 @@ from flows.lifecycle.stopping import FROM_TERMINAL
 DATABASE = "prefect.db"
 START_SECONDS = 180
 STOP_SECONDS = 10
+RUNS_KEPT_SECONDS = 90 * 86400
 PR_SET_PDEATHSIG = 1
 _LINES_KEPT, _LINES_SHOWN = 100, 5
 _KEPT = ("PREFECT_SERVER_CORS_", "PREFECT_SERVER_SERVICES_", "PREFECT_SERVER_UI_V2_", "PREFECT_SERVER_ANALYTICS_")
@@ -157,6 +158,9 @@ class EmbeddedServer:
         own = f"{pages},{pages.replace('127.0.0.1', 'localhost')}"
         kept.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", own)  # any web page may read it by default
         kept.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        # Of nights that are served for months Prefect keeps every flow run, with its logs and artifacts, by default.
+        kept.setdefault("PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", "events,flow_runs")
+        kept.setdefault("PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD", str(RUNS_KEPT_SECONDS))
         home = self._home.path
         kept |= {
             "PREFECT__SERVER_FINAL": "1",

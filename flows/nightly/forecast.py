@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from flows.config.archive import ArchiveConfig
 from flows.errors import FlowError
 from flows.nightly.failures import reason_of
+from flows.nightly.left import left_shares
 from flows.nightly.scan import ScanResult
 from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
@@ -34,11 +35,11 @@ class Forecast:
     """A night that isn't held.
 
     Attributes:
-        slides: that would be segmented, in order, with the pixels of each.
+        slides: that would be segmented, in order, with the pixels of each; of one that is begun what is left.
         unreadable: slides that would fail, with the reason.
         seconds: at the rate of earlier nights; None where there was none.
         mask_bytes: as masks of earlier nights took; None where there was none. mask_bytes_at_most: if none compressed.
-        free_bytes: on the disk of the archive; None in a bucket.
+        free_bytes: on the disk of the archive; None in a bucket. begun: slides that an earlier night has begun.
     """
 
     slides: tuple[tuple[str, int], ...]
@@ -49,16 +50,17 @@ class Forecast:
     mask_bytes: int | None
     mask_bytes_at_most: int
     free_bytes: int | None
+    begun: frozenset[str] = frozenset()
 
 
 def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Forecast:
     """Open every slide that would be segmented, as far as its pyramid, and reckon."""
     slides: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
-    card = _card_of(config)
+    card, shares = _card_of(config), left_shares(archive, found.todo)
     for slide in found.todo:
         try:
-            slides.append((slide.name, _pixels(config, card, slide)))
+            slides.append((slide.name, round(_pixels(config, card, slide) * shares.get(slide.name, 1.0))))
         except (TilingError, FlowError, ValidationError, OSError) as error:
             unreadable.append((slide.name, reason_of(error)))
     pixels = sum(count for _, count in slides)
@@ -72,6 +74,7 @@ def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Fore
         mask_bytes=round(pixels * density) if density else None,
         mask_bytes_at_most=round(pixels * WORST_BYTES_PER_PIXEL),
         free_bytes=_free(archive),
+        begun=frozenset(shares),
     )
 
 
@@ -85,7 +88,7 @@ def _card_of(config: ArchiveConfig) -> ModelCard | None:
 def _pixels(config: ArchiveConfig, card: ModelCard | None, slide: Slide) -> int:
     """Of what would be segmented: at the pixel size that the model or the manifest asks for."""
     options = config.of_slide(slide.place, Path("run"), config.model, slide.overrides)
-    wanted = replace(options.view_request(), normalise=None)  # of no account here, and its percentiles take long
+    wanted = replace(options.view_request(), normalise=None, damaged=None)  # of no account here, and they take long
     choice = choose_view(slide.place, wanted, requirements_of(card) if card else UNKNOWN_MODEL)
     with open_source(slide.place, choice.view) as seen:
         if card is not None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from flows.nightly.left import WorkLeft
+from flows.nightly.verdict import Verdict
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import word
+from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
+from tiling.escaping import plain, word
 from tiling.storage.place import Place
-
-BAD = (SlideState.FAILED, SlideState.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,11 @@ class NightSummary:
         ended_by: what ended it.
         seconds: in all. inference_seconds: from the first tile to the last. pixels: labelled in this time.
         busy_share: of the workers' time in between, each from when it was there, in which they had a tile.
-        left_seconds: what the waiting slides will take, at the measured rate; None where none was measured.
+        left_seconds: what is left will take, at the measured rate; None where none was measured.
+        left: the same with slides, tiles and nights.
+        stood: slides of this night that had failed before, and whose files haven't changed since.
+        flags: why slides of this night are to be looked at.
+        warnings: of nights before it, that died or did not begin. zone: of its name's clock.
     """
 
     archive: Place
@@ -43,6 +47,11 @@ class NightSummary:
     pixels: int
     busy_share: float
     left_seconds: float | None
+    left: WorkLeft = field(default_factory=WorkLeft)
+    stood: frozenset[str] = frozenset()
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    warnings: tuple[str, ...] = ()
+    zone: str = ""
 
     def of(self, *states: SlideState) -> list[SlideRecord]:
         return [record for record in self.records if record.state in states]
@@ -53,43 +62,108 @@ class NightSummary:
         return [*self.of(*BAD), *self.known_failures]
 
     @property
+    def new_failures(self) -> list[SlideRecord]:
+        """Slides that stand failed since this night."""
+        return [each for each in self.of(*BAD) if each.slide not in self.stood and not each.acknowledged]
+
+    @property
+    def standing(self) -> list[SlideRecord]:
+        """Slides that stood failed before, and that nobody has acknowledged."""
+        return [each for each in self._known if not each.acknowledged]
+
+    @property
+    def acknowledged(self) -> list[SlideRecord]:
+        return [each for each in self._known if each.acknowledged]
+
+    @property
+    def _known(self) -> list[SlideRecord]:
+        again = [each for each in self.of(*BAD) if each.slide in self.stood or each.acknowledged]
+        return [*again, *self.known_failures]
+
+    @property
     def complete(self) -> bool:
-        return not self.failed
+        """Whether every slide of the source has its mask."""
+        return not self.failed and not self.left.slides
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.of(new_failures=len(self.new_failures), left=self.left.slides, flagged=len(self.flags))
+
+    @property
+    def slowest(self) -> SlideRecord | None:
+        timed = [record for record in self.records if record.seconds > 0]
+        return max(timed, key=lambda record: record.seconds, default=None)
 
     @property
     def megapixels_per_second(self) -> float:
         return self.pixels / 1e6 / self.inference_seconds if self.inference_seconds > 0 else 0.0
 
     @property
+    def title(self) -> str:
+        """Its date and time as people write them."""
+        date, _, clock = self.name.partition("_")
+        return f"{date} {clock[:2]}:{clock[2:4]} {self.zone}".rstrip()
+
+    @property
+    def page(self) -> Place:
+        return self.archive / "nights" / f"{self.name}.html"
+
+    @property
     def rerun_command(self) -> str:
         return f"overtile rerun --archive {word(self.archive)} --failed"
 
-    def __str__(self) -> str:
-        """Its result in one sentence."""
-        counts = {
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What helps against what stands failed: another try only where it may end otherwise."""
+        open_ones = [*self.new_failures, *self.standing]
+        retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
+        lasting = [each for each in open_ones if each.lasting]
+        again = f"try {_them(retried)} again with: {self.rerun_command}"
+        repair = f"another try would end alike for {_them(lasting)}: repair or replace the file, as its reason says"
+        return (*([again] if retried else []), *([repair] if lasting else []))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many slides came out in which way."""
+        return {
             "done": len(self.of(SlideState.DONE)),
             "with known content": len(self.of(SlideState.SAME)),
-            "failed": len(self.failed),
+            "failed": len(self.new_failures),
+            "known to fail": len(self.standing),
+            "acknowledged": len(self.acknowledged),
+            "to look at": len(self.flags),
             "still being written": len(self.of(SlideState.CHANGING)),
             "begun": len(self.of(SlideState.BEGUN)),
             "gone": len(self.of(SlideState.GONE)),
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }
-        message = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")
+
+    def __str__(self) -> str:
+        """Its result in one sentence."""
+        message = ", ".join(f"{count} {what}" for what, count in self.counts.items() if count or what == "done")
         rate = f"{self.pixels / 1e6:.0f} MPix at {self.megapixels_per_second:.2f} MPix/s"
-        return f"slides: {message}; {rate}; ended by {self.ended_by} after {format_seconds(self.seconds)}"
+        left = f"; {self.left}" if self.left.slides else ""
+        ended = f"ended by {self.ended_by} after {format_seconds(self.seconds)}"
+        return f"slides: {message}; {rate}; {ended}{left}"
+
+
+def _them(records: Sequence[SlideRecord]) -> str:
+    names = ", ".join(plain(record.slide) for record in records[:3])
+    return f"{names} and {len(records) - 3} more" if len(records) > 3 else names
 
 
 class ThroughputEstimate:
     """Progress of a night, and the estimate of the time that is left.
 
     What is left is known by the size of its files alone, so pixels and seconds are counted per byte of file.
+    `shares`: of those slides that are begun, what is left of each.
     """
 
-    def __init__(self, slides: Sequence[Slide]) -> None:
+    def __init__(self, slides: Sequence[Slide], shares: Mapping[str, float] | None = None) -> None:
         self._total = len(slides)
-        self._bytes_in_all = sum(slide.file_version.size_bytes for slide in slides if slide.file_version)
+        self._shares = shares or {}
+        self.bytes_in_all = sum(map(self._bytes_left, slides))
         self._bytes_done = 0.0
         self._started: float | None = None
         self._last = 0.0
@@ -101,7 +175,7 @@ class ThroughputEstimate:
             self._started = now - outcome.result.work_seconds
         self._last = now
         self.pixels += outcome.result.pixels
-        self._bytes_done += of_slide.file_version.size_bytes / tiles if of_slide.file_version else 0.0
+        self._bytes_done += self._bytes_left(of_slide) / tiles
 
     @property
     def seconds(self) -> float:
@@ -109,12 +183,20 @@ class ThroughputEstimate:
         return self._last - self._started if self._started is not None else 0.0
 
     @property
+    def seconds_per_byte(self) -> float | None:
+        return self.seconds / self._bytes_done if self._bytes_done else None
+
+    def _bytes_left(self, slide: Slide) -> float:
+        size = slide.file_version.size_bytes if slide.file_version else 0
+        return size * self._shares.get(slide.name, 1.0)
+
+    @property
     def left_seconds(self) -> float | None:
         if not self._bytes_done:
             return None
-        return max(0.0, self._bytes_in_all - self._bytes_done) * self.seconds / self._bytes_done
+        return max(0.0, self.bytes_in_all - self._bytes_done) * self.seconds / self._bytes_done
 
-    def now(self, slides_over: int, failed: int) -> Progress:
+    def now(self, slides_over: int, failed: int, ended: tuple[str, ...] = ()) -> Progress:
         return Progress(
             stage="segment",
             done=slides_over,
@@ -124,4 +206,5 @@ class ThroughputEstimate:
             seconds=self.seconds,
             unit="slides",
             left_seconds=self.left_seconds,
+            ended=ended,
         )

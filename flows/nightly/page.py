@@ -2,65 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from urllib.parse import quote
 
-from flows.nightly.night import BAD, NightSummary
+from flows.nightly.index import write_index
+from flows.nightly.night import NightSummary
+from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import cell
+from tiling.archives.flags import flags_by_slide
+from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
+from tiling.archives.table import SlideTable
+from tiling.escaping import word
 from tiling.storage.place import write_atomic
 
-COLUMNS = (
-    "slide",
-    "state",
-    "reason",
-    "run",
-    "megapixels",
-    "seconds",
-    "tiles",
-    "failed_tiles",
-    "mask_bytes",
-    "pixel_size_y",
-    "pixel_size_x",
-    "pixel_size_unit",
-)
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
+ACKNOWLEDGED_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
 
 
 def publish(archive: Archive, night: NightSummary) -> None:
-    """Write the night's page, table and facts, and the archive's table as it stands now."""
-    folder = archive.nights
-    looked_at = sorted((*night.records, *night.known_failures), key=lambda each: each.slide)
-    write_atomic(folder / f"{night.name}.csv", table(looked_at).encode(), below=archive.path)
+    """Write the night's page, table and facts, the archive's tables as they stand now, and the index of nights."""
+    folder, model = archive.nights, archive.card.model
+    looked_at = {record.slide: record for record in (*night.known_failures, *night.records)}
+    table = SlideTable(looked_at.values(), model, night.flags)
+    write_atomic(folder / f"{night.name}.csv", table.csv(), below=archive.path)
     write_atomic(folder / f"{night.name}.json", facts(night).encode(), below=archive.path)
     page = "".join(page_of(night)).encode()
     write_atomic(folder / f"{night.name}.html", page, below=archive.path)
     write_atomic(folder / "latest.html", page, below=archive.path)
-    write_atomic(archive.path / "slides.csv", table(sorted(archive.ledger, key=lambda each: each.slide)).encode())
-
-
-def table(records: Iterator[SlideRecord] | tuple[SlideRecord, ...] | list[SlideRecord]) -> str:
-    """One line per slide, as CSV that a spreadsheet obeys in nothing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in records:
-        megapixels = round(record.pixels / 1e6, 3)
-        row = (record.slide, record.state.value, record.reason or "", record.folder, megapixels, record.seconds)
-        row = (*row, record.tiles, record.failed_tiles, record.mask_bytes, *(record.pixel_size or ("", "", "")))
-        writer.writerow([cell(value) for value in row])
-    return text.getvalue()
+    every = SlideTable(archive.ledger, model, flags_by_slide(archive.ledger))
+    write_atomic(archive.path / "slides.csv", every.csv())
+    write_atomic(archive.path / "slides.parquet", every.parquet())
+    write_index(archive, night)
 
 
 def facts(night: NightSummary) -> str:
@@ -70,43 +50,81 @@ def facts(night: NightSummary) -> str:
         "archive": str(night.archive),
         "megapixels_per_second": night.megapixels_per_second,
         "complete": night.complete,
+        "verdict": night.verdict.value,
+        "new_failures": [record.slide for record in night.new_failures],
+        "standing": [record.slide for record in night.standing],
+        "acknowledged": [record.slide for record in night.acknowledged],
         "rerun": night.rerun_command if night.failed else None,
+        "advice": night.advice,
     }
-    return json.dumps(message, indent=1, default=str) + "\n"
+    return json.dumps(message, indent=1, default=_as_json) + "\n"
+
+
+def _as_json(value: object) -> object:
+    return sorted(map(str, value)) if isinstance(value, frozenset | set) else str(value)
 
 
 def page_of(night: NightSummary) -> Iterator[str]:
     """The page, self-contained but for the pictures, which lie in the runs beside it."""
-    date, _, clock = night.name.partition("_")
-    title = f"{plain(night.archive.name)}, night of {date}, {clock[:2]}:{clock[2:4]}"
+    title = f"{plain(night.archive.name)}, night of {night.title}"
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<style>{_STYLE}</style><h1>{_text(title)}</h1>"
-    verdict = "ok" if night.complete else "bad"
-    message = (
-        "All slides that could be segmented are." if night.complete else f"{len(night.failed)} slides stand failed."
-    )
-    yield f'<p class="verdict {verdict}">{message}</p><p>{_text(str(night))}.</p>'
-    if night.failed:
-        yield f"<p>Try the failed ones again with <code>{_text(night.rerun_command)}</code></p>"
+    yield f'<p class="verdict {_VERDICT_CLASS[night.verdict]}">{_text(_message(night))}</p>'
+    yield from (f'<p class="verdict warn">{_text(warning)}</p>' for warning in night.warnings)
+    yield f"<p>{_text(str(night))}.</p>"
+    yield from (f"<p>{_with_command(advice)}</p>" for advice in night.advice)
     yield from _figures(night)
-    yield from _slides("Failed", night.failed, pictures=False)
+    yield from _slides("New failures", night.new_failures, night, pictures=True)
+    yield from _slides("Known failures", night.standing, night, pictures=True)
+    yield from _acknowledged(night.acknowledged)
+    by_name = {record.slide: record for record in night.records}
+    flagged = [by_name[slide] for slide in night.flags if slide in by_name]
+    yield from _slides("To look at", flagged, night, pictures=len(flagged) <= PICTURES)
     others = sorted((r for r in night.records if r.state not in BAD), key=lambda r: (_ORDER[r.state], r.slide))
-    yield from _slides("Slides of this night", others, pictures=len(others) <= PICTURES)
-    yield "</html>\n"
+    yield from _slides("Slides of this night", others, night, pictures=len(others) <= PICTURES)
+    yield f'<p class="quiet"><a href="index.html">All nights</a></p><script>{_SCRIPT}</script></html>\n'
+
+
+def _message(night: NightSummary) -> str:
+    if night.verdict is Verdict.FAILED:
+        count = len(night.new_failures)
+        return f"{count} slide{'' if count == 1 else 's'} failed for the first time."
+    if night.verdict is Verdict.BACKLOG:
+        return f"Nothing new failed. {night.left}."
+    look = f" {len(night.flags)} of this night are to be looked at." if night.flags else ""
+    return f"All slides that could be segmented are.{look}"
+
+
+_VERDICT_CLASS = {Verdict.FAILED: "bad", Verdict.BACKLOG: "warn", Verdict.LOOK: "warn", Verdict.COMPLETE: "ok"}
+
+
+def _with_command(advice: str) -> str:
+    """A sentence whose command, after a colon, can be copied by itself."""
+    said, found, command = advice.partition(": overtile ")
+    return f"{_text(said)}: <code>{_text(f'overtile {command}')}</code>" if found else _text(advice)
+
+
+def _acknowledged(records: Sequence[SlideRecord]) -> Iterator[str]:
+    if records:
+        names = ", ".join(record.slide for record in records[:ACKNOWLEDGED_SHOWN])
+        rest = f" and {len(records) - ACKNOWLEDGED_SHOWN} more" if len(records) > ACKNOWLEDGED_SHOWN else ""
+        yield f"<details><summary>{len(records)} acknowledged</summary><p>{_text(names + rest)}</p></details>"
 
 
 def _figures(night: NightSummary) -> Iterator[str]:
     shown = (
         ("done", str(len(night.of(SlideState.DONE)))),
-        ("failed", str(len(night.failed))),
+        ("new failures", str(len(night.new_failures))),
+        ("known failures", str(len(night.standing))),
+        ("to look at", str(len(night.flags))),
         ("unchanged", str(night.unchanged)),
-        ("waiting", str(night.waiting)),
+        ("slides left", str(night.left.slides or night.waiting)),
         ("megapixels", f"{night.pixels / 1e6:,.0f}"),
         ("MPix/s", f"{night.megapixels_per_second:.2f}"),
         ("in all", format_seconds(night.seconds)),
         ("workers busy", f"{night.busy_share:.1%}" if night.inference_seconds else "-"),
-        ("left", format_seconds(night.left_seconds)),
+        ("time left", format_seconds(night.left_seconds)),
     )
     yield "<dl>"
     for name, value in shown:
@@ -114,22 +132,40 @@ def _figures(night: NightSummary) -> Iterator[str]:
     yield "</dl>"
 
 
-def _slides(title: str, records: list[SlideRecord], *, pictures: bool) -> Iterator[str]:
+def _slides(title: str, records: Sequence[SlideRecord], night: NightSummary, *, pictures: bool) -> Iterator[str]:
     if not records:
         return
     yield f"<h2>{title}</h2><table><thead><tr>"
-    headings = ("", "slide", "state", "megapixels", "pixel size", "seconds", "tiles", "reason")
+    headings = ("", "slide", "state", "megapixels", "pixel size", "seconds", "tiles", "objects", "to look at", "reason")
     yield "".join(f"<th>{name}</th>" for name in (headings if pictures else headings[1:]))
     yield "</tr></thead><tbody>"
     for record in records:
-        yield "<tr>" + (f"<td>{_picture(record)}</td>" if pictures else "")
-        tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
-        yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
-        yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{_text(_pixel_size(record))}</td>'
-        yield f'<td class="n">{record.seconds:,.1f}</td>'
-        reason = f"same content as {record.reason}" if record.state is SlideState.SAME else record.reason or ""
-        yield f'<td class="n">{tiles}</td><td class="reason">{_text(reason)}</td></tr>'
+        yield "<tr>" + (f"<td>{_picture(record, night)}</td>" if pictures else "")
+        yield from _cells(record, night.flags)
+        yield f'<td class="reason">{_text(_reason(record))}{_leave(record, night)}</td></tr>'
     yield "</tbody></table>"
+
+
+def _cells(record: SlideRecord, flags: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
+    objects = record.measures.get("objects")
+    yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
+    yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{_text(_pixel_size(record))}</td>'
+    yield f'<td class="n">{record.seconds:,.1f}</td><td class="n">{tiles}</td>'
+    yield f'<td class="n">{"" if objects is None else f"{objects:,}"}</td>'
+    yield f'<td class="flags">{_text(", ".join(flags.get(record.slide, ())))}</td>'
+
+
+def _reason(record: SlideRecord) -> str:
+    return f"same content as {record.reason}" if record.state is SlideState.SAME else record.reason or ""
+
+
+def _leave(record: SlideRecord, night: NightSummary) -> str:
+    """The command with which a person leaves a failure as it is."""
+    if not record.is_bad or record.acknowledged:
+        return ""
+    command = f"overtile archive --out {word(night.archive)} --acknowledge {word(record.slide)}"
+    return f"<details><summary>leave it so</summary><code>{_text(command)}</code></details>"
 
 
 def _pixel_size(record: SlideRecord) -> str:
@@ -141,8 +177,10 @@ def _pixel_size(record: SlideRecord) -> str:
     return f"{x:.4g} {unit}" if f"{x:.4g}" == f"{y:.4g}" else f"{x:.4g} × {y:.4g} {unit}"
 
 
-def _picture(record: SlideRecord) -> str:
-    if record.state not in {SlideState.DONE, SlideState.SAME}:
+def _picture(record: SlideRecord, night: NightSummary) -> str:
+    """The slide's small picture: of one that failed where it came as far as a picture."""
+    is_closed = record.state in {SlideState.DONE, SlideState.SAME}
+    if not is_closed and not (record.tiles and (night.archive / record.folder / "overlay.png").is_file()):
         return ""
     return f'<img loading="lazy" alt="" src="{_address(record)}/overlay.png">'
 
@@ -163,11 +201,12 @@ def _text(text: str) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #888; --bad: #c22; --good: #182; }
+:root { color-scheme: light dark; --line: #8884; --quiet: #888; --bad: #c22; --good: #182; --warn: #a60; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.35rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 code { background: #8882; padding: .15em .4em; border-radius: 3px; overflow-wrap: anywhere; }
 .verdict { font-weight: 600; } .verdict.bad { color: var(--bad); } .verdict.ok { color: var(--good); }
+.verdict.warn, td.flags { color: var(--warn); } .quiet { color: var(--quiet); }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1.2rem 0; }
 dt { color: var(--quiet); font-size: .8rem; } dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; width: 100%; }
@@ -178,10 +217,41 @@ td.done, td.failed, td.refused, td.same, td.begun, td.changing, td.gone { white-
 td.failed, td.refused { color: var(--bad); font-weight: 600; } td.done { color: var(--good); }
 img { width: 120px; max-height: 90px; object-fit: contain; display: block; }
 td.slide { min-width: 11rem; }
+th[tabindex] { cursor: pointer; } th[aria-sort] { color: inherit; }
+th[aria-sort=ascending]::after { content: " ▲"; } th[aria-sort=descending]::after { content: " ▼"; }
+details summary { cursor: pointer; color: var(--quiet); font-size: .85rem; }
 @media (max-width: 760px) {
   thead, .n { display: none; }
   tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .5rem 0; border-bottom: 1px solid var(--line); }
   td { border: 0; padding: 0; }
   td.slide { flex: 1 1 12rem; } td.reason { flex: 1 1 100%; } td.reason:empty { display: none; }
+}
+"""
+
+_SCRIPT = """
+for (const head of document.querySelectorAll("th")) {
+  if (!head.textContent) continue;
+  const sort = () => {
+    const body = head.closest("table").tBodies[0], at = head.cellIndex;
+    const text = (row) => row.cells[at].textContent.trim();
+    const number = (row) => parseFloat(text(row).replaceAll(",", ""));
+    const numeric = [...body.rows].some((row) => row.cells[at].classList.contains("n"));
+    const was = head.getAttribute("aria-sort");
+    const down = was ? was === "ascending" : numeric;
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => (Number.isNaN(number(row)) ? -1 : number(row));
+    const words = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true });
+    const compare = numeric ? (a, b) => value(a) - value(b) : words;
+    body.append(...[...body.rows].sort((a, b) => (down ? compare(b, a) : compare(a, b))));
+  };
+  head.tabIndex = 0;
+  head.title = "sort";
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    sort();
+  });
 }
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class ScanResult:
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
     known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no
-    longer in the source.
+    longer in the source. stood: those to do that had failed before, and whose files haven't changed.
     """
 
     todo: tuple[Slide, ...]
@@ -28,6 +28,7 @@ class ScanResult:
     known_failures: tuple[SlideRecord, ...]
     unchanged: int
     gone: tuple[str, ...] = ()
+    stood: frozenset[str] = frozenset()
 
     @property
     def size_bytes(self) -> int:
@@ -50,7 +51,10 @@ def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
         if config.failed_only and (record is None or record.state is not SlideState.FAILED):
             continue
         if slide.refused is not None or slide.file_version is None:
-            refused.append(slide)
+            if record is not None and record.state is SlideState.REFUSED and record.reason == slide.refused:
+                known.append(record)
+            else:
+                refused.append(slide)
         elif record is not None and not config.reread and _says_the_same(record, slide):
             if record.is_settled and _is_still_there(archive, record):
                 unchanged += 1
@@ -63,7 +67,15 @@ def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
         else:
             todo.append(slide)
     gone = tuple(name for name in _missing(archive, listed) if is_gone(config.source, name))
-    return ScanResult(in_order(todo, config, archive), tuple(settling), tuple(refused), tuple(known), unchanged, gone)
+    return ScanResult(
+        todo=in_order(todo, config, archive),
+        settling=tuple(settling),
+        refused=tuple(refused),
+        known_failures=tuple(known),
+        unchanged=unchanged,
+        gone=gone,
+        stood=frozenset() if config.failed_only else frozenset(_failed_before(archive, todo)),
+    )
 
 
 def in_order(slides: Sequence[Slide], config: ArchiveConfig, archive: Archive) -> tuple[Slide, ...]:
@@ -96,13 +108,17 @@ def _missing(archive: Archive, listed: Set[str]) -> list[str]:
     return sorted(each.slide for each in left if each.slide not in listed)
 
 
+def _failed_before(archive: Archive, todo: Iterable[Slide]) -> Iterator[str]:
+    """Of what is tried again the slides whose failure is known: each has made a night red already."""
+    for slide in todo:
+        record = archive.ledger.get(slide.name)
+        if record is not None and record.is_bad and _says_the_same(record, slide):
+            yield slide.name
+
+
 def _says_the_same(record: SlideRecord, slide: Slide) -> bool:
     stamp = slide.file_version
-    return (
-        stamp is not None
-        and (record.size_bytes, record.version) == (stamp.size_bytes, stamp.version)
-        and dict(record.asked) == dict(slide.overrides)
-    )
+    return stamp is not None and record.is_of(stamp.size_bytes, stamp.version, slide.overrides)
 
 
 def _is_still_there(archive: Archive, record: SlideRecord) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,12 @@ from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
+from tiling.archives.measures import measured
 from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.errors import ImageChangedError, PlanError, StorageError
+from tiling.errors import ImageChangedError, PlanError, StorageError, TilingError
 from tiling.runs.card import RunCard
-from tiling.runs.ledger import INFERRING
+from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.mask import Mask
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
@@ -49,6 +51,8 @@ class SlideJob:
         self._run: Run | None = None
         self._mask: Mask | None = None
         self._outcome: SlideState | None = None
+        self._measures: dict[str, Any] = {}
+        self._stage_seconds: dict[str, float] = {}
         self.todo: Sequence[int] = ()
         self.waits_for = ""
         """The slide of the same content, of one that waits."""
@@ -128,6 +132,7 @@ class SlideJob:
         state = stitch(run, folded(run))
         find_objects(run, state, trust_code=config.trust_code)
         export(run, config.export, state)
+        self._measure(run, state)
         if not config.keep_staged:
             run.remove_staged()
         if state.failed:
@@ -140,6 +145,15 @@ class SlideJob:
             self._finish(SlideState.DONE)
             if config.keep_earlier is not None:
                 self._context.archive.forget_earlier(self._folder, config.keep_earlier)
+
+    def _measure(self, run: Run, state: LedgerState) -> None:
+        """Measure image and mask for whoever judges them; a slide that can't be measured has its mask all the same."""
+        self._stage_seconds = {stage: round(seconds, 3) for stage, seconds in state.seconds.items()}
+        try:
+            with run.open_source() as source:
+                self._measures = measured(run, source, state, self._context.model.bundle.card.pixel_size_um)
+        except (TilingError, OSError) as error:
+            logger.info("slide not measured", extra={"slide": str(self.slide.place), "reason": reason_of(error)})
 
     def fail(self, error: BaseException) -> None:
         """Record why the slide can't be segmented."""
@@ -279,8 +293,11 @@ class SlideJob:
             pixels=run.plan.image.area if run else duplicate.pixels if duplicate else 0,
             pixel_size=run.card.image.pixel_size if run else duplicate.pixel_size if duplicate else None,
             seconds=self._seconds,
+            left_tiles=self._tiles_left if state is SlideState.BEGUN else 0,
             mask_bytes=size_of_tree(run.mask_path) if run and state is SlideState.DONE else 0,
             night=self._context.night,
+            measures=duplicate.measures if duplicate else self._measures,
+            stage_seconds=duplicate.stage_seconds if duplicate else self._stage_seconds,
         )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.nightly.left import count
 from flows.nightly.night import ThroughputEstimate
 from flows.nightly.slide_job import SlideJob
 from flows.pool.scheduler import TileOutcome
-from flows.reporting.escaping import markdown
+from flows.reporting.escaping import markdown, plain
 from flows.reporting.metrics import Queue, RunMetrics
-from flows.reporting.progress import Progress, Throttle, report_progress
+from flows.reporting.progress import Progress, Throttle, format_seconds, report_progress
 from flows.run.watch import ARTIFACT_SECONDS, PROGRESS_SECONDS, log_failure, start_artifact
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 
 class NightWatch:
@@ -28,21 +29,40 @@ class NightWatch:
         self._metrics.add(outcome.result, queue)
         if outcome.result.digest is None:
             log_failure(job.run, outcome.result)
-        if self._to_terminal.due():
-            report_progress(self._now())
+        ended = self._ended()
+        if self._to_terminal.due() or ended:
+            report_progress(self._now(ended))
         if self._to_prefect.due():
             self._artifact.show(**self._shown())
 
     def end(self, queue: Queue) -> None:
-        report_progress(self._now())
+        report_progress(self._now(self._ended()))
         self._artifact.end(**self._shown())
         self._metrics.flush(queue)
 
-    def _now(self) -> Progress:
+    def _ended(self) -> tuple[str, ...]:
+        return tuple(map(line_of, self._archive.ledger.take_appended()))
+
+    def _now(self, ended: tuple[str, ...] = ()) -> Progress:
         counts = self._archive.ledger.appended
-        return self._pace.now(counts.total(), counts[SlideState.FAILED])
+        # What is begun when a night ends is left, and no slide of those that are over.
+        return self._pace.now(counts.total() - counts[SlideState.BEGUN], counts[SlideState.FAILED], ended)
 
     def _shown(self) -> dict[str, Any]:
         now = self._now()
         share = 100.0 * now.done / now.total if now.total else 100.0
         return {"progress": share, "description": f"{markdown(self._archive.path)}: {now}"}
+
+
+def line_of(record: SlideRecord) -> str:
+    """One line about a slide that has ended tonight."""
+    parts = [f"{record.slide}: {record.state.value}"]
+    if record.state is SlideState.DONE:
+        objects = record.measures.get("objects")
+        parts += [count(record.tiles, "tile"), f"{record.pixels / 1e6:,.1f} MPix in {format_seconds(record.seconds)}"]
+        parts += [] if objects is None else [count(objects, "object")]
+    elif record.state is SlideState.BEGUN:
+        parts += [f"{record.left_tiles} of {count(record.tiles, 'tile')} left"]
+    elif record.reason:
+        parts += [f"same content as {record.reason}" if record.state is SlideState.SAME else record.reason]
+    return plain(", ".join(parts))

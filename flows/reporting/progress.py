@@ -22,6 +22,7 @@ class Progress:
         done_here: tiles finished by this driver.
         unit: what is counted.
         left_seconds: to the end, where that is known better than from the count.
+        ended: a line for each slide that has ended since the last report.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Progress:
     done_here: int = 0
     unit: str = "tiles"
     left_seconds: float | None = None
+    ended: tuple[str, ...] = ()
 
     @property
     def megapixels_per_second(self) -> float:

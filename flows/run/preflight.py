@@ -32,7 +32,7 @@ def check(config: SegmentConfig) -> dict[str, str]:
     origin = config.origin()
     origin.expect_trust()
     if origin.kind == "bundle":
-        card, wanted = read_card(config.model), config.view_request()
+        card, wanted = read_card(config.model), replace(config.view_request(), damaged=None)  # found when it begins
         if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
             wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
         with open_source(config.image, View(z=wanted.z, t=wanted.t, series=wanted.series)) as image:

@@ -14,6 +14,7 @@ from flows.pool.pool import Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.metrics import Queue, RunMetrics
 from flows.reporting.prefect_events import Artifact
+from flows.reporting.prefect_names import artifact_key
 from flows.reporting.progress import Progress, Throttle, report_progress
 from flows.worker.result import TileResult
 from tiling.runs.run import Run
@@ -89,7 +90,7 @@ class RunWatch:
 
 def start_artifact(key: str, place: Place) -> Artifact:
     """A bar in Prefect's pages."""
-    create = partial(create_progress_artifact, progress=0.0, key=key, description=markdown(place))
+    create = partial(create_progress_artifact, progress=0.0, key=artifact_key(key, place), description=markdown(place))
     return Artifact(create, update_progress_artifact)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.viewer.shown_run import ShownRun
 from tiling.archives.archive import CARD_NAME, Archive
+from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_ledger import SlideRecord
 from tiling.errors import RunError
 from tiling.storage.jsonl import Segments
@@ -58,15 +59,29 @@ class Library:
         Raises:
             RunError: the archive's card or its ledger is damaged.
         """
+        records, places = self._slide_records(), self._places
+        left = [record for record in records if not record.is_settled and record.folder not in places]
+        return sorted(left, key=lambda record: record.slide)
+
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """Why runs of an archive are to be looked at, by their names; the others are left out.
+
+        Raises:
+            RunError: the archive's card or its ledger is damaged.
+        """
+        records = self._slide_records()
+        folders = {record.slide: record.folder for record in records}
+        return {folders[slide]: flags for slide, flags in flags_by_slide(records).items()}
+
+    def _slide_records(self) -> list[SlideRecord]:
+        """Records of an archive's slides, read again when its ledger has grown; none of a folder of runs."""
         if not self.is_archive or not (self.place / CARD_NAME).is_file():
             return []
         revision = Segments(self.place / "ledger", 0.0).newest_number()
         with self._lock:
             if self._records is None or self._records[0] != revision:
                 self._records = revision, [*Archive.open(self.place).ledger]
-            records, places = self._records[1], self._places
-        left = [record for record in records if not record.is_settled and record.folder not in places]
-        return sorted(left, key=lambda record: record.slide)
+            return self._records[1]
 
     def run(self, name: str) -> ShownRun:
         """The run of that name, opened.

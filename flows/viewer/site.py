@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +83,8 @@ class Site:
         """Lines of the archive's table, some at a time."""
         names, start = self._library.names(), max(0, _whole(request, "start"))
         slides = self._slides()
-        rows = [self._row(name) for name in names[start : start + ROWS_AT_ONCE]]
+        flags = self._flags()
+        rows = [self._row(name, flags) for name in names[start : start + ROWS_AT_ONCE]]
         first = max(0, start - len(names))
         rows += slides[first : first + ROWS_AT_ONCE - len(rows)]
         return JSONResponse({"place": str(self._library.place), "runs": len(names) + len(slides), "rows": rows})
@@ -132,10 +133,17 @@ class Site:
         job = self.reruns.start(self._run(request).place, asked.request)
         return JSONResponse({"job": job.facts()}, 202)
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def _flags(self) -> dict[str, tuple[str, ...]]:
+        try:
+            return self._library.flags()
+        except (TilingError, OSError):  # a line of the table says so
+            return {}
+
+    def _row(self, name: str, flags: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """A run that can't be read is a line of its own: the others are shown all the same."""
         try:
-            return self._library.run(name).row()
+            row = self._library.run(name).row()
+            return {**row, "flags": [*flags[name]]} if name in flags else row
         except (TilingError, OSError) as error:
             return {"name": name, "error": str(error)}
 

@@ -92,7 +92,7 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
-    for unit in (DEPLOY / "systemd").glob("overtile-archive.*"):
+    for unit in (DEPLOY / "systemd").glob("overtile-archive*"):
         text = unit.read_text().replace("/opt/overtile/bin/overtile", "/bin/true")
         (tmp_path / unit.name).write_text(text)
     run_tool(analyze, "verify", "--man=no", *sorted(tmp_path.iterdir()))
@@ -109,6 +109,14 @@ def unit_settings(name: str) -> dict[str, list[str]]:
         if is_setting and not line.startswith("#"):
             found.setdefault(key, []).append(value)
     return found
+
+
+def test_a_night_that_dies_without_a_word_is_said_by_another_unit() -> None:
+    (unit,) = unit_settings("overtile-archive.service")["OnFailure"]
+    (asked,) = unit_settings(unit)["ExecStart"]
+    program, command, *words = shlex.split(asked)
+    assert (Path(program).name, command, words[0]) == ("overtile", "doctor", "--archive")
+    assert unit_settings("overtile-archive.service")["SuccessExitStatus"] == ["4 143"], "a backlog is no failure"
 
 
 def test_a_workstation_that_was_off_at_night_does_not_begin_one_by_day() -> None:

@@ -29,11 +29,11 @@ from tiling.errors import SourceError
 
 COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
     "segment": (SegmentConfig, set()),
-    "archive": (ArchiveConfig, {"dry_run"}),
+    "archive": (ArchiveConfig, {"dry_run", "acknowledge"}),
     "rerun": (RerunConfig, {"archive"}),
     "verify": (VerifyConfig, set()),
     "export": (ExportConfig, {"listed"}),
-    "doctor": (DoctorConfig, {"as_json"}),
+    "doctor": (DoctorConfig, {"as_json", "notify"}),
 }
 """What each command takes, and the names of what is its own."""
 
@@ -93,10 +93,10 @@ def test_a_job_file_knows_the_same_keys_and_says_what_each_means(kind: type[Conf
 
 
 @pytest.mark.parametrize("command", FORMS)
-def test_prefects_form_shows_the_same_options_but_trust(command: str) -> None:
+def test_prefects_form_shows_the_same_options_but_those_that_run_code(command: str) -> None:
     kind, _ = COMMANDS[command]
     fields = parameter_schema(FORMS[command]).definitions[kind.__name__]["properties"]
-    assert fields.keys() == kind.model_fields.keys() - {"trust_code"}
+    assert fields.keys() == kind.model_fields.keys() - {"trust_code", "notify"}
     for name, shown in fields.items():
         field = kind.model_fields[name]
         assert shown["description"] == field.description

@@ -22,6 +22,7 @@ from oracle import whole_image_labels
 from PIL import Image
 
 from flows.commands.demo import demo_image
+from flows.reporting.prefect_names import artifact_key
 from tiling.geometry import Box
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
@@ -310,7 +311,8 @@ def post(url: str, body: dict[str, object]) -> list[dict[str, object]]:
 
 def test_prefect_sees_one_task_per_stage_and_the_progress(segmented: Path, prefect_url: str) -> None:
     artifacts = post(f"{prefect_url}/artifacts/filter", {})
-    ours = [a for a in artifacts if a["key"] == "tiles" and str(segmented) in str(a["description"])]
+    key = artifact_key("tiles", segmented.resolve())
+    ours = [a for a in artifacts if a["key"] == key and str(segmented) in str(a["description"])]
     assert any("30/30 tiles" in str(artifact["description"]) for artifact in ours)
     stages: dict[str, set[object]] = {}
     for artifact in ours:

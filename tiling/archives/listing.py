@@ -67,7 +67,8 @@ def _nothing_in(source: str) -> str:
         )
     if split_glob(source)[1] is not None:
         return (
-            f"{source}: no file matches: nothing would be segmented; correct the pattern (**/ is any number of folders)"
+            f"{source}: the glob matches nothing (no file matches): nothing would be segmented; correct the pattern "
+            f"(**/ is any number of folders)"
         )
     return f"{source} holds no image: nothing would be segmented; taken are the endings {' '.join(SUFFIXES)}"
 
@@ -82,6 +83,10 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
         found = _listed(place, exclude)
     elif place.is_dir():
         found = _walked(place, exclude)
+    elif pattern is not None:
+        raise SourceError(
+            f"{source}: the glob matches nothing, for {root} is no folder: nothing would be segmented; correct the path"
+        )
     else:
         raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
     for slide in found:

@@ -37,6 +37,13 @@ class SlideState(StrEnum):
     GONE = "gone"
 
 
+BAD = (SlideState.FAILED, SlideState.REFUSED)
+"""States of slides that stand failed."""
+
+_KEEP_ACKNOWLEDGED = (*BAD, SlideState.BEGUN)
+"""What a slide may become without somebody's having to look at its failure again; a night tries it from the begin."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlideRecord:
     """One line of an archive's ledger.
@@ -53,6 +60,10 @@ class SlideRecord:
         pixels: of the level that is segmented. seconds: from its first tile to its last. mask_bytes: on disk.
         pixel_size: y, x and unit of that level's pixels; None where neither the image nor an option says them.
         night: when it was looked at. time: when this was written.
+        acknowledged: a failure that somebody has seen and leaves as it is, for as long as the file stays the same.
+        left_tiles: of a slide that is begun, those that are still to be computed.
+        measures: what is known of image and mask by name, as `tiling.archives.measures` has it.
+        stage_seconds: of work per stage, summed over all workers.
     """
 
     slide: str
@@ -72,6 +83,25 @@ class SlideRecord:
     pixel_size: tuple[float, float, str] | None = None
     night: str = ""
     time: float = 0.0
+    acknowledged: bool = False
+    left_tiles: int = 0
+    measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the slide stands failed."""
+        return self.state in BAD
+
+    @property
+    def share_left(self) -> float:
+        """Share of the slide's tiles that is still to be computed, as far as its record says."""
+        is_begun = self.state is SlideState.BEGUN and self.tiles > 0
+        return min(1.0, self.left_tiles / self.tiles) if is_begun and self.left_tiles else 1.0
+
+    def is_of(self, size_bytes: int, version: str, asked: Mapping[str, str]) -> bool:
+        """Whether it is about that listing of the file, with the same asked for it."""
+        return (self.size_bytes, self.version) == (size_bytes, version) and dict(self.asked) == dict(asked)
 
     @property
     def is_settled(self) -> bool:
@@ -93,6 +123,7 @@ class SlideLedger:
         self._above: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.appended: Counter[SlideState] = Counter()
+        self._untaken: list[SlideRecord] = []
         self._lock = threading.Lock()
         for path, line in self._segments.lines():
             try:
@@ -169,6 +200,30 @@ class SlideLedger:
             reason = f"no longer in the source; it was {before.state.value}{why}"
             self._store(replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night))
 
+    def refuse(self, record: SlideRecord) -> None:
+        """Store that a slide isn't opened, where that is news: it is the same every night."""
+        with self._lock:
+            before = self._records.get(record.slide)
+            if before is None or (before.state, before.reason) != (record.state, record.reason):
+                self._store(record)
+
+    def acknowledge(self, slide: str) -> SlideRecord:
+        """Store that somebody has seen why a slide failed and leaves it so; a changed file is looked at anew.
+
+        Raises:
+            RunError: there is no such slide, or it doesn't stand failed.
+        """
+        with self._lock:
+            before = self._records.get(slide)
+            if before is None or not before.is_bad:
+                state = "is not known here" if before is None else f"is {before.state.value}"
+                failed = sorted(record.slide for record in self._records.values() if record.is_bad)
+                shown = f"; failed are {', '.join(failed[:5])}" if failed else "; no slide stands failed"
+                raise RunError(f"a failure is acknowledged by the slide's name, and {slide!r} {state}{shown}")
+            self._store(replace(before, acknowledged=True))
+            self._segments.flush()
+            return before
+
     def relocate(self, folder: str, fingerprint: str, to: str) -> None:
         """Store where the mask of a content lies by now, for all slides of that content that shared it."""
         with self._lock:
@@ -181,6 +236,13 @@ class SlideLedger:
         with self._lock:
             self._store(record)
             self.appended[record.state] += 1
+            self._untaken.append(record)
+
+    def take_appended(self) -> list[SlideRecord]:
+        """The records that were appended since this was last asked, in order."""
+        with self._lock:
+            taken, self._untaken = self._untaken, []
+            return taken
 
     def announce(self, name: str, facts: Mapping[str, Any]) -> None:
         """Add an event and store it at once."""
@@ -214,6 +276,10 @@ class SlideLedger:
             segment.unlink(missing_ok=True)
 
     def _store(self, record: SlideRecord) -> None:
+        before = self._records.get(record.slide)
+        if before is not None and before.acknowledged and record.state in _KEEP_ACKNOWLEDGED:
+            stays = before.is_of(record.size_bytes, record.version, record.asked)
+            record = replace(record, acknowledged=record.acknowledged or stays)
         record = replace(record, time=time.time())
         self._fold(record)
         self._segments.append(_dump({**asdict(record), "state": record.state.value}))

@@ -45,6 +45,7 @@ class NoDataCard(_Card):
             (f"the value {whole.nodata}", matched(whole.nodata, whole.dtype) is not None or _is_nan(whole.nodata)),
             ("the image's mask or alpha", whole.has_mask),
             (NUMBERS, whole.dtype.kind == "f"),
+            ("segments that don't decode", seen.view is not None and bool(seen.view.damaged)),
         )
         return cls(told_by=tuple(name for name, is_told in kinds if is_told), fill=fill_of(means, str(seen.dtype)))
 

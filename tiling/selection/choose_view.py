@@ -20,6 +20,7 @@ from tiling.selection.normalisation import Normalisation
 from tiling.selection.outline import Outline
 from tiling.selection.region import Region
 from tiling.source import ImageSource, Level, open_source
+from tiling.sources.damage import DamagedSegment, told
 from tiling.sources.orientation import MEANINGS
 from tiling.storage.place import Place
 from tiling.view import View
@@ -29,6 +30,9 @@ CLOSE = 1.1
 
 IMPLAUSIBLE = 10.0
 """From this factor on a pixel size is taken for a mistake."""
+
+MOST_DAMAGED = 1000
+"""Segments that may be taken for no data; the run's card names each."""
 
 _SHOWN = 8  # images of a file that a note names
 _UM = 1e6
@@ -46,6 +50,7 @@ class ViewRequest:
         image_um: what a pixel of the image's level 0 measures, where the image doesn't say or is wrong.
         as_is: whether the pixels are taken as they are, whatever they measure.
         bands, region, normalise: as typed.
+        damaged: `mask` takes pixels of segments that don't decode for no data; without it, what needs them fails.
     """
 
     level: int | None = None
@@ -58,6 +63,7 @@ class ViewRequest:
     series: str | None = None
     region: str | None = None
     normalise: str | None = None
+    damaged: str | None = None
 
     def as_given(self) -> dict[str, str]:
         """The request as it was given, the level apart; options left open are left out."""
@@ -117,9 +123,28 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
             every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
             with source.viewed(View(z=request.z, t=request.t, series=series, bands=every)) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
+        if request.damaged is not None:
+            damaged = _damaged(source, view.level)
+            view = view.model_copy(update={"damaged": tuple(each.key for each in damaged)})
+            notes |= {"damaged": told(damaged)} if damaged else {}
     if view.is_plain:
         return ViewChoice(view.level, None, notes)
     return ViewChoice(0, view, notes | {"view": str(view)}, outline)
+
+
+def _damaged(source: ImageSource, level: int) -> list[DamagedSegment]:
+    """Segments of the level that don't decode.
+
+    Raises:
+        SourceError: so many that the file as a whole is damaged.
+    """
+    found = source.damaged_segments(level)
+    if len(found) > MOST_DAMAGED:
+        raise SourceError(
+            f"{source.path}: {len(found)} segments don't decode, more than the {MOST_DAMAGED} that may be taken for no "
+            f"data: {found[0].reason}; restore the file"
+        )
+    return found
 
 
 def _which(source: ImageSource, request: ViewRequest) -> dict[str, str]:

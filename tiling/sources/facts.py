@@ -104,12 +104,14 @@ class Moment:
     """Which focal plane and which point in time of a file are read, from 0; of which of its images; with its alpha?
 
     `series` is a number from 0, or a name; None leaves it to `choose_image`. `alpha` makes bands of alpha channels.
+    `damaged` segments, by level, plane and number, are read as if they had never been written.
     """
 
     z: int = 0
     t: int = 0
     series: int | str | None = None
     alpha: bool = False
+    damaged: tuple[tuple[int, int, int], ...] = ()
 
     def expect_in(self, focal_planes: int, times: int) -> None:
         """Raise `SourceError` where there is no such one."""

@@ -32,13 +32,18 @@ class SharedReader:
     def chunk_px(self, level: int) -> tuple[int, int]:
         return self._reader.chunk_px(level)
 
+    @property
+    def file(self) -> Reader:
+        """The reader itself."""
+        return self._reader
+
     def serves(self, view: View | None) -> bool:
         """Whether opening the file for a view would give what is open."""
         asked = moment_of(view)
         if (
             self._moment.alpha
             or needs_alpha(self.facts, view)
-            or (asked.z, asked.t) != (self._moment.z, self._moment.t)
+            or (asked.z, asked.t, asked.damaged) != (self._moment.z, self._moment.t, self._moment.damaged)
         ):
             return False
         is_numbered = bool(self.facts.images) and asked.series == self.facts.series
@@ -61,7 +66,7 @@ class SharedReader:
 
 def moment_of(view: View | None) -> Moment:
     """Which image, focal plane and time a view is of."""
-    return Moment() if view is None else Moment(view.z, view.t, view.series)
+    return Moment() if view is None else Moment(view.z, view.t, view.series, damaged=view.damaged)
 
 
 def needs_alpha(facts: ImageFacts, view: View | None) -> bool:

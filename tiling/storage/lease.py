@@ -73,6 +73,15 @@ class Holder:
             return True
 
 
+def is_leased(folder: ObjectPath) -> bool:
+    """Whether a driver holds a run; one of another machine counts until it hands it back."""
+    try:
+        holder = Holder.parse((folder / "driver.lock").read_bytes())
+    except (StorageError, OSError):
+        return False
+    return holder is not None and not holder.is_dead
+
+
 class Lease:
     """One driver per run, where the run is in an object store.
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tiling.storage.disk import PARTIAL, disk_errors, is_partial, read_file, remove_file, write_whole
-from tiling.storage.lease import Lease
+from tiling.storage.lease import Lease, is_leased
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.run_lock import RunLock
+from tiling.storage.run_lock import RunLock, is_locked_here
 
 Place = Path | ObjectPath
 """A local path, or a name in an object store; both have the part of `pathlib.Path` that a run needs."""
@@ -127,3 +127,8 @@ def remove_within(path: Place, below: Place) -> None:
 def lock_run(place: Place) -> RunLock | Lease:
     """The lock that keeps a run to one driver, as its storage has it: the system's, or a lease that is renewed."""
     return Lease(place) if isinstance(place, ObjectPath) else RunLock(place)
+
+
+def is_locked(place: Place) -> bool:
+    """Whether a driver is at work there now."""
+    return is_leased(place) if isinstance(place, ObjectPath) else is_locked_here(place)

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 from tiling.errors import PlaceError, RunError
 from tiling.storage.disk import disk_errors
 
@@ -156,6 +158,28 @@ class RunLock:
             os.close(self._of_folder)
         self._descriptor = self._of_folder = None
         self._locks_folder = False
+
+
+def is_locked_here(folder: Path) -> bool:
+    """Whether a driver is at work on a run, or an archive. It is left in peace: nothing is locked but what is stale."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        holder = json.loads(_read(descriptor) or "{}")
+        if not holder:  # handed back
+            return False
+        if holder.get("host") == socket.gethostname() and not psutil.pid_exists(int(holder["process"])):
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _TAKEN
+    except (ValueError, KeyError, AttributeError, TypeError):  # no driver wrote it
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def expect_held(folder: Path) -> None:

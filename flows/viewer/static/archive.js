@@ -8,7 +8,7 @@ const table = { rows: [], key: "name", ascending: true };
 
 const VALUES = {
   name: (row) => row.name,
-  state: (row) => (row.error ? -1 : verdict(row).order),
+  state: (row) => (row.error ? -1 : verdict(row).order + (row.flags ? -0.5 : 0)),
   failed: (row) => (row.error ? -1 : row.counts.failed + row.counts.damaged),
   megapixels: (row) => row.megapixels ?? -1,
   pixel: (row) => row.pixel_size?.x ?? -1,
@@ -74,6 +74,7 @@ function line(row) {
   const { text, kind } = verdict(row);
   const state = element("td", "state");
   state.append(element("span", kind, text));
+  if (row.flags) state.append(element("div", "flags", row.flags.join(", ")));
   made.append(
     state,
     tiles(row),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import csv
+import html
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from pyarrow import parquet
+
+from flows.nightly import index
 from flows.nightly.night import NightSummary
-from flows.nightly.page import publish
+from flows.nightly.page import page_of, publish
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideRecord, SlideState
+
+
+def archive_at(path: Path) -> Archive:
+    card = ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
+    return Archive.create_or_resume(path, card)
 
 
 def night_of(archive: Path, *known_failures: SlideRecord) -> NightSummary:
@@ -61,3 +71,63 @@ def test_table_and_page_say_at_which_pixel_size_each_slide_was_segmented(tmp_pat
 def test_the_command_that_tries_again_may_be_pasted_whatever_the_folder_is_called() -> None:
     folder = "/data/my slides; rm -rf $HOME"
     assert shlex.split(night_of(Path(folder)).rerun_command) == ["overtile", "rerun", "--archive", folder, "--failed"]
+
+
+def test_one_table_says_all_of_a_slide_for_a_spreadsheet_and_for_statistics(tmp_path: Path) -> None:
+    archive = archive_at(tmp_path)
+    classes = {"nucleus": {"objects": 7, "area": 0.5, "share": 0.1}}
+    measures = {"classes": classes, "unit": "mm2", "tissue_area": 5.0, "objects": 7, "specks": 0.9, "scale": 1.0}
+    done = SlideRecord("b.svs", SlideState.DONE, "slides/b.svs", measures=measures, stage_seconds={"compute": 3.5})
+    archive.ledger.append(done)
+    archive.ledger.append(SlideRecord("a.svs", SlideState.FAILED, "slides/a.svs", reason="cut off"))
+    archive.ledger.flush()
+    publish(archive, replace(night_of(tmp_path), records=(done,)))
+    bad, row = csv.DictReader((tmp_path / "slides.csv").open())
+    assert (bad["slide"], bad["objects"], bad["objects of nucleus"]) == ("a.svs", "", "")
+    assert (row["model"], row["objects of nucleus"], row["area of nucleus"]) == ("m", "7", "0.5")
+    assert (row["tissue_area"], row["area_unit"], row["seconds of compute"]) == ("5.0", "mm2", "3.5")
+    assert row["flags"] == "most objects are specks"
+    columnar = parquet.read_table(tmp_path / "slides.parquet")
+    assert columnar.column_names == list(row)
+    assert columnar.schema.field("objects").type == "int64"
+    assert columnar.to_pylist()[0]["objects"] is None
+
+
+def test_the_page_lists_new_failures_apart_and_says_how_to_leave_a_known_one(tmp_path: Path) -> None:
+    name = "it's <b>old</b>.svs"
+    old = SlideRecord(name, SlideState.FAILED, "slides/old", reason="cut off", lasting=True)
+    new = SlideRecord("new.svs", SlideState.FAILED, "slides/new", reason="2 tiles failed", tiles=4, failed_tiles=2)
+    (tmp_path / "slides/new").mkdir(parents=True)
+    (tmp_path / "slides/new/overlay.png").write_bytes(b"")
+    night = replace(night_of(tmp_path, old), records=(new,), warnings=("the night of Monday died: no power",))
+    page = "".join(page_of(night))
+    assert page.index("<h2>New failures") < page.index(">new.svs<") < page.index("Known failures")
+    assert html.escape(f"overtile archive --out {tmp_path} --acknowledge {shlex.quote(name)}") in page
+    assert "the night of Monday died: no power" in page
+    assert 'src="../slides/new/overlay.png"' in page, "a failed slide has its picture where there is one"
+    assert "1 slide failed for the first time." in page
+    assert "<b>old" not in page
+
+
+def test_the_index_knows_every_night_and_pages_are_kept_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "NIGHTS_KEPT", 3)
+    archive = archive_at(tmp_path)
+    for number in range(5):
+        name = f"2026-11-2{number}_010000"
+        archive.ledger.announce("night", {"night": name, "began": 86400.0 * number, "config": {}})
+        if number == 3:
+            continue
+        night = replace(night_of(tmp_path), name=name)
+        publish(archive, night)
+        facts = {"night": name, "told": str(night), "verdict": "complete", "counts": night.counts}
+        archive.ledger.announce("morning", facts)
+    rows = [*csv.DictReader((tmp_path / "nights.csv").open())]
+    assert [row["verdict"] for row in rows] == ["complete", "complete", "complete", "died", "complete"]
+    assert sorted(path.name for path in (tmp_path / "nights").glob("2*.html")) == [
+        "2026-11-22_010000.html",
+        "2026-11-24_010000.html",
+    ]
+    assert (tmp_path / "nights/latest.html").is_file()
+    assert 'href="2026-11-24_010000.html"' in (tmp_path / "nights/index.html").read_text()

@@ -31,6 +31,7 @@ from flows.config.run import RerunConfig, SegmentConfig, checked
 from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer
+from flows.reporting.prefect_names import artifact_key
 from flows.rerun import rerun
 from flows.segment import segment
 from tiling.archives.archive import Archive, ArchiveCard
@@ -249,7 +250,7 @@ def served(cli: Cli, archive: Path, prefect_url: str) -> Iterator[Api]:
 
 @pytest.mark.soak
 def test_a_served_night_does_what_is_new_and_a_cancelled_one_goes_on(served: Api, archive: Path) -> None:
-    night = served.deployment("segment-archive", archive.name)
+    night = served.deployment("segment-archive", f"{archive.name}-nights")
     write_noise(archive.parent / "in/1.tif", 50 * 64, 50 * 64, seed=1)
     first = served.start(night)
     served.wait(first, "RUNNING")
@@ -294,7 +295,9 @@ def test_a_tile_is_rerun_from_the_form(served: Api, archive: Path) -> None:
     run = archive / "slides/0.tif"
     before = mask_files(run)
     (run / "mask.ome.zarr/0/c/1/2").write_bytes(b"rotten")
-    flow_run = served.start(served.deployment("rerun-tiles", archive.name), {"run": str(run), "tiles": ["1,2"]})
+    flow_run = served.start(
+        served.deployment("rerun-tiles", f"{archive.name}-single-tiles"), {"run": str(run), "tiles": ["1,2"]}
+    )
     assert served.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
     assert mask_files(run) == before
 
@@ -302,12 +305,12 @@ def test_a_tile_is_rerun_from_the_form(served: Api, archive: Path) -> None:
 @pytest.mark.soak
 def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, archive: Path) -> None:
     (archive.parent / "in/bad.tif").write_bytes(b"II*\0 and nothing else")
-    flow_run = served.start(served.deployment("segment-archive", archive.name))
+    flow_run = served.start(served.deployment("segment-archive", f"{archive.name}-nights"))
     state = served.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")
     assert state["type"] == "FAILED"
     assert "1 failed" in state["message"]
     artifacts = served.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
-    failed = next(each for each in artifacts if each["key"] == "failed-slides")
+    failed = next(each for each in artifacts if each["key"] == artifact_key("failed-slides", archive))
     assert "bad.tif" in failed["data"]
     (archive.parent / "in/bad.tif").unlink()
 

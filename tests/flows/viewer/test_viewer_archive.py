@@ -64,6 +64,14 @@ def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: 
         assert len(rows_of(client)) == 1, "the page follows the archive's ledger"
 
 
+def test_a_run_that_is_to_be_looked_at_says_why(archive: Archive) -> None:
+    done = SlideRecord("sound.svs", SlideState.DONE, "slides/sound.svs", measures={"objects": 0})
+    with let_in(Library(archive.path)) as client:
+        assert "flags" not in rows_of(client)[0]
+        tell(archive, done)
+        assert rows_of(client)[0]["flags"] == ["no object"]
+
+
 def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
     archive = made(tmp_path / "archive")
     with pytest.raises(RunError, match=r"holds no run .* and no runs"):

@@ -21,10 +21,10 @@ from ome_types import from_tiff
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from flows.nightly.page import table
 from flows.run.verification_report import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
 from tiling.archives.archive import folder_name
 from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.table import SlideTable
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain
 from tiling.export import readback
@@ -64,9 +64,9 @@ def test_names_as_people_give_them_stay_as_they_are(text: str) -> None:
 
 def test_the_archives_table_holds_no_formula() -> None:
     records = [SlideRecord(text, SlideState.FAILED, f"slides/{text}", reason=text) for text in HOSTILE]
-    rows = [*csv.reader(io.StringIO(table(records)), strict=True)]
-    assert [row[0] for row in rows[1:]] == [cell(text) for text in HOSTILE]
-    assert [row[2] for row in rows[1:]] == [cell(text) for text in HOSTILE]
+    rows = [*csv.reader(io.StringIO(SlideTable(records, "m", {}).csv().decode()), strict=True)]
+    assert [row[0] for row in rows[1:]] == [cell(text) for text in sorted(HOSTILE)]
+    assert [row[2] for row in rows[1:]] == [cell(text) for text in sorted(HOSTILE)]
 
 
 @pytest.fixture(scope="module")

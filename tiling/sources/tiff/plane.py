@@ -114,6 +114,31 @@ class Plane:
         """Whether a part of a segment is read without the rest."""
         return self._raw
 
+    def leave_out(self, segment: int) -> None:
+        """Read a segment from now on as if it had never been written."""
+        if segment < len(self._counts):
+            self._counts[segment] = 0
+            self.gaps = self._unwritten()
+
+    def segment_places(self) -> list[tuple[int, Box]]:
+        """Number and place of every segment that is decoded as a whole, and that was written."""
+        if self._raw:
+            return []
+        samples = self.interpretation.kept if self._planar else (0,)
+        per_plane, whole = self.grid.rows * self.grid.cols * self._depth, Box(0, 0, *self.size_px)
+        found = [(sample * per_plane + index, place) for sample in samples for index, place in self.grid.under(whole)]
+        return [(segment, place) for segment, place in found if self._counts[segment] > 0]
+
+    def fault_of(self, segment: int, place: Box) -> str | None:
+        """Why a segment doesn't decode, on one line; None where it does."""
+        try:
+            shape = self._bands(self._decoded(segment)).shape
+        except (SourceError, *LIBRARY_ERRORS) as error:
+            return reason(error)
+        if shape[0] < place.height or shape[1] < place.width:
+            return f"it decodes to {shape[0]} x {shape[1]} px only"
+        return None
+
     def read_into(self, out: Pixels, box: Box, cache: SegmentCache, key: int) -> None:
         """Fill `out` `(y, x, band)` with the box. `key` tells this plane from others in the cache."""
         samples = self.interpretation.kept if self._planar else (0,)

@@ -7,6 +7,7 @@ costs only the segments under it.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from tifffile import TiffFile, TiffPage
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.cache import DEFAULT_CACHE_BYTES, SegmentCache
+from tiling.sources.damage import DamagedSegment
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
@@ -40,6 +42,9 @@ _MASK_KEY = 0xFFFF  # no plane of bands has that number
 
 # tifffile logs every oddity of a file; what matters of them reaches the user as a SourceError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+_DECODED_AT_ONCE = 4
 
 
 class TiffReader:
@@ -99,6 +104,21 @@ class TiffReader:
         finer = self._written(level - 1, seen)
         return held if finer is None else held | finer[np.ix_(rows - seen.y0, cols - seen.x0)]
 
+    def damaged_segments(self, level: int) -> list[DamagedSegment]:
+        """Segments of a level that don't decode, found by decoding them all."""
+        asked = [
+            (number, plane, segment, place)
+            for number, plane in enumerate(self._levels[level])
+            for segment, place in plane.segment_places()
+        ]
+        with ThreadPoolExecutor(_DECODED_AT_ONCE) as threads:
+            faults = threads.map(lambda each: each[1].fault_of(each[2], each[3]), asked)
+            return [
+                DamagedSegment(level, number, segment, place, fault)
+                for (number, _, segment, place), fault in zip(asked, faults, strict=True)
+                if fault is not None
+            ]
+
     def chunk_px(self, level: int) -> tuple[int, int]:
         """Whole segments that make up about 1024 x 1024 px."""
         plane = self._levels[level][0]
@@ -131,6 +151,9 @@ def _parse(
         levels = [[chain[index] for index in dialect.pages], *smaller]
         planes = _planes(tif, levels, dialect, alpha=moment.alpha)
         levels, planes = _whole_levels(levels, planes, dialect)
+        for level, plane, segment in moment.damaged:
+            if level < len(planes) and plane < len(planes[level]):
+                planes[level][plane].leave_out(segment)
         masks, by_tuple = _masks(tif, chain, levels, planes, nodata, dialect)
     _add_sidecars(dialect.sidecars, first, planes, masks)
     file.expect_unbroken()

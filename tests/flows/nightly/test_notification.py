@@ -1,0 +1,155 @@
+"""Notification of a night: its one line, and that it comes to a real webhook and to a real command."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from summaries import BAD, DONE, night_of
+
+from flows.commands.archive import last_config
+from flows.config.archive import ArchiveConfig
+from flows.config.deployed import NOTIFY, allowed
+from flows.errors import ConfigError, IncompleteError, StoppedError
+from flows.nightly.left import WorkLeft
+from flows.nightly.notification import Notification, of_night, send, wanted
+from flows.nightly.notified import notified
+from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.errors import DiskError, RunError, SourceError
+from unet_core.errors import BundleError
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[Any]]]:
+    """A real server, and the JSON that came to it."""
+    came: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(500 if "fail" in self.path else 204)
+            self.end_headers()
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", came
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_line_says_what_is_new_what_is_left_and_where_to_look() -> None:
+    gone = SlideRecord("g.svs", SlideState.GONE, "slides/g.svs")
+    known = (replace(BAD, slide="k.svs"), replace(BAD, slide="ack.svs", acknowledged=True))
+    night = night_of(
+        DONE, BAD, gone, known_failures=known, flags={"b.svs": ("no object",)}, left=WorkLeft(2, 1, 40, 60.0, 1)
+    )
+    assert of_night(night).text == (
+        "overtile my out, night of 2026-11-26 22:00 CET: new failures; 1 slide done, 1 new failure (bad.svs), "
+        "1 known failure, 1 acknowledged, 1 to look at (b.svs: no object), 1 slide gone (g.svs), "
+        "2 slides left (1 begun): about 40 tiles, 1:00 of computing, 1 night at this rate, slowest b.svs with 0:12, "
+        "ended by its work; file:///data/my%20out/nights/2026-11-26_220000.html"
+    )
+
+
+def test_it_is_one_line_whatever_slides_are_called() -> None:
+    text = of_night(night_of(replace(BAD, slide="a\nb\x1b[31m.svs"))).text
+    assert "\n" not in text
+    assert "\x1b" not in text
+
+
+def test_a_webhook_gets_json_with_the_line_as_its_text(webhook: tuple[str, list[Any]]) -> None:
+    url, came = webhook
+    send(of_night(night_of(DONE, BAD)), url)
+    (body,) = came
+    assert body["text"].startswith("overtile my out")
+    assert (body["verdict"], body["new_failures"]) == ("new failures", ["bad.svs"])
+
+
+def test_a_command_reads_the_line_from_its_input_and_no_shell_reads_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "a b.txt"
+    send(Notification("done; all well"), f"tee '{file}' '$HOME'".replace("'$HOME'", f"'{tmp_path}/$HOME'"))
+    assert file.read_text() == "done; all well\n"
+    assert (tmp_path / "$HOME").read_text() == "done; all well\n"
+
+
+@pytest.mark.parametrize("to", ["false", "no-such-command-anywhere", "", "'unclosed", "http://127.0.0.1:9/secret"])
+def test_what_cannot_be_sent_costs_one_line_and_tells_no_secret(to: str, caplog: pytest.LogCaptureFixture) -> None:
+    send(Notification("x"), to)
+    (record,) = caplog.records
+    assert "could not be sent" in record.getMessage()
+    assert "secret" not in record.getMessage()
+
+
+def test_a_webhook_that_refuses_is_named_with_its_answer(
+    webhook: tuple[str, list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    send(Notification("x"), f"{webhook[0]}/fail")
+    assert "it answered 500" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DiskError("the disk is full"), "died: the disk is full"),
+        (BundleError("no such model"), "died: no such model"),
+        (SourceError("slides/: no such folder"), "died: slides/: no such folder"),
+        (ValueError("a bug"), "died: a bug"),
+        (KeyboardInterrupt(), "died: stopped at once by Ctrl-C"),
+        (StoppedError("stopped by SIGTERM", 15, night_of(DONE, ended_by="SIGTERM")), "1 slide done, slowest b.svs"),
+        (IncompleteError("1 failed", night_of(DONE, BAD)), "1 new failure (bad.svs)"),
+    ],
+)
+def test_a_night_that_dies_is_notified_too(error: BaseException, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "told"
+    config = ArchiveConfig(source="in", out=tmp_path, notify=f"tee {file}")
+
+    def die() -> Any:
+        raise error
+
+    with pytest.raises(type(error)):
+        notified(config, die)
+    assert said in file.read_text()
+
+
+def test_where_lines_go_is_kept_by_no_ledger_and_given_by_no_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ArchiveConfig(source=str(tmp_path), out=tmp_path / "out", notify="https://hooks.example/secret")
+    assert "secret" not in f"{config.model_dump_json()}{config!r}"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "0")
+    with pytest.raises(ConfigError, match="notify is not for a form to give"):
+        allowed(config)
+    monkeypatch.setenv(NOTIFY, "mail me")
+    assert wanted(None) == "mail me"
+    assert wanted("tee x") == "tee x"
+
+
+def test_options_of_the_last_night_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    config = ArchiveConfig.model_validate({"source": "in/*.tif", "out": "out", "ray_address": "127.0.0.1:9"})
+    assert (config.source, config.out) == (f"{tmp_path}/in/*.tif", tmp_path / "out")
+    archive = Archive.create_or_resume(
+        config.out, ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
+    )
+    archive.ledger.announce("night", {"config": config.model_dump(mode="json")})
+    monkeypatch.chdir("/")
+    again = last_config(str(tmp_path / "out"), {})
+    assert again.source == config.source
+    assert again.ray_address is None, "a cluster that is gone is not waited for"
+    (tmp_path / "in/a.tif").unlink()
+    with pytest.raises(RunError, match=r"the glob matches nothing.*overtile archive NEW-SOURCE --out .*/out --model"):
+        last_config(str(tmp_path / "out"), {})

@@ -1,0 +1,32 @@
+"""Damaged segments of a file: strips or tiles that don't decode, where they lie, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiling.geometry import Box
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedSegment:
+    """One strip or tile of a level that doesn't decode; `plane` counts the pages of its bands."""
+
+    level: int
+    plane: int
+    segment: int
+    place: Box
+    reason: str
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.level, self.plane, self.segment
+
+
+def told(damaged: Sequence[DamagedSegment]) -> str:
+    """What doesn't decode, in one sentence that names each segment once."""
+    each = [f"segment {item.segment} {item.place} ({item.reason})" for item in damaged[:SHOWN]]
+    rest = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
+    return f"{len(damaged)} of the file don't decode and hold no data: {', '.join(each)}{rest}"
