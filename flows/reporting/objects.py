@@ -7,12 +7,12 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tiling.objects.record import asked_objects, built_objects
 
 from flows.reporting.areas import Areas
 from flows.reporting.palette import safe_color
 from tiling.errors import TilingError
 from tiling.export.export_run import is_shown
+from tiling.objects.record import asked_objects, built_objects
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 
