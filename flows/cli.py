@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.archive import archive_command, print_archive
+from flows.commands.archive import archive_command
+from flows.commands.archive_text import print_archive
 from flows.commands.doctor import doctor_command
 from flows.commands.exit_codes import one_line_errors
 from flows.commands.export import export_command

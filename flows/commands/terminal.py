@@ -100,7 +100,9 @@ def print_training(console: Console, bundle: Path) -> None:
     console.print(f"bundle:  {bundle}", highlight=False, soft_wrap=True)
     console.print(f"curves:  {bundle.parent / 'curves.png'}", highlight=False, soft_wrap=True)
     console.print(f"images:  {bundle.parent / 'validation.png'}", highlight=False, soft_wrap=True)
-    console.print(f"use it:  overtile segment IMAGE --model {word(bundle)} --out RUN", highlight=False, soft_wrap=True)
+    console.print(
+        f"use it:  overtile segment IMAGE --model {word(bundle.absolute())} --out RUN", highlight=False, soft_wrap=True
+    )
 
 
 def print_verification(console: Console, report: VerificationReport) -> None:

@@ -164,7 +164,7 @@ def _leave(record: SlideRecord, night: NightSummary) -> str:
     """The command with which a person leaves a failure as it is."""
     if not record.is_bad or record.acknowledged:
         return ""
-    command = f"overtile archive --out {word(night.archive)} --acknowledge {word(record.slide)}"
+    command = f"overtile archive --out {word(night.archive)} --acknowledge={word(record.slide)}"
     return f"<details><summary>leave it so</summary><code>{_text(command)}</code></details>"
 
 

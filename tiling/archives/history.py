@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-LATE = 1.5
-"""Of the time between two nights, after which the second is missing and not merely late."""
+GRACE = 0.125
+"""Of the time between two nights, by which one may be late: three hours of a day; clocks are put back by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class NightHistory:
     def missed(self, now: float, every: float | None) -> str:
         """Which nights were due and didn't begin until now, in words; nothing where none was, or none is ever due."""
         begun = [night for night in self.nights if not night.is_rerun]
-        if every is None or not begun or now - begun[-1].began <= LATE * every:
+        due = int((now - begun[-1].began) / every - GRACE) if every and begun else 0
+        if due < 1:
             return ""
-        due = max(1, round((now - begun[-1].began) / every) - 1)
         were = "1 night was" if due == 1 else f"{due} nights were"
         return f"no night began between {shown_time(begun[-1].began)} and {shown_time(now)}: {were} due"
 

@@ -109,13 +109,13 @@ def test_failures_are_acknowledged_and_nothing_is_rerun_without_a_server(tmp_pat
         closed.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
     cut_off = Cli(clean_environment(tmp_path / "home", PREFECT_API_URL=nowhere))
-    archive, name = archive_at(tmp_path / "my out"), "it's a.svs"
+    archive, name = archive_at(tmp_path / "my out"), "-it's a.svs"
     archive.ledger.append(replace(FAILED, slide=name))
     archive.ledger.flush()
-    printed = f"--out {word(archive.path)} --acknowledge {word(name)}"
+    printed = f"--out {word(archive.path)} --acknowledge={word(name)}"
     ended = cut_off.run("archive", *shlex.split(printed))
     assert (ended.code, ended.err) == (0, "")
-    assert "acknowledged: it's a.svs: cut off" in ended.out
+    assert "acknowledged: -it's a.svs: cut off" in ended.out
     status = cut_off.run("status", archive.path)
     assert "and 1 whose failure is acknowledged" in status.out
     archive = Archive.open(archive.path)

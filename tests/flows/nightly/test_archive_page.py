@@ -102,7 +102,7 @@ def test_the_page_lists_new_failures_apart_and_says_how_to_leave_a_known_one(tmp
     night = replace(night_of(tmp_path, old), records=(new,), warnings=("the night of Monday died: no power",))
     page = "".join(page_of(night))
     assert page.index("<h2>New failures") < page.index(">new.svs<") < page.index("Known failures")
-    assert html.escape(f"overtile archive --out {tmp_path} --acknowledge {shlex.quote(name)}") in page
+    assert html.escape(f"overtile archive --out {tmp_path} --acknowledge={shlex.quote(name)}") in page
     assert "the night of Monday died: no power" in page
     assert 'src="../slides/new/overlay.png"' in page, "a failed slide has its picture where there is one"
     assert "1 slide failed for the first time." in page

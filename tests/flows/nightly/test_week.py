@@ -135,8 +135,8 @@ def stained(height: int, width: int, at: int) -> NDArray[np.uint8]:
 
 
 def painted(path: Path, pixels: Any) -> None:
-    half_um = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), **half_um)
+    half_um = (20_000, 20_000)  # per cm
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), resolution=half_um, resolutionunit="CENTIMETER")
 
 
 @pytest.mark.slow

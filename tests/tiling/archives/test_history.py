@@ -43,11 +43,13 @@ def test_a_death_is_named_until_a_night_ends() -> None:
     ("now", "every", "said"),
     [
         (DAY + 300, DAY, ""),
-        (1.5 * DAY, DAY, ""),
+        (1.1 * DAY, DAY, ""),
+        (DAY + 7 * HOUR, DAY, "1 night was due"),
         (2 * DAY, DAY, "1 night was due"),
         (4 * DAY, DAY, "3 nights were due"),
         (4 * DAY, None, ""),
-        (4 * DAY, 3 * DAY, ""),
+        (4 * DAY, 3 * DAY, "1 night was due"),
+        (3 * DAY, 3 * DAY, ""),
     ],
 )
 def test_nights_that_were_due_and_did_not_begin_are_counted(now: float, every: float | None, said: str) -> None:

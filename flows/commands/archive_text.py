@@ -1,0 +1,131 @@
+"""Text of an archive in the terminal: how a night ended, what one would do, and how the archive stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flows.config.archive import ArchiveConfig
+from flows.reporting.escaping import PlainConsole
+from flows.reporting.progress import format_seconds
+from tiling.archives.flags import flags_by_slide
+from tiling.archives.history import shown_time
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.escaping import word
+from tiling.storage.place import is_locked
+
+if TYPE_CHECKING:
+    from flows.nightly.forecast import Forecast
+    from flows.nightly.night import NightSummary
+    from tiling.archives.archive import Archive
+    from tiling.archives.history import NightHistory
+
+SHOWN = 20
+
+
+def print_night(night: NightSummary) -> None:
+    """Say in a few lines how the night ended, what is new, what is left, and what to do about it."""
+    out = PlainConsole()
+    for warning in night.warnings:
+        out.print(f"before: {warning}", soft_wrap=True)
+    out.print(f"{night.verdict.value}: {night}", soft_wrap=True)
+    _print_records(out, "new failures", night.new_failures)
+    _print_records(out, "known failures", night.standing)
+    _print_records(out, "left to a later night", [*night.of(SlideState.CHANGING), *night.of(SlideState.GONE)])
+    if night.flags:
+        out.print("to look at:")
+        for slide, flags in [*night.flags.items()][:SHOWN]:
+            out.print(f"  {slide}: {', '.join(flags)}", soft_wrap=True)
+    if night.left.slides:
+        out.print(f"{night.left}; the same command resumes", soft_wrap=True)
+    for advice in night.advice:
+        out.print(advice, soft_wrap=True)
+    if night.standing:
+        known = word(night.standing[0].slide)
+        out.print(f"leave it so: overtile archive --out {word(night.archive)} --acknowledge={known}", soft_wrap=True)
+    out.print(f"page:    {night.page}", soft_wrap=True)
+    out.print(f"table:   {night.archive}/nights/{night.name}.csv", soft_wrap=True)
+
+
+def _print_records(out: PlainConsole, title: str, records: Sequence[SlideRecord]) -> None:
+    if records:
+        out.print(f"{title}:")
+    for record in records[:SHOWN]:
+        out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    if len(records) > SHOWN:
+        out.print(f"  and {len(records) - SHOWN} more")
+
+
+def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
+    """Print a forecast: what would be done, how long it takes and how much space."""
+    out, found = PlainConsole(), estimate.found
+    out.print(
+        f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
+        f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
+        f"{len(found.refused) + len(estimate.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
+        f"{len(found.gone)} gone",
+        soft_wrap=True,
+    )
+    for name, pixels in estimate.slides[:SHOWN]:
+        begun = " left of it" if name in estimate.begun else ""
+        out.print(f"  {name}: {pixels / 1e6:,.1f} MPix{begun}", soft_wrap=True)
+    if len(estimate.slides) > SHOWN:
+        out.print(f"  and {len(estimate.slides) - SHOWN} more")
+    refused = [(slide.name, slide.refused or "") for slide in found.refused]
+    for name, reason in [*refused, *estimate.unreadable][:SHOWN]:
+        out.print(f"  {name}: {reason}", soft_wrap=True)
+    unknown = "not known before a first night"
+    out.print(f"time:  {format_seconds(estimate.seconds) if estimate.seconds is not None else unknown}")
+    expected = f"{estimate.mask_bytes / 1e9:.2f} GB" if estimate.mask_bytes is not None else unknown
+    out.print(f"masks: {expected}; at most {estimate.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
+    if estimate.free_bytes is not None:
+        out.print(f"free:  {estimate.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)
+
+
+def print_archive(out_folder: str) -> None:
+    """Print an archive's state: slides by state, failures, nights that died or are under way, and what waits."""
+    from tiling.archives.archive import Archive
+    from tiling.archives.history import NightHistory
+    from tiling.storage.place import place_of
+
+    out, archive = PlainConsole(), Archive.open(place_of(out_folder))
+    records = list(archive.ledger)
+    counts = Counter(record.state for record in records)
+    message = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
+    done = sum(record.pixels for record in records if record.state is SlideState.DONE)
+    out.print(f"{archive.path}: {len(records)} slides with {archive.card.model}", soft_wrap=True)
+    out.print(f"{message or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
+    history = NightHistory.of(archive.ledger.events)
+    if history.ended:
+        out.print(f"night of {history.ended[-1].name}: {history.ended[-1].told}", soft_wrap=True)
+    _print_open_nights(out, archive, history)
+    failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)
+    for record in failed[:SHOWN]:
+        out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    flags = flags_by_slide(records)
+    if flags:
+        out.print(f"{len(flags)} to look at:")
+    for slide, why in [*flags.items()][:SHOWN]:
+        out.print(f"  {slide}: {', '.join(why)}", soft_wrap=True)
+    if seen := sum(record.is_bad and record.acknowledged for record in records):
+        out.print(f"  and {seen} whose failure is acknowledged")
+
+
+def _print_open_nights(out: PlainConsole, archive: Archive, history: NightHistory) -> None:
+    """Nights that have not ended: one that is under way, and those that died, with what the last of them left."""
+    open_ones = history.recent_deaths
+    if not open_ones:
+        if history.last is not None and (left := (history.last.facts or {}).get("left")):
+            out.print(f"waits for the next night: {left}", soft_wrap=True)
+        return
+    last = open_ones[-1]
+    is_running = not last.died_of and is_locked(archive.path)
+    for night in open_ones[:-1] if is_running else open_ones:
+        out.print(f"{night.death}; the next night resumes", soft_wrap=True)
+    if is_running:
+        out.print(f"a night is under way since {shown_time(last.began)}")
+    mine = [record for record in archive.ledger if record.night == last.name]
+    begun = sum(record.state is SlideState.BEGUN for record in mine)
+    waiting = f"{max(0, last.todo - len(mine))} wait" if last.todo is not None else "how many wait isn't known"
+    out.print(f"of its slides {len(mine) - begun} are over, {begun} begun, {waiting}")
