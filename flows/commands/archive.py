@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.facts import archive_facts, night_facts, night_forecast_facts
 from flows.commands.options import (
     takes,
 )
+from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
 from flows.lifecycle.environment import quiet_environment
-from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
 from tiling.archives.slide_ledger import SlideState
 
@@ -36,7 +37,9 @@ def archive_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
         quiet_environment()
         from flows.archive import dry_run as foresee
 
-        print_forecast(foresee(config), config)
+        estimate = foresee(config)
+        print_forecast(estimate, config)
+        print_json(night_forecast_facts(estimate))
         return
     run_night(config)
 
@@ -70,15 +73,16 @@ def run_night(config: ArchiveConfig) -> None:
     quiet_environment()
     from flows.commands.terminal import run_with_progress
 
-    night: NightSummary = run_with_progress(PlainConsole(), "segment_archive", config)
+    night: NightSummary = run_with_progress(console(), "segment_archive", config)
     print_night(night)
+    print_json(night_facts(night))
     if not night.complete:
         sys.exit(EXIT_FAILED_SLIDES)
 
 
 def print_night(night: NightSummary) -> None:
     """Say in a few lines how the night ended, and what to do about failed slides."""
-    out = PlainConsole()
+    out = console()
     out.print(str(night), soft_wrap=True)
     for record in night.failed[:SHOWN]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
@@ -96,7 +100,7 @@ def print_night(night: NightSummary) -> None:
 
 def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
     """Print a forecast: what would be done, how long it takes and how much space."""
-    out, found = PlainConsole(), estimate.found
+    out, found = console(), estimate.found
     out.print(
         f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
         f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
@@ -124,7 +128,7 @@ def print_archive(out_folder: str) -> None:
     from tiling.archives.archive import Archive
     from tiling.storage.place import place_of
 
-    out, archive = PlainConsole(), Archive.open(place_of(out_folder))
+    out, archive = console(), Archive.open(place_of(out_folder))
     records = list(archive.ledger)
     counts = Counter(record.state for record in records)
     message = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
@@ -137,3 +141,4 @@ def print_archive(out_folder: str) -> None:
     failed = sorted((r for r in records if r.state is SlideState.FAILED), key=lambda record: record.slide)
     for record in failed[:SHOWN]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    print_json(archive_facts(archive, records, mornings))

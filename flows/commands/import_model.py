@@ -28,7 +28,7 @@ SourceArgument = Annotated[
         "the name of one of overtile's networks (with --weights), or a bundle."
     ),
 ]
-BundleOption = Annotated[Path, typer.Option("--out", help="The bundle's folder.")]
+BundleOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", help="NAME=VALUE of one of overtile's networks; may be repeated.")
 ]

@@ -20,7 +20,7 @@ from flows.reporting.escaping import PlainConsole
 
 UI_PORT = 4200
 
-ArchiveArgument = Annotated[str, typer.Argument(metavar="OUT", help="The folder of an archive that has seen a night.")]
+ArchiveArgument = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive's folder that has seen a night.")]
 CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
 ZoneOption = Annotated[
     str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")

@@ -9,9 +9,9 @@ import typer
 
 from flows.reporting.escaping import PlainConsole
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe: data, card and training, in TOML.")]
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: data, card and training, in TOML.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="The folder; runs/train-NAME by default. The same one again resumes.")
+    Path | None, typer.Option("--out", "-o", help="The folder; runs/train-NAME by default. The same one again resumes.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each process; the recipe's by default.")]
 ProcessesOption = Annotated[

@@ -78,7 +78,9 @@ class SourceOptions(ConfigBase):
         min_length=1,
         description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
     )
-    out: Output = Field(description="The archive's folder, a path or URL; the same folder again does what is new.")
+    out: Annotated[Output, Cli(short="-o")] = Field(
+        description="The archive's folder, a path or URL; the same folder again does what is new."
+    )
 
 
 class NightOptions(ConfigBase):

@@ -126,6 +126,46 @@ def prepare_with(
     was free before the workers took theirs; None where they have none yet.
     """
     started = time.monotonic()
+    wanted = intend(model, source, begun_with, config, workers, tuner, available_bytes)
+    choice, image, memory = wanted.choice, wanted.image, wanted.memory
+    memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
+    card = make_card(config, choice, image, model.bundle, wanted.plan, wanted.tuning, memory_card)
+    run = Run.create_or_resume(config.out, card, choice.outline)
+    if message := sentence(unknown_files(run)):
+        logger.warning("run %s: %s", run.path, message)
+    state = run.ledger.fold()
+    create_images(run, state)
+    if state.last_event(PLANNED) is None:
+        _skip_background(run, state, source, choice, started)
+    asked = state.last_event(EXPORTS_ASKED)
+    if wanted.formats != (asked.facts["formats"] if asked is not None else []):
+        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
+    return Prepared(run, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A run as it would be: nothing of it is written."""
+
+    choice: ViewChoice
+    tuning: Tuning
+    plan: TilePlan
+    memory: TileMemory
+    image: ImageCard
+    formats: list[str]
+    tta: str
+
+
+def intend(
+    model: Model,
+    source: ImageSource,
+    begun_with: str,
+    config: SegmentConfig,
+    workers: int,
+    tuner: Tuner,
+    available_bytes: int | None = None,
+) -> Intended:
+    """Choose pixels, geometry and precision, and refuse what can't be; as `prepare_with`."""
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or free_memory_bytes()
     choice = choose_view(source, config.view_request(), requirements_of(bundle.card))
@@ -141,19 +181,7 @@ def prepare_with(
             raise changed(source.path, "was written")
         image = image_card(config, choice, seen, source, bundle)
         formats = wanted_formats(seen, choice.level, plan, config)
-    memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-    card = make_card(config, choice, image, bundle, plan, settled, memory_card)
-    run = Run.create_or_resume(config.out, card, choice.outline)
-    if message := sentence(unknown_files(run)):
-        logger.warning("run %s: %s", run.path, message)
-    state = run.ledger.fold()
-    create_images(run, state)
-    if state.last_event(PLANNED) is None:
-        _skip_background(run, state, source, choice, started)
-    asked = state.last_event(EXPORTS_ASKED)
-    if formats != (asked.facts["formats"] if asked is not None else []):
-        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": formats}))
-    return Prepared(run, state)
+    return Intended(choice, settled, plan, memory, image, formats, config.tta)
 
 
 def wanted_formats(source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig) -> list[str]:
