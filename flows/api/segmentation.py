@@ -140,7 +140,7 @@ class Segmentation:
             ExportError: napari isn't installed.
             SourceError: the image is gone.
         """
-        from tiling.napari_reader import read_run
+        from tiling.napari_reader import layers_of
 
         if viewer is None:
             try:
@@ -151,7 +151,7 @@ class Segmentation:
                     f"pip install 'napari[all]'"
                 ) from error
             viewer = napari.Viewer()
-        for data, looks, kind in read_run(self.path):
+        for data, looks, kind in layers_of(self.run):
             getattr(viewer, f"add_{kind}")(data, **looks)
         return viewer
 

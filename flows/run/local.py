@@ -22,7 +22,7 @@ from flows.pool.cores import usable_cores
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.progress import Progress, begin_stage, report_progress
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.prepare import prepared
+from flows.run.prepare import Model, load_model, prepared
 from flows.run.steps import (
     Outcome,
     chosen_tiles,
@@ -35,17 +35,22 @@ from flows.run.steps import (
     stitch,
     summarise,
 )
+from flows.worker.model import local_bundle
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
-from flows.worker.tuning import Tuning, TuningRequest, recall, tune
+from flows.worker.tuning import Tuning, TuningRequest, tune
 from tiling.errors import ImageChangedError
 from tiling.export.formats import NONE
 from tiling.runs.ledger import INFERRING
 from tiling.runs.run import Run
 from tiling.storage.place import lock_run
+from unet_core.bundles.card import bundle_digest, read_card
 from unet_core.inference.device import device_name, few_threads
 
 logger = logging.getLogger(__name__)
+
+MODELS_KEPT = 4
+_models: dict[tuple[str, str, str, str], Model] = {}
 
 
 def segment_here(config: SegmentConfig) -> Outcome:
@@ -59,7 +64,7 @@ def segment_here(config: SegmentConfig) -> Outcome:
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), few_threads(usable_cores()):
         begin_stage("plan")
-        planned = prepared(config, 1, partial(_tuned, device=device))
+        planned = prepared(config, 1, partial(_tuned, device=device), _model)
         run = planned.run
         _compute(run, remaining(run, planned.state), device)
         return _closed(run, config.export, started)
@@ -83,10 +88,21 @@ def _closed(run: Run, formats: str, started: float) -> Outcome:
 
 
 def _tuned(request: TuningRequest, device: str) -> Tuning:
-    """Measure what only a measurement can tell; a core that no run has measured yet is the default one."""
+    """Measure what only a measurement can tell. A core isn't measured: it takes longer than what it would save."""
     if request.precision == "auto" or request.approximate_halo_px is not None:
         return tune(request, device)
-    return recall(request, device) or Tuning(request.precision, request.core_px, {})
+    return Tuning(request.precision, request.core_px, {})
+
+
+def _model(config: SegmentConfig) -> Model:
+    """The model of a configuration, loaded once per process as long as its files stay the same."""
+    with local_bundle(config.model) as folder:
+        key = bundle_digest(folder), read_card(folder).model_dump_json(), config.halo, config.tta
+    if key not in _models:
+        _models[key] = load_model(config)
+        while len(_models) > MODELS_KEPT:
+            _models.pop(next(iter(_models)))
+    return _models[key]
 
 
 @cache

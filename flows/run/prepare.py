@@ -76,13 +76,16 @@ class Prepared:
     state: LedgerState
 
 
-def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
+def prepared(
+    config: SegmentConfig, workers: int, tuner: Tuner, loader: Callable[[SegmentConfig], Model] | None = None
+) -> Prepared:
     """Open or make the run folder for what was asked.
 
     Args:
         config: what was asked.
         workers: actors that will compute side by side.
         tuner: finds out what was left open, on the device that will compute.
+        loader: in place of `load_model`, for a caller that keeps models.
 
     Raises:
         SourceError: the image can't be opened, or the model doesn't fit it.
@@ -93,7 +96,7 @@ def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
     source, version = open_with_version(config.image, View(series=config.series))
     with source:
         config = with_bundle(config)
-        return prepare_with(load_model(config), source, version, config, workers, tuner)
+        return prepare_with((loader or load_model)(config), source, version, config, workers, tuner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def test_python_takes_the_same_options() -> None:
 
 
 def test_editors_and_type_checkers_see_the_same_options() -> None:
-    known = get_type_hints(SegmentOptions)
+    known = get_type_hints(SegmentOptions, localns={"Network": object})
     assert known.keys() == SegmentConfig.model_fields.keys() - {"image", "out"}
     for name, annotation in known.items():
         field = SegmentConfig.model_fields[name].annotation
