@@ -127,7 +127,7 @@ COMMANDS = {
     "serve": _Entry(serve_command),
     "train": _Entry(train_command),
     "demo": _Entry(demo_command, json=True, progress=True),
-    "doctor": _Entry(doctor_command),
+    "doctor": _Entry(doctor_command, json=True),
 }
 
 MODEL_COMMANDS = {

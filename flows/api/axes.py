@@ -19,7 +19,8 @@ def expect_bands_last(array: Any, config: SegmentConfig) -> None:
     Raises:
         SourceError: how to move its axes.
     """
-    shape, names = tuple(getattr(array, "shape", ())), [str(each) for each in getattr(array, "dims", ())]
+    shape: tuple[int, ...] = tuple(getattr(array, "shape", ()))
+    names = [str(each) for each in getattr(array, "dims", ())]
     if len(shape) != 3:
         return
     first, rows, columns = shape

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from flows.commands.options import takes
+from flows.commands.output import console, print_json
 from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
@@ -22,34 +20,27 @@ EXIT_MISSING = 3
 STYLE = {Level.ok: "green", Level.warning: "yellow", Level.missing: "bold red"}
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")]
-
-
 @takes(DoctorConfig)
-def doctor_command(*, as_json: JsonOption = False, **asked: Any) -> None:
+def doctor_command(**asked: Any) -> None:
     """Say what this machine or cluster lacks; exits 3 where something is missing."""
     config = DoctorConfig.model_validate(asked)
     quiet_environment()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it would warn of is a check here
-    console = PlainConsole()
+    out = console()
     checks: list[Check] = []
     for check in examine(config):
         checks.append(check)
-        if not as_json:
-            _show(console, check)
+        _show(out, check)
     counts = Counter(check.verdict for check in checks)
-    if as_json:
-        report = {"missing": counts[Level.missing], "warnings": counts[Level.warning]}
-        console.print(json.dumps({**report, "checks": [asdict(check) for check in checks]}), soft_wrap=True)
-    else:
-        well, warnings, missing = (counts[verdict] for verdict in Level)
-        console.print(f"{well} ok, {warnings} to think about, {missing} missing")
+    well, warnings, missing = (counts[verdict] for verdict in Level)
+    out.print(f"{well} ok, {warnings} to think about, {missing} missing")
+    print_json({"missing": missing, "warnings": warnings, "checks": [asdict(check) for check in checks]})
     if counts[Level.missing]:
         sys.exit(EXIT_MISSING)
 
 
-def _show(console: PlainConsole, check: Check) -> None:
-    console.print(f"{check.verdict:<8}", style=STYLE[check.verdict], end="")
-    console.print(f"{check.name}: {check.found}", soft_wrap=True)
+def _show(out: PlainConsole, check: Check) -> None:
+    out.print(f"{check.verdict:<8}", style=STYLE[check.verdict], end="")
+    out.print(f"{check.name}: {check.found}", soft_wrap=True)
     if check.remedy:
-        console.print(f"        → {check.remedy}", soft_wrap=True)
+        out.print(f"        → {check.remedy}", soft_wrap=True)

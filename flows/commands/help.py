@@ -67,8 +67,8 @@ def docs(page: str) -> str:
         links: list[str] = metadata("overtile").get_all("Project-URL") or []
     except PackageNotFoundError:
         links = []
-    known = dict(each.partition(", ")[::2] for each in links)
-    root = known.get("Documentation", "").rstrip("/")
+    address = next((each.partition(", ")[2] for each in links if each.startswith("Documentation,")), "")
+    root = address.rstrip("/")
     return f"{root}/{page.removesuffix('.md')}/" if root else f"docs/{page}"
 
 

@@ -18,8 +18,10 @@ from functools import wraps
 from typing import Annotated, Any, Literal, get_args
 
 import typer
+from pydantic import ValidationError
 
-from flows.errors import ConfigError
+from flows.config.run import problem_in
+from flows.errors import ERRORS, ConfigError
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.logs import PACKAGES, configure_logs
 from flows.reporting.progress import Progress
@@ -118,6 +120,10 @@ def with_output(name: str, command: Callable[..., None], *, json: bool, progress
         token = _output.set(asked)
         try:
             command(*args, **options)
+        except (ValidationError, *ERRORS) as error:
+            message = problem_in(error, flags=True) if isinstance(error, ValidationError) else str(error)
+            print_json({"error": {"kind": type(error).__name__, "message": message}})
+            raise  # said on stderr too, where the exit code is made
         finally:
             _output.reset(token)
 

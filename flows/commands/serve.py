@@ -10,13 +10,13 @@ import typer
 
 from flows.commands.archive import last_config
 from flows.commands.options import takes
+from flows.commands.output import console
 from flows.config.archive import ArchiveConfig
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
 from flows.lifecycle.environment import quiet_environment
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
-from flows.reporting.escaping import PlainConsole
 
 UI_PORT = 4200
 
@@ -40,7 +40,7 @@ def serve_command(
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
     config = last_config(out_folder, changed)
     quiet_environment("INFO")
-    out = PlainConsole()
+    out = console()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
     _check_clock(cron, timezone)
     serve_only(config)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.reporting.escaping import PlainConsole
+from flows.commands.output import console
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: data, card and training, in TOML.")]
 OutOption = Annotated[
@@ -29,4 +29,4 @@ def train_command(
     from flows.commands.terminal import print_training
     from flows.training.train import train
 
-    print_training(PlainConsole(), train(recipe, out_folder, threads, processes, live=True))
+    print_training(console(), train(recipe, out_folder, threads, processes, live=True))

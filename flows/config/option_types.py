@@ -64,7 +64,7 @@ def _as_text(value: object) -> object:
     """Items as one text: `[3, 2, 1]` is `3,2,1`; a number or a path is a text of one item."""
     if isinstance(value, list | tuple):
         items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
-        if not items or not all(isinstance(each, str | Real) and not isinstance(each, bool) for each in items):
+        if not items or any(isinstance(each, bool) or not isinstance(each, str | Real) for each in items):
             raise ValueError("numbers or texts are needed, one or more")
         if split := [each for each in items if isinstance(each, str) and "," in each]:
             raise ValueError(f"{split[0]!r} holds the comma that separates items; give its number")

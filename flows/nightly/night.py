@@ -62,7 +62,7 @@ class NightSummary:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun --archive {word(self.archive)} --failed"
+        return f"overtile rerun {word(self.archive)} --failed"
 
     def __str__(self) -> str:
         """Its result in one sentence."""

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
     "rerun": (RerunConfig, {"archive"}),
     "verify": (VerifyConfig, set()),
     "export": (ExportConfig, {"listed"}),
-    "doctor": (DoctorConfig, {"as_json"}),
+    "doctor": (DoctorConfig, set()),
 }
 """What each command takes, and the names of what is its own."""
 
