@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
@@ -309,9 +309,19 @@ def make_card(
         foreground=config.foreground,
         foreground_digest=None if config.foreground in {"auto", "none"} else _digest_of(config.foreground),
         memory=memory,
-        versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in VERSIONS if is_installed(name)},
         notes=choice.notes | settled.notes,
     )
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package is there: Ray and Prefect needn't be."""
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _digest_of(mask_image: str) -> str:
