@@ -309,19 +309,18 @@ def make_card(
         foreground=config.foreground,
         foreground_digest=None if config.foreground in {"auto", "none"} else _digest_of(config.foreground),
         memory=memory,
-        versions={"python": platform.python_version()}
-        | {name: version(name) for name in VERSIONS if is_installed(name)},
+        versions={"python": platform.python_version(), **installed_versions()},
         notes=choice.notes | settled.notes,
     )
 
 
-def is_installed(name: str) -> bool:
-    """Whether a package is there: Ray and Prefect needn't be."""
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that are there; Ray and Prefect needn't be."""
+    found: dict[str, str] = {}
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _digest_of(mask_image: str) -> str:

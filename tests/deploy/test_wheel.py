@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -104,8 +105,6 @@ def test_the_citation_names_this_version() -> None:
     [("win32", "Windows, .* WSL"), ("darwin", "macOS, .* Linux"), ("freebsd14", "this is freebsd")],
 )
 def test_other_systems_are_refused_in_one_line(platform: str, said: str) -> None:
-    import re
-
     message = refusal(platform)
     assert re.search(said, message)
     assert "\n" not in message
