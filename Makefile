@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# `make setup TORCH=cpu` takes the build for processors from torch's own index; else pip takes what it is set up for.
+TORCH       ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check lint benchmark browser fuzz cases pictures soak setup viewer clean
@@ -12,6 +15,8 @@ setup: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "overtile needs Python 3.11 or newer; run make PYTHON=python3.11"'
 	$(PYTHON) -m venv $(VENV)
+	$(if $(filter cpu,$(TORCH)),grep '^torch==' requirements.lock | $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) --requirement /dev/stdin)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@

@@ -31,8 +31,13 @@ def __getattr__(name: str) -> Any:
         return version("overtile")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public are {', '.join(__all__)}")
+    import sys
     from importlib import import_module
 
+    from flows.entry import refusal
+
+    if message := refusal(sys.platform):
+        raise ImportError(message)
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -9,6 +9,9 @@ import sys
 
 def main() -> None:
     """Load the commands and run the one that was asked for."""
+    if message := refusal(sys.platform):
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
     try:
         os.getcwd()  # noqa: PTH109 (pathlib is not loaded yet)
     except OSError as error:
@@ -23,3 +26,12 @@ def main() -> None:
         sys.stderr.write("stopped before it began\n")
         sys.exit(128 + signal.SIGINT)
     app()
+
+
+def refusal(platform: str) -> str:
+    """Why nothing starts on a system; empty on Linux."""
+    if platform == "linux":
+        return ""
+    name = {"win32": "Windows", "cygwin": "Windows", "darwin": "macOS"}.get(platform, platform)
+    way = "in WSL: wsl --install, then pip install there" if name == "Windows" else "in a Linux container or machine"
+    return f"overtile runs on Linux, and this is {name}, whose locks and processes differ: run it {way}"

@@ -14,9 +14,8 @@ from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs
 from flows.reporting.prefect_names import name_flow_run
 from flows.run import steps
-from flows.run.steps import Outcome, folded, summarise
+from flows.run.steps import Outcome, chosen_tiles, folded, summarise
 from flows.segment import compute, export, find_objects, show, stitch
-from tiling.errors import PlanError
 from tiling.export.formats import NONE
 from tiling.runs.run import Run
 from tiling.storage.place import lock_run
@@ -41,18 +40,3 @@ def rerun(config: RerunConfig) -> Outcome:
         export(run, NONE, state)
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))
-
-
-def chosen_tiles(run: Run, config: RerunConfig) -> list[int]:
-    """The tiles that a rerun computes.
-
-    Raises:
-        PlanError: no tile was named, or one that isn't in the plan.
-    """
-    named = {run.plan.at(row, col).index for row, col in config.tiles}
-    state = run.ledger.fold()
-    failed = set(state.failed) if config.failed else set[int]()
-    damaged = set(state.damaged) if config.damaged else set[int]()
-    if not (named or config.failed or config.damaged):
-        raise PlanError("no tile was named; give --tile ROW,COL once or more, --failed, or --damaged")
-    return sorted(named | failed | damaged)

@@ -35,7 +35,15 @@ def read_run(path: str | Sequence[str]) -> list[Layer]:
     """
     from tiling.runs.run import Run
 
-    run = Run.open(_folder(path if isinstance(path, str) else path[0]))
+    return layers_of(Run.open(_folder(path if isinstance(path, str) else path[0])))
+
+
+def layers_of(run: Run) -> list[Layer]:
+    """The same of a run that is open, wherever it is.
+
+    Raises:
+        SourceError: the image is gone.
+    """
     probabilities = run.open_probabilities(read_only=True)
     layers = [_image(run, run.open_source()), _mask(run)]
     if probabilities is not None:

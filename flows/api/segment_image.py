@@ -6,9 +6,12 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from flows.api.child_process import run_in_child_process
+from flows.api.axes import expect_bands_last
+from flows.api.executor import choose_executor, run_with
+from flows.api.network import bundle_network, card_file, is_network
+from flows.api.options import Executor, SegmentOptions
 from flows.api.segmentation import Segmentation, open_run
 from flows.config.run import SegmentConfig, checked
 from flows.reporting.progress import Progress
@@ -44,20 +47,28 @@ def _with_options(function: _Function) -> _Function:
 
 @_with_options
 def segment_image(
-    image: object, out: str | Place | None = None, *, progress: bool = True, **options: Any
+    image: object,
+    out: str | Place | None = None,
+    *,
+    executor: Executor = "auto",
+    progress: bool = True,
+    **options: Unpack[SegmentOptions],
 ) -> Segmentation:
     """Segment an image; the same call resumes.
 
-    It is the flow that `overtile segment` runs, in a process of its own: a notebook's event loop, memory and Ray are
-    left alone. An interrupt lets the tiles in flight end, and the same call resumes. A run of which tiles failed is
-    given back all the same; `failed` says which.
+    It is the run that `overtile segment` makes, labels and folder alike. A run of which tiles failed is given back all
+    the same; `failed` says which. An interrupt lets the tiles in flight end, and the same call resumes.
 
     Args:
         image: a path or URL of any image that docs/formats.md lists, or an array `(y, x)` or `(y, x, band)`: NumPy,
             dask, xarray, Zarr. An array is written into the run's folder a piece at a time.
         out: the run's folder, a path or URL; without it a temporary one that goes with this Python process.
-        progress: whether one line tells how far it is.
-        options: what `overtile segment` takes, by the same names.
+        executor: `local` computes in this process, without Ray and Prefect; `ray` in one of its own, with an actor per
+            GPU or core. `auto` is local where neither workers nor a cluster are named, and the pixels to segment, as an
+            array, take no more than a quarter of the free memory and 1 GB.
+        progress: whether a bar shows how far it is.
+        options: what `overtile segment` takes, by the same names. `model` is also a `torch.nn.Module`, and `card` a
+            mapping of what no network says of itself (`classes`, `mean`, `std`); `bands` and `region` are also lists.
 
     Raises:
         ConfigError: an option that there isn't, or a value that can't be.
@@ -66,16 +77,32 @@ def segment_image(
     """
     is_file = isinstance(image, str | Path | ObjectPath)
     place = _folder() if out is None else place_of(out)
-    config = checked(SegmentConfig, {**options, "image": image if is_file else place / ARRAY_NAME, "out": place})
-    with ProgressLine(is_shown=progress) as line:
+    network, card = options.get("model"), options.get("card")
+    given: dict[str, Any] = {**options, "image": image if is_file else place / ARRAY_NAME, "out": place}
+    if is_network(network):
+        given |= {"model": str(place / "model"), "card": None}
+    elif isinstance(network, Path):
+        given |= {"model": str(network)}
+    with card_file(given.get("card")) as held, ProgressLine(is_shown=progress) as line:
+        config = checked(SegmentConfig, given if held is None else {**given, "card": held})
+        if is_network(network):
+            bundle_network(network, card, config, None if is_file else _dtype_of(image))
         if not is_file:
+            expect_bands_last(image, config)
             _write(image, config.out, line)
-        for fact, text in check(config).items():
+        found = check(config)
+        for fact, text in found.notes.items():
             line.print_line(f"{fact}: {text}")
-        run_in_child_process("segment", config, line.on_progress)
+        run_with(choose_executor(executor, config, found.array_bytes), config, line.on_progress)
         result = open_run(config.out)
         line.print_line(result.summary)
     return result
+
+
+def _dtype_of(array: object) -> str | None:
+    """The type of an array's pixels, where a network may take it."""
+    dtype = str(getattr(array, "dtype", ""))
+    return dtype if dtype in {"uint8", "uint16", "float32"} else None
 
 
 def _write(array: object, out: Place, line: ProgressLine) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.api.child_process import run_in_child_process
+import numpy as np
+
+from flows.api.executor import choose_executor, run_with
+from flows.api.options import Executor
 from flows.config.run import RerunConfig, checked
 from flows.reporting.areas import Area, known_areas
 from flows.reporting.page import render
 from flows.reporting.progress_line import ProgressLine
-from tiling.errors import TilingError
+from tiling.errors import ExportError, TilingError
 from tiling.runs.array_image import ARRAY_NAME
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.run import Run
@@ -129,8 +132,54 @@ class Segmentation:
 
         return dataset_of(self.run)
 
-    def rerun(self, *tiles: str, progress: bool = True, workers: int | None = None) -> Segmentation:
+    def export(self, *formats: str, force: bool = False) -> list[Place]:
+        """Write the run in formats that others open, by their names; gives the files that were written.
+
+        Without a name it is what suits the image. What shows the mask already is written again with `force` only.
+
+        Raises:
+            ConfigError: a name that is no format.
+            ExportError: the run isn't finished, or a format can't say what it is.
+            RunError: another driver is at work on the run.
+        """
+        from flows.config.export import ExportConfig
+        from flows.run.exports import export_here
+
+        asked = {"run": self.path, "again": force, **({"formats": formats} if formats else {})}
+        return export_here(checked(ExportConfig, asked))
+
+    def to_napari(self, viewer: Any = None) -> Any:
+        """Show image, mask and probabilities in a viewer of napari, in a new one where none is given; gives the viewer.
+
+        Raises:
+            ExportError: napari isn't installed.
+            SourceError: the image is gone.
+        """
+        from tiling.napari_reader import layers_of
+
+        if viewer is None:
+            try:
+                import napari  # pyright: ignore[reportMissingImports]
+            except ImportError as error:
+                raise ExportError(
+                    f"a viewer of napari needs napari, which can't be imported ({error}): install it with "
+                    f"pip install 'napari[all]'"
+                ) from error
+            viewer = napari.Viewer()
+        for data, looks, kind in layers_of(self.run):
+            getattr(viewer, f"add_{kind}")(data, **looks)
+        return viewer
+
+    def rerun(
+        self, *tiles: str, executor: Executor = "auto", progress: bool = True, workers: int | None = None
+    ) -> Segmentation:
         """Compute tiles again, `"ROW,COL"` each, or all that failed when none is named; gives the same object.
+
+        Args:
+            tiles: which ones.
+            executor: as of `segment_image`; of `auto`, the reads of those tiles count.
+            progress: whether a bar shows how far it is.
+            workers: actors of Ray.
 
         Raises:
             ConfigError, PlanError: a name that is no tile's.
@@ -141,9 +190,16 @@ class Segmentation:
         asked = {"run": self.path, "tiles": tiles, "failed": not tiles, "workers": workers}
         config = checked(RerunConfig, asked)
         with ProgressLine(is_shown=progress) as line:
-            run_in_child_process("rerun", config, line.on_progress)
+            run_with(choose_executor(executor, config, self._read_bytes(len(tiles))), config, line.on_progress)
             line.print_line(self.summary)
         return self
+
+    def _read_bytes(self, tiles: int) -> int:
+        """What the reads of so many tiles take, of all that failed where none is named."""
+        height, width = self.run.plan.read_shape
+        image = self.run.card.image
+        pixel_bytes = len(image.bands) * np.dtype(image.dtype).itemsize
+        return (tiles or len(self.failed)) * height * width * pixel_bytes
 
     def __repr__(self) -> str:
         return f"<Segmentation {self.path}: {self.summary}>"

@@ -12,13 +12,15 @@ import typer
 
 from flows.commands.archive_text import print_forecast, print_night
 from flows.commands.exit_codes import EXIT_BACKLOG, EXIT_LOOK, EXIT_NEW_FAILURES
+from flows.commands.facts import acknowledged_facts, night_facts, night_forecast_facts, none_failed_facts
 from flows.commands.options import takes
+from flows.commands.output import console, print_json
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.errors import StoppedError
 from flows.lifecycle.environment import quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import word
 from tiling.storage.place import Place
 
@@ -50,7 +52,9 @@ def archive_command(*, dry_run: DryRunOption = False, acknowledge: AcknowledgeOp
         quiet_environment()
         from flows.archive import dry_run as foresee
 
-        print_forecast(foresee(config), config)
+        estimate = foresee(config)
+        print_forecast(estimate, config)
+        print_json(night_forecast_facts(estimate))
         return
     run_night(config)
 
@@ -60,13 +64,15 @@ def acknowledge_failures(out_folder: str, slides: Sequence[str]) -> None:
     from tiling.archives.archive import Archive
     from tiling.storage.place import lock_run, place_of
 
-    place, out = place_of(out_folder), PlainConsole()
+    place, out = place_of(out_folder), console()
     Archive.open(place)  # before a lock is left in what is no archive
     with lock_run(place):
         ledger = Archive.open(place).ledger
+        records: list[SlideRecord] = []
         for slide in slides:
-            record = ledger.acknowledge(slide)
+            records.append(record := ledger.acknowledge(slide))
             out.print(f"acknowledged: {slide}: {record.reason}; named again when its file changes", soft_wrap=True)
+    print_json(acknowledged_facts(place, records))
 
 
 def rerun_archive(out_folder: str, **changed: Any) -> None:
@@ -74,9 +80,10 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
     from tiling.archives.archive import Archive
     from tiling.storage.place import place_of
 
-    archive, out = Archive.open(place_of(out_folder)), PlainConsole()
+    archive, out = Archive.open(place_of(out_folder)), console()
     if not any(record.state is SlideState.FAILED for record in archive.ledger):
         out.print(f"no slide of {archive.path} stands failed: nothing to try again", soft_wrap=True)
+        print_json(none_failed_facts(archive))
         return
     again = {"until": None, "budget": None, "failed_only": True}
     run_night(last_config(out_folder, again | changed))
@@ -147,12 +154,13 @@ def run_night(config: ArchiveConfig) -> None:
     from flows.nightly.notified import notified
 
     try:
-        night = notified(config, partial(run_with_progress, PlainConsole(), "segment_archive", config))
+        night = notified(config, partial(run_with_progress, console(), "segment_archive", config))
     except StoppedError as error:
         if error.outcome is not None:
             print_night(cast("NightSummary", error.outcome))
-        raise
+        raise  # its facts are in the object that says so
     print_night(night)
+    print_json(night_facts(night))
     if code := exit_code_of(night, strict=config.strict):
         sys.exit(code)
 

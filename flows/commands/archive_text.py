@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flows.commands.facts import archive_facts
+from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
@@ -26,7 +29,7 @@ SHOWN = 20
 
 def print_night(night: NightSummary) -> None:
     """Say in a few lines how the night ended, what is new, what is left, and what to do about it."""
-    out = PlainConsole()
+    out = console()
     for warning in night.warnings:
         out.print(f"before: {warning}", soft_wrap=True)
     out.print(f"{night.verdict.value}: {night}", soft_wrap=True)
@@ -59,7 +62,7 @@ def _print_records(out: PlainConsole, title: str, records: Sequence[SlideRecord]
 
 def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
     """Print a forecast: what would be done, how long it takes and how much space."""
-    out, found = PlainConsole(), estimate.found
+    out, found = console(), estimate.found
     out.print(
         f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
         f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
@@ -89,7 +92,7 @@ def print_archive(out_folder: str) -> None:
     from tiling.archives.history import NightHistory
     from tiling.storage.place import place_of
 
-    out, archive = PlainConsole(), Archive.open(place_of(out_folder))
+    out, archive = console(), Archive.open(place_of(out_folder))
     records = list(archive.ledger)
     counts = Counter(record.state for record in records)
     message = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
@@ -99,7 +102,8 @@ def print_archive(out_folder: str) -> None:
     history = NightHistory.of(archive.ledger.events)
     if history.ended:
         out.print(f"night of {history.ended[-1].name}: {history.ended[-1].told}", soft_wrap=True)
-    _print_open_nights(out, archive, history)
+    unended = unended_nights(archive, history)
+    _print_unended(out, history, unended)
     failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)
     for record in failed[:SHOWN]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
@@ -110,22 +114,53 @@ def print_archive(out_folder: str) -> None:
         out.print(f"  {slide}: {', '.join(why)}", soft_wrap=True)
     if seen := sum(record.is_bad and record.acknowledged for record in records):
         out.print(f"  and {seen} whose failure is acknowledged")
+    print_json(archive_facts(archive, records, history, unended))
 
 
-def _print_open_nights(out: PlainConsole, archive: Archive, history: NightHistory) -> None:
-    """Nights that have not ended: one that is under way, and those that died, with what the last of them left."""
-    open_ones = history.recent_deaths
-    if not open_ones:
+@dataclass(frozen=True, slots=True)
+class UnendedNights:
+    """Nights since the last one that ended.
+
+    Attributes:
+        deaths: how those that died did, each in one sentence. under_way_since: when the one that is under way began,
+            in seconds since 1970; None where none is.
+        over, begun: slides of the last of them. waiting: those that it has not come to; None where it didn't say.
+    """
+
+    deaths: tuple[str, ...]
+    under_way_since: float | None
+    over: int
+    begun: int
+    waiting: int | None
+
+
+def unended_nights(archive: Archive, history: NightHistory) -> UnendedNights | None:
+    """Nights that have not ended: one that is under way, and those that died; None where the last one ended."""
+    nights = history.recent_deaths
+    if not nights:
+        return None
+    last = nights[-1]
+    is_running = not last.died_of and is_locked(archive.path)
+    mine = [record for record in archive.ledger if record.night == last.name]
+    begun = sum(record.state is SlideState.BEGUN for record in mine)
+    return UnendedNights(
+        deaths=tuple(night.death for night in (nights[:-1] if is_running else nights)),
+        under_way_since=last.began if is_running else None,
+        over=len(mine) - begun,
+        begun=begun,
+        waiting=max(0, last.todo - len(mine)) if last.todo is not None else None,
+    )
+
+
+def _print_unended(out: PlainConsole, history: NightHistory, unended: UnendedNights | None) -> None:
+    """Say which nights have not ended, with what the last of them left; or what the last that ended did."""
+    if unended is None:
         if history.last is not None and (left := (history.last.facts or {}).get("left")):
             out.print(f"waits for the next night: {left}", soft_wrap=True)
         return
-    last = open_ones[-1]
-    is_running = not last.died_of and is_locked(archive.path)
-    for night in open_ones[:-1] if is_running else open_ones:
-        out.print(f"{night.death}; the next night resumes", soft_wrap=True)
-    if is_running:
-        out.print(f"a night is under way since {shown_time(last.began)}")
-    mine = [record for record in archive.ledger if record.night == last.name]
-    begun = sum(record.state is SlideState.BEGUN for record in mine)
-    waiting = f"{max(0, last.todo - len(mine))} wait" if last.todo is not None else "how many wait isn't known"
-    out.print(f"of its slides {len(mine) - begun} are over, {begun} begun, {waiting}")
+    for death in unended.deaths:
+        out.print(f"{death}; the next night resumes", soft_wrap=True)
+    if unended.under_way_since is not None:
+        out.print(f"a night is under way since {shown_time(unended.under_way_since)}")
+    waiting = f"{unended.waiting} wait" if unended.waiting is not None else "how many wait isn't known"
+    out.print(f"of its slides {unended.over} are over, {unended.begun} begun, {waiting}")

@@ -1,8 +1,7 @@
-"""`overtile doctor`: what this machine or cluster lacks, each line with its remedy."""
+"""`overtile doctor`: what this machine, cluster or archive lacks, each line with its remedy."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands.options import takes
+from flows.commands.output import console, print_json
 from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.examine import examine
 from flows.lifecycle.environment import quiet_environment
@@ -21,9 +21,6 @@ from flows.reporting.escaping import PlainConsole, plain
 EXIT_MISSING = 3
 
 STYLE = {Level.ok: "green", Level.warning: "yellow", Level.missing: "bold red"}
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")]
 
 
 NotifyOption = Annotated[
@@ -36,24 +33,20 @@ NotifyOption = Annotated[
 
 
 @takes(DoctorConfig)
-def doctor_command(*, as_json: JsonOption = False, notify: NotifyOption = None, **asked: Any) -> None:
+def doctor_command(*, notify: NotifyOption = None, **asked: Any) -> None:
     """Say what this machine, cluster or archive lacks; exits 3 where something is missing."""
     config = DoctorConfig.model_validate(asked)
     quiet_environment()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it would warn of is a check here
-    console = PlainConsole()
+    out = console()
     checks: list[Check] = []
     for check in examine(config):
         checks.append(check)
-        if not as_json:
-            _show(console, check)
+        _show(out, check)
     counts = Counter(check.verdict for check in checks)
-    if as_json:
-        report = {"missing": counts[Level.missing], "warnings": counts[Level.warning]}
-        console.print(json.dumps({**report, "checks": [asdict(check) for check in checks]}), soft_wrap=True)
-    else:
-        well, warnings, missing = (counts[verdict] for verdict in Level)
-        console.print(f"{well} ok, {warnings} to think about, {missing} missing")
+    well, warnings, missing = (counts[verdict] for verdict in Level)
+    out.print(f"{well} ok, {warnings} to think about, {missing} missing")
+    print_json({"missing": missing, "warnings": warnings, "checks": [asdict(check) for check in checks]})
     if counts[Level.missing]:
         notify_missing(config, checks, notify)
         sys.exit(EXIT_MISSING)
@@ -68,8 +61,8 @@ def notify_missing(config: DoctorConfig, checks: Iterable[Check], to: str | None
     send(Notification(plain(f"overtile doctor{f' {of}' if of else ''}: {found}"), {"verdict": "missing"}), wanted(to))
 
 
-def _show(console: PlainConsole, check: Check) -> None:
-    console.print(f"{check.verdict:<8}", style=STYLE[check.verdict], end="")
-    console.print(f"{check.name}: {check.found}", soft_wrap=True)
+def _show(out: PlainConsole, check: Check) -> None:
+    out.print(f"{check.verdict:<8}", style=STYLE[check.verdict], end="")
+    out.print(f"{check.name}: {check.found}", soft_wrap=True)
     if check.remedy:
-        console.print(f"        → {check.remedy}", soft_wrap=True)
+        out.print(f"        → {check.remedy}", soft_wrap=True)

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 
 from flows.commands.options import takes
+from flows.commands.output import console
 from flows.config.run import ModelOptions
 from flows.errors import FlowError
-from flows.reporting.escaping import PlainConsole
 from unet_core.bundles.card import CARD_NAME
 from unet_core.bundles.facts import QUESTIONS, CardFacts, read_facts
 from unet_core.bundles.origin import Origin
@@ -28,7 +28,7 @@ SourceArgument = Annotated[
         "the name of one of overtile's networks (with --weights), or a bundle."
     ),
 ]
-BundleOption = Annotated[Path, typer.Option("--out", help="The bundle's folder.")]
+BundleOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", help="NAME=VALUE of one of overtile's networks; may be repeated.")
 ]
@@ -86,7 +86,7 @@ def import_command(
     facts = facts.merged_with(read_facts(card)) if card else facts
     asked_of_model = ModelOptions.model_validate({**asked, "model": source})
     origin = dataclasses.replace(asked_of_model.origin(), parameters=_parameters(parameter or []))
-    make_bundle(PlainConsole(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
+    make_bundle(console(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
 
 
 def make_bundle(

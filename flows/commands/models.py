@@ -1,32 +1,180 @@
-"""`overtile models`: lists them, shows one's card, and imports one that was trained elsewhere."""
+"""`overtile models`: lists models and networks, shows one, exports one for other programs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from flows.commands.output import console, output, print_json
+from flows.errors import FlowError
 from flows.reporting.escaping import PlainConsole, plain
 
-BundleArgument = Annotated[str, typer.Argument(help="A shipped model's name or a bundle's folder.")]
+if TYPE_CHECKING:
+    from unet_core.bounds import Footprint
+    from unet_core.bundles.card import ModelCard
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped model's name, a bundle's folder, or the name of a network.")
+]
+BundleArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or a bundle's folder.")]
+TargetOption = Annotated[
+    Path, typer.Option("--out", "-o", help="A .pt2 of torch.export, or a folder: a bundle to change.")
+]
+
+BANDS, CLASSES = 3, 2
+"""Of a network that is shown without weights."""
 
 
-def list_command(context: typer.Context) -> None:
-    """List the models that come with overtile."""
-    if context.invoked_subcommand is not None:
-        return
+def group_command(context: typer.Context) -> None:
+    """Models and networks: list them, show one, import one of your own, export one."""
+    if context.invoked_subcommand is None:
+        list_command()
+
+
+def list_command() -> None:
+    """List the models that come with overtile, and the networks that a model can be made of."""
+    from flows.commands.facts import model_facts
     from unet_core.bundles.card import list_bundles
+    from unet_core.models import MODELS
 
-    table = Table("name", "classes", "bands", "description", box=None)
-    for card in list_bundles():
+    out, cards = console(), list_bundles()
+    table = Table("model", "classes", "bands", "µm per pixel", "licence", "description", box=None)
+    for card in cards:
         classes = ", ".join(item.name for item in card.classes[1:])
-        table.add_row(*map(plain, (card.name, classes, " ".join(card.bands), card.description)))
-    PlainConsole().print(table)
+        row = card.name, classes, " ".join(card.bands), _pixel_size(card), card.license, card.description
+        table.add_row(*map(plain, row))
+    out.print(table)
+    networks = Table("network", "what it is; give weights with overtile models import, or train it", box=None)
+    for name, network in MODELS.items():
+        networks.add_row(name, plain(_summary(network)))
+    out.print()
+    out.print(networks)
+    named = [{"name": name, "kind": "network", "description": _summary(each)} for name, each in MODELS.items()]
+    print_json({"models": [*map(model_facts, cards), *named]})
+
+
+def show_command(model: ModelArgument) -> None:
+    """Show a model's pixel size, scores, training data and licence, or a network; with the exact halo and stride."""
+    from unet_core.bundles.card import list_bundles
+    from unet_core.models import MODELS
+
+    if model in MODELS and model not in {card.name for card in list_bundles()} and not Path(model).is_dir():
+        _show_network(model)
+    else:
+        _show_bundle(model)
 
 
 def inspect_command(bundle: BundleArgument) -> None:
-    """Show a model's card, its exact halo and stride, and the layers that set them."""
-    from flows.commands.terminal import print_model
+    """Show a model; the same as `show`."""
+    _show_bundle(bundle)
 
-    print_model(PlainConsole(), bundle)
+
+def _show_bundle(reference: str) -> None:
+    from flows.commands.facts import model_facts
+    from flows.commands.terminal import print_model
+    from unet_core.bounds import footprint
+    from unet_core.bundles.bundle import load_bundle
+    from unet_core.bundles.card import read_card
+
+    out, card = console(), read_card(reference)
+    if output().is_json:
+        bundle = load_bundle(reference)
+        found = _footprint_facts(footprint(bundle.module, len(card.bands)))
+        more = {"digest": bundle.digest, "architecture": card.architecture, "training": card.training}
+        print_json({**model_facts(card), **more, **found})
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, text in _card_rows(card):
+        table.add_row(name, plain(text))
+    out.print(table)
+    print_model(out, reference)
+
+
+def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
+    """What a person asks of a model first."""
+    training: dict[str, Any] = card.training
+    rows = [
+        ("classes", ", ".join(item.name for item in card.classes)),
+        ("bands", f"{', '.join(card.bands)}; {card.dtype}"),
+        ("pixel size", f"{_pixel_size(card)} µm per pixel"),
+        ("licence", card.license),
+        ("trained on", str(training.get("data", "not stated"))),
+    ]
+    for group, score in training.get("validation", {}).items():
+        figures = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "AP of objects at IoU 0.5": "ap50"}
+        known = [f"{name} {score[key]:.3f}" for name, key in figures.items() if isinstance(score.get(key), float)]
+        rows.append((f"scores: {group}", f"{', '.join(known)} on {score.get('images', '?')} validation images"))
+    return rows
+
+
+def _pixel_size(card: ModelCard) -> str:
+    if card.pixel_size_um is not None:
+        return f"{card.pixel_size_um:g}"
+    return "any" if card.plausible_um is None else f"{card.plausible_um[0]:g} to {card.plausible_um[1]:g}"
+
+
+def _show_network(name: str) -> None:
+    """A network as its constructor makes it, for three bands and two classes where it asks for them."""
+    from unet_core.bounds import footprint
+    from unet_core.models import MODELS, build_without_values
+
+    parameters = _parameters(MODELS[name])
+    given = {key: value for key, value in (("bands", BANDS), ("classes", CLASSES)) if key in parameters}
+    module = build_without_values(name, given)
+    found = footprint(module, BANDS)
+    weights = sum(each.numel() for each in module.parameters())
+    table = Table.grid(padding=(0, 2))
+    for row in (
+        ("network", f"{name}: {_summary(MODELS[name])}"),
+        ("parameters", ", ".join(f"{key}={value}" for key, value in parameters.items())),
+        ("weights", f"{weights:,} for {BANDS} bands and {CLASSES} classes; none come with it"),
+        ("stride", f"{found.stride[0]} x {found.stride[1]} px"),
+        ("halo", ", ".join(f"{side} {px} px" for side, px in zip(_SIDES, found.halo.sides, strict=True))),
+        ("use it", f"overtile models import {name} --weights FILE --parameter bands={BANDS} --parameter … -o mine"),
+    ):
+        table.add_row(*map(plain, row))
+    console().print(table)
+    facts = {"name": name, "kind": "network", "description": _summary(MODELS[name]), "parameters": parameters}
+    print_json({**facts, "weights": weights, **_footprint_facts(found)})
+
+
+_SIDES = ("top", "bottom", "left", "right")
+
+
+def _footprint_facts(found: Footprint) -> dict[str, Any]:
+    return {"stride_px": found.stride, "halo_px": dict(zip(_SIDES, found.halo.sides, strict=True))}
+
+
+def _summary(network: type[object]) -> str:
+    """The first sentence of a network's docstring."""
+    return " ".join((inspect.getdoc(network) or "").partition("\n\n")[0].split())
+
+
+def _parameters(network: type[object]) -> dict[str, object]:
+    """A network's parameters with their defaults; those without one are `needed`."""
+    every = list(inspect.signature(network).parameters.values())
+    return {each.name: "needed" if each.default is each.empty else each.default for each in every}
+
+
+def export_model_command(model: BundleArgument, target: TargetOption) -> None:
+    """Write a model as a program of torch.export with its card beside it, or copy its bundle."""
+    from unet_core.bundles.program_file import copy_bundle, write_program_file
+
+    out: PlainConsole = console()
+    if target.exists():
+        raise FlowError(f"{target} exists: nothing is overwritten; choose another --out")
+    if target.suffix == ".pt2":
+        card = write_program_file(model, target)
+        out.print(f"program: {target} takes normalised tiles (batch, band, y, x) and gives logits", soft_wrap=True)
+        out.print(f"card:    {card} holds bands, classes and normalisation", soft_wrap=True)
+        files = [target, card]
+    elif target.suffix:
+        raise FlowError(f"--out {target}: a model is written as .pt2 or as a bundle's folder; give one of these")
+    else:
+        files = copy_bundle(model, target)
+        out.print(f"bundle:  {target}; overtile models import {target} --out … changes its card", soft_wrap=True)
+    print_json({"model": model, "files": files})

@@ -12,8 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from flows.commands.exit_codes import one_line_errors
+from flows.config.job import read_job
 from flows.config.option_types import Cli
 from flows.config.run import ConfigBase
+
+CONFIG = "config_file"
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -30,18 +34,34 @@ def takes(
     def with_options(command: _Command) -> _Command:
         names = only or kind.model_fields
         declared = [_parameter(kind, name, name in optional) for name in names]
+        declared += [_config_option(kind)] if not only else []
         every = inspect.signature(command, eval_str=True).parameters.values()
         own = [each for each in every if each.kind is not each.VAR_KEYWORD and each.name not in names]
         own_names = {each.name for each in own}
 
         @wraps(command)
         def called(**given: Any) -> None:
+            given.pop(CONFIG, None)  # what it names are defaults by now
             command(**{name: value for name, value in given.items() if value is not None or name in own_names})
 
         called.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
         return called  # type: ignore[return-value]
 
     return with_options
+
+
+def _config_option(kind: type[ConfigBase]) -> inspect.Parameter:
+    """`--config job.toml`: any of the options by their names, which the command line overrides."""
+
+    def read(context: typer.Context, path: str | None) -> str | None:
+        if path is not None:
+            with one_line_errors():
+                context.default_map = {**(context.default_map or {}), **read_job(kind, Path(path))}
+        return path
+
+    about = "Options by their names, in TOML; those on the command line win."
+    shown = typer.Option("--config", metavar="PATH", help=about, is_eager=True, callback=read)
+    return _keyword(CONFIG, str, shown, None)
 
 
 def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.Parameter:
@@ -53,10 +73,16 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
     base, metavar = _value(field)
     if base is bool:
         flag = mark.flag if "/" in mark.flag or default is False else f"{mark.flag}/--no-{mark.flag.removeprefix('--')}"
-        switch = typer.Option(flag, help=field.description, rich_help_panel=_panel(kind, name))
+        spelt = [each for each in (flag, mark.short, mark.former) if each]
+        switch = typer.Option(*spelt, help=field.description, rich_help_panel=_panel(kind, name))
         return _keyword(name, bool, switch, default)
     about = f"{field.description} May be repeated." if mark.is_repeatable else field.description
-    shown = typer.Option(mark.flag, metavar=mark.metavar or metavar, help=about, rich_help_panel=_panel(kind, name))
+    shown = typer.Option(
+        *(each for each in (mark.flag, mark.short, mark.former) if each),
+        metavar=mark.metavar or metavar,
+        help=about,
+        rich_help_panel=_panel(kind, name),
+    )
     return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
 
 
@@ -90,17 +116,17 @@ def _value(field: FieldInfo) -> tuple[Any, str]:
     """A field's type without its bounds, and what the help shows in place of a value."""
     base, metadata = _without_bounds(field.annotation, list(field.metadata))
     if get_origin(base) is Literal:
-        return base, f"<{'|'.join(get_args(base))}>"
+        return base, "|".join(get_args(base))
     above = [each.gt for each in metadata if hasattr(each, "gt")]
     least = [each.ge for each in metadata if hasattr(each, "ge")]
     if base is int:
         bounds = [each + 1 for each in above] + least
-        return base, f"<int ≥ {bounds[0]}>" if bounds else "<int>"
+        return base, f"N≥{bounds[0]}" if bounds else "N"
     if base is float:
-        return base, f"<float > {above[0]}>" if above else "<float>"
+        return base, f"X>{above[0]}" if above else "X"
     if base is Path:
-        return base, "<path>"
-    return base, "<path or URL>" if get_origin(base) is UnionType else "<str>"
+        return base, "PATH"
+    return base, "PATH|URL" if get_origin(base) is UnionType else "TEXT"
 
 
 def _without_bounds(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:

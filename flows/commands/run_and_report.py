@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from flows.commands.exit_codes import EXIT_FAILED_TILES
+from flows.commands.output import console, print_json
 from flows.config.run import RerunConfig, SegmentConfig
 from flows.lifecycle.environment import quiet_environment
-from flows.reporting.escaping import PlainConsole
 
 
 def run_and_report(name: str, config: SegmentConfig | RerunConfig) -> None:
@@ -20,10 +20,12 @@ def run_and_report(name: str, config: SegmentConfig | RerunConfig) -> None:
         Run.expect_room(config.out)
     else:
         Run.open(config.run)
+    from flows.commands.facts import outcome_facts
     from flows.commands.terminal import print_outcome, run_with_progress
 
-    out = PlainConsole()
+    out = console()
     outcome = run_with_progress(out, name, config)
     print_outcome(out, outcome)
+    print_json(outcome_facts(outcome))
     if not outcome.complete:
         sys.exit(EXIT_FAILED_TILES)

@@ -12,19 +12,19 @@ import typer
 
 from flows.commands.archive import last_config
 from flows.commands.options import takes
+from flows.commands.output import console
 from flows.config.archive import ArchiveConfig
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
 from flows.lifecycle.environment import quiet_environment
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
-from flows.reporting.escaping import PlainConsole
 
 UI_PORT = 4200
 NIGHTS_COMPARED = 64
 """Of a clock's next nights, to find the longest pause between two."""
 
-ArchiveArgument = Annotated[str, typer.Argument(metavar="OUT", help="The folder of an archive that has seen a night.")]
+ArchiveArgument = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive's folder that has seen a night.")]
 CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
 ZoneOption = Annotated[
     str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")
@@ -44,7 +44,7 @@ def serve_command(
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
     config = last_config(out_folder, changed)
     quiet_environment("INFO")
-    out = PlainConsole()
+    out = console()
     server = EmbeddedServer(port).listen() if EmbeddedServer.is_wanted() else None
     _check_clock(cron, timezone)
     config = config.model_copy(update={"every": _longest_pause(cron)})

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands.lines import ProgressLines
+from flows.commands.output import output, print_event
 from flows.config.run import ConfigBase, SegmentConfig
 from flows.launch import run_flow
-from flows.reporting.escaping import plain
+from flows.reporting.escaping import PlainConsole, plain
 from flows.reporting.progress import Progress, format_seconds
 from flows.run.preflight import check
 from tiling.escaping import word
@@ -38,8 +39,13 @@ STATE_STYLE = {
 
 def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
     """Run the flow of that name under a live bar, or off a terminal with lines, and return what it returns."""
+    asked = output()
+    if asked.progress != "bar" or asked.is_quiet:
+        return run_flow(name, config, print_event if asked.progress == "json" else lambda progress: None)
+    if asked.is_json:  # stdout is the program's: the bar is for whoever looks on
+        console = PlainConsole(stderr=True)
     if isinstance(config, SegmentConfig):
-        for fact, text in check(config).items():
+        for fact, text in check(config).notes.items():
             console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         with ProgressLines(partial(console.print, markup=False, highlight=False, soft_wrap=True)) as lines:

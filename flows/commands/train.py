@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from flows.reporting.escaping import PlainConsole
+from flows.commands.output import console
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe: data, card and training, in TOML.")]
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: data, card and training, in TOML.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="The folder; runs/train-NAME by default. The same one again resumes.")
+    Path | None, typer.Option("--out", "-o", help="The folder; runs/train-NAME by default. The same one again resumes.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each process; the recipe's by default.")]
 ProcessesOption = Annotated[
@@ -29,4 +29,4 @@ def train_command(
     from flows.commands.terminal import print_training
     from flows.training.train import train
 
-    print_training(PlainConsole(), train(recipe, out_folder, threads, processes, live=True))
+    print_training(console(), train(recipe, out_folder, threads, processes, live=True))

@@ -7,9 +7,9 @@ from typing import Any
 
 from flows.commands.exit_codes import EXIT_FAILED_TILES
 from flows.commands.options import takes
+from flows.commands.output import console, print_json
 from flows.config.run import VerifyConfig
 from flows.lifecycle.environment import quiet_environment
-from flows.reporting.escaping import PlainConsole
 
 
 @takes(VerifyConfig)
@@ -21,14 +21,16 @@ def verify_command(**asked: Any) -> None:
     from tiling.runs.run import Run
 
     Run.open(config.run)  # refused before anything starts
+    from flows.commands.facts import verification_facts
     from flows.commands.terminal import print_verification, run_with_progress
 
-    out = PlainConsole()
+    out = console()
     verdict = run_with_progress(out, "verify", config)
     print_verification(out, verdict)
     if verdict.unfinished:
         out.print(verdict.unfinished, markup=False, highlight=False, soft_wrap=True)
     if message := sentence(verdict.unknown):
         out.print(message, markup=False, highlight=False, soft_wrap=True)
+    print_json(verification_facts(verdict))
     if not verdict.is_sound:
         sys.exit(EXIT_FAILED_TILES)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.reporting.escaping import PlainConsole
+from flows.commands.output import console
 
 PlaceArgument = Annotated[
     str, typer.Argument(metavar="RUN|ARCHIVE", help="A run folder, or a folder of run folders; a path or URL.")
@@ -21,7 +21,7 @@ def view_command(place: PlaceArgument, port: PortOption = 0, browser: BrowserOpt
     from flows.viewer.serving import serve
     from tiling.storage.place import place_of
 
-    out = PlainConsole()
+    out = console()
     library = Library(place_of(place))
 
     def announce(link: str) -> None:

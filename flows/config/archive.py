@@ -106,7 +106,7 @@ class SourceOptions(ConfigBase):
         min_length=1,
         description="A folder, a glob such as slides/**/*.svs, a manifest (.csv), or a prefix in a bucket (s3://…).",
     )
-    out: Annotated[Output, AfterValidator(_absolute_place)] = Field(
+    out: Annotated[Output, AfterValidator(_absolute_place), Cli(short="-o")] = Field(
         description="The archive's folder, a path or URL; the same folder again does what is new."
     )
 

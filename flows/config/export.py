@@ -36,8 +36,10 @@ Formats = Annotated[str, BeforeValidator(_joined), AfterValidator(_known)]
 class ExportConfig(FinishedRun):
     """Export a finished run to formats that others open."""
 
-    formats: Annotated[Formats, Cli("--format", is_repeatable=True)] = Field(
+    formats: Annotated[Formats, Cli("--format", metavar="FORMAT", is_repeatable=True)] = Field(
         default=AUTO, description="auto (what suits), or names of formats with commas in between."
     )
-    again: bool = Field(default=False, description="Write also what shows the mask already.")
+    again: Annotated[bool, Cli("--force", former="--again")] = Field(
+        default=False, description="Write also what shows the mask already."
+    )
     threads: PositiveInt | None = Field(default=None, description="Threads of a writer; one per core when not given.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Annotated
 
@@ -59,12 +60,29 @@ TileName = Annotated[
 """A tile by row and column; one text field in a form."""
 
 
+def _as_text(value: object) -> object:
+    """Items as one text: `[3, 2, 1]` is `3,2,1`; a number or a path is a text of one item."""
+    if isinstance(value, list | tuple):
+        items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        if not items or any(isinstance(each, bool) or not isinstance(each, str | Real) for each in items):
+            raise ValueError("numbers or texts are needed, one or more")
+        if split := [each for each in items if isinstance(each, str) and "," in each]:
+            raise ValueError(f"{split[0]!r} holds the comma that separates items; give its number")
+        return ",".join(map(str, items))
+    return str(value) if isinstance(value, int | Path) and not isinstance(value, bool) else value
+
+
+Joined = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str)]
+"""A text of items with commas in between, or a sequence of the items."""
+
+
 @dataclass(frozen=True)
 class Cli:
     """How an option is written on the command line, where its name and its type don't say so.
 
     flag: in place of `--its-name`. metavar: what stands for a value in the help. is_word: it has no flag, and is named
-    by its place. is_repeatable: it may be given more than once. unit: of a default that is a bare number.
+    by its place. is_repeatable: it may be given more than once. unit: of a default that is a bare number. short: one
+    letter for the flag. former: a flag that it had, and still answers to.
     """
 
     flag: str = ""
@@ -72,3 +90,5 @@ class Cli:
     is_word: bool = False
     is_repeatable: bool = False
     unit: str = ""
+    short: str = ""
+    former: str = ""

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from flows.config.option_types import Cli, Output, TileName, Where
+from flows.config.option_types import Cli, Joined, Output, TileName, Where
 from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
@@ -68,10 +68,12 @@ class ConfigBase(BaseModel):
 class ImageOptions(ConfigBase):
     """The image, and the run's folder."""
 
-    image: Annotated[Where, Cli(is_word=True)] = Field(
+    image: Annotated[Where, Cli(is_word=True, metavar="IMAGE")] = Field(
         description="Any image that docs/formats.md lists, a path or URL."
     )
-    out: Output = Field(description="The run folder, a path or URL; the same folder again resumes the run.")
+    out: Annotated[Output, Cli(short="-o")] = Field(
+        description="The run folder, a path or URL; the same folder again resumes the run."
+    )
 
 
 class ModelOptions(ConfigBase):
@@ -79,7 +81,7 @@ class ModelOptions(ConfigBase):
 
     panel = "Model"
 
-    model: str = Field(
+    model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei",
         description="A shipped model's name, a bundle's folder, a .pt2, a folder of segmentation_models_pytorch, or "
         "package.module:factory.",
@@ -114,10 +116,12 @@ class PixelOptions(ConfigBase):
         default=None, description="What a pixel of level 0 measures, in µm, where the image doesn't say or is wrong."
     )
     as_is: bool = Field(default=False, description="Take the pixels as they are, whatever they measure.")
-    bands: str | None = Field(default=None, description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8,CD3.")
+    bands: Annotated[Joined | None, Cli(metavar="BAND,…")] = Field(
+        default=None, description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8,CD3."
+    )
     z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
     t: int = Field(default=0, ge=0, description="Point in time, from 0.")
-    series: str | None = Field(
+    series: Joined | None = Field(
         default=None,
         description="Which image of a file of several, by number from 0 or by name; the largest with a pixel size "
         "when not given.",
@@ -127,12 +131,12 @@ class PixelOptions(ConfigBase):
         description="Segments of a TIFF that don't decode: fail the tiles that need them, or mask their pixels as no "
         "data, for which all are decoded once when the run begins.",
     )
-    region: str | None = Field(
+    region: Annotated[Joined | None, Cli(metavar="REGION")] = Field(
         default=None,
         description="Part of the image: Y0,X0,Y1,X1 in pixels of level 0, map:XMIN,YMIN,XMAX,YMAX, or polygons in a "
         ".geojson file.",
     )
-    normalise: str | None = Field(
+    normalise: Annotated[Joined | None, Cli(metavar="LOW,HIGH")] = Field(
         default=None,
         description="Range of values that becomes the model's, the same for every tile: LOW,HIGH or percentiles:1,99.",
     )
@@ -165,7 +169,9 @@ class TileOptions(ConfigBase):
 
     panel = "Tiles"
 
-    core: PositiveInt | None = Field(default=None, description="Side of a tile's core in px; chosen when not given.")
+    core: Annotated[PositiveInt | None, Cli(metavar="PX")] = Field(
+        default=None, description="Side of a tile's core in px; chosen when not given."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32", description="The network's arithmetic; auto takes bfloat16 where labels don't suffer."
     )
@@ -175,12 +181,12 @@ class TileOptions(ConfigBase):
     compiled: Annotated[bool | None, Cli("--compile/--no-compile")] = Field(
         default=None, description="Compile the network with torch.compile; where it pays, on a GPU, when not given."
     )
-    halo: str = Field(
+    halo: Annotated[str, Cli(metavar="exact|approximate:PX")] = Field(
         default="exact",
         pattern=r"^(exact|approximate:[1-9][0-9]*)$",
         description="exact, or approximate:PX for a network without finite bounds; its seam error is measured.",
     )
-    foreground: str = Field(
+    foreground: Annotated[Joined, Cli(metavar="auto|none|IMAGE")] = Field(
         default="auto",
         description="Which tiles to compute: auto, none for all, or a mask image; in an archive, one in a manifest.",
     )
@@ -203,7 +209,9 @@ class MachineOptions(ConfigBase):
         description="auto, cpu, or cuda: wait for GPUs that a cluster doesn't have yet, and never fall back to "
         "processors.",
     )
-    ray_address: str | None = Field(default=None, description="A running Ray cluster; an embedded one when not given.")
+    ray_address: Annotated[str | None, Cli(metavar="HOST:PORT")] = Field(
+        default=None, description="A running Ray cluster; an embedded one when not given."
+    )
 
 
 class ResultOptions(ConfigBase):
@@ -212,7 +220,7 @@ class ResultOptions(ConfigBase):
     panel = "Results"
 
     probabilities: bool = Field(default=False, description="Also write each class's probability, in 8 bits.")
-    objects: Annotated[str, AfterValidator(_as_object_rule)] = Field(
+    objects: Annotated[str, AfterValidator(_as_object_rule), Cli(metavar="auto|components|none|FACTORY")] = Field(
         default=OBJECTS_AUTO,
         description="Number objects one by one: auto (as the model's card says), components (each area of a class), "
         "none, or package.module:factory.",
@@ -221,7 +229,7 @@ class ResultOptions(ConfigBase):
     keep_staged: Annotated[bool, Cli("--keep-staged/--no-keep-staged")] = Field(
         default=False, description="Keep the staged tiles when the mask is complete."
     )
-    export: Annotated[str, AfterValidator(parse_formats)] = Field(
+    export: Annotated[Joined, AfterValidator(parse_formats), Cli(metavar="FORMAT,…")] = Field(
         default=AUTO,
         description="Formats to write at the end: auto (what suits), none, or names with commas in between.",
     )
@@ -243,7 +251,7 @@ class SegmentConfig(Options, ImageOptions):
 class FinishedRun(ConfigBase):
     """A run that is there already."""
 
-    run: Annotated[Output, Cli(is_word=True)] = Field(description="A run folder, a path or URL.")
+    run: Annotated[Output, Cli(is_word=True, metavar="RUN")] = Field(description="A run folder, a path or URL.")
 
 
 class WhichTiles(FinishedRun):

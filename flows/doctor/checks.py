@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
+from flows.config.option_types import Cli
 from flows.config.run import ConfigBase, Output, Where
 
 
@@ -49,8 +51,10 @@ class DoctorConfig(ConfigBase):
     image: Where | None = Field(
         default=None, description="An image to read and plan for: memory, space, reading speed."
     )
-    out: Output | None = Field(default=None, description="Where runs will be, a path or URL: written, read and timed.")
-    model: str = Field(
+    out: Annotated[Output | None, Cli(short="-o")] = Field(
+        default=None, description="Where runs will be, a path or URL: written, read and timed."
+    )
+    model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei", description="The model of the plan: a shipped one's name or a bundle's folder."
     )
     series: str | None = Field(

@@ -130,10 +130,10 @@ def keep_sigterm() -> Generator[None]:
 
 
 @contextmanager
-def stop_on_signals(ends_at: float = float("inf")) -> Generator[StopRequest]:
+def stop_on_signals(ends_at: float = float("inf"), *, only: signal.Signals | None = None) -> Generator[StopRequest]:
     """While inside, the first SIGTERM, SIGINT or SIGHUP asks for a calm end, as `ends_at` does.
 
-    A second SIGINT ends at once.
+    A second SIGINT ends at once. `only` one of them, where the others are the caller's own affair.
 
     Python delivers signals to the main thread only: elsewhere nothing is caught, and whoever runs the flow
     there decides.
@@ -150,7 +150,8 @@ def stop_on_signals(ends_at: float = float("inf")) -> Generator[StopRequest]:
             raise KeyboardInterrupt
         stop.request(signal.Signals(number))
 
-    previous = {number: signal.signal(number, asked) for number in _heard(signal.SIGTERM, signal.SIGINT)}
+    heard = _heard(signal.SIGTERM, signal.SIGINT) if only is None else (only,)
+    previous = {number: signal.signal(number, asked) for number in heard}
     try:
         yield stop
     finally:

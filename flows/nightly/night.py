@@ -110,7 +110,7 @@ class NightSummary:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun --archive {word(self.archive)} --failed"
+        return f"overtile rerun {word(self.archive)} --failed"
 
     @property
     def advice(self) -> tuple[str, ...]:

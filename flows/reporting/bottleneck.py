@@ -37,7 +37,7 @@ class StageTimes:
     def share(self, stage: str) -> float:
         """How much of the time the stage's workers were busy with it; above 1 where threads overlap."""
         hands = self.stagers if stage == "stage" else self.workers
-        return self.seconds.get(stage, 0.0) / (self.wall * hands) if self.wall > 0 else 0.0
+        return self.seconds.get(stage, 0.0) / (self.wall * hands) if self.wall > 0 and hands else 0.0
 
     def sentence(self) -> str:
         """What to change to make the next run faster."""

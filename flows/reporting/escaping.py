@@ -24,8 +24,8 @@ def markdown(text: object) -> str:
 class PlainConsole(Console):
     """A terminal to which text is text: no markup, no control characters, no colours guessed from words."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(plain(each) if isinstance(each, str) else each for each in objects), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from flows.reporting.progress import format_seconds
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
     """A template of this package with these facts."""
+    return _environment().get_template(template).render(facts)
+
+
+@cache
+def _environment() -> Environment:
+    """Templates, each compiled once per process."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -25,7 +32,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"moment": _moment, "duration": format_seconds, "grouped": "{:,}".format}
-    return environment.get_template(template).render(facts)
+    return environment
 
 
 def _moment(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Progress for Python callers: one line that is written over, or in a log a new one now and then."""
+"""Progress for Python callers: a bar on one line that is written over, or in a log a new line now and then."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flows.reporting.progress import Progress, Throttle
 
 LOG_SECONDS = 30.0
 CLEARED_COLUMNS = 100
+BAR_COLUMNS = 20
 
 
 class ProgressLine:
@@ -37,7 +38,7 @@ class ProgressLine:
         """Show a moment of a stage."""
         text = str(progress) if progress.total else progress.stage
         if self._is_live:
-            self._write(f"\r{text:{CLEARED_COLUMNS}}")
+            self._write(f"\r{_bar(progress)} {text:{CLEARED_COLUMNS - BAR_COLUMNS - 1}}")
             return
         if progress.stage != self._stage:
             self._stage, self._in_log = progress.stage, Throttle(LOG_SECONDS)
@@ -53,6 +54,12 @@ class ProgressLine:
         if self._stream is not None:
             self._stream.write(text)
             self._stream.flush()
+
+
+def _bar(progress: Progress) -> str:
+    """How much is done; a dim bar where a stage has no count."""
+    done = BAR_COLUMNS * progress.done // progress.total if progress.total else 0
+    return "█" * done + "░" * (BAR_COLUMNS - done)
 
 
 def _is_notebook() -> bool:

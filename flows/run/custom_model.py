@@ -14,7 +14,7 @@ from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, delete_tree, write_atomic
 from unet_core.bundles.card import CARD_NAME, bundle_digest
 from unet_core.bundles.facts import CardFacts, read_facts
-from unet_core.bundles.importing import import_model
+from unet_core.bundles.importing import Imported, import_model
 from unet_core.errors import BundleError
 
 
@@ -34,6 +34,15 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
     Run.expect_room(config.out)
     facts = read_facts(config.card) if config.card else CardFacts()
     imported = import_model(origin, len(facts.bands) if facts.bands else None)
+    return config.model_copy(update={"model": str(place_bundle(config, imported, facts))})
+
+
+def place_bundle(config: SegmentConfig, imported: Imported, facts: CardFacts) -> Place:
+    """Write a network into the run folder as a bundle, or hold it against the one that is there; returns its place.
+
+    Raises:
+        BundleError: facts are missing or don't fit, or it isn't the network that the run began with.
+    """
     folder = config.out / "model"
     with workplace(config.out) as new:
         imported.save(new, facts)
@@ -41,7 +50,7 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
             _expect_same(config, folder, new)
         else:
             move_bundle(new, folder)
-    return config.model_copy(update={"model": str(folder)})
+    return folder
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flows.config.run import OBJECTS_NONE, SegmentConfig
 from flows.errors import FlowError
@@ -23,8 +23,16 @@ SIZES_TOLD = ("image", "bands", "pixels")
 """Notes of decisions that are shown before anything is computed."""
 
 
-def check(config: SegmentConfig) -> dict[str, str]:
-    """Open the image, read the model's card and hold them against each other; gives what is worth telling.
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What the early checks found: notes that are worth telling, and what the pixels to segment take as an array."""
+
+    notes: dict[str, str]
+    array_bytes: int
+
+
+def check(config: SegmentConfig) -> Preflight:
+    """Open the image, read the model's card and hold them against each other.
 
     Raises:
         SourceError, BundleError, PlanError, FlowError: as `prepare` would, minutes of start-up later on a cluster.
@@ -40,16 +48,32 @@ def check(config: SegmentConfig) -> dict[str, str]:
             with image.viewed(choice.view) as source:
                 check_fit(source, card)
                 expect_formats(source, choice.level, config)
+                array_bytes = bytes_of(source, choice.level)
             # Values as the image has them: what is stretched no longer tells where there is no data.
             seen = choice.view and choice.view.model_copy(update={"stretch": None})
             with image.viewed(seen) as source:
                 expect_data(source, choice.level)
-        return {fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}
+        return Preflight({fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}, array_bytes)
     with open_source(config.image, View(series=config.series)) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
-        expect_formats(source, config.level or 0, config)
-    return {}
+        level = config.level or 0
+        expect_formats(source, level, config)
+        return Preflight({}, bytes_of(source, min(level, len(source.levels) - 1)))
+
+
+def bytes_of(source: ImageSource, index: int) -> int:
+    """What a level's pixels take as an array."""
+    level = source.levels[index]
+    return level.height * level.width * len(source.bands) * source.dtype.itemsize
+
+
+def bands_needed(config: SegmentConfig) -> int | None:
+    """How many bands the model takes, as its card says; None where none says so."""
+    if config.origin().kind == "bundle":
+        return len(read_card(config.model).bands)
+    facts = read_facts(config.card) if config.card else CardFacts()
+    return len(facts.bands) if facts.bands else None
 
 
 def expect_formats(source: ImageSource, index: int, config: SegmentConfig) -> None:

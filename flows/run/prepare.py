@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
 from tiling.objects.record import ask_for_objects
+from tiling.objects.spec import ObjectSpec
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.runs.foreign_files import sentence, unknown_files
@@ -78,13 +79,16 @@ class Prepared:
     state: LedgerState
 
 
-def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
+def prepared(
+    config: SegmentConfig, workers: int, tuner: Tuner, loader: Callable[[SegmentConfig], Model] | None = None
+) -> Prepared:
     """Open or make the run folder for what was asked.
 
     Args:
         config: what was asked.
         workers: actors that will compute side by side.
         tuner: finds out what was left open, on the device that will compute.
+        loader: in place of `load_model`, for a caller that keeps models.
 
     Raises:
         SourceError: the image can't be opened, or the model doesn't fit it.
@@ -95,7 +99,7 @@ def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
     source, version = open_with_version(config.image, View(series=config.series))
     with source:
         config = with_bundle(config)
-        return prepare_with(load_model(config), source, version, config, workers, tuner)
+        return prepare_with((loader or load_model)(config), source, version, config, workers, tuner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,51 @@ def prepare_with(
     was free before the workers took theirs; None where they have none yet.
     """
     started = time.monotonic()
+    wanted = intend(model, source, begun_with, config, workers, tuner, available_bytes)
+    choice, image, memory = wanted.choice, wanted.image, wanted.memory
+    memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
+    card = make_card(wanted.config, choice, image, model.bundle, wanted.plan, wanted.tuning, memory_card)
+    run = Run.create_or_resume(config.out, card, choice.outline)
+    if message := sentence(unknown_files(run)):
+        logger.warning("run %s: %s", run.path, message)
+    state = run.ledger.fold()
+    create_images(run, state)
+    if state.last_event(PLANNED) is None:
+        _skip_background(run, state, source, choice, started)
+    asked = state.last_event(EXPORTS_ASKED)
+    if wanted.formats != (asked.facts["formats"] if asked is not None else []):
+        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
+    ask_for_objects(run, state, wanted.objects)
+    return Prepared(run, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A run as it would be: nothing of it is written.
+
+    `objects` is the rule by which it has objects, None for none; `config` what was asked, with what that takes.
+    """
+
+    choice: ViewChoice
+    tuning: Tuning
+    plan: TilePlan
+    memory: TileMemory
+    image: ImageCard
+    formats: list[str]
+    objects: ObjectSpec | None
+    config: SegmentConfig
+
+
+def intend(
+    model: Model,
+    source: ImageSource,
+    begun_with: str,
+    config: SegmentConfig,
+    workers: int,
+    tuner: Tuner,
+    available_bytes: int | None = None,
+) -> Intended:
+    """Choose pixels, geometry and precision, and refuse what can't be; as `prepare_with`."""
     bundle, found = model.bundle, model.found
     available_bytes = available_bytes or free_memory_bytes()
     choice = choose_view(source, config.view_request(), requirements_of(bundle.card))
@@ -148,20 +197,7 @@ def prepare_with(
         if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
             config = config.model_copy(update={"probabilities": True})
             formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
-    memory_card = MemoryCard(worker_bytes=memory.worker_bytes, workers=workers)
-    card = make_card(config, choice, image, bundle, plan, settled, memory_card)
-    run = Run.create_or_resume(config.out, card, choice.outline)
-    if message := sentence(unknown_files(run)):
-        logger.warning("run %s: %s", run.path, message)
-    state = run.ledger.fold()
-    create_images(run, state)
-    if state.last_event(PLANNED) is None:
-        _skip_background(run, state, source, choice, started)
-    asked = state.last_event(EXPORTS_ASKED)
-    if formats != (asked.facts["formats"] if asked is not None else []):
-        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": formats}))
-    ask_for_objects(run, state, objects)
-    return Prepared(run, state)
+    return Intended(choice, settled, plan, memory, image, formats, objects, config)
 
 
 def wanted_formats(
@@ -288,9 +324,18 @@ def make_card(
         foreground=config.foreground,
         foreground_digest=None if config.foreground in {"auto", "none"} else _digest_of(config.foreground),
         memory=memory,
-        versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        versions={"python": platform.python_version(), **installed_versions()},
         notes=choice.notes | settled.notes,
     )
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that are there; Ray and Prefect needn't be."""
+    found: dict[str, str] = {}
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _digest_of(mask_image: str) -> str:

@@ -16,7 +16,7 @@ from flows.run.changed_image import drawn_of_one_image
 from flows.run.exports import export_all, threads_of
 from flows.run.objects import rule_of
 from flows.worker.result import TileResult
-from tiling.errors import RunError
+from tiling.errors import PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
@@ -163,6 +163,21 @@ def reopen(config: RerunConfig | VerifyConfig) -> Run:
                 f"neighbours; restore the image, or segment it into another --out"
             )
     return run
+
+
+def chosen_tiles(run: Run, config: RerunConfig) -> list[int]:
+    """The tiles that a rerun computes.
+
+    Raises:
+        PlanError: no tile was named, or one that isn't in the plan.
+    """
+    named = {run.plan.at(row, col).index for row, col in config.tiles}
+    state = run.ledger.fold()
+    failed = set(state.failed) if config.failed else set[int]()
+    damaged = set(state.damaged) if config.damaged else set[int]()
+    if not (named or config.failed or config.damaged):
+        raise PlanError("no tile was named; give --tile ROW,COL once or more, --failed, or --damaged")
+    return sorted(named | failed | damaged)
 
 
 def summarise(run: Run, started: float, state: LedgerState | None = None) -> Outcome:

@@ -29,3 +29,9 @@ def test_the_import_itself_loads_neither_torch_nor_ray_nor_prefect() -> None:
     script = "import sys, overtile; print(sorted({'torch', 'ray', 'prefect', 'zarr', 'pydantic'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_the_import_itself_loads_few_modules() -> None:
+    script = "import sys; before = set(sys.modules); import overtile; print(len(set(sys.modules) - before))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(said.stdout) <= 10, "a name loads what it needs when it is first used"

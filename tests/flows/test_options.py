@@ -6,13 +6,14 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import typer.main
 from prefect.utilities.callables import parameter_schema
 from typer.testing import CliRunner
 
+from flows.api.options import ModelFacts, SegmentOptions
 from flows.api.segment_image import segment_image
 from flows.archive import segment_archive
 from flows.cli import app
@@ -26,16 +27,20 @@ from flows.segment import segment
 from flows.verify import verify
 from tiling.archives.manifest import read_manifest
 from tiling.errors import SourceError
+from unet_core.bundles.facts import CardFacts
 
 COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
-    "segment": (SegmentConfig, set()),
+    "segment": (SegmentConfig, {"dry_run"}),
     "archive": (ArchiveConfig, {"dry_run", "acknowledge"}),
     "rerun": (RerunConfig, {"archive"}),
     "verify": (VerifyConfig, set()),
     "export": (ExportConfig, {"listed"}),
-    "doctor": (DoctorConfig, {"as_json", "notify"}),
+    "doctor": (DoctorConfig, {"notify"}),
 }
 """What each command takes, and the names of what is its own."""
+
+EVERYWHERE = {"quiet", "verbose", "json_output", "progress_shown", "config_file"}
+"""What every command takes, or all that show progress, print JSON or read a configuration."""
 
 NEEDED = {"image": "a.tif", "source": "slides", "out": "out", "run": "run"}
 
@@ -54,7 +59,8 @@ def choices(kind: type[ConfigBase], name: str) -> list[str] | None:
 def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(command: str) -> None:
     kind, own = COMMANDS[command]
     every: Any = typer.main.get_command(app)
-    known = {each.name: each for each in every.commands[command].params if each.name not in {"help", *own}}
+    parameters = every.commands[command].params
+    known = {each.name: each for each in parameters if each.name not in {"help", *EVERYWHERE, *own}}
     assert known.keys() == kind.model_fields.keys()
     for name, field in kind.model_fields.items():
         shown = known[name]
@@ -62,7 +68,7 @@ def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(com
         assert field.description
         assert shown.help.startswith(field.description)
         if (known_choices := choices(kind, name)) is not None:
-            assert shown.metavar == f"<{'|'.join(known_choices)}>"
+            assert shown.metavar == "|".join(known_choices)
         if not field.is_required():
             # The default is shown as a person would write it, and read like what a person writes.
             given = {} if shown.default is None else {name: shown.default}
@@ -71,13 +77,24 @@ def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(com
 
 def test_python_takes_the_same_options() -> None:
     signature, told = inspect.signature(segment_image), inspect.getdoc(segment_image) or ""
-    own = {"image", "out", "progress"}
+    own = {"image", "out", "executor", "progress"}
     assert signature.parameters.keys() - own == SegmentConfig.model_fields.keys() - own
     for name, field in SegmentConfig.model_fields.items():
         if name not in own:
             assert signature.parameters[name].default == field.default
             assert signature.parameters[name].annotation == field.annotation
             assert f"{name}: {field.description}" in told
+
+
+def test_editors_and_type_checkers_see_the_same_options() -> None:
+    known = get_type_hints(SegmentOptions, localns={"Network": object})
+    assert known.keys() == SegmentConfig.model_fields.keys() - {"image", "out"}
+    for name, annotation in known.items():
+        field = SegmentConfig.model_fields[name].annotation
+        if get_origin(field) is Literal or field is bool or name == "compiled":
+            assert annotation == field
+        assert (type(None) in get_args(annotation)) == (SegmentConfig.model_fields[name].default is None), name
+    assert get_type_hints(ModelFacts).keys() == CardFacts.model_fields.keys()
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in COMMANDS.values()])

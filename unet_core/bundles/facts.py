@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,14 @@ def facts_of(card: ModelCard) -> CardFacts:
         std=card.normalization.std,
         license=card.license,
     )
+
+
+def facts_from(values: Mapping[str, object]) -> CardFacts:
+    """Facts from a mapping; raises BundleError for other keys, or values that can't be."""
+    try:
+        return CardFacts.model_validate(dict(values))
+    except ValidationError as error:
+        raise BundleError(f"card: {_told(error)}; correct it; known are {', '.join(CardFacts.model_fields)}") from error
 
 
 def read_facts(path: Path) -> CardFacts:

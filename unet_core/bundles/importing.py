@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from unet_core.bounds import inferred
 from unet_core.bundles.bundle import load_bundle, network_of, save_bundle
@@ -20,6 +21,9 @@ from unet_core.bundles.origin import Origin
 from unet_core.bundles.weights import expect_fit, read_weights, without_prefix
 from unet_core.errors import BundleError, FootprintError
 from unet_core.models import build
+
+Network = nn.Module
+"""A network of torch, for those that don't import torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,22 @@ def import_model(origin: Origin, bands: int | None = None) -> Imported:
         case "factory":
             network = _weighted(call_factory(origin.reference), origin)
             program, tensors = export(network, bands or _bands_of(network, origin))
+    return _from_program(origin, program, tensors)
+
+
+def import_network(network: nn.Module, bands: int | None = None) -> Imported:
+    """The same of a network that is at hand, which stays as it is: a copy in evaluation mode is exported.
+
+    Raises:
+        BundleError: torch can't export it, or its number of bands can't be seen.
+        FootprintError: its graph can't be followed from its output to its input.
+    """
+    origin = Origin(type(network).__name__)
+    program, tensors = export(copy.deepcopy(network), bands or _bands_of(network, origin))
+    return _from_program(origin, program, tensors)
+
+
+def _from_program(origin: Origin, program: Program, tensors: dict[str, Tensor]) -> Imported:
     program, left_out = program.without_last_activation()
     module = module_of(program).to_empty(device="cpu")
     module.load_state_dict({name: tensors[name] for name in module.state_dict()})

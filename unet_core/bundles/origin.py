@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_core.bundles.card import CARD_NAME, SHIPPED_DIR, locate
+from unet_core.bundles.foreign import refusal_of
 from unet_core.errors import BundleError
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
@@ -36,6 +37,8 @@ class Origin:
         path = Path(self.reference)
         if (SHIPPED_DIR / self.reference / CARD_NAME).is_file() and path.name == self.reference:
             return "bundle"
+        if not (path / CARD_NAME).is_file() and (refusal := refusal_of(self.reference)) is not None:
+            raise BundleError(refusal)
         if path.is_dir():
             return self._kind_of_folder(path)
         if path.suffix == ".pt2":

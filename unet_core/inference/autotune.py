@@ -159,6 +159,15 @@ def _measured(bundle: Bundle, fitting: Sequence[int], job: TuningJob) -> dict[in
     return rates
 
 
+def seconds_per_core(bundle: Bundle, job: TuningJob, core_px: int) -> float:
+    """Seconds that one worker takes for a core inside the image; measured on noise, in a second or two."""
+    predictor = Predictor(
+        bundle, precision=job.precision, device=job.device, tta=job.tta, compiled=False, approximate=True
+    )
+    with _as_a_worker(job.device_type):
+        return _timed(predictor, bundle, core_px)
+
+
 def _timed(predictor: Predictor, bundle: Bundle, core_px: int) -> float:
     """Seconds of one core inside the image; of the processor's time, so that other work doesn't count."""
     read_px, region = predictor.inside(core_px)

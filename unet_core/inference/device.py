@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unet_core.bounds import footprint
+from unet_core.errors import PredictionError
 from unet_core.inference.allocator import keep_memory
 
 logger = logging.getLogger(__name__)
@@ -179,6 +181,31 @@ class _Captured(nn.Module):
 def device_for(name: str) -> Device:
     """The device of that name, one object per process, so that all models on it share its lock."""
     return CudaDevice(name) if torch.device(name).type == "cuda" else CpuDevice()
+
+
+def device_name(asked: Literal["auto", "cpu", "cuda"]) -> str:
+    """The device of this process: `auto` takes a GPU where there is one.
+
+    Raises PredictionError where a GPU is asked for and torch finds none.
+    """
+    has_gpu = torch.cuda.is_available() if asked != "cpu" else False
+    if asked == "cuda" and not has_gpu:
+        raise PredictionError(
+            f"device cuda needs a GPU, and torch {torch.__version__} finds none: give device cpu, or install the torch "
+            f"that fits the driver"
+        )
+    return "cuda" if has_gpu else "cpu"
+
+
+@contextmanager
+def few_threads(most: int) -> Generator[None]:
+    """While inside, torch computes in so many threads at most: it counts processors that a quota doesn't grant."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, most)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from unet_core.errors import BundleError
@@ -39,6 +40,12 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnet34_unet": ResNet34UNet,
     "patch_classifier": PatchClassifier,
 }
+
+
+def build_without_values(name: str, parameters: Mapping[str, Any]) -> nn.Module:
+    """The network in evaluation mode, with shapes but no memory; raises BundleError as `build` does."""
+    with torch.device("meta"):
+        return build(name, parameters).eval()
 
 
 def build(name: str, parameters: Mapping[str, Any]) -> nn.Module:

@@ -70,7 +70,7 @@ def test_table_and_page_say_at_which_pixel_size_each_slide_was_segmented(tmp_pat
 
 def test_the_command_that_tries_again_may_be_pasted_whatever_the_folder_is_called() -> None:
     folder = "/data/my slides; rm -rf $HOME"
-    assert shlex.split(night_of(Path(folder)).rerun_command) == ["overtile", "rerun", "--archive", folder, "--failed"]
+    assert shlex.split(night_of(Path(folder)).rerun_command) == ["overtile", "rerun", folder, "--failed"]
 
 
 def test_one_table_says_all_of_a_slide_for_a_spreadsheet_and_for_statistics(tmp_path: Path) -> None:

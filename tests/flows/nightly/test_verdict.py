@@ -48,7 +48,7 @@ def test_a_rerun_is_advised_only_where_it_can_help() -> None:
     assert "repair or replace the file" in advice
     assert "rerun" not in advice
     (advice,) = night_of(replace(BAD, lasting=False)).advice
-    assert advice == "try bad.svs again with: overtile rerun --archive '/data/my out' --failed"
+    assert advice == "try bad.svs again with: overtile rerun '/data/my out' --failed"
     assert night_of(replace(BAD, acknowledged=True)).advice == ()
     assert night_of(SlideRecord("l.svs", SlideState.REFUSED, "", reason="a link")).advice == ()
 

@@ -1,0 +1,103 @@
+"""Help of a command: one style of placeholders, two examples, and the page of the docs that says more."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, metadata
+from typing import Any
+
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+PLACEHOLDERS = {"str": "TEXT", "int": "N", "float": "X", "path": "PATH", "list[str]": "TEXT"}
+"""Of options that name none themselves; a flag has none."""
+
+EXAMPLES: dict[str, tuple[str, str, str]] = {
+    "segment": (
+        "overtile segment slide.svs -m nuclei -o runs/slide",
+        "overtile segment scene.tif --bands 3,2,1 --gsd 0.3 -o runs/scene --dry-run",
+        "formats.md",
+    ),
+    "rerun": ("overtile rerun runs/slide --failed", "overtile rerun runs/slide --tile 3,12 --tile 3,13", "runs.md"),
+    "verify": ("overtile verify runs/slide", "overtile verify runs/slide --tiles 20 --json", "reliability.md"),
+    "status": ("overtile status runs/slide", "overtile status segmented --json", "runs.md"),
+    "export": (
+        "overtile export runs/slide --format geojson --format statistics",
+        "overtile export runs/slide --force --json",
+        "exports.md",
+    ),
+    "train": ("overtile train recipe.toml -o runs/train", "overtile train recipe.toml --threads 4", "training.md"),
+    "demo": ("overtile demo", "overtile demo -o /tmp/demo", "viewing.md"),
+    "archive": (
+        "overtile archive slides/ -o segmented --until 06:00",
+        "overtile archive 's3://bucket/slides/**/*.svs' -o s3://bucket/segmented --dry-run",
+        "archives.md",
+    ),
+    "serve": (
+        "overtile serve segmented --cron '0 1 * * *' --until 06:00",
+        "overtile serve segmented --timezone Europe/Berlin",
+        "archives.md",
+    ),
+    "doctor": ("overtile doctor", "overtile doctor -o runs --image slide.svs --json", "workstation.md"),
+    "view": ("overtile view runs/slide", "overtile view segmented --no-browser --port 8080", "viewing.md"),
+    "models": ("overtile models show nuclei", "overtile models import net.pt2 --card net.toml -o mine", "models.md"),
+    "list": ("overtile models list", "overtile models list --json", "models.md"),
+    "show": ("overtile models show nuclei", "overtile models show unetpp --json", "models.md"),
+    "import": (
+        "overtile models import net.pt2 --card net.toml -o mine",
+        "overtile models import nets:make --weights net.pt --trust-code --card net.toml -o mine",
+        "own-network.md",
+    ),
+    "export-model": (
+        "overtile models export nuclei -o nuclei.pt2",
+        "overtile models export nuclei -o mine",
+        "own-network.md",
+    ),
+}
+"""Of each command two calls, and its page in docs/."""
+
+
+def epilog(name: str) -> str:
+    """What stands below a command's options."""
+    first, second, page = EXAMPLES[name]
+    return f"Examples:\n\n  {first}\n\n  {second}\n\nDocs: {docs(page)}"
+
+
+def docs(page: str) -> str:
+    """A page's address: where the package's metadata name one of its docs, else its place in the source."""
+    try:
+        links: list[str] = metadata("overtile").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        links = []
+    address = next((each.partition(", ")[2] for each in links if each.startswith("Documentation,")), "")
+    root = address.rstrip("/")
+    return f"{root}/{page.removesuffix('.md')}/" if root else f"docs/{page}"
+
+
+def _in_style(parameters: list[Any]) -> list[Any]:
+    """Placeholders in capitals, choices as `a|b`; none for a flag, and of an argument its name alone."""
+    for each in parameters:
+        if isinstance(each, TyperArgument):
+            each.metavar = each.metavar or str(each.name).upper()
+            setattr(each, "display_type_rich", _nothing)  # noqa: B010 (the library's own method)
+        elif isinstance(each, TyperOption) and each.metavar is None:
+            kind = "path" if each.type_descriptor.is_path else each.bare_type()
+            each.metavar = "" if each.is_flag else PLACEHOLDERS.get(kind, kind.upper())
+    return parameters
+
+
+def _nothing(ctx: Any) -> str:
+    del ctx
+    return ""
+
+
+class Command(TyperCommand):
+    """A command whose help names placeholders in one way."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _in_style(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The same of a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _in_style(super().get_params(ctx))

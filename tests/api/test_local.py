@@ -1,0 +1,211 @@
+"""In the caller's own process: the labels of the flow, without Ray and Prefect; networks and arrays of other kinds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli import tissue, write_tissue
+from numpy.typing import NDArray
+from oracle import whole_image_labels
+from torch import nn
+
+from flows.api.executor import LOCAL_BYTES, choose_executor
+from flows.api.segment_image import open_run, segment_image
+from flows.config.run import SegmentConfig
+from flows.errors import ConfigError
+from flows.worker.tile_worker import TileWorker
+from tiling.errors import SourceError
+from tiling.runs.run import Run
+from unet_core.bundles.bundle import load_bundle
+from unet_core.errors import BundleError
+
+PIXELS = tissue(300, 340)
+
+FACTS = {"classes": ["background", "cell"], "mean": [120.0, 120.0, 120.0], "std": [60.0, 60.0, 60.0]}
+
+
+def test_an_array_gives_the_labels_of_one_pass_and_loads_neither_ray_nor_prefect(tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    script = (
+        "import sys, numpy as np, overtile; pixels = np.load('pixels.npy'); "
+        "result = overtile.segment_image(pixels, out='run', image_mpp=0.5, core=128, foreground='none'); "
+        "np.save('labels.npy', result.labels.compute()); "
+        "print(sorted({'ray', 'prefect'} & set(sys.modules)), len(overtile.open_run('run').run.ledger.fold().failed))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[] 0\n"
+    assert "9 of 9 tiles computed" in ended.stderr
+    expected = whole_image_labels(load_bundle("nuclei"), PIXELS)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
+    run = Run.open(tmp_path / "run")
+    assert {record.worker for record in run.ledger.records() if record.worker} != {None}
+
+
+class Net(nn.Module):
+    """As anybody writes one; in training mode, as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.pool, self.inner = nn.MaxPool2d(2), nn.Conv2d(6, 6, 3, padding=1)
+        self.last = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        inner = nn.functional.interpolate(torch.relu(self.inner(self.pool(x))), scale_factor=2, mode="nearest")
+        return self.last(x + inner)
+
+
+@pytest.fixture(scope="module")
+def network() -> Net:
+    torch.manual_seed(3)
+    return Net()
+
+
+def test_a_network_at_hand_is_taken_with_its_facts_and_stays_as_it_is(network: Net, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    result = segment_image(
+        PIXELS, tmp_path / "run", model=network, card=FACTS, as_is=True, core=64, export="none", progress=False
+    )
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    network.eval()
+    normalised = torch.from_numpy((PIXELS.astype(np.float32) - 120) / 60).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = network(normalised)[0].argmax(0).numpy()
+    network.train()
+    differing = int(np.count_nonzero(result.labels.compute() != expected))
+    assert differing == 0
+    assert result.classes == {0: "background", 1: "cell"}
+    assert result.run.card.model.reference == "./model"
+    again = segment_image(
+        PIXELS, tmp_path / "run", model=network, card=FACTS, as_is=True, core=64, export="none", progress=False
+    )
+    assert again.complete
+    torch.manual_seed(4)
+    with pytest.raises(BundleError, match="is not the one that"):
+        segment_image(PIXELS, tmp_path / "run", model=Net(), card=FACTS, as_is=True, core=64, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        (None, "does not say what its pixels and labels mean"),
+        ({**FACTS, "classes": ["background"]}, r"gives 2 channels, and 1 classes"),
+        ({**FACTS, "means": [1.0]}, "means: Extra inputs are not permitted; .* known are name"),
+    ],
+)
+def test_a_network_without_its_facts_is_refused(network: Net, card: Any, said: str) -> None:
+    with pytest.raises(BundleError, match=said):
+        segment_image(PIXELS, model=network, card=card, progress=False)
+
+
+def test_bands_and_regions_are_lists_too(tmp_path: Path) -> None:
+    asked = {"image": "a.tif", "out": tmp_path, "bands": [3, 2, 1], "region": (0, 0, 64, np.int64(64))}
+    config = SegmentConfig.model_validate({**asked, "normalise": [0, 1.5], "export": ["cog", "statistics"]})
+    assert (config.bands, config.region, config.normalise) == ("3,2,1", "0,0,64,64", "0,1.5")
+    assert config.export == "cog,statistics"
+    for wrong in ([], [None], ["a,b"], {"a": 1}, [[1]], [True]):
+        with pytest.raises(ValueError, match="bands"):
+            SegmentConfig.model_validate({**asked, "bands": wrong})
+
+
+class Named:
+    """As xarray names axes; no pixel of it is looked at."""
+
+    def __init__(self, shape: tuple[int, ...], *dims: str) -> None:
+        self.shape, self.dims, self.dtype = shape, dims, np.dtype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((3, 512, 512), "u1"), r"bands first, .*move its axes with np\.moveaxis\(array, 0, -1\)"),
+        (np.zeros((4, 512, 300), "u2"), "move its axes"),
+        (np.zeros((1, 64, 64), "u1"), "move its axes"),
+        (torch.zeros((3, 128, 128), dtype=torch.uint8), "move its axes"),
+        (Named((3, 9, 9), "band", "y", "x"), r"array\.transpose\('y', 'x', 'band'\)"),
+        (Named((13, 64, 64), "c", "row", "col"), r"array\.transpose\('row', 'col', 'c'\)"),
+        (np.zeros((1, 3, 512, 512), "u1"), "move its axes"),
+    ],
+)
+def test_bands_that_come_first_are_refused_with_the_way_to_move_them(array: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=said):
+        segment_image(array, tmp_path / "run", image_mpp=0.5, progress=False)
+
+
+def test_a_low_image_is_no_image_of_few_bands(tmp_path: Path) -> None:
+    low: NDArray[np.uint8] = np.ascontiguousarray(PIXELS[:16, :200])
+    result = segment_image(low, tmp_path / "run", image_mpp=0.5, core=64, export="none", progress=False)
+    assert result.labels.shape == (16, 200)
+
+
+def test_the_executor_follows_one_rule(tmp_path: Path) -> None:
+    config = SegmentConfig.model_validate({"image": "a.tif", "out": tmp_path})
+    assert choose_executor("auto", config, 10**6) == "local"
+    assert choose_executor("auto", config, LOCAL_BYTES + 1) == "ray"
+    assert choose_executor("local", config, 10**12) == "local"
+    assert choose_executor("ray", config, 1) == "ray"
+    for spread in ({"workers": 2}, {"ray_address": "head:6379"}):
+        named = config.model_copy(update=spread)
+        assert choose_executor("auto", named, 1) == "ray"
+        with pytest.raises(ConfigError, match="executor local computes in this process"):
+            choose_executor("local", named, 1)
+    with pytest.raises(ConfigError, match="executor: give one of auto, local, ray, not 'dask'"):
+        choose_executor("dask", config, 1)  # type: ignore[arg-type]
+
+
+def test_an_interrupt_lets_tiles_end_and_the_same_call_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = write_tissue(tmp_path / "slide.tif", 256, 256)
+    asked: dict[str, Any] = {"core": 32, "foreground": "none", "export": "none", "image_mpp": 0.5, "progress": False}
+
+    def stop_after_three(process: Any) -> Any:
+        def processed(worker: Any, *given: Any, **options: Any) -> Any:
+            if next(begun) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return process(worker, *given, **options)
+
+        return processed
+
+    begun = itertools.count()
+    monkeypatch.setattr(TileWorker, "process", stop_after_three(TileWorker.process))
+    with pytest.raises(KeyboardInterrupt):
+        segment_image(image, tmp_path / "run", **asked)
+    before = [record.tile for record in Run.open(tmp_path / "run").ledger.records()]
+    assert 3 <= len(before) <= 6, "those in flight have ended, and no other was begun"
+    assert segment_image(image, tmp_path / "run", **asked).complete
+    tiles = [record.tile for record in Run.open(tmp_path / "run").ledger.records()]
+    assert sorted(tiles) == list(range(64)), "what was computed before is not computed again"
+
+
+def test_a_result_is_exported_shown_and_rerun(tmp_path: Path) -> None:
+    result = segment_image(PIXELS, tmp_path / "run", image_mpp=0.5, core=128, export="none", progress=False)
+    files = result.export("qupath", "statistics")
+    assert {file.name for file in files} >= {"statistics.parquet"}
+    assert result.export("qupath") == []
+    assert result.export("qupath", force=True) != []
+    with pytest.raises(ConfigError, match="'png' is no format"):
+        result.export("png")
+    assert result.to_xarray().labels.dims == ("y", "x")
+    assert result.rerun("0,0", progress=False) is result
+    assert len([record for record in result.run.ledger.records() if record.tile == 0]) == 2
+    shown: list[tuple[str, Any]] = []
+
+    class Viewer:
+        def __getattr__(self, name: str) -> Any:
+            return lambda data, **looks: shown.append((name, looks["name"]))
+
+    result.to_napari(Viewer())
+    assert [kind for kind, _ in shown] == ["add_image", "add_labels"]
+    assert open_run(tmp_path / "run").summary.startswith("9 of 9 tiles")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["memory"]["workers"] == 1

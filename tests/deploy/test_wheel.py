@@ -1,0 +1,133 @@
+"""The wheel: what it holds, and that it works in an environment with nothing else, with and without its extra."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+from flows.entry import refusal
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+SEGMENTED = """
+import sys, time
+began = time.perf_counter()
+import overtile
+imported = time.perf_counter()
+import numpy as np
+pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), "uint8")
+result = overtile.segment_image(pixels, image_mpp=0.5, foreground="none", progress=False)
+first = time.perf_counter()
+again = overtile.segment_image(pixels, image_mpp=0.5, foreground="none", progress=False)
+assert (result.labels == again.labels).all().compute() and result.complete
+assert not {"ray", "prefect"} & set(sys.modules)
+print("import %.2f s, first %.2f s, second %.2f s"
+      % (imported - began, first - imported, time.perf_counter() - first))
+"""
+
+
+def ran(*command: object, cwd: Path | None = None) -> str:
+    ended = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ran("git", "clone", "--quiet", "--no-hardlinks", ROOT, source)  # what is committed, and no build folder of another
+    ran(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    (found,) = folder.glob("overtile-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_models_pages_recipes_and_licences(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for needed in (
+        "overtile.py",
+        "unet_core/bundles/nuclei/weights.safetensors",
+        "unet_core/bundles/vessels/model.json",
+        "unet_core/recipes/nuclei.toml",
+        "flows/reporting/templates/report.html",
+        "flows/viewer/static/vendor/openseadragon.min.js",
+        "tiling/napari.yaml",
+        "flows/py.typed",
+    ):
+        assert needed in names, needed
+    licences = {name.partition("licenses/")[2] for name in names if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "flows/viewer/static/vendor/openseadragon.LICENSE.txt"}
+    assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
+
+
+@pytest.mark.slow
+def test_its_metadata_ask_for_ranges(metadata: Message) -> None:
+    needed = metadata.get_all("Requires-Dist") or []
+    assert "torch<3,>=2.9" in needed
+    assert [each for each in needed if "==" in each.partition(";")[0]] == []
+    assert {each.partition(";")[0].strip() for each in needed if 'extra == "cluster"' in each} >= {
+        "ray[default]>=2.60",
+        "fastapi<0.140",
+    }
+    assert "Operating System :: POSIX :: Linux" in (metadata.get_all("Classifier") or [])
+
+
+def test_the_lock_keeps_torch_exact_and_without_a_build() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert [line for line in lines if line.startswith("torch==")] == ["torch==2.13.0"]
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [("win32", "Windows, .* WSL"), ("darwin", "macOS, .* Linux"), ("freebsd14", "this is freebsd")],
+)
+def test_other_systems_are_refused_in_one_line(platform: str, said: str) -> None:
+    message = refusal(platform)
+    assert re.search(said, message)
+    assert "\n" not in message
+    assert refusal("linux") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_an_empty_environment_segments_an_array_and_the_demo_without_ray_and_prefect(
+    wheel: Path, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "empty", with_pip=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    ran(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "requirements.lock", wheel, cwd=tmp_path)
+    installed = ran(python, "-m", "pip", "list", "--format=freeze")
+    assert "torch==2.13.0" in installed
+    assert not {"ray", "prefect"} & {line.partition("==")[0] for line in installed.splitlines()}
+    overtile = python.with_name("overtile")
+    assert ran(overtile, "--version", cwd=tmp_path) == f"overtile {PROJECT['version']}\n"
+    assert ran(python, "-c", SEGMENTED, cwd=tmp_path).startswith("import 0.")
+    assert "complete: 16 of 16 tiles" in ran(overtile, "demo", cwd=tmp_path)
+    refused = subprocess.run(
+        [overtile, "verify", "runs/demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "pip install 'overtile[cluster]'" in refused.stderr
