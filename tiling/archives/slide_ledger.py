@@ -205,7 +205,8 @@ class SlideLedger:
             before = self._records[slide]
             why = f": {before.reason}" if before.state is SlideState.FAILED else ""
             reason = f"no longer in the source; it was {before.state.value}{why}"
-            self._store(replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night))
+            gone = replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night)
+            self._store(replace(gone, acknowledged=False, failed_before=False))  # should it come back, that is news
 
     def refuse(self, record: SlideRecord) -> None:
         """Store that a slide isn't opened, where that is news: it is the same every night."""
