@@ -112,7 +112,7 @@ def _failed_before(archive: Archive, todo: Iterable[Slide]) -> Iterator[str]:
     """Of what is tried again the slides whose failure is known: each has made a night red already."""
     for slide in todo:
         record = archive.ledger.get(slide.name)
-        if record is not None and record.is_bad and _says_the_same(record, slide):
+        if record is not None and record.stands_failed and _says_the_same(record, slide):
             yield slide.name
 
 

@@ -61,6 +61,7 @@ class SlideRecord:
         pixel_size: y, x and unit of that level's pixels; None where neither the image nor an option says them.
         night: when it was looked at. time: when this was written.
         acknowledged: a failure that somebody has seen and leaves as it is, for as long as the file stays the same.
+        failed_before: of a slide that is begun, whether the same file has failed in an earlier night.
         left_tiles: of a slide that is begun, those that are still to be computed.
         measures: what is known of image and mask by name, as `tiling.archives.measures` has it.
         stage_seconds: of work per stage, summed over all workers.
@@ -84,6 +85,7 @@ class SlideRecord:
     night: str = ""
     time: float = 0.0
     acknowledged: bool = False
+    failed_before: bool = False
     left_tiles: int = 0
     measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -92,6 +94,11 @@ class SlideRecord:
     def is_bad(self) -> bool:
         """Whether the slide stands failed."""
         return self.state in BAD
+
+    @property
+    def stands_failed(self) -> bool:
+        """Whether it failed, or is being tried again after it did."""
+        return self.is_bad or self.failed_before
 
     @property
     def share_left(self) -> float:
@@ -198,7 +205,8 @@ class SlideLedger:
             before = self._records[slide]
             why = f": {before.reason}" if before.state is SlideState.FAILED else ""
             reason = f"no longer in the source; it was {before.state.value}{why}"
-            self._store(replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night))
+            gone = replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night)
+            self._store(replace(gone, acknowledged=False, failed_before=False))  # should it come back, that is news
 
     def refuse(self, record: SlideRecord) -> None:
         """Store that a slide isn't opened, where that is news: it is the same every night."""
@@ -277,9 +285,11 @@ class SlideLedger:
 
     def _store(self, record: SlideRecord) -> None:
         before = self._records.get(record.slide)
-        if before is not None and before.acknowledged and record.state in _KEEP_ACKNOWLEDGED:
-            stays = before.is_of(record.size_bytes, record.version, record.asked)
-            record = replace(record, acknowledged=record.acknowledged or stays)
+        if before is not None and before.is_of(record.size_bytes, record.version, record.asked):
+            if before.acknowledged and record.state in _KEEP_ACKNOWLEDGED:
+                record = replace(record, acknowledged=True)
+            if before.stands_failed and record.state is SlideState.BEGUN:
+                record = replace(record, failed_before=True)
         record = replace(record, time=time.time())
         self._fold(record)
         self._segments.append(_dump({**asdict(record), "state": record.state.value}))

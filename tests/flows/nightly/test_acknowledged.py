@@ -99,6 +99,8 @@ def test_what_failed_before_and_is_tried_again_is_known(tmp_path: Path) -> None:
     archive.ledger.append(replace(FAILED, lasting=False, **stamp))  # type: ignore[arg-type]
     assert scan(config, archive).stood == {"a.svs"}
     assert scan(config.model_copy(update={"failed_only": True}), archive).stood == frozenset(), "that was asked for"
+    archive.ledger.begin(replace(FAILED, state=SlideState.BEGUN, lasting=False, **stamp))  # type: ignore[arg-type]
+    assert scan(config, archive).stood == {"a.svs"}, "a night that ended in its second try changes nothing"
     archive.ledger.append(replace(FAILED, lasting=False))
     assert scan(config, archive).stood == frozenset(), "it is another file by now"
 
