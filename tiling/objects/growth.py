@@ -54,7 +54,7 @@ def grown(
         places = places[left]
         heights = None if heights is None else heights[left]
         same = None if same is None else same[:, left]
-    return np.ascontiguousarray(objects[1:-1, 1:-1])
+    return objects[1:-1, 1:-1]
 
 
 def _sides_of_one_class(classes_YX: NDArray[np.uint8], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.bool_]:

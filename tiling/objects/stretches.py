@@ -39,7 +39,8 @@ class Stretches:
         begins = np.ones((height, width), np.bool_)
         np.not_equal(block_YX[:, 1:], block_YX[:, :-1], out=begins[:, 1:])
         starts = np.flatnonzero(begins)
-        values = block_YX.reshape(-1)[starts]
+        is_one_piece = block_YX.flags.c_contiguous
+        values = block_YX.reshape(-1)[starts] if is_one_piece else block_YX[np.divmod(starts, width)]
         real = np.flatnonzero(values)
         stops = np.append(starts[1:], height * width)[real]
         return cls((height, width), starts[real], stops, values[real].astype(np.int32))

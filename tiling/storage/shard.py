@@ -58,23 +58,35 @@ class ShardCodec:
         said = index.tobytes()
         return b"".join([*parts, said, google_crc32c.value(said).to_bytes(_CRC_BYTES, "little")])
 
-    def decode_into(self, data: bytes, pixels: NDArray[np.generic]) -> None:
-        """Put a shard's chunks where they belong; what is absent is left as it is.
+    def decode_into(self, data: bytes, corner: tuple[int, int], pixels: NDArray[np.generic]) -> None:
+        """Put what a shard holds of a box where it belongs; what is absent is left as it is.
+
+        Args:
+            data: the shard.
+            corner: of the box, in the shard's pixels.
+            pixels: of the box.
 
         Raises:
             ShardFormatError: other bytes.
         """
-        tall, wide = self._chunk
+        (tall, wide), (y0, x0), (height, width) = self._chunk, corner, pixels.shape
         size = self._grid[0] * self._grid[1] * 16
         said, crc = data[-size - _CRC_BYTES : -_CRC_BYTES], data[-_CRC_BYTES:]
         if len(said) != size or google_crc32c.value(said) != int.from_bytes(crc, "little"):
             raise ShardFormatError("its index isn't what was written")
-        index = np.frombuffer(said, "<u8").reshape(*self._grid, 2)
-        for row, col in np.argwhere(index[..., 0] != _ABSENT).tolist():
-            start, length = (int(value) for value in index[row, col])
-            try:
-                chunk = np.frombuffer(self._codec.decode(data[start : start + length]), self._dtype)
-                place = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
-                place[:] = chunk.reshape(self._chunk)[: place.shape[0], : place.shape[1]]
-            except (RuntimeError, ValueError) as error:
-                raise ShardFormatError(f"a chunk of it isn't what was written ({error})") from error
+        index = np.frombuffer(said, "<u8").reshape(*self._grid, 2).tolist()
+        for row in range(y0 // tall, -(-(y0 + height) // tall)):
+            for col in range(x0 // wide, -(-(x0 + width) // wide)):
+                start, length = index[row][col]
+                if start == _ABSENT:
+                    continue
+                top, left = row * tall - y0, col * wide - x0
+                place = pixels[max(0, top) : top + tall, max(0, left) : left + wide]
+                chunk = self._decoded(data[start : start + length])
+                place[:] = chunk[max(0, -top) :, max(0, -left) :][: place.shape[0], : place.shape[1]]
+
+    def _decoded(self, data: bytes) -> NDArray[np.generic]:
+        try:
+            return np.frombuffer(self._codec.decode(data), self._dtype).reshape(self._chunk)
+        except (RuntimeError, ValueError) as error:
+            raise ShardFormatError(f"a chunk of it isn't what was written ({error})") from error
