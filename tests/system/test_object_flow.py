@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from cli import Cli
 from numpy.typing import NDArray
 from object_oracle import objects_of
+from scipy import ndimage
 from segmented import compute, segmented
 from tiny import save_tiny, write_noise
 
@@ -19,15 +22,16 @@ from flows.run.objects import asked_rule
 from flows.run.steps import export, find_objects, folded
 from flows.run.verification import check_files
 from tiling.geometry import Box
+from tiling.objects.growth import grown
 from tiling.objects.image import open_objects
 from tiling.objects.record import asked_objects, built_objects
-from tiling.objects.rule import View
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from unet_core.bundles.card import CARD_NAME, ModelCard, read_card
 from unet_core.bundles.object_rule import ObjectRule
 from unet_core.errors import BundleError
 
+PAGE = Path(__file__).parents[2] / "docs" / "objects.md"
 BORDERS = {"rule": "border", "border": "class 2", "radius_px": 3, "least_px": {"class 1": 2}, "fill_holes": ["class 1"]}
 
 
@@ -117,21 +121,21 @@ def test_the_same_command_with_another_rule_makes_other_objects(run: Run, tmp_pa
     assert asked_objects(folded(without)) is None
 
 
-class Quarters:
-    """A rule of one's own: what the first class covers of each square of 16 px, as an area of its own."""
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that the documentation shows, in the current folder."""
+    shown = re.search(r"```python\n(import numpy.*?)```", PAGE.read_text(), re.DOTALL)
+    assert shown is not None
+    (tmp_path / "my_rules.py").write_text(shown[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_rules", raising=False)
 
-    seed_reach_px, reach_px, takes_probabilities = 0, 0, False
 
-    def seeds(self, view: View) -> NDArray[np.uint8]:
-        return (view.labels == 1).astype(np.uint8)
-
-    def grow(self, seeds_YX: NDArray[np.int32], view: View) -> NDArray[np.int32]:
-        return seeds_YX
-
-
+@pytest.mark.usefixtures("rules")
 def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_path: Path) -> None:
     card = read_card(tmp_path / "model")
-    asked = {"image": run.card.image.path, "out": str(run.path), "objects": f"{__name__}:Quarters"}
+    asked = {"image": run.card.image.path, "out": str(run.path), "objects": "my_rules:Cells"}
     with pytest.raises(ConfigError, match="--trust-code"):
         asked_rule(checked(SegmentConfig, asked), card, [])
     config = checked(SegmentConfig, {**asked, "trust_code": True})
@@ -148,7 +152,7 @@ def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_pat
         tmp_path / "model",
         64,
         foreground="none",
-        objects=f"{__name__}:Quarters",
+        objects="my_rules:Cells",
         trust_code=True,
     )
     find_objects(own, folded(own))
@@ -156,7 +160,14 @@ def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_pat
     find_objects(own, folded(own), trust_code=True)
     found = open_objects(own)
     assert found is not None
-    assert set(found.classes[1:].tolist()) == {1}
+    np.testing.assert_array_equal(numbers(own), by_definition(np.asarray(own.open_mask().levels[0][:])))
+
+
+def by_definition(labels_YX: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The documented rule's objects, on the whole image."""
+    worn = ndimage.minimum_filter(labels_YX == 1, size=5, mode="constant")
+    seeds_YX, _ = ndimage.label(worn)
+    return grown(seeds_YX.astype(np.int32), labels_YX == 1, 4)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 from cli import on_disk
-from finished import finished_run
+from finished import finished_run, numbered
 from ome_types import from_tiff
+from pyarrow import parquet
 from shown import let_in
 
 from flows.viewer.library import Library
@@ -99,3 +100,22 @@ def test_a_run_s_own_mask_begins_at_the_regions_corner(tmp_path: Path) -> None:
         scales = json.loads((place / "zarr.json").read_bytes())["attributes"]["ome"]["multiscales"][0]["datasets"]
         moved = [each["coordinateTransformations"][1]["translation"][-2:] for each in scales]
         assert moved[0] == [TOP * HALF_UM, LEFT * HALF_UM]
+
+
+def test_a_table_of_objects_has_the_images_places_and_its_values(tmp_path: Path) -> None:
+    run = region_run(tmp_path)
+    rows, cols = np.indices((300, 280))
+    pixels = np.stack([rows % 256, cols % 256, rows * 0], axis=-1).astype(np.uint8)
+    size: dict[str, Any] = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="rgb", metadata=None, **size)
+    numbered(run)
+    with run.open_source() as source:
+        export_run(run, source, "table")
+    table = parquet.read_table(tmp_path / "run" / "exports" / "objects-table.parquet").to_pydict()
+    found = {name: np.array(values) for name, values in table.items()}
+    np.testing.assert_allclose(found["centroid_y_image"], found["centroid_y"] + TOP + 0.5)
+    np.testing.assert_allclose(found["centroid_x_um"], (found["centroid_x"] + LEFT + 0.5) * HALF_UM)
+    np.testing.assert_allclose(found["red_mean"], found["centroid_y"] + TOP)
+    np.testing.assert_allclose(found["green_mean"], found["centroid_x"] + LEFT)
+    edge = (found["box_y0"] == 0) | (found["box_x0"] == 0) | (found["box_y1"] == 128) | (found["box_x1"] == 160)
+    assert found["touches_border"].tolist() == edge.tolist(), "the border is the region's"
