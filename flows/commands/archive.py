@@ -15,7 +15,7 @@ from flows.commands.options import (
 )
 from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
-from flows.lifecycle.environment import quiet_environment
+from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.reporting.progress import format_seconds
 from tiling.archives.slide_ledger import SlideState
 
@@ -35,6 +35,7 @@ def archive_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
     config = ArchiveConfig.model_validate(asked)
     if dry_run:
         quiet_environment()
+        expect_cluster()
         from flows.archive import dry_run as foresee
 
         estimate = foresee(config)
