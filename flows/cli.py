@@ -91,7 +91,7 @@ def demo_command(
 ) -> None:
     """Segment a real photograph of stained tissue that comes with scikit-image."""
     from flows.commands.demo import demo_image
-    from flows.launch import has_cluster
+    from flows.lifecycle.environment import has_cluster
 
     workers = 2 if has_cluster() else None
     run_and_report("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=workers))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from flows.config.archive import ArchiveConfig
 from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig
-from flows.errors import IncompleteError, PoolError, UnrecordedError
+from flows.errors import IncompleteError, UnrecordedError
+from flows.lifecycle.environment import expect_cluster, has_cluster
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
 from flows.reporting.progress import Listener, listener
@@ -42,23 +42,20 @@ def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
             ) from error
 
 
-def has_cluster() -> bool:
-    """Whether Ray and Prefect are installed: the extra `cluster`."""
-    return all(find_spec(name) is not None for name in ("ray", "prefect"))
-
-
 def _run_here(config: ConfigBase) -> Any:
     """Segment or rerun in this process.
 
     Raises:
         PoolError: what only Ray and Prefect do was asked for.
     """
-    is_one_run = isinstance(config, SegmentConfig | RerunConfig)
-    if not is_one_run or config.workers is not None or config.ray_address is not None:
-        raise PoolError(
-            "without Ray and Prefect one run is computed in one process, and more was asked for: install them with "
-            "pip install 'overtile[cluster]', or leave out workers and the cluster's address"
-        )
+    assert isinstance(config, SegmentConfig | RerunConfig | VerifyConfig | ArchiveConfig)
+    if (
+        not isinstance(config, SegmentConfig | RerunConfig)
+        or config.workers is not None
+        or config.ray_address is not None
+    ):
+        expect_cluster()
+        raise AssertionError("there is none here")
     from flows.run.local import rerun_here, segment_here
 
     return segment_here(config) if isinstance(config, SegmentConfig) else rerun_here(config)

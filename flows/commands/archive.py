@@ -17,7 +17,7 @@ from flows.commands.options import takes
 from flows.commands.output import console, print_json
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.errors import StoppedError
-from flows.lifecycle.environment import quiet_environment
+from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
 from tiling.archives.slide_ledger import SlideRecord, SlideState
@@ -50,6 +50,7 @@ def archive_command(*, dry_run: DryRunOption = False, acknowledge: AcknowledgeOp
     config = ArchiveConfig.model_validate(asked)
     if dry_run:
         quiet_environment()
+        expect_cluster()
         from flows.archive import dry_run as foresee
 
         estimate = foresee(config)
@@ -150,6 +151,7 @@ def _cluster_that_answers(address: str | None) -> str | None:
 def run_night(config: ArchiveConfig) -> None:
     """Run a night with live progress, notify its end and print its summary."""
     quiet_environment()
+    expect_cluster()
     from flows.commands.terminal import run_with_progress
     from flows.nightly.notified import notified
 

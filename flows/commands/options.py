@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
@@ -82,8 +82,20 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
         metavar=mark.metavar or metavar,
         help=about,
         rich_help_panel=_panel(kind, name),
+        autocompletion=_completion(get_args(base) if get_origin(base) is Literal else ()),
     )
     return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
+
+
+def _completion(choices: Sequence[str]) -> Callable[[str], list[str]] | None:
+    """What a shell offers in place of a value; None leaves it to offer files."""
+    if not choices:
+        return None
+
+    def offered(incomplete: str) -> list[str]:
+        return [each for each in choices if each.startswith(incomplete)]
+
+    return offered
 
 
 def _keyword(name: str, annotation: Any, shown: Any, default: Any) -> inspect.Parameter:

@@ -16,7 +16,7 @@ from flows.commands.output import console
 from flows.config.archive import ArchiveConfig
 from flows.config.deployed import serve_only
 from flows.errors import ConfigError
-from flows.lifecycle.environment import quiet_environment
+from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
 
@@ -42,6 +42,7 @@ def serve_command(
     **changed: Any,
 ) -> None:
     """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
+    expect_cluster()
     config = last_config(out_folder, changed)
     quiet_environment("INFO")
     out = console()

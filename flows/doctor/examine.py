@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.doctor.checks import Check, DoctorConfig
+from flows.lifecycle.environment import has_cluster
 
 
 def examine(config: DoctorConfig) -> Iterator[Check]:
     """Look at everything, the cheap things first."""
-    from flows.doctor.cluster import check_prefect, check_ray
     from flows.doctor.machine import check_machine
     from flows.doctor.nights import check_nights
     from flows.doctor.storage import check_image, check_storage
@@ -23,6 +23,12 @@ def examine(config: DoctorConfig) -> Iterator[Check]:
         yield from check_storage(config.out)
     if config.image is not None:
         yield from check_image(config)
+    if not has_cluster():
+        remedy = "pip install 'overtile[cluster]' for archives, verification and more than one process"
+        yield Check.warning("cluster", "Ray and Prefect are not installed: runs are computed in one process", remedy)
+        return
+    from flows.doctor.cluster import check_prefect, check_ray
+
     yield from check_prefect()
     if config.ray_address is not None:
         yield from check_ray(config.ray_address, config.out, config.image)

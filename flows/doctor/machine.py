@@ -16,6 +16,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from flows.doctor.checks import Check, DoctorConfig
+from flows.lifecycle.environment import has_cluster
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
 from unet_core.inference import machine
@@ -55,7 +56,8 @@ def _python() -> Check:
 def _packages() -> Check:
     """What is installed against what overtile asks for."""
     wanted = [Requirement(line) for line in requires("overtile") or []]
-    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    extra = "cluster" if has_cluster() else ""
+    wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": extra})]
     faults: list[str] = []
     for each in wanted:
         try:

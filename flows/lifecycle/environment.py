@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
+from flows.errors import PoolError
 from flows.reporting.logs import configure_logs
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
+
+
+def has_cluster() -> bool:
+    """Whether Ray and Prefect are installed: the extra `cluster`."""
+    return all(find_spec(name) is not None for name in ("ray", "prefect"))
+
+
+def expect_cluster() -> None:
+    """Refuse what needs Ray and Prefect where they aren't installed.
+
+    Raises:
+        PoolError: how to install them.
+    """
+    if not has_cluster():
+        raise PoolError(
+            "this needs Ray and Prefect, which are not installed: without them one run is computed in one process. "
+            "Install them with pip install 'overtile[cluster]', or segment one image without workers and ray-address"
+        )
 
 
 def quiet_environment(prefect_level: str = "CRITICAL") -> None:

@@ -187,6 +187,17 @@ def test_the_version_is_one_line() -> None:
     assert re.fullmatch(r"overtile \d+\.\d+\.\d+\n", invoked("--version").stdout)
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("segment --pre", {"--precision"}), ("segment --tta d", {"d4"}), ("models sh", {"show"}), ("ver", {"verify"})],
+)
+def test_a_shell_completes_commands_options_and_choices(words: str, offered: set[str]) -> None:
+    environment = {"_OVERTILE_COMPLETE": "complete_bash", "COMP_WORDS": f"overtile {words}"}
+    environment["COMP_CWORD"] = str(len(words.split()))
+    ended = CliRunner().invoke(app, [], env=environment, prog_name="overtile")
+    assert set(ended.stdout.split()) == offered
+
+
 def test_progress_is_one_of_three(tmp_path: Path) -> None:
     ended = invoked("verify", tmp_path, "--progress", "lots")
     assert (ended.exit_code, ended.stderr) == (2, "error: --progress: give one of bar, json, none, not 'lots'\n")
