@@ -25,6 +25,7 @@ from flows.config.run import SegmentConfig
 from flows.errors import ConfigError
 from flows.worker.tile_worker import TileWorker
 from tiling.errors import SourceError
+from tiling.objects.record import built_objects
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle
 from unet_core.errors import BundleError
@@ -49,6 +50,13 @@ def test_an_array_gives_the_labels_of_one_pass_and_loads_neither_ray_nor_prefect
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
     run = Run.open(tmp_path / "run")
     assert {record.worker for record in run.ledger.records() if record.worker} != {None}
+
+
+def test_objects_are_numbered_as_the_flow_numbers_them(tmp_path: Path) -> None:
+    asked: Any = {"image_mpp": 0.5, "core": 128, "foreground": "none", "export": "none", "progress": False}
+    segment_image(PIXELS[:128, :128], tmp_path / "run", executor="local", objects="components", **asked)
+    run = Run.open(tmp_path / "run")
+    assert built_objects(run, run.ledger.fold()) is not None
 
 
 class Net(nn.Module):
