@@ -67,15 +67,15 @@ def _grown(
     probabilities_CYX: NDArray[np.uint8] | None,
 ) -> NDArray[np.int32]:
     objects_YX, (height, width) = seeds_YX.copy(), seeds_YX.shape
+    is_class_YX = (labels_YX != 0) & (labels_YX != NO_CLASS)
+    open_YX = labels_YX == spec.border if spec.rule == "border" else is_class_YX
     for step in range(1, spec.radius_px + 1):
         before_YX = objects_YX.copy()
-        for y, x in np.argwhere(before_YX == 0):
-            if spec.rule == "border" and labels_YX[y, x] != spec.border:
-                continue
+        for y, x in np.argwhere(open_YX & (before_YX == 0)):
             if spec.rule == "distance":
                 assert probabilities_CYX is not None
                 level = 255 * (spec.radius_px - step) / spec.radius_px
-                if labels_YX[y, x] in (0, NO_CLASS) or probabilities_CYX[spec.channel, y, x] < level:
+                if probabilities_CYX[spec.channel, y, x] < level:
                     continue
             beside = [(y + dy, x + dx) for dy, dx in NEIGHBOURS if 0 <= y + dy < height and 0 <= x + dx < width]
             if spec.rule == "distance":

@@ -123,15 +123,15 @@ class Finder:
     def _find_seeds(self) -> _Seeds:
         """Label each block, and number what hangs together by the first pixel of the whole."""
         union, seams, offsets = Union(), Seams(), list[int]()
-        parts: list[_Parts] = []
+        lists: tuple[list[NDArray[np.int64]], list[NDArray[np.uint8]], list[NDArray[np.int64]]] = ([], [], [])
         for block, found in in_order(self._parts_of, self._grid, self._threads):
             offsets.append(union.add(found.firsts.size))
             for theirs, own in seams.add(block, found.edges.raised(offsets[-1])):
                 union.join(theirs, own)
-            parts.append(found)
-        firsts = np.concatenate([part.firsts for part in parts])
-        classes = np.concatenate([part.classes for part in parts])
-        pixels = np.concatenate([part.pixels for part in parts])
+            lists[0].append(found.firsts)
+            lists[1].append(found.classes)
+            lists[2].append(found.pixels)
+        firsts, classes, pixels = np.concatenate(lists[0]), np.concatenate(lists[1]), np.concatenate(lists[2])
         whole = union.solve(classes)
         count = int(whole.max())
         first = np.full(count + 1, np.iinfo(np.int64).max)
