@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import rasterio
 import tifffile
@@ -20,7 +21,7 @@ from rasterio.transform import Affine
 from skimage.measure import regionprops
 
 from tiling.errors import ExportError
-from tiling.export import anndata_table
+from tiling.export import anndata_table, object_table
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.export.subject import Subject
@@ -237,3 +238,19 @@ def test_without_anndata_the_command_that_installs_it_is_named(monkeypatch: pyte
     subject = Subject("slide.tif", Placement((1.0, 0.0, 0.0, 0.0, 1.0, 0.0)), SHAPE, probabilities=False)
     with pytest.raises(ExportError, match=r"pip install 'overtile\[anndata\]', or export --format table"):
         anndata_table.expect_anndata(subject)
+
+
+def test_rows_are_found_by_number_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_table, "ROWS", 50)
+    schema = pa.schema([("id", pa.int32()), ("value", pa.float64())])
+    order = np.random.default_rng(0).permutation(1000) + 1
+    table = object_table.ObjectTable(tmp_path / "rows", schema, 1000)
+    parts = (order[first : first + 37] for first in range(0, 1000, 37))
+    table.extend(pa.record_batch([pa.array(ids, pa.int32()), pa.array(ids * 2.0)], schema=schema) for ids in parts)
+    for wanted in ([5, 0, 7], [0], [], [1000, 1, 500], order[100:140].tolist(), order[:600].tolist()):
+        found = table.take(np.array(wanted, np.int64)).to_pydict()
+        assert found["id"] == [number or None for number in wanted]
+        assert found["value"] == [number * 2.0 or None for number in wanted]
+    assert [number for part in table.batches() for number in part.column("id").to_pylist()] == [*range(1, 1001)]
+    with pytest.raises(ValueError, match="0 objects were measured, and there are 3, 3 without a row"):
+        object_table.ObjectTable(tmp_path / "none", schema, 3).extend([])
