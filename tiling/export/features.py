@@ -36,7 +36,7 @@ class Placed:
         areas: of each object; None where they aren't known.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.integer]
     pixels: NDArray[np.int64]
     polygons: NDArray[np.integer]
     rings: NDArray[np.integer]
