@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -50,7 +52,7 @@ def _numbered(classes_YX: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Components of each class, numbered together by their first pixels."""
     apart_YX, count = np.zeros(classes_YX.shape, np.int32), 0
     for label in np.unique(classes_YX[classes_YX > 0]):
-        found_YX, more = ndimage.label(classes_YX == label)
+        found_YX, more = _labelled(classes_YX == label)
         apart_YX[found_YX > 0] = found_YX[found_YX > 0] + count
         count += more
     numbers = dict.fromkeys(apart_YX[apart_YX > 0].tolist())
@@ -86,7 +88,7 @@ def _grown(
 
 def _fill(objects_YX: NDArray[np.int32], labels_YX: NDArray[np.uint8], filled: set[int]) -> None:
     known_YX = np.pad(np.where((objects_YX == 0) & (labels_YX == NO_CLASS), -1, objects_YX), 1, constant_values=-1)
-    free_YX, _ = ndimage.label(known_YX == 0)
+    free_YX, _ = _labelled(known_YX == 0)
     for area, (rows, cols) in enumerate(ndimage.find_objects(free_YX), start=1):
         around = slice(rows.start - 1, rows.stop + 1), slice(cols.start - 1, cols.stop + 1)
         area_YX = free_YX[around] == area
@@ -95,3 +97,7 @@ def _fill(objects_YX: NDArray[np.int32], labels_YX: NDArray[np.uint8], filled: s
             objects_YX[rows.start - 1 : rows.stop - 1, cols.start - 1 : cols.stop - 1][area_YX[1:-1, 1:-1]] = touching[
                 0
             ]
+
+
+def _labelled(where_YX: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    return cast("tuple[NDArray[np.int32], int]", ndimage.label(where_YX))

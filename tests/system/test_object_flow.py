@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import Cli
+from cli import Cli, on_disk
 from finished import blobs, write_labels
 from numpy.typing import NDArray
 from object_oracle import objects_of
@@ -100,7 +100,7 @@ def test_a_tile_that_is_computed_again_leaves_all_other_objects(run: Run) -> Non
 
 def test_damage_is_found_and_repaired(run: Run) -> None:
     before = numbers(run)
-    shard = next(path for path in sorted((run.objects_path / "0" / "c").rglob("*")) if path.is_file())
+    shard = next(path for path in sorted((on_disk(run.objects_path) / "0" / "c").rglob("*")) if path.is_file())
     shard.write_bytes(b"nothing")
     state = folded(run)
     assert check_files(run, state)["objects.ome.zarr"] == "they aren't what was written"
@@ -169,8 +169,9 @@ def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_pat
 def by_definition(labels_YX: NDArray[np.uint8]) -> NDArray[np.int32]:
     """The documented rule's objects, on the whole image."""
     worn = ndimage.minimum_filter(labels_YX == 1, size=5, mode="constant")
-    seeds_YX, _ = ndimage.label(worn)
-    return grown(seeds_YX.astype(np.int32), labels_YX == 1, 4)
+    seeds_YX = np.zeros(labels_YX.shape, np.int32)
+    ndimage.label(worn, output=seeds_YX)
+    return grown(seeds_YX, labels_YX == 1, 4)
 
 
 @pytest.mark.parametrize(

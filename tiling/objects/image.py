@@ -116,7 +116,7 @@ class ObjectImage(RunImage):
         """Write what is known of each object."""
         lists: tuple[tuple[str, Any], ...] = ((CLASS, objects.classes), (PIXELS, objects.pixels))
         for name, values in lists:
-            zarr.save_array(zarr_at(self.path / name), values, zarr_format=3)
+            zarr.save_array(zarr_at(self.path / name), cast("Any", values), zarr_format=3)
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
-import zarr
+from cli import on_disk
 from exported_runs import export, exported
 from finished import finished_run, write_labels
 from numpy.typing import NDArray
@@ -82,10 +82,10 @@ def test_objects_are_those_of_one_array_for_any_core(core: int, image: Path, tmp
     np.testing.assert_array_equal(objects.pixels[1:], np.bincount(expected_YX.ravel())[1:])
     assert known(run).specks[1] >= 1
     assert set(objects.classes[1:].tolist()) == {1}
-    again = zarr.open_group(run.objects_path, mode="r")
-    assert again["0"].dtype == np.int32
-    for level in range(1, len(objects.pyramid.levels)):
-        np.testing.assert_array_equal(again[str(level)][:], again[str(level - 1)][::2, ::2])
+    levels = [np.asarray(array[:]) for array in objects.pyramid.levels]
+    assert levels[0].dtype == np.int32
+    assert len(levels) == 2
+    np.testing.assert_array_equal(levels[1], levels[0][::2, ::2])
     assert check_objects(run, run.ledger.fold(held=True)) is None
     assert {entry.name for entry in run.path.iterdir()} >= {"objects.ome.zarr"}
     assert not {"objects.new.zarr", "objects.scratch"} & {entry.name for entry in run.path.iterdir()}
@@ -124,7 +124,9 @@ def test_a_build_that_is_killed_leaves_what_there_was_and_the_next_is_whole(
 def test_a_file_that_is_altered_is_found(image: Path, tmp_path: Path) -> None:
     run = finished_run(image, tmp_path / "run", nuclei())
     with_objects(run)
-    shard = next(path for path in sorted((run.objects_path / "0").rglob("*")) if path.is_file() and "c" in path.parts)
+    shard = next(
+        path for path in sorted((on_disk(run.objects_path) / "0").rglob("*")) if path.is_file() and "c" in path.parts
+    )
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     state = run.ledger.fold(held=True)
     assert check_objects(run, state) == "they aren't what was written"
