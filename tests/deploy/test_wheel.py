@@ -134,3 +134,31 @@ def test_an_empty_environment_segments_an_array_and_the_demo_without_ray_and_pre
     )
     assert refused.returncode == 2
     assert "pip install 'overtile[cluster]'" in refused.stderr
+
+
+WITHOUT = """
+import sys
+for name in ("ray", "prefect", "grpc", "fastapi", "sqlalchemy"):
+    sys.modules[name] = None
+from flows.entry import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_without_the_extra_a_run_is_made_in_one_process_and_what_needs_it_names_it(tmp_path: Path) -> None:
+    def overtile(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "complete: 16 of 16 tiles" in overtile("demo", "-o", "demo").stdout
+    assert overtile("rerun", "demo", "--tile", "0,0").returncode == 0
+    for words in (
+        ["verify", "demo"],
+        ["serve", "night"],
+        ["archive", "slides", "-o", "night", "--dry-run"],
+        ["rerun", "demo", "--tile", "0,0", "--workers", "2"],
+    ):
+        ended = overtile(*words)
+        assert ended.returncode == 2, words
+        assert "pip install 'overtile[cluster]'" in ended.stderr
