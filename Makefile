@@ -45,11 +45,12 @@ viewer:
 
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test: lint browser
+test: $(STAMP) browser
 	$(PYTEST) -m "not slow" $(ARGS)
 
-# The tests that take long, such as kills at every change and whole command lines; `.ci/run` calls it after `make test`.
-check: $(STAMP) browser
+# Lint, types and import contracts, then the tests that take long, such as kills at every change and whole command
+# lines; `.ci/run` calls it after `make test`.
+check: lint browser
 	$(PYTEST) -m slow $(ARGS)
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.

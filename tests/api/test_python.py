@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray
-from cli import clean_environment, on_disk, write_tissue
+from cli import clean_environment, hear_signals, on_disk, write_tissue
 from drawn import draw_run
 from finished import finished_run, labels_of
 from numpy.typing import NDArray
@@ -251,7 +251,7 @@ def test_an_interrupted_call_goes_on(reporting: None, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     call = f"segment_image({str(image)!r}, out='run', core=64, foreground='none', export='none', workers=1)"
     script.write_text(f"from flows import segment_image\n{call}\n")
-    caller = subprocess.Popen([sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE)
+    caller = subprocess.Popen([sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=hear_signals)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run" / "ledger").glob("*.jsonl")) or done(tmp_path / "run") == 0:
         assert caller.poll() is None

@@ -10,6 +10,7 @@ import pytest
 CHECK = "import prefect.flow_engine as engine; print(engine.propose_state_sync.__module__)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["archive", "verify"])
 def test_a_process_that_imports_one_flow_records_its_states_best_effort(name: str) -> None:
     told = subprocess.run(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from cli import hear_signals
 
 from flows.commands.exit_codes import one_line_errors
 from flows.errors import ClusterLostError, PoolError
@@ -60,6 +61,11 @@ main()
 
 def test_ctrl_c_while_the_commands_load_leaves_no_traceback() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING],
+        preexec_fn=hear_signals,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (ended.returncode, ended.stderr) == (130, "stopped before it began\n")

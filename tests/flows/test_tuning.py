@@ -53,7 +53,7 @@ def test_a_core_that_nobody_named_is_chosen_on_the_stride_grid(image: Path, tmp_
     np.testing.assert_array_equal(labels, whole_image_labels(load_bundle("nuclei"), tissue_of(image)))
 
 
-@pytest.mark.parametrize("mode", ["flips", "d4"])
+@pytest.mark.parametrize("mode", ["flips", pytest.param("d4", marks=pytest.mark.slow)])
 def test_augmented_labels_have_no_seams(mode: str, tmp_path: Path) -> None:
     image = write_tissue(tmp_path / "tissue.tif", 272, 400)
     run = segment_here(image, tmp_path / "run", 128, tta=mode)

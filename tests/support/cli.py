@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +50,12 @@ class Cli:
         command = [str(OVERTILE), *map(str, arguments)]
         with log.open("wb") as file:
             return subprocess.Popen(command, env=self.environment, stdout=file, stderr=file)
+
+
+def hear_signals() -> None:
+    """In a child before it becomes a command: Ctrl-C and a hangup end it, though `nohup make test &` ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def clean_environment(prefect_home: Path, **more: str) -> dict[str, str]:

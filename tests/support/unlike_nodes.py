@@ -20,6 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from flows.pool.backlog import Backlog
+from flows.pool.embedded import private_folder
 from flows.pool.pool import Pool
 from flows.worker.result import TileResult
 from tiling.runs.run import Run
@@ -48,6 +49,8 @@ SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_log_monitor
 @contextmanager
 def staging_cluster() -> Generator[tuple[Cluster, str]]:
     """A cluster with a node that is there to stage, and its identifier; the head has no processors."""
+    # Ray notes the address of a cluster among its sessions, where another user of the machine may have been first.
+    os.environ.setdefault("RAY_TMPDIR", str(private_folder()))
     os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, **SMALL}
     cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)

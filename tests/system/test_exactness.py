@@ -51,7 +51,9 @@ def write_image(path: Path, pixels: Image) -> Path:
     return path
 
 
-@pytest.mark.parametrize("core", [pytest.param(256, marks=pytest.mark.slow), 512, 1024])
+@pytest.mark.parametrize(
+    "core", [pytest.param(256, marks=pytest.mark.slow), 512, pytest.param(1024, marks=pytest.mark.slow)]
+)
 def test_real_slide_equals_one_pass_for_every_core(
     core: int, slide: Path, slide_labels: np.ndarray, tmp_path: Path
 ) -> None:

@@ -196,6 +196,7 @@ def damage_one_segment(image: Path, row: int, col: int) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     ended = Cli(clean_environment(tmp_path / "home")).run("demo", "--out", tmp_path / "demo")
     assert ended.code == 0, ended.err
@@ -286,6 +287,7 @@ def write_deep(path: Path) -> None:
     tifffile.imwrite(path, tissue(64, 64).astype(np.uint16) * 257, photometric="rgb", tile=(64, 64))
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused_with_the_differences(cli: Cli, segmented: Path) -> None:
     before = mask_files(segmented)
     ended = cli.run("segment", demo_image(), "--out", segmented, "--core", 64)

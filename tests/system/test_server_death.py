@@ -227,6 +227,7 @@ def test_rays_log_monitor_is_not_missed(job: Job, driver: Driver) -> None:
     assert mask_files(driver.folder) == job.mask
 
 
+@pytest.mark.slow
 def test_its_folder_goes_with_a_ray_that_ends(cli: Cli, job: Job, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         own = Cli({**cli.environment, "TMPDIR": short})

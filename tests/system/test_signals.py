@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli import OVERTILE, Cli, clean_environment, mask_files
+from cli import OVERTILE, Cli, clean_environment, hear_signals, mask_files
 from tiny import save_tiny, write_noise
 
 STOPPED = "error: stopped by SIGHUP; the same command resumes"
@@ -25,10 +25,10 @@ with one_line_errors():
 """
 
 
-def started(inside: str) -> subprocess.Popen[str]:
+def started(inside: str, before: Callable[[], None] = hear_signals) -> subprocess.Popen[str]:
     """A process that stands in one of the places where a command hears signals, and has said so."""
-    command = [sys.executable, "-c", WAITING.format(inside=inside)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command, pipe = [sys.executable, "-c", WAITING.format(inside=inside)], subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=before)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
     return process
@@ -65,13 +65,14 @@ def test_sigterm_while_ray_starts_beside_the_main_thread_is_heard_as_ever() -> N
     assert (process.returncode, err.strip()) == (143, STOPPED.replace("SIGHUP", "SIGTERM"))
 
 
+def ignore_hangups() -> None:
+    """As nohup leaves them to what it starts."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def test_under_nohup_a_command_works_on() -> None:
     inside = "print('here', flush=True); time.sleep(1); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts what it is given
-    try:
-        process = started(inside)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    process = started(inside, ignore_hangups)
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out.strip(), err) == (0, "True", "")
@@ -91,7 +92,9 @@ def test_words_to_a_terminal_that_is_gone_end_nothing(tmp_path: Path) -> None:
     master, terminal = pty.openpty()
     in_terminal = ["sh", "-c", f'exec "$@" <>{os.ttyname(terminal)} >&0 2>&0', "sh"]
     command = [*in_terminal, sys.executable, "-c", WAITING.format(inside=inside.lstrip())]
-    process = subprocess.Popen(command, start_new_session=True)  # whose terminal is the first that it opens
+    process = subprocess.Popen(
+        command, start_new_session=True, preexec_fn=hear_signals
+    )  # whose terminal is the first that it opens
     assert os.read(master, 100).split() == [b"here"]
     os.close(terminal)
     os.close(master)
@@ -110,7 +113,9 @@ def test_what_a_terminal_sends_to_all_stops_calmly_and_resumes(
     command = [str(OVERTILE), "segment", str(image), *map(str, options), str(tmp_path / "run")]
     environment, log = clean_environment(tmp_path / "home"), tmp_path / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=file, start_new_session=True, preexec_fn=hear_signals
+        )
     _wait(lambda: sum(1 for _ in (tmp_path / "run").glob("mask.ome.zarr/0/c/*/[0-9]*")) > 20)
     os.killpg(process.pid, sent)
     assert process.wait(90) == code

@@ -45,6 +45,7 @@ def test_a_failed_slide_that_is_gone_is_told_once_and_fails_no_night(cli: Cli, m
     assert "cut.tif" not in status.out
 
 
+@pytest.mark.slow
 def test_the_run_of_a_slide_that_is_gone_stays_and_goes_on_when_it_is_back(
     tmp_path: Path, model: Path, pool: Pool, faults: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_one_content_is_computed_once_a_night(source: Path, model: Path, pool: P
     expect_own_masks(source, known)
 
 
+@pytest.mark.slow
 def test_where_the_first_fails_its_twin_is_computed(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for name in ("c.tif", "d.tif", "e.tif"):
         (source / name).unlink()

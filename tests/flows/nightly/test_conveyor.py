@@ -36,6 +36,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_night_ends_in_time_though_no_worker_is_there_to_measure(source: Path, model: Path, pool: Pool) -> None:
     """On a cluster whose GPUs are all taken, or not there yet; the next night begins the slides."""
     with Pool(1, actor=FaultyActor, device="cuda") as nobody:
@@ -100,6 +101,7 @@ def test_a_run_that_workers_can_not_open_fails_alone(source: Path, model: Path, 
     assert_done(known)
 
 
+@pytest.mark.slow
 def test_a_manifest_gives_a_slide_a_pixel_size_of_its_own(source: Path, model: Path, faults: Path) -> None:
     manifest = source / "list.csv"
 

@@ -65,7 +65,15 @@ def infer(run: Run, limits: Limits | None = None, *, staged: bool = False) -> En
         return {ended.result.tile: (ended.result, ended.attempts) for ended in pool.infer(backlog)}
 
 
-@pytest.mark.parametrize(("moment", "staged"), [("before", False), ("during", True), ("after", False), ("after", True)])
+@pytest.mark.parametrize(
+    ("moment", "staged"),
+    [
+        ("during", True),
+        pytest.param("before", False, marks=pytest.mark.slow),
+        pytest.param("after", False, marks=pytest.mark.slow),
+        pytest.param("after", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_tile_whose_worker_is_killed_is_computed_elsewhere(
     faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: str, staged: bool
 ) -> None:
@@ -96,6 +104,7 @@ def test_a_tile_that_kills_three_workers_is_named_and_the_others_are_done(
     }
 
 
+@pytest.mark.slow
 def test_tiles_that_kill_their_stagers_are_read_from_the_image(
     faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

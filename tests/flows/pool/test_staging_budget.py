@@ -146,6 +146,7 @@ def slides_of(context: NightContext) -> list[Slide]:
     return sorted(find_slides(context.config.source, context.config.out), key=lambda slide: slide.name)
 
 
+@pytest.mark.slow
 def test_what_a_slide_with_a_failed_tile_leaves_counts_where_it_is_kept(
     source: Path, model: Path, pool: Pool, faults: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
         assert "holds a line that is no record" in told["error"]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
     found = shutil.which("chromium")
     if found is None:
