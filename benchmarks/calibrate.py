@@ -10,7 +10,6 @@ recipe holds back are not looked at.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from unet_core.training.instances import match_objects
 from unet_core.training.output_grid import OutputGrid
 from unet_core.training.separation import grown
 
-STEPS = (-0.8, -0.4, 0.0, 0.4, 0.8)
+GROUND, BORDER, LEAST = (0.0, 0.3, 0.6, 0.9), (-0.4, 0.0, 0.4, 0.8), (6, 12, LEAST_PX, 30)
 Shift = tuple[float, float, float]
-_Scores = tuple[float, float]
+Scores = tuple[float, float]
 
 
 def logits_of(bundle: Bundle, examples: list[Example]) -> list[NDArray[np.float32]]:
@@ -43,31 +42,31 @@ def logits_of(bundle: Bundle, examples: list[Example]) -> list[NDArray[np.float3
         ]
 
 
-def scores(logits: list[NDArray[np.float32]], examples: list[Example], shift: Shift) -> _Scores:
+def scores(logits: list[NDArray[np.float32]], examples: list[Example], shift: Shift, least_px: int) -> Scores:
     """Mean IoU of the objects' pixels and mean AP50 with the shift added to the logits."""
-    rows: list[tuple[float, float]] = []
+    rows: list[Scores] = []
     for logits_HWC, example in zip(logits, examples, strict=True):
         assert example.instances_HW is not None
         labels_HW = (logits_HWC + np.array(shift, np.float32)).argmax(axis=2).astype(np.uint8)
-        objects_HW = grown(labels_HW, GROWN_PX, LEAST_PX, fills_holes=True)
+        objects_HW = grown(labels_HW, GROWN_PX, least_px, fills_holes=True)
         true_HW, found_HW = example.instances_HW > 0, objects_HW > 0
         ap50 = float(match_objects(example.instances_HW, objects_HW, (0.5,)).precision()[0])
-        rows.append(((true_HW & found_HW).sum() / max(1, (true_HW | found_HW).sum()), ap50))
+        rows.append((float((true_HW & found_HW).sum() / max(1, (true_HW | found_HW).sum())), ap50))
     iou, ap50 = np.nanmean(np.array(rows), axis=0)
+    sys.stdout.write(f"ground {shift[0]:+.1f} border {shift[2]:+.1f} least {least_px}: IoU {iou:.4f} AP50 {ap50:.4f}\n")
+    sys.stdout.flush()
     return float(iou), float(ap50)
 
 
-def best_shift(logits: list[NDArray[np.float32]], examples: list[Example]) -> tuple[Shift, _Scores]:
-    """The shift of ground and border with the best sum of both scores; none where none is better."""
-    shifts = sorted(itertools.product(STEPS, (0.0,), STEPS), key=lambda shift: sum(map(abs, shift)))
-    found: list[tuple[Shift, _Scores]] = []
-    for shift in shifts:
-        found.append((shift, scores(logits, examples, shift)))
-        sys.stdout.write(
-            "ground {0:+.1f} border {2:+.1f}: ".format(*shift) + "IoU {:.4f} AP50 {:.4f}\n".format(*found[-1][1])
-        )
-        sys.stdout.flush()
-    return max(found, key=lambda each: sum(each[1]))
+def best_shift(logits: list[NDArray[np.float32]], examples: list[Example]) -> tuple[Shift, int]:
+    """The shift of ground, then that of border, then the least object with the best sum of both scores."""
+
+    def best(candidates: list[tuple[Shift, int]]) -> tuple[Shift, int]:
+        return max(candidates, key=lambda each: sum(scores(logits, examples, *each)))
+
+    (ground, _, _), _ = best([((step, 0.0, 0.0), LEAST_PX) for step in GROUND])
+    shift, _ = best([((ground, 0.0, step), LEAST_PX) for step in BORDER])
+    return best([(shift, least_px) for least_px in LEAST])
 
 
 def calibrated(bundle: Bundle, shift: Shift, facts: dict[str, Any]) -> Bundle:
@@ -86,11 +85,11 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, bundle = read_recipe(arguments.recipe), load_bundle(arguments.model)
     examples = [each.whole() for each in read_examples(recipe.data, recipe.card)[1]]
-    shift, _ = best_shift(logits_of(bundle, examples), examples)
+    shift, least_px = best_shift(logits_of(bundle, examples), examples)
     told = f"ground {shift[0]:+.1f}, border {shift[2]:+.1f}, chosen on {len(examples)} images"
     made = calibrated(bundle, shift, {"calibration": f"added to the logits: {told}"})
     save_bundle(arguments.out, made.card, made.module)
-    sys.stdout.write(told + "\n")
+    sys.stdout.write(f"{told}; least object {least_px} px\n")
 
 
 if __name__ == "__main__":

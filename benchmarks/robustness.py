@@ -97,13 +97,13 @@ def compressed(quality: int) -> Change:
 CHANGES: dict[str, Change] = {
     "plain": lambda example: example,
     "half": scaled(0.5),
-    "double": scaled(2.0),
     "pink": stained(0.9, 1.8, 1.0),
     "dark": stained(1.7, 1.7, 1.7),
     "pale": stained(0.5, 0.5, 0.5),
     "grey": grey,
     "inverted": inverted,
     "jpeg50": compressed(50),
+    "double": scaled(2.0),
 }
 _OF_STAINED_ONLY = {"pink", "dark", "pale"}
 
@@ -125,8 +125,10 @@ class Figures:
     precision50: float
 
 
-def measure(bundle_at: Path | str, recipe_at: Path, *, plain: bool, tta: bool = False) -> dict[str, Any]:
-    """Figures per change and group; changes of stain are made to stained images only."""
+def measure(
+    bundle_at: Path | str, recipe_at: Path, out: Path | None = None, *, plain: bool = False, tta: bool = False
+) -> dict[str, Any]:
+    """Figures per change and group, written after each; changes of stain are made to stained images only."""
     bundle, recipe = load_bundle(bundle_at), read_recipe(recipe_at)
     module = D4(bundle.module).eval() if tta else bundle.module
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
@@ -147,6 +149,8 @@ def measure(bundle_at: Path | str, recipe_at: Path, *, plain: bool, tta: bool = 
         )
         sys.stdout.write(f"{name:9s} {line}\n")
         sys.stdout.flush()
+        if out is not None:
+            out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures
 
 
@@ -217,9 +221,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--tta", action="store_true")
     arguments = parser.parse_args()
-    figures = measure(arguments.model, arguments.recipe, plain=arguments.plain, tta=arguments.tta)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    measure(arguments.model, arguments.recipe, arguments.out, plain=arguments.plain, tta=arguments.tta)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from unicodedata import category
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from unet_core.bundles.object_rule import ObjectRule
 from unet_core.errors import BundleError
 
 CARD_NAME = "model.json"
@@ -103,6 +104,8 @@ class ModelCard(BaseModel):
     """Between which pixel sizes the model can be right, where it was trained on images of several or unknown ones."""
     license: str
     training: dict[str, Any] = Field(default_factory=dict)
+    objects: ObjectRule = ObjectRule()
+    """How classes become objects, which changes no label."""
 
     @property
     def outputs(self) -> int:
@@ -127,6 +130,7 @@ class ModelCard(BaseModel):
             raise ValueError(
                 f"two classes are called {twice[0]!r}: nothing would tell them apart; give each its own name"
             )
+        self.objects.expect_classes(names)
         wanted = self.outputs if self.decision.rule == "threshold" else 0
         if len(self.decision.thresholds) != wanted:
             raise ValueError(
