@@ -24,7 +24,7 @@ PRECISIONS = ("float32", "bfloat16")
 WAYS = {"float32": ((1024, True), (1024, False)), "bfloat16": ((512, True), (1024, True), (1024, False))}
 # Processes, threads of each, side of the tiles. One process of two threads is slower: 3.93 for 4.11 MPix/s in bfloat16.
 LIMITS = ((2, 1, 1024),)
-MODEL = "nuclei"
+MODEL = "nuclei-small"
 THREADS = 2
 
 

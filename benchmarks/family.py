@@ -2,8 +2,8 @@
 
     python -m benchmarks.family --out runs/family
 
-Trains each network on the recipe of the shipped `nuclei` bundle, shortened, and writes `docs/family.md`. The crops
-of a step follow from the recipe's seed alone, so all networks see the same. Started again, it resumes.
+Trains each network on the recipe of the shipped `nuclei-small` bundle, shortened, and writes `docs/family.md`. The
+crops of a step follow from the recipe's seed alone, so all networks see the same. Started again, it resumes.
 """
 
 from __future__ import annotations

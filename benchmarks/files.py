@@ -42,14 +42,14 @@ DATA = ROOT.parent / "shared" / "data"
 PAGE = ROOT / "docs" / "files.md"
 FORMATS_TRIED = ("statistics", "ome-tiff", "cog", *VECTORS)
 NO_IMAGE = (".geojson",)
-MODEL, BANDS = "nuclei", 3
+MODEL, BANDS = "nuclei-small", 3
 
 HEAD = """# Tested files
 
 Written by `python -m benchmarks.files`; don't edit. Every file of `slides/` and `geo/` of the test data, segmented with
-the shipped `nuclei` bundle by the flow that `overtile segment` runs, on the pixels of level 0, then exported to every
-format that can say it. What labels mean on a map is of no account here: it counts that every file goes through, and
-that its exports hold its mask where it lies.
+the shipped `nuclei-small` bundle by the flow that `overtile segment` runs, on the pixels of level 0, then exported to
+every format that can say it. What labels mean on a map is of no account here: it counts that every file goes through,
+and that its exports hold its mask where it lies.
 
 *Read back*: every level of an OME-TIFF by tifffile, of a COG by rasterio, with rio-cogeo's strict validation and the
 CRS and geotransform of the source as rasterio reads it; the objects of QuPath's GeoJSON and of GeoJSON by shapely, of

@@ -102,7 +102,7 @@ def whole_image_labels(bundle: Bundle, pixels_HWC: Pixels, device: str) -> Pixel
 
 def exactness(pixels: Pixels, sizes: Sizes, device: str, ways: list[bool], folder: Path) -> list[Exactness]:
     """The trained network, tile by tile: by each way of computing, and by the worker from disk to disk."""
-    bundle = load_bundle("nuclei")
+    bundle = load_bundle("nuclei-small")
     expected = whole_image_labels(bundle, pixels, device)
     plan = plan_of(bundle, (pixels.shape[0], pixels.shape[1]), sizes.exact_core)
     found: list[Exactness] = []
@@ -114,7 +114,7 @@ def exactness(pixels: Pixels, sizes: Sizes, device: str, ways: list[bool], folde
             for tile in plan.tiles():
                 labels[tile.valid.slices] = predictor.predict(pixels[tile.read.slices], region_of(plan, tile))
             found.append(_compared(way_of(compiled), precision, labels, expected))
-        run = new_run(folder / precision, bundle, "nuclei", plan, precision)
+        run = new_run(folder / precision, bundle, "nuclei-small", plan, precision)
         stage(run, range(plan.count), lambda box: pixels[box.slices], sizes.threads)
         process(TileWorker(device), run, range(plan.count), sizes.threads)
         found.append(_compared("worker", precision, run.open_mask().read(Box(0, 0, *plan.extent)), expected))
@@ -170,9 +170,9 @@ def ceilings(sizes: Sizes, device: str) -> dict[str, float]:
 
 def network_bundle(first_channels: int, folder: Path) -> tuple[Bundle, str]:
     """The trained network, or one of another width whose weights are random: its speed is the same."""
-    trained = load_bundle("nuclei")
+    trained = load_bundle("nuclei-small")
     if first_channels == trained.card.parameters["first_channels"]:
-        return trained, "nuclei"
+        return trained, "nuclei-small"
     torch.manual_seed(0)
     parameters = {**trained.card.parameters, "first_channels": first_channels}
     path = folder / f"unet{first_channels}"

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--form", choices=("network", "predictor", "minimal"), default="network")
-    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--model", default="nuclei-small")
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     asked = Arrangement(

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from benchmarks.robustness import objects_in
 from flows.training.drawing import INK, PAPER, font
 from tiling.source import open_source
 from unet_core.bundles.bundle import Bundle, load_bundle
-from unet_core.training.evaluation import GROWN_PX, LEAST_PX, whole_image_labels
-from unet_core.training.instances import components
+from unet_core.training.evaluation import whole_image_labels
 from unet_core.training.output_grid import OutputGrid
-from unet_core.training.separation import grown
 
 _SIDE_PX, _GAP_PX, _CAPTION_PX = 512, 8, 24
 _OUTLINE = (0, 230, 60)
@@ -34,10 +33,7 @@ _OUTLINE = (0, 230, 60)
 def objects_of(bundle: Bundle, image_HW3: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Numbered objects: grown from interiors where the card has borders, else connected pixels."""
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
-    labels_HW = whole_image_labels(bundle.module, bundle.card, image_HW3, grid)
-    if "border" in [each.name for each in bundle.card.classes]:
-        return grown(labels_HW, GROWN_PX, LEAST_PX)
-    return components(labels_HW, 1)
+    return objects_in(whole_image_labels(bundle.module, bundle.card, image_HW3, grid), bundle.card)
 
 
 def outlined(image_HW3: NDArray[np.uint8], objects_HW: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--core", type=int, default=512)
     parser.add_argument("--staging", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--model", default="nuclei-small")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--warm-up", type=Path, help="a slide to begin with; the same by default")
     given = parser.parse_args()

@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Label a slide in one pass of the plain network.")
     parser.add_argument("slide", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--model", default="nuclei-small")
     given = parser.parse_args()
     write_reference(given.slide, given.model, given.target)
     print(json.dumps({"labels": str(given.target)}))

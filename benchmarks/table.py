@@ -51,8 +51,9 @@ def _contest(page: Row) -> str:
     rows: list[Row] = page["rows"]
     rates, best = medians(rows, _rate), limits(rows)
     about = (
-        f"Slide: {page['tissue']} mirrored out, JPEG tiles of 256 px. Network: the shipped `nuclei` bundle (16 first "
-        f"channels). Two cores for everybody. Medians of {1 + max(row['round'] for row in rows)} interleaved rounds. "
+        f"Slide: {page['tissue']} mirrored out, JPEG tiles of 256 px. Network: the shipped `nuclei-small` bundle (16 "
+        f"first channels). Two cores for everybody. Medians of {1 + max(row['round'] for row in rows)} interleaved "
+        "rounds. "
         "Peers run in eager float32, with the batch and the threads that were fastest here (one tile at a time; dask: "
         "one task per core). Start-up (importing, loading weights, Ray, Prefect) is excluded for all: overtile's pool "
         "has labelled the slide once before, as in an archive; a second pass in one process made the peers no more "
@@ -189,8 +190,8 @@ _ABOUT_EXPORTS = (
     "mask has them when GDAL rasterises them again."
 )
 _SUBJECTS = {
-    "tissue": "Tissue mirrored out as a GeoTIFF, segmented with the `nuclei` bundle",
-    "slide": "CMU-1-Small-Region.svs, segmented with the `nuclei` bundle",
+    "tissue": "Tissue mirrored out as a GeoTIFF, segmented with the `nuclei-small` bundle",
+    "slide": "CMU-1-Small-Region.svs, segmented with the `nuclei-small` bundle",
     "drawn": "A drawn mask of two classes, with regions that reach across all of it and hold nuclei",
     "discs": "A drawn mask of discs",
 }

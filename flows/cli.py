@@ -89,12 +89,13 @@ def status_command(*, run: str) -> None:
 def demo_command(
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The run folder.")] = Path("runs/demo"),
 ) -> None:
-    """Segment a real photograph of stained tissue that comes with scikit-image."""
+    """Find the blood vessels in a real photograph of a retina that comes with scikit-image."""
     from flows.commands.demo import demo_image
     from flows.lifecycle.environment import has_cluster
 
     workers = 2 if has_cluster() else None
-    run_and_report("segment", SegmentConfig(image=demo_image(), out=out_folder, core=128, workers=workers))
+    config = SegmentConfig(image=demo_image(), out=out_folder, model="vessels", core=256, workers=workers)
+    run_and_report("segment", config)
 
 
 def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -66,7 +66,7 @@ def compete(segment: Callable[[Job], None], description: str) -> None:
     parser.add_argument("slide", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--model", default="nuclei-small")
     parser.add_argument("--threads", type=int, default=THREADS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

@@ -8,5 +8,5 @@ import skimage
 
 
 def demo_image() -> Path:
-    """Immunohistochemistry of human colon with hematoxylin counterstain, 512 x 512 px, from scikit-image."""
-    return Path(skimage.__file__).parent / "data" / "ihc.png"
+    """The retina of a healthy left eye, 1411 x 1411 px, from scikit-image (M. Häggström 2014, CC0)."""
+    return Path(skimage.__file__).parent / "data" / "retina.jpg"

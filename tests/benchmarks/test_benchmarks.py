@@ -64,7 +64,7 @@ def test_differing_labels_are_counted_row_by_row(tmp_path: Path) -> None:
 
 def test_peers_get_the_labels_of_the_card() -> None:
     logits_CHW = np.array([[[-1.0, 0.0, 1.0]]], np.float32)
-    assert labels_of(logits_CHW, read_card(locate("nuclei"))).tolist() == [[0, 0, 1]]
+    assert labels_of(logits_CHW, read_card(locate("nuclei-small"))).tolist() == [[0, 0, 1]]
 
 
 def test_drawn_discs_are_as_many_and_come_back_from_what_they_are_exported_to(tmp_path: Path) -> None:

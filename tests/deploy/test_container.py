@@ -34,7 +34,7 @@ def test_the_cpu_image_builds_and_segments_as_nobody_on_a_read_only_root(tmp_pat
 
     demo = run_in(image, ["overtile", "demo", "--out", "/tmp/run"], read_only=True, more={"HOME": "/tmp"})
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "complete: 16 of 16 tiles" in demo.stdout
+    assert "complete: 36 of 36 tiles" in demo.stdout
 
     size = subprocess.run(["du", "-sb", str(image.root)], capture_output=True, text=True, check=True).stdout
     packages = run_in(image, ["python", "-m", "pip", "list", "--format=freeze"]).stdout.splitlines()

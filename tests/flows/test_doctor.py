@@ -17,12 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from cli import Cli, clean_environment, free_port
+from cli import Cli, clean_environment, free_port, tissue_photograph
 from object_store import BUCKET, faulty_proxy, place, s3_server
 from ray_nodes import cluster
 from tiny import write_noise
 
-from flows.commands.demo import demo_image
 from flows.doctor import machine, storage
 from flows.doctor.checks import Check, DoctorConfig, Level
 from flows.doctor.cluster import check_prefect, check_ray
@@ -44,7 +43,7 @@ def by_name(checks: Iterator[Check]) -> dict[str, Check]:
 def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    checks = list(examine(DoctorConfig(image=demo_image(), out=tmp_path / "runs" / "new", workers=1)))
+    checks = list(examine(DoctorConfig(image=tissue_photograph(), out=tmp_path / "runs" / "new", workers=1)))
     assert [check for check in checks if check.verdict is Level.missing] == []
     names = [check.name for check in checks]
     assert {"python", "packages", "processor", "clock", "open files", "memory", "space", "prefect"} <= set(names)
@@ -97,7 +96,7 @@ def test_a_file_in_the_place_of_a_folder_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_does_not_fit_into_memory_says_how_many_workers_do() -> None:
-    checks = by_name(check_image(DoctorConfig(image=demo_image(), workers=100_000)))
+    checks = by_name(check_image(DoctorConfig(image=tissue_photograph(), workers=100_000)))
     assert checks["memory"].verdict is Level.missing
     assert checks["memory"].remedy.startswith("--workers ")
     reading = next(check for name, check in checks.items() if name.startswith("image "))
@@ -106,14 +105,14 @@ def test_a_plan_that_does_not_fit_into_memory_says_how_many_workers_do() -> None
 
 def test_a_full_disk_is_held_against_the_plan(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(3 << 20))
-    space = by_name(check_image(DoctorConfig(image=demo_image(), out=small_disk, workers=4)))["space"]
+    space = by_name(check_image(DoctorConfig(image=tissue_photograph(), out=small_disk, workers=4)))["space"]
     assert space.verdict is Level.missing
 
 
 def test_an_image_or_model_that_cannot_be_used_is_missing(tmp_path: Path) -> None:
     absent = only(check_image(DoctorConfig(image=tmp_path / "absent.svs")))
     assert absent.verdict is Level.missing
-    checks = by_name(check_image(DoctorConfig(image=demo_image(), model=str(tmp_path))))
+    checks = by_name(check_image(DoctorConfig(image=tissue_photograph(), model=str(tmp_path))))
     assert checks[f"model {tmp_path}"].verdict is Level.missing
 
 

@@ -50,14 +50,14 @@ def test_a_core_that_nobody_named_is_chosen_on_the_stride_grid(image: Path, tmp_
     run = segment_here(image, tmp_path / "run", None)
     assert run.card.geometry.core_px % 16 == 0
     labels = run.open_mask().read(Box(0, 0, 300, 420))
-    np.testing.assert_array_equal(labels, whole_image_labels(load_bundle("nuclei"), tissue_of(image)))
+    np.testing.assert_array_equal(labels, whole_image_labels(load_bundle("nuclei-small"), tissue_of(image)))
 
 
 @pytest.mark.parametrize("mode", ["flips", pytest.param("d4", marks=pytest.mark.slow)])
 def test_augmented_labels_have_no_seams(mode: str, tmp_path: Path) -> None:
     image = write_tissue(tmp_path / "tissue.tif", 272, 400)
     run = segment_here(image, tmp_path / "run", 128, tta=mode)
-    pixels, bundle = tissue_of(image), load_bundle("nuclei")
+    pixels, bundle = tissue_of(image), load_bundle("nuclei-small")
     turns = [
         (flip_y, flip_x, turned) for flip_y in (0, 1) for flip_x in (0, 1) for turned in (0, 1)[: 1 + (mode == "d4")]
     ]
@@ -97,7 +97,7 @@ class Global(nn.Module):
 
 def save_small(folder: Path, kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "small", kind)
-    nuclei = load_bundle("nuclei").card
+    nuclei = load_bundle("nuclei-small").card
     parameters = {"bands": 3, "classes": 1}
     fields = {**nuclei.model_dump(), "name": "small", "architecture": "small", "parameters": parameters}
     torch.manual_seed(0)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import skimage
 import tifffile
 from numpy.typing import NDArray
 
-from flows.commands.demo import demo_image
 from tiling.source import open_source
 from tiling.storage.place import Place
 
@@ -63,9 +63,14 @@ def clean_environment(prefect_home: Path, **more: str) -> dict[str, str]:
     return {**kept, "PREFECT_HOME": str(prefect_home), "RAY_worker_niceness": "0", "COLUMNS": "200", **more}
 
 
+def tissue_photograph() -> Path:
+    """Immunohistochemistry of human colon with hematoxylin counterstain, 512 x 512 px, from scikit-image."""
+    return Path(skimage.__file__).parent / "data" / "ihc.png"
+
+
 def tissue(height: int, width: int) -> NDArray[np.uint8]:
-    """Real stained tissue of any size: the demo photograph, mirrored out."""
-    with open_source(demo_image()) as source:
+    """Real stained tissue of any size: the photograph, mirrored out."""
+    with open_source(tissue_photograph()) as source:
         photograph = source.read(0, source.levels[0].box)
     more = ((0, max(0, height - 512)), (0, max(0, width - 512)), (0, 0))
     return np.pad(photograph, more, mode="symmetric")[:height, :width].astype(np.uint8)

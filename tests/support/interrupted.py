@@ -192,7 +192,7 @@ def _serve() -> None:
         *(f"tiling.export.{FORMATS[name].module}" for name in EXPORTS),
     ):
         import_module(module)
-    footprint(load_bundle("nuclei").module, 3)
+    footprint(load_bundle("nuclei-small").module, 3)
     ledger.FLUSH_SECONDS = 0.0  # every tile in a segment of its own: as many changes in every run
     for line in sys.stdin:
         image, model, foreground, formats, folder, at, deed = json.loads(line)

@@ -61,17 +61,21 @@ def whole_image_logits(bundle: Bundle, pixels_HWC: Image, stride: int = 16, whol
 
 
 def whole_image_labels(bundle: Bundle, pixels_HWC: Image, whole: Whole | None = None) -> Labels:
-    """Labels `(y, x)` for a bundle of one thresholded class at 0.5."""
-    assert bundle.card.decision.rule == "threshold"
+    """Labels `(y, x)`: the class of the greatest logit, or one thresholded class at 0.5."""
+    logits_CHW = whole_image_logits(bundle, pixels_HWC, whole=whole)
+    if bundle.card.decision.rule == "argmax":
+        return logits_CHW.argmax(0).to(torch.uint8).numpy()
     assert bundle.card.decision.thresholds == (0.5,)
-    return (whole_image_logits(bundle, pixels_HWC, whole=whole)[0] > 0).to(torch.uint8).numpy()
+    return (logits_CHW[0] > 0).to(torch.uint8).numpy()
 
 
 def segment_here(image: Path, folder: Path, core: int | None, **options: object) -> Run:
-    """The run of an image, every tile walked in this process: the path of a worker without Ray around it."""
-    config = SegmentConfig.model_validate(
-        {"image": image, "out": folder, "core": core, "foreground": "none", **options}
-    )
+    """The run of an image, every tile walked in this process: the path of a worker without Ray around it.
+
+    The model is the quicker of those for nuclei, unless another is asked for.
+    """
+    fields = {"image": image, "out": folder, "core": core, "foreground": "none", "model": "nuclei-small"}
+    config = SegmentConfig.model_validate({**fields, **options})
     run = prepare(config, 1, partial(tune, device="cpu"))
     worker = TileWorker()
     for tile in run.plan.tiles():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from cli import tissue_photograph
 from oracle import Image, segment_here, whole_image_labels, whole_image_logits
 
-from flows.commands.demo import demo_image
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.source import open_source
@@ -22,7 +22,7 @@ from unet_core.inference.predictor import OutputRegion, Predictor
 
 @pytest.fixture(scope="module")
 def nuclei() -> Bundle:
-    return load_bundle("nuclei")
+    return load_bundle("nuclei-small")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def slide_labels(nuclei: Bundle, slide_pixels: Image) -> np.ndarray:
 
 
 def photograph() -> Image:
-    with open_source(demo_image()) as source:
+    with open_source(tissue_photograph()) as source:
         return source.read(0, source.levels[0].box)
 
 
@@ -78,13 +78,16 @@ def test_extents_that_are_no_multiple_of_anything_equal_one_pass(
     np.testing.assert_array_equal(labels, whole_image_labels(nuclei, pixels))
 
 
-def test_a_crop_of_the_slide_equals_one_pass(nuclei: Bundle, slide_pixels: Image, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["nuclei", "nuclei-small"])
+def test_a_crop_of_the_slide_equals_one_pass(model: str, slide_pixels: Image, tmp_path: Path) -> None:
     crop = slide_pixels[1003:1780, 411:1314]
     assert crop.shape[0] % 16
     assert crop.shape[1] % 16
     image = write_image(tmp_path / "crop.tif", crop)
-    run = segment_here(image, tmp_path / "run", 256)
-    np.testing.assert_array_equal(run.open_mask().read(Box(0, 0, *crop.shape[:2])), whole_image_labels(nuclei, crop))
+    run = segment_here(image, tmp_path / "run", 256, model=model)
+    expected = whole_image_labels(load_bundle(model), crop)
+    assert set(np.unique(expected).tolist()) == set(range(len(load_bundle(model).card.classes)))
+    np.testing.assert_array_equal(run.open_mask().read(Box(0, 0, *crop.shape[:2])), expected)
 
 
 def plain_tiles(bundle: Bundle, pixels: Image, plan: TilePlan, shift: int = 0) -> torch.Tensor:

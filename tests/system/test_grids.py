@@ -92,7 +92,7 @@ def write_slide(path: Path, pixels: Image) -> Path:
 def save_case(folder: Path, case: Case, pixels: Image) -> Bundle:
     """A bundle whose labels on these pixels are of both classes."""
     parameters = {"bands": 3, "classes": 1, **case.options}
-    fields = load_bundle("nuclei").card.model_dump()
+    fields = load_bundle("nuclei-small").card.model_dump()
     card = ModelCard.model_validate({**fields, "name": "small", "architecture": case.name, "parameters": parameters})
     module = unlike_fresh(build(case.name, parameters))
     logits = whole_image_logits(Bundle(card, module, ""), pixels, whole=case.whole)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from cli import Cli, clean_environment, free_port, mask_files, tissue, write_tissue
+from cli import Cli, clean_environment, free_port, mask_files, tissue, tissue_photograph, write_tissue
 from numpy.typing import NDArray
 from oracle import whole_image_labels
 from PIL import Image
@@ -200,9 +200,9 @@ def damage_one_segment(image: Path, row: int, col: int) -> bytes:
 def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     ended = Cli(clean_environment(tmp_path / "home")).run("demo", "--out", tmp_path / "demo")
     assert ended.code == 0, ended.err
-    assert "complete: 16 of 16 tiles" in ended.out
-    labels = Run.open(tmp_path / "demo").open_mask().read(Box(0, 0, 512, 512))
-    expected = whole_image_labels(load_bundle("nuclei"), tissue(512, 512))
+    assert "complete: 36 of 36 tiles" in ended.out
+    labels = Run.open(tmp_path / "demo").open_mask().read(Box(0, 0, 1411, 1411))
+    expected = whole_image_labels(load_bundle("vessels"), read_all(demo_image()))
     assert expected.any()
     np.testing.assert_array_equal(labels, expected)
 
@@ -290,7 +290,7 @@ def write_deep(path: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_of_another_run_is_refused_with_the_differences(cli: Cli, segmented: Path) -> None:
     before = mask_files(segmented)
-    ended = cli.run("segment", demo_image(), "--out", segmented, "--core", 64)
+    ended = cli.run("segment", tissue_photograph(), "--out", segmented, "--core", 64)
     assert ended.code == 2
     for difference in ("image fingerprint", "core: 128 here, 64 asked for", "foreground: none here, auto asked for"):
         assert difference in ended.err
@@ -299,7 +299,7 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(cli: Cli, segme
 
 def test_a_folder_of_something_else_is_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    ended = cli.run("segment", demo_image(), "--out", tmp_path)
+    ended = cli.run("segment", tissue_photograph(), "--out", tmp_path)
     assert ended.code == 2
     assert "exists and holds no run.json" in ended.err
     assert [p.name for p in tmp_path.iterdir() if p.name != "driver.lock"] == ["precious.txt"]

@@ -31,7 +31,7 @@ from unet_core.bundles.bundle import Bundle, load_bundle, save_bundle
 def sized(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Bundle]:
     """The nuclei model with a pixel size of 0.5 µm in its card."""
     folder = tmp_path_factory.mktemp("models") / "sized"
-    bundle = load_bundle("nuclei")
+    bundle = load_bundle("nuclei-small")
     save_bundle(folder, bundle.card.model_copy(update={"name": "sized", "pixel_size_um": 0.5}), bundle.module)
     return str(folder), bundle
 

@@ -54,14 +54,14 @@ def test_core_is_measured_once_and_remembered(tmp_path: Path) -> None:
 def test_core_follows_from_the_network_where_nothing_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     memo = Memo(tmp_path / "file" / "cores")
-    bundle = load_bundle("nuclei")
+    bundle = load_bundle("nuclei-small")
     assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
     assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
 
 
 def test_core_fits_the_memory_and_the_stride_grid(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    memo, bundle = Memo(tmp_path / "file"), load_bundle("nuclei")
+    memo, bundle = Memo(tmp_path / "file"), load_bundle("nuclei-small")
     roomy = measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo)
     tight = measure_core(bundle, TuningJob("float32", "cpu", 60 * 2**20), memo)
     assert tight < 512 <= roomy
@@ -161,7 +161,7 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("native")
 def test_agreement_is_measured_on_the_samples(photograph: NDArray[np.uint8]) -> None:
-    nuclei = load_bundle("nuclei")
+    nuclei = load_bundle("nuclei-small")
     choice = choose_precision(nuclei, [photograph[:250, :250], photograph[256:, 256:400]])
     assert choice.agreement is not None
     assert 0.99 < choice.agreement <= 1

@@ -83,7 +83,7 @@ def test_network_that_cannot_be_traced_is_kept_as_it_is() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_operators_give_the_same_bits(dtype: torch.dtype) -> None:
-    bundle = load_bundle("nuclei")
+    bundle = load_bundle("nuclei-small")
     predictor = Predictor(bundle)
     read_px, region = predictor.inside(128)
     network = fold(bundle.module).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -306,7 +306,7 @@ def agreement(nuclei: Bundle, photograph: NDArray[np.uint8], precision: Precisio
 
 
 def test_precisions_agree_on_stained_tissue(photograph: NDArray[np.uint8]) -> None:
-    nuclei = load_bundle("nuclei")
+    nuclei = load_bundle("nuclei-small")
     assert whole_labels(nuclei, photograph).mean() > 0.005
     assert agreement(nuclei, photograph, "float32") == 1
     assert agreement(nuclei, photograph, "bfloat16") > 0.99

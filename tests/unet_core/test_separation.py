@@ -16,7 +16,7 @@ from unet_core.bundles.card import ModelCard
 from unet_core.errors import BundleError, TrainingError
 from unet_core.training.augmentation import CropSampler
 from unet_core.training.evaluation import evaluate
-from unet_core.training.instances import match_objects
+from unet_core.training.instances import components, match_objects
 from unet_core.training.recipe import Separation, Variation
 from unet_core.training.separation import grown, separated
 from unet_core.training.trainer import Trainer
@@ -71,18 +71,53 @@ def test_objects_grow_back_from_their_interiors() -> None:
     assert match_objects(instances_HW, (labels_HW > 0).astype(np.int32)).found[0] == 0
 
 
-def test_seeds_grow_no_farther_than_their_reach_and_specks_are_no_seeds() -> None:
+def test_seeds_grow_into_borders_no_farther_than_their_reach() -> None:
     labels_HW = np.zeros((9, 40), np.uint8)
     labels_HW[4, :30] = 2
     labels_HW[4, 3:6] = 1
-    labels_HW[4, 20] = 1  # a speck
-    objects_HW = grown(labels_HW, 4, least_px=3)
-    assert np.flatnonzero(objects_HW[4]).tolist() == list(range(10))
-    labels_HW[7, 35:39] = 2  # without a seed, an object of its own
-    labels_HW[1, 35] = 2
-    objects_HW = grown(labels_HW, 4, least_px=3)
-    assert (np.unique(objects_HW).tolist(), objects_HW[7, 36], objects_HW[1, 35]) == ([0, 1, 2], 2, 0)
+    labels_HW[4, 20] = 1
+    labels_HW[7, 35:39] = 2  # no seed reaches it
+    objects_HW = grown(labels_HW, 4)
+    assert [np.flatnonzero(objects_HW[4] == number).tolist() for number in (1, 2)] == [
+        list(range(10)),
+        list(range(16, 25)),
+    ]
+    assert not objects_HW[7].any()
+    assert np.unique(grown(labels_HW, 4, least_px=10)).tolist() == [0, 1], "objects are measured as they are grown"
     assert not grown(np.zeros((3, 3), np.uint8), 4).any()
+
+
+def by_every_pixel(labels_HW: np.ndarray[Any, Any], reach_px: int) -> np.ndarray[Any, Any]:
+    """The rule as it is told: all seeds step at once, and the one whose first pixel comes first wins."""
+    objects_HW = components(labels_HW, 1)
+    for _ in range(reach_px):
+        before_HW = objects_HW.copy()
+        for y, x in np.argwhere((before_HW == 0) & (labels_HW == 2)):
+            near = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+            within = [at for at in near if 0 <= at[0] < labels_HW.shape[0] and 0 <= at[1] < labels_HW.shape[1]]
+            objects_HW[y, x] = min((before_HW[at] for at in within if before_HW[at]), default=0)
+    return objects_HW
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_where_seeds_meet_the_first_by_rows_wins(seed: int) -> None:
+    labels_HW = np.random.default_rng(seed).choice(3, (24, 31), p=(0.2, 0.1, 0.7)).astype(np.uint8)
+    assert np.array_equal(grown(labels_HW, 3), by_every_pixel(labels_HW, 3))
+
+
+def test_holes_that_one_object_encloses_are_filled() -> None:
+    labels_HW = np.zeros((12, 30), np.uint8)
+    labels_HW[1:8, 1:8] = 1
+    labels_HW[3:5, 3:5] = 0  # a hole
+    labels_HW[1:8, 12:19] = 1
+    labels_HW[3, 12:15] = 0  # a bay
+    labels_HW[9:, 20:] = 1
+    labels_HW[11, 24] = 0  # at the edge of the image: nobody knows
+    objects_HW = grown(labels_HW, 1, fills_holes=True)
+    assert (objects_HW[3:5, 3:5] == 1).all()
+    assert not objects_HW[3, 12:15].any()
+    assert objects_HW[11, 24] == 0
+    assert grown(labels_HW, 1)[3, 3] == 0
 
 
 def test_crops_hold_borders_as_wide_as_asked_at_any_scale() -> None:

@@ -19,7 +19,7 @@ from unet_core.training.instances import Matches, match_labels, match_objects
 from unet_core.training.output_grid import OutputGrid
 from unet_core.training.separation import grown
 
-GROWN_PX, LEAST_PX = 4, 6
+GROWN_PX, LEAST_PX = 4, 20
 """How far a seed grows at most, and what is smaller than an object, where borders are a class."""
 
 

@@ -37,36 +37,48 @@ def separated(instances_HW: Tensor, outline_px: int, touching_px: int) -> Tensor
     return labels_11HW[0, 0].long()
 
 
-def grown(labels_HW: NDArray[np.integer], reach_px: int, least_px: int = 1) -> NDArray[np.int32]:
+def grown(
+    labels_HW: NDArray[np.integer], reach_px: int, least_px: int = 1, *, fills_holes: bool = False
+) -> NDArray[np.int32]:
     """The objects of a map of interiors and borders, numbered from 1 without gaps; 0 is the ground.
 
-    Connected interiors of `least_px` or more are the seeds. Each takes, `reach_px` times, the foreground pixels
-    next to it by an edge; where two meet at once, the one with the greater number wins. Foreground that no seed is
-    connected to is an object of its own where it has as many pixels; what else is left is ground.
+    Connected interiors are the seeds. Each takes, `reach_px` times, the border pixels next to it by an edge; where
+    several meet at once, the one whose first pixel comes first by rows wins. Border that no seed reaches is ground,
+    and so are objects of fewer than `least_px` pixels. With `fills_holes` ground that one object encloses is its own.
     """
-    foreground_HW = labels_HW > 0
-    seeds_HW = _without_specks(components(labels_HW, INTERIOR), least_px)
-    objects_HW = seeds_HW
+    is_border_HW = labels_HW == BORDER
+    objects_HW = components(labels_HW, INTERIOR)  # numbered by their first pixels
     cross = ndimage.generate_binary_structure(2, 1)
+    none = np.iinfo(np.int32).max
     for _ in range(reach_px):
-        spread_HW = ndimage.grey_dilation(objects_HW, footprint=cross)
-        taken_HW = np.where((objects_HW == 0) & foreground_HW, spread_HW, objects_HW)
+        nearest_HW = ndimage.grey_erosion(np.where(objects_HW == 0, none, objects_HW), footprint=cross)
+        taken_HW = np.where((objects_HW == 0) & is_border_HW & (nearest_HW != none), nearest_HW, objects_HW)
         if np.array_equal(taken_HW, objects_HW):
             break
         objects_HW = taken_HW
-    whole_HW = components(foreground_HW.astype(np.uint8), 1)
-    seeded = np.unique(whole_HW[seeds_HW > 0])
-    alone_HW = _without_specks(np.where(np.isin(whole_HW, seeded), 0, whole_HW), least_px)
-    numbers_HW = np.where(alone_HW > 0, alone_HW + objects_HW.max(initial=0), objects_HW)
-    present = np.bincount(numbers_HW.ravel()) > 0
-    present[0] = False  # the ground stays 0 where there is none, too
-    return np.cumsum(present).astype(np.int32)[numbers_HW] * (numbers_HW > 0)
+    if fills_holes:
+        objects_HW = _filled(objects_HW)
+    sizes = np.bincount(objects_HW.ravel())
+    kept = sizes >= least_px
+    kept[0] = False
+    return (np.cumsum(kept) * kept).astype(np.int32)[objects_HW]
+
+
+def _filled(objects_HW: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The same with the ground that only one object touches, and no edge of the image, given to that object."""
+    ground_HW = components((objects_HW == 0).astype(np.uint8), 1)
+    filled_HW = objects_HW.copy()
+    cross = ndimage.generate_binary_structure(2, 1)
+    for number, box in enumerate(ndimage.find_objects(ground_HW), start=1):
+        if any(side.start == 0 or side.stop == full for side, full in zip(box, objects_HW.shape, strict=True)):
+            continue
+        around = tuple(slice(side.start - 1, side.stop + 1) for side in box)
+        hole_HW = ground_HW[around] == number
+        touching = np.unique(objects_HW[around][ndimage.binary_dilation(hole_HW, cross) & ~hole_HW])
+        if len(touching) == 1:
+            filled_HW[around][hole_HW] = touching[0]
+    return filled_HW
 
 
 def _greatest(values_11HW: Tensor, reach_px: int) -> Tensor:
     return functional.max_pool2d(values_11HW, 2 * reach_px + 1, stride=1, padding=reach_px)
-
-
-def _without_specks(numbered_HW: NDArray[np.int32], least_px: int) -> NDArray[np.int32]:
-    sizes = np.bincount(numbered_HW.ravel())
-    return np.where(sizes[numbered_HW] >= least_px, numbered_HW, 0).astype(np.int32)
