@@ -35,7 +35,7 @@ class RunPixels:
 
     def view(self, box: Box, *, probabilities: bool) -> View:
         kept = self._probabilities if probabilities else None
-        return View(self._mask.pyramid.read_whole(box), None if kept is None else kept.read(box))
+        return View(self._mask.pyramid.read_quick(box), None if kept is None else kept.read(box))
 
 
 def build_objects(run: Run, state: LedgerState, spec: ObjectSpec, rule: Rule, *, threads: int = 2) -> ObjectImage:
