@@ -6,6 +6,8 @@ those of the floats, bit by bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ def square_means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32
 
 def is_summed_whole(dtype: np.dtype[np.generic], factor: int) -> bool:
     """Whether a float32 holds the sum of every square exactly, in whatever order its pixels are added."""
-    return dtype.kind == "u" and dtype.itemsize <= 2 and int(np.iinfo(dtype).max) * factor**2 <= FLOAT32_WHOLE
+    return dtype.kind == "u" and dtype.itemsize <= 2 and _most(dtype) * factor**2 <= FLOAT32_WHOLE
 
 
 def float_means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
@@ -48,12 +50,12 @@ def _whole_means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32
         return pixels.astype(np.float32)
     height, width, bands = pixels.shape
     shape = -(-height // factor), -(-width // factor)
-    flat = pixels.reshape(height, width * bands)
-    is_small = int(np.iinfo(pixels.dtype).max) * factor < 2**16
-    rows = np.zeros((shape[0], width * bands), np.uint16 if is_small else np.uint32)
+    flat: NDArray[Any] = pixels.reshape(height, width * bands)
+    is_small = _most(pixels.dtype) * factor < 2**16
+    rows: NDArray[Any] = np.zeros((shape[0], width * bands), np.dtype("u2" if is_small else "u4"))
     for first in range(min(factor, height)):
         part = flat[first::factor]
-        rows[: part.shape[0]] += part
+        np.add(rows[: part.shape[0]], part, out=rows[: part.shape[0]])
     counts = np.outer(_counts(height, factor), _counts(width, factor))
     means = np.empty((*shape, bands), np.float32)
     for band in range(bands):
@@ -63,6 +65,11 @@ def _whole_means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32
             sums[:, : part.shape[1]] += part
         np.divide(sums.astype(np.float32), counts, out=means[..., band])
     return means
+
+
+def _most(dtype: np.dtype[np.generic]) -> int:
+    """The greatest number of an unsigned kind."""
+    return 2 ** (8 * dtype.itemsize) - 1
 
 
 def _counts(side: int, factor: int) -> NDArray[np.float32]:
