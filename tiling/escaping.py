@@ -24,7 +24,10 @@ def plain(text: object) -> str:
     What can't be printed includes line ends, which would let a name write lines of its own, and the marks that turn
     the direction of writing, which would let it look like another. XML has no place for most of it.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    shown = str(text)
+    if shown.isprintable():  # as nearly all is, some of it pictures of half a million characters
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
 
 
 def cell(value: object) -> object:

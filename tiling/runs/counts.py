@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from tiling.geometry import Box
 from tiling.runs.ground_areas import Ground
-from tiling.runs.mask import Mask
+from tiling.runs.mask import NOT_PREDICTED, Mask
 
 PIXELS_AT_ONCE = 2**22
 COUNTED_AT_ONCE = 2**20  # counting makes 8 bytes of each
 MOST_PIXELS = 2**31
+COMMON = (0, 1, NOT_PREDICTED, 2, 3, 4, 5)
 _PIECE_PX = 1024
 
 
@@ -33,12 +34,9 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
     counts = np.zeros(256, np.int64)
 
     def count(box: Box) -> NDArray[np.int64]:
-        labels = mask.read(box, level).ravel()
+        labels = mask.pyramid.read_quick(box, level).ravel()
         parts = (labels[start : start + COUNTED_AT_ONCE] for start in range(0, labels.size, COUNTED_AT_ONCE))
-        found = np.zeros(256, np.int64)
-        for part in parts:
-            found += np.bincount(part, minlength=256)
-        return found
+        return sum((label_counts(part) for part in parts), np.zeros(256, np.int64))
 
     for top in range(0, height, tall):
         row = [Box(top, x, min(top + tall, height), min(x + wide, width)) for x in range(0, width, wide)]
@@ -46,6 +44,17 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
         for found in dask.compute(*tasks, scheduler="threads", num_workers=threads):
             counts += found
     return counts * _area(mask.levels[0]) // _area(array) if level else counts, level
+
+
+def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many of them each label has, 0 to 255; comparing with the few that most masks have is the quickest."""
+    counts, left = np.zeros(256, np.int64), labels.size
+    for label in COMMON:
+        if not left:
+            return counts
+        counts[label] = np.count_nonzero(labels == label)
+        left -= int(counts[label])
+    return np.bincount(labels.ravel(), minlength=256).astype(np.int64) if left else counts
 
 
 def ground_areas(mask: Mask, ground: Ground, level: int) -> NDArray[np.float64]:

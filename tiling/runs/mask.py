@@ -20,6 +20,8 @@ from tiling.runs.run_image import RunImage
 
 NOT_PREDICTED = 255
 BACKGROUND = 0
+MOST_MIXED = 0.1
+"""Of the squares of a mask; where more have several classes, all are counted at once."""
 
 Labels = NDArray[np.uint8]
 
@@ -88,13 +90,23 @@ def majority(labels: Labels) -> Labels:
     padded = np.pad(labels, ((0, height % 2), (0, width % 2)), mode="edge")
     # Adding one wraps 255 to 0: 'not predicted' becomes the smallest value and so loses every tie.
     ranked = padded + np.uint8(1)
-    a, b, c, d = ranked[::2, ::2], ranked[::2, 1::2], ranked[1::2, ::2], ranked[1::2, 1::2]
+    four = tuple(np.ascontiguousarray(ranked[y::2, x::2]) for y in (0, 1) for x in (0, 1))
+    # Nearly all of a mask lies inside of areas; where all four agree there is nothing to count.
+    mixed = np.flatnonzero((four[0] != four[1]) | (four[0] != four[2]) | (four[0] != four[3]))
+    if mixed.size > four[0].size * MOST_MIXED:
+        return _most_of(*four) - np.uint8(1)
+    result = four[0]
+    result.reshape(-1)[mixed] = _most_of(*(each.reshape(-1)[mixed] for each in four))
+    return result - np.uint8(1)
+
+
+def _most_of(a: Labels, b: Labels, c: Labels, d: Labels) -> Labels:
+    """The value that most of four have; of as many the greater."""
     low_1, high_1 = np.minimum(a, b), np.maximum(a, b)
     low_2, high_2 = np.minimum(c, d), np.maximum(c, d)
     least, greatest = np.minimum(low_1, low_2), np.maximum(high_1, high_2)
     middle_1, middle_2 = np.maximum(low_1, low_2), np.minimum(high_1, high_2)
     lower, upper = np.minimum(middle_1, middle_2), np.maximum(middle_1, middle_2)
     top_pair = upper == greatest
-    result = np.where(top_pair, greatest, np.where(lower == upper, lower, np.where(least == lower, least, greatest)))
     # Two equal pairs: the upper pair is the greater class already.
-    return result - np.uint8(1)
+    return np.where(top_pair, greatest, np.where(lower == upper, lower, np.where(least == lower, least, greatest)))

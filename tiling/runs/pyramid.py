@@ -23,7 +23,7 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from tiling.errors import RunError
+from tiling.errors import RunError, TilingError
 from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.storage.disk import is_partial
@@ -67,11 +67,12 @@ class Pyramid:
     def read(self, box: Box, level: int = 0) -> Pixels:
         return cast("Pixels", self.levels[level][(..., *box.slices)])
 
-    def read_quick(self, box: Box) -> Pixels:
-        """The same of level 0 of `(y, x)`, without Zarr's machinery."""
-        array = self.levels[0]
-        tall, wide = self._shard_shape(0)
-        codec = ShardCodec((tall, wide), cast("tuple[int, int]", array.chunks), array.dtype, 0)
+    def read_quick(self, box: Box, level: int = 0) -> Pixels:
+        """The same of `(y, x)`, without Zarr's machinery: of each shard the whole file is read."""
+        array, codec = self.levels[level], self._codec(level)
+        if codec is None or self._channels is not None:
+            return self.read(box, level)
+        tall, wide = self._shard_shape(level)
         found = np.full(box.shape, array.fill_value, array.dtype)
         for row in range(box.y0 // tall, -(-box.y1 // tall)):
             for col in range(box.x0 // wide, -(-box.x1 // wide)):
@@ -79,12 +80,12 @@ class Pyramid:
                 part = shard.intersect(box)
                 corner = part.y0 - shard.y0, part.x0 - shard.x0
                 try:
-                    data = read_at(self._path / f"0/c/{row}/{col}")
+                    data = read_at(self._path / f"{level}/c/{row}/{col}")
                     codec.decode_into(data, corner, found[part.relative_to(box).slices])
                 except FileNotFoundError:
                     continue  # of nothing but the fill value
-                except ShardFormatError:
-                    return self.read(box)  # which says what is wrong
+                except (ShardFormatError, OSError, TilingError):
+                    return self.read(box, level)  # which says what is wrong
         return found
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
@@ -155,7 +156,7 @@ class Pyramid:
 
     def _build_shard(self, level: int, box: Box) -> None:
         try:
-            below = self.read(self.below(level, box), level - 1)
+            below = self.read_quick(self.below(level, box), level - 1)
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"{self._path} holds a shard of level {level - 1} that can't be read ({' '.join(str(error).split())}): "
@@ -175,15 +176,31 @@ class Pyramid:
     def _shard_shape(self, level: int) -> tuple[int, int]:
         return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
 
-    def _set(self, key: str, encoded: Buffer | None) -> None:
+    def _codec(self, level: int) -> ShardCodec | None:
+        """What makes and reads a level's shards in this thread; None where only Zarr can."""
+        if not hasattr(self._scratch, "codecs"):
+            self._scratch.codecs = {}
+        codecs = cast("dict[int, ShardCodec | None]", self._scratch.codecs)
+        if level not in codecs:
+            codecs[level] = ShardCodec.of(self.levels[level])
+        return codecs[level]
+
+    def _set(self, key: str, encoded: bytes | None) -> None:
         if encoded is None:
             remove_within(self._path / key, self._path.parent)
         else:
             # Zarr's own store doesn't wait for the disk: after a power cut the ledger could name a shard of no bytes.
-            write_atomic(self._path / key, encoded.to_bytes(), below=self._path.parent)
+            write_atomic(self._path / key, encoded, below=self._path.parent)
 
-    def _encoded(self, level: int, pixels: Pixels) -> Buffer | None:
-        """The bytes of one shard, as Zarr itself encodes them; None where every pixel is the fill value."""
+    def _encoded(self, level: int, pixels: Pixels) -> bytes | None:
+        """The bytes of one shard; None where every pixel is the fill value."""
+        codec = self._codec(level)
+        if codec is None:
+            return self.encoded_by_zarr(level, pixels)
+        return codec.encode(pixels.reshape(pixels.shape[-2:]))
+
+    def encoded_by_zarr(self, level: int, pixels: Pixels) -> bytes | None:
+        """The same, as Zarr itself encodes it, by any codec."""
         if not hasattr(self._scratch, "array"):
             array = self.levels[level]
             self._scratch.memory = {}
@@ -198,7 +215,8 @@ class Pyramid:
             )
         self._scratch.memory.clear()
         self._scratch.array[(..., slice(pixels.shape[-2]), slice(pixels.shape[-1]))] = pixels
-        return self._scratch.memory.get("/".join(["c", *["0"] * pixels.ndim]))
+        found = cast("Buffer | None", self._scratch.memory.get("/".join(["c", *["0"] * pixels.ndim])))
+        return None if found is None else found.to_bytes()
 
 
 def create_levels(

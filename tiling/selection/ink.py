@@ -75,8 +75,8 @@ def without_detail(
             pixels = source.read(level, Box(y, x, min(y + side, whole.height), min(x + side, whole.width)))
         except SourceError:
             return
-        curved = _curvature(pixels.astype(np.float32).mean(axis=-1), block_px)
-        smooth[place] |= open_[place] & (curved < limits[place])
+        wanted = open_[place]
+        smooth[place][wanted] = curvature(pixels, wanted, block_px) < limits[place][wanted]
 
     rows, cols = (range(0, count, SQUARE_BLOCKS) for count in asked.shape)
     tasks = [dask.delayed(look)(top, left) for top in rows for left in cols]
@@ -84,17 +84,19 @@ def without_detail(
     return smooth
 
 
-def _curvature(bright: NDArray[np.float32], block_px: int) -> NDArray[np.float32]:
-    """The lower quartile over each block of how much brightness bends: a ramp, as at a pen's edge, bends nowhere.
+def curvature(pixels: NDArray[np.generic], wanted: Flags, block_px: int) -> NDArray[np.float32]:
+    """The lower quartile over each wanted block of how much brightness bends: a ramp, as at a pen's edge, doesn't.
 
     Blocks that the image covers in part are filled with what lies at its edge.
     """
-    more = tuple((0, -side % block_px) for side in bright.shape)
-    padded = np.pad(bright, more, mode="edge")
+    more = tuple((0, -side % block_px) for side in pixels.shape[:2])
+    padded = np.pad(pixels, (*more, (0, 0)), mode="edge")
     rows, cols = padded.shape[0] // block_px, padded.shape[1] // block_px
-    blocks = padded.reshape(rows, block_px, cols, block_px).swapaxes(1, 2)
+    squares = padded.reshape(rows, block_px, cols, block_px, -1).swapaxes(1, 2)[wanted]
+    blocks = squares.astype(np.float32).mean(axis=-1)
     d = REACH_PX
-    down = np.abs(2 * blocks[:, :, d:-d] - blocks[:, :, 2 * d :] - blocks[:, :, : -2 * d])
+    down = np.abs(2 * blocks[:, d:-d] - blocks[:, 2 * d :] - blocks[:, : -2 * d])
     across = np.abs(2 * blocks[..., d:-d] - blocks[..., 2 * d :] - blocks[..., : -2 * d])
-    both = np.concatenate([down.reshape(rows, cols, -1), across.reshape(rows, cols, -1)], axis=-1)
+    differences = block_px * (block_px - 2 * d)
+    both = np.concatenate([each.reshape(len(blocks), differences) for each in (down, across)], axis=-1)
     return np.percentile(both, 25, axis=-1)

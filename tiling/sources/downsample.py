@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tiling.errors import SourceError
 from tiling.geometry import Box, ceil_to
+from tiling.sources.square_means import square_means
 
 if TYPE_CHECKING:
     from tiling.sources.facts import Level
@@ -63,7 +64,7 @@ def block_mean(
 
     def fill(box: Box) -> None:
         try:
-            means = _means(source.read(start, box), inner)
+            means = square_means(source.read(start, box), inner)
         except SourceError:
             for quarter in _quarters(box, ceil_to(SMALLEST_PX, inner)):
                 fill(quarter)
@@ -138,16 +139,3 @@ def _whole(ratio: float) -> int | None:
     """A ratio of two levels' pixels as a whole number; scanners round the sides of theirs."""
     whole = round(ratio)
     return whole if abs(ratio - whole) < 0.01 * whole else None
-
-
-def _means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
-    values = pixels.astype(np.float32)
-    held = np.isfinite(values)
-    sums, counts = _sums(np.where(held, values, 0), factor), _sums(held.astype(np.float32), factor)
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
-
-
-def _sums(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    rows = np.add.reduceat(values, np.arange(0, values.shape[0], factor), axis=0)
-    return np.add.reduceat(rows, np.arange(0, values.shape[1], factor), axis=1)

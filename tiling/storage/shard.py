@@ -6,10 +6,14 @@ and `crc32c` (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-ind
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import google_crc32c
 import numpy as np
+import zarr
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
@@ -27,32 +31,66 @@ class ShardCodec:
         chunk: the same of a chunk, which divide those.
         dtype: of the pixels.
         level: of zstd.
+        fill: the value of chunks that aren't there.
     """
 
-    def __init__(self, shard: tuple[int, int], chunk: tuple[int, int], dtype: np.dtype[np.generic], level: int) -> None:
-        self._chunk, self._dtype = chunk, dtype.newbyteorder("<")
+    def __init__(
+        self,
+        shard: tuple[int, int],
+        chunk: tuple[int, int],
+        dtype: np.dtype[np.generic],
+        level: int,
+        fill: int = 0,
+    ) -> None:
+        self._chunk, self._dtype, self._fill = chunk, dtype.newbyteorder("<"), fill
         self._grid = shard[0] // chunk[0], shard[1] // chunk[1]
+        self._order = sorted(np.ndindex(self._grid), key=_morton)
         self._codec = Zstd(level=level, checksum=True)
-        self._room = np.zeros(chunk, self._dtype)
+        self._room = np.full(chunk, fill, self._dtype)
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> ShardCodec | None:
+        """The codec of an array of whole numbers `(y, x)` or `(channel, y, x)`, a shard of one channel; else None.
+
+        None, too, for other codecs than these: metadata that somebody has changed says how its shards are read.
+        """
+        metadata = cast("Any", array.metadata)
+        if array.dtype.kind not in "ui" or len(metadata.codecs) != 1 or metadata.storage_transformers:
+            return None
+        shards = metadata.codecs[0]
+        if not isinstance(shards, ShardingCodec) or len(shards.codecs) != 2:
+            return None
+        lead, last = shards.codecs
+        is_known = isinstance(lead, BytesCodec) and isinstance(last, ZstdCodec) and last.checksum
+        is_known = is_known and (array.dtype.itemsize == 1 or lead == BytesCodec())
+        is_known = is_known and shards.index_codecs == (BytesCodec(), Crc32cCodec())
+        is_known = is_known and shards.index_location.value == "end"
+        shape, chunk = cast("tuple[int, ...]", array.shards), array.chunks
+        if not is_known or len(shape) not in (2, 3) or any(side != 1 for side in (*shape[:-2], *chunk[:-2])):
+            return None
+        dtype, level = cast("np.dtype[np.generic]", array.dtype), cast("ZstdCodec", last).level
+        return cls((shape[-2], shape[-1]), (chunk[-2], chunk[-1]), dtype, level, int(cast("int", array.fill_value)))
 
     def encode(self, pixels: NDArray[np.generic]) -> bytes | None:
-        """A shard, or the part of it that lies inside the image; None where every pixel is 0, the fill value."""
+        """A shard, or the part of it that lies inside the image; None where every pixel is the fill value.
+
+        The bytes are Zarr's own: chunks lie in Morton order.
+        """
         tall, wide = self._chunk
         index = np.full((*self._grid, 2), _ABSENT, "<u8")
         parts: list[bytes] = []
         at = 0
-        for row in range(-(-pixels.shape[0] // tall)):
-            for col in range(-(-pixels.shape[1] // wide)):
-                chunk = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
-                if not chunk.any():
-                    continue
-                if chunk.shape != self._chunk:
-                    self._room[:] = 0
-                self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
-                encoded = bytes(self._codec.encode(self._room))
-                index[row, col] = at, len(encoded)
-                parts.append(encoded)
-                at += len(encoded)
+        for row, col in self._order:
+            chunk = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
+            if (chunk == self._fill).all():  # as one of no pixels is
+                continue
+            if chunk.shape != self._chunk:
+                self._room[:] = self._fill
+            self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
+            encoded = bytes(self._codec.encode(self._room))
+            index[row, col] = at, len(encoded)
+            parts.append(encoded)
+            at += len(encoded)
         if not parts:
             return None
         said = index.tobytes()
@@ -90,3 +128,8 @@ class ShardCodec:
             return np.frombuffer(self._codec.decode(data), self._dtype).reshape(self._chunk)
         except (RuntimeError, ValueError) as error:
             raise ShardFormatError(f"a chunk of it isn't what was written ({error})") from error
+
+
+def _morton(place: tuple[int, ...]) -> int:
+    """The bits of a row and a column in turn, the row's the less."""
+    return sum((place[axis] >> bit & 1) << (2 * bit + axis) for bit in range(32) for axis in (0, 1))

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tiling.geometry import Halo, PixelSize
 from tiling.plan import TilePlan
+from tiling.runs.counts import label_counts
 from tiling.runs.mask import Mask, majority
 from tiling.runs.ome_metadata import LabelClass
 from tiling.runs.pyramid import level_shapes
@@ -43,6 +44,21 @@ def majority_by_counting(labels: np.ndarray) -> np.ndarray:
 )
 def test_majority_equals_counting(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(majority(labels), majority_by_counting(labels))
+
+
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.sampled_from([0, 1, 2, 255]))
+)
+def test_majority_inside_of_areas_equals_counting(labels: np.ndarray) -> None:
+    areas = np.kron(labels, np.ones((17, 23), np.uint8))
+    np.testing.assert_array_equal(majority(areas), majority_by_counting(areas))
+
+
+@given(hnp.arrays(np.uint8, st.integers(0, 40), elements=st.integers(0, 255) | st.sampled_from([0, 1, 5, 6, 255])))
+def test_labels_are_counted_as_bincount_does(labels: np.ndarray) -> None:
+    few = np.where(labels > 6, labels % 6, labels).astype(np.uint8)
+    for each in (labels, few):
+        np.testing.assert_array_equal(label_counts(each), np.bincount(each, minlength=256))
 
 
 def test_pixels_that_no_tile_wrote_are_not_predicted(tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import ZstdCodec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import GzipCodec, ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from tiling.storage.shard import ShardCodec, ShardFormatError
 
@@ -51,3 +56,57 @@ def test_nothing_takes_no_bytes_and_other_bytes_are_refused() -> None:
     for wrong in (b"", encoded[:-3], encoded[:-1] + b"x", b"\0" * 20 + encoded[20:]):
         with pytest.raises(ShardFormatError):
             codec.decode_into(wrong, (0, 0), room)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    channels=st.sampled_from([None, 1]),
+    fill=st.sampled_from([0, 255]),
+    dtype=st.sampled_from(["uint8", "int32"]),
+    cut=st.tuples(st.integers(0, 15), st.integers(0, 31)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_bytes_are_those_that_zarr_makes(
+    grid: tuple[int, int], channels: int | None, fill: int, dtype: str, cut: tuple[int, int], seed: int
+) -> None:
+    lead = () if channels is None else (channels,)
+    shard = (grid[0] * CHUNK[0], grid[1] * CHUNK[1])
+    files: dict[str, Buffer] = {}
+    array = zarr.create_array(
+        MemoryStore(files),
+        shape=(*lead, *shard),
+        chunks=(*lead, *CHUNK),
+        shards=(*lead, *shard),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=ZstdCodec(level=3, checksum=True),
+    )
+    random = np.random.default_rng(seed)
+    pixels_YX = random.integers(0, 4, (shard[0] - cut[0], shard[1] - cut[1])).astype(dtype)
+    for y in range(0, shard[0], CHUNK[0]):
+        for x in range(0, shard[1], CHUNK[1]):
+            if random.random() < 0.4:
+                pixels_YX[y : y + CHUNK[0], x : x + CHUNK[1]] = random.choice([0, 255])
+    array[(..., slice(pixels_YX.shape[0]), slice(pixels_YX.shape[1]))] = pixels_YX.reshape(*lead, *pixels_YX.shape)
+    codec = ShardCodec.of(array)
+    assert codec is not None
+    wanted = files.get("/".join(["c", *["0"] * array.ndim]))
+    assert codec.encode(pixels_YX) == (None if wanted is None else wanted.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"compressors": ZstdCodec(level=3, checksum=False)},
+        {"compressors": GzipCodec()},
+        {"compressors": None},
+        {"shards": None},
+        {"dtype": "float32"},
+    ],
+)
+def test_arrays_by_other_codecs_are_left_to_zarr(other: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"dtype": "uint8", "shards": SHARD, "compressors": ZstdCodec(level=3, checksum=True)}
+    array = zarr.create_array(MemoryStore(), shape=SHARD, chunks=CHUNK, fill_value=0, **{**usual, **other})
+    assert ShardCodec.of(array) is None
+    assert ShardCodec.of(zarr.create_array(MemoryStore(), shape=SHARD, chunks=CHUNK, fill_value=0, **usual)) is not None
