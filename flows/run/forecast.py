@@ -24,7 +24,7 @@ from tiling.view import View
 from unet_core.errors import FootprintError
 from unet_core.inference.autotune import TuningJob, seconds_per_core
 from unet_core.inference.device import device_name
-from unet_core.inference.predictor import Precision, Tta
+from unet_core.inference.predictor import Precision
 
 START_SECONDS = 15.0
 """Until the first tile: Prefect, Ray and torch, and the image's plan (measured for README's table)."""
@@ -154,7 +154,7 @@ def _inside(found: Intended) -> Callable[[Tile], bool]:
 
 
 def _seconds_per_tile(model: Model, found: Intended, device: str, workers: int) -> float | None:
-    precision, tta = cast("Precision", found.tuning.precision), cast("Tta", found.config.tta)
+    precision, tta = cast("Precision", found.tuning.precision), found.config.tta
     job = TuningJob(precision, device, found.memory.worker_bytes, found.plan.extent, workers, tta)
     try:
         return seconds_per_core(model.bundle, job, found.plan.core_px)

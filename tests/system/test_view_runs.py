@@ -124,7 +124,7 @@ def test_deep_values_become_the_models_in_every_tile(sized: tuple[str, Bundle], 
     assert (run.card.image.dtype, viewed(run).dtype) == ("uint8", np.uint8)
     np.testing.assert_array_equal(viewed(run), tissue(300, 260))
     np.testing.assert_array_equal(labels_of(run), whole_image_labels(sized[1], tissue(300, 260)))
-    measured = check(refused.model_copy(update={"normalise": "percentiles:0,100"}))
+    measured = check(refused.model_copy(update={"normalise": "percentiles:0,100"})).notes
     assert "of a size that the image doesn't say" in measured.pop("pixels")
     assert measured == {}
 
@@ -146,7 +146,7 @@ def test_an_implausible_slide_is_refused_before_anything_starts(sized: tuple[str
     with pytest.raises(PlanError, match="doesn't say what its pixels measure"):
         check(config)
     assert not (tmp_path / "run").exists()
-    told = check(config.model_copy(update={"as_is": True}))
+    told = check(config.model_copy(update={"as_is": True})).notes
     assert "as they are, as asked" in told["pixels"]
     with pytest.raises(PlanError, match="--mpp and --gsd are one pixel size"):
         check(config.model_copy(update={"mpp": 0.5, "gsd": 0.1}))
