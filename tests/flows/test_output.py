@@ -68,6 +68,14 @@ def test_the_outcomes_of_runs_are_as_the_page_names_them(run: Path) -> None:
     json.dumps(as_json([run_facts(opened), verdict, {"a": float("nan"), "b": Path("x")}]), allow_nan=False)
 
 
+def test_a_rerun_of_what_did_not_fail_says_so_at_once(tmp_path: Path) -> None:
+    draw_run(tmp_path / "run")
+    found = asked_for("rerun", tmp_path / "run", "--failed", "--json")
+    assert (found["complete"], found["failed"]) == (True, {})
+    assert found.keys() <= row_of("`segment`, `rerun` of a run")
+    assert "nothing to compute again" in invoked("rerun", tmp_path / "run", "--failed").stdout
+
+
 def test_a_failure_is_an_object_too_and_keeps_its_line_and_code(tmp_path: Path) -> None:
     for words in (["status", tmp_path], ["segment", tmp_path / "no.tif", "-o", tmp_path / "r", "--core", 0]):
         ended = invoked(*words, "--json")
