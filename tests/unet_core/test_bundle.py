@@ -28,7 +28,7 @@ from unet_core.errors import BundleError
 from unet_core.models import build
 
 PARAMETERS = {"bands": 2, "classes": 1, "first_channels": 4, "depth": 2}
-SHIPPED_BYTES_LIMIT = 8_000_000
+SHIPPED_BYTES_LIMIT = 32_000_000
 
 
 def a_card(**changes: Any) -> ModelCard:
