@@ -31,6 +31,7 @@ from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
+from tiling.selection.foreground import find_foreground
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.storage.place import size_of_tree
 
@@ -58,6 +59,8 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     clock.time("fingerprint", lambda: fingerprint_of(image, "tiff"))
     config = SegmentConfig(image=image, out=out, core=core_px, foreground="none", as_is=True)
     run = clock.time("plan", lambda: prepare(config, 1, lambda request: Tuning("float32", core_px, {})))
+    with run.open_source() as source:
+        clock.time("foreground", lambda: find_foreground(source, run.card.image.level, "auto"))
     staged_bytes = walk(run, clock)
     clock.time("pyramid", lambda: stitch(run))
     with run.open_source() as source:
