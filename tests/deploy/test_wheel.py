@@ -128,7 +128,7 @@ def test_an_empty_environment_segments_an_array_and_the_demo_without_ray_and_pre
     said = ran(python, "-c", SEGMENTED, cwd=tmp_path)
     assert said.startswith("import 0."), said
     sys.stdout.write(said)
-    assert "complete: 16 of 16 tiles" in ran(overtile, "demo", cwd=tmp_path)
+    assert "complete: 36 of 36 tiles" in ran(overtile, "demo", cwd=tmp_path)
     refused = subprocess.run(
         [overtile, "verify", "runs/demo"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -151,7 +151,7 @@ def test_without_the_extra_a_run_is_made_in_one_process_and_what_needs_it_names_
         command = [sys.executable, "-c", WITHOUT, *words]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert "complete: 16 of 16 tiles" in overtile("demo", "-o", "demo").stdout
+    assert "complete: 36 of 36 tiles" in overtile("demo", "-o", "demo").stdout
     assert overtile("rerun", "demo", "--tile", "0,0").returncode == 0
     for words in (
         ["verify", "demo"],
