@@ -7,7 +7,7 @@ from functools import partial
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
 from flows.run.steps import export as export_pictures
-from flows.run.steps import stitch
+from flows.run.steps import find_objects, stitch
 from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
@@ -32,8 +32,9 @@ def walk(image: Place, out: Place, **options: object) -> Run:
             done = worker.process(run.path, tile.index, staged=True) if result.reason is None else result
             record(run, done)
     run.ledger.flush()
-    stitch(run)
-    export_pictures(run)
+    state = stitch(run)
+    find_objects(run, state)
+    export_pictures(run, state=state)
     run.remove_staged()
     return run
 

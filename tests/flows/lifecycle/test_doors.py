@@ -117,6 +117,8 @@ def environment_of(folder: Path, **more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(hostile_folder: Path) -> Iterator[Served]:
     out = hostile_folder / "nightly"
+    (hostile_folder / "in").mkdir(exist_ok=True)
+    (hostile_folder / "in" / "slide.png").touch()
     config = ArchiveConfig(source=str(hostile_folder / "in"), out=out)
     card = ArchiveCard(created="2026", model="tiny", model_digest="", maths_version=1, asked={})
     Archive.create_or_resume(out, card).ledger.announce("night", {"config": config.model_dump(mode="json")})

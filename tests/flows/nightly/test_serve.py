@@ -189,6 +189,8 @@ def test_an_embedded_server_that_ends_is_told_in_one_line(tmp_path: Path, monkey
 @pytest.fixture
 def asked_once(tmp_path: Path) -> Path:
     """An archive that has seen a night, as far as `overtile serve` looks."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "slide.png").touch()
     config = ArchiveConfig(source=str(tmp_path / "in"), out=tmp_path / "nightly")
     card = ArchiveCard(created="2026", model="tiny", model_digest="", maths_version=1, asked={})
     Archive.create_or_resume(config.out, card).ledger.announce("night", {"config": config.model_dump(mode="json")})
