@@ -26,8 +26,14 @@ def serve_until_stopped(*deployments: RunnerDeployment) -> None:
 
 
 def _as_ctrl_c(self: Runner, *_: object) -> None:
-    """Prefect's own handler forgets to wait for what it begins, and Python warns of it."""
+    """Prefect's own handler forgets to wait for what it begins, and Python warns of it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C is ignored, as it is in what a shell's script starts in the background.
+    """
     del self
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
