@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from cli import Cli, clean_environment, free_port, mask_files, tissue, tissue_photograph, write_tissue
 from numpy.typing import NDArray
-from oracle import whole_image_labels
+from oracle import Whole, whole_image_labels
 from PIL import Image
 
 from flows.commands.demo import demo_image
@@ -202,7 +202,7 @@ def test_embedded_prefect_and_ray_run_the_demo(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "complete: 36 of 36 tiles" in ended.out
     labels = Run.open(tmp_path / "demo").open_mask().read(Box(0, 0, 1411, 1411))
-    expected = whole_image_labels(load_bundle("vessels"), read_all(demo_image()))
+    expected = whole_image_labels(load_bundle("vessels"), read_all(demo_image()), Whole(stride=8))
     assert expected.any()
     np.testing.assert_array_equal(labels, expected)
 
