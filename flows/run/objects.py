@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from unet_core.bundles.card import ModelCard
 from unet_core.bundles.object_rule import ObjectRule
+from unet_core.bundles.reference import FAILURES, follow
 
 _TOP = 255
-_FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
 
 
 def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -> ObjectSpec | None:
@@ -97,19 +95,12 @@ def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
             f"objects {spec.rule!r} is Python code, and finding objects runs it with all your rights: read it, then "
             f"give --trust-code; or give --objects auto"
         )
-    module_name, _, path = spec.rule.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        made: Any = importlib.import_module(module_name)
-        for name in path.split("."):
-            made = getattr(made, name)
-        rule = made if isinstance(made, Rule) and not isinstance(made, type) else made()
-    except _FAILURES as error:
+        rule = follow(spec.rule, Rule)
+    except FAILURES as error:
         raise ConfigError(
             f"objects {spec.rule!r} gives no rule ({type(error).__name__}: {error}); give package.module:factory, "
-            f"importable from {here}, that takes no arguments"
+            f"importable from {Path.cwd()}, that takes no arguments"
         ) from error
     if not isinstance(rule, Rule):
         raise ConfigError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from unet_core.bundles.origin import SMP_CONFIG, SMP_WEIGHTS
+from unet_core.bundles.reference import FAILURES, follow
 from unet_core.bundles.weights import expect_fit, read_safetensors
 from unet_core.errors import BundleError
 
@@ -19,7 +19,6 @@ _SMP_CLASSES = (
     "DPT", "DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "MAnet", "PAN", "PSPNet", "Segformer", "UPerNet", "Unet",
     "UnetPlusPlus",
 )  # fmt: skip
-_FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
 
 
 def call_factory(reference: str) -> nn.Module:
@@ -27,19 +26,12 @@ def call_factory(reference: str) -> nn.Module:
 
     Raises BundleError where there is no such module or factory, or what it gives is no network.
     """
-    module_name, _, path = reference.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        made: Any = importlib.import_module(module_name)
-        for name in path.split("."):
-            made = getattr(made, name)
-        network = made if isinstance(made, nn.Module) else made()
-    except _FAILURES as error:
+        network = follow(reference, nn.Module)
+    except FAILURES as error:
         raise BundleError(
             f"factory {reference!r} gives no network ({type(error).__name__}: {error}); give package.module:function, "
-            f"importable from {here}, that takes no arguments"
+            f"importable from {Path.cwd()}, that takes no arguments"
         ) from error
     if not isinstance(network, nn.Module):
         raise BundleError(
@@ -71,7 +63,7 @@ def load_smp(folder: Path) -> nn.Module:
         )
     try:
         network = cast("nn.Module", network_class(**options))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise BundleError(
             f"{SMP_LIBRARY}.{name} can't be built from {str(folder / SMP_CONFIG)!r}: {error}; save it again with the "
             f"installed version"
