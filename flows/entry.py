@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from flows.lifecycle.exit_status import recorded_exit_status
+
 
 def main() -> None:
     """Load the commands and run the one that was asked for."""
@@ -25,7 +27,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped before it began\n")
         sys.exit(128 + signal.SIGINT)
-    app()
+    with recorded_exit_status():
+        app()
 
 
 def refusal(platform: str) -> str:

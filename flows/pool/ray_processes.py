@@ -22,6 +22,7 @@ import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
 from flows.errors import ClusterLostError
+from flows.lifecycle.exit_status import exit_status
 from flows.pool.ray_sessions import remove_session
 
 CHECK_SECONDS = 0.5
@@ -48,7 +49,7 @@ def _exit_before_ray() -> None:
     if _lost:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(exit_status())
 
 
 def _log(message: dict[str, Any], ignore_prefix: bool) -> None:
@@ -92,9 +93,9 @@ class EmbeddedRay:
     def end(self) -> None:
         """End them all, and remove their folder; where one is lost it stays, for its logs may say why."""
         self._ended.set()
-        if not self.is_lost and any(_stands(process.pid) for process in self._processes.values()):
-            self.is_lost = True  # seen by a call that failed before the looks were counted
-            _lost.append("stands still")
+        if not self.is_lost and not all(_runs(process) for process in self._processes.values()):
+            self.is_lost = True  # before the looks were counted, or with the work done: the exit status says which
+            _lost.append("ended or stands still")
         if self.is_lost:  # Ray's own shutdown would ask it
             self._node.kill_all_processes(check_alive=False, allow_graceful=False)
             return
@@ -160,6 +161,11 @@ def _exit_with(message: str) -> None:
     sys.stderr.write(f"error: {message}\n")
     sys.stderr.flush()
     os._exit(1)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process can answer."""
+    return process.poll() is None and not _stands(process.pid)
 
 
 def _stands(process: int) -> bool:

@@ -23,6 +23,7 @@ from tiny import save_tiny, write_noise
 SIDE, CORE = 1024, 64
 TILES = (SIDE // CORE) ** 2
 KINDS = {
+    "tile actor": ("ray::TileActor",),
     "raylet": ("/raylet/raylet ",),
     "gcs_server": ("/gcs/gcs_server ",),
     "dashboard agent": ("ray::DashboardAgent",),
@@ -177,14 +178,23 @@ def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
 def test_an_embedded_ray_that_stands_still_ends_the_run_on_one_line_and_it_resumes(
     cli: Cli, job: Job, driver: Driver, kind: str
 ) -> None:
-    """A process that was stopped is there, answers nobody and ends nothing."""
+    """A process that was stopped is there, answers nobody and ends nothing; without its actor the run needs it."""
     driver.send(kind, signal.SIGSTOP)
+    driver.kill("tile actor")
     code, told = driver.end(150)
     assert code == 1
     told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
     assert re.fullmatch(r"error: Ray's \w+, which this command has started, [^\n]+", told), told
     resumed = cli.run(*job.command(driver.folder)[1:])
     assert resumed.code == 0, resumed.err
+    assert mask_files(driver.folder) == job.mask
+
+
+@pytest.mark.soak
+def test_a_raylet_that_stands_still_costs_nothing_where_no_actor_needs_it(job: Job, driver: Driver) -> None:
+    """Work goes to the actors without it, so the run is complete and its exit status is that of its work."""
+    driver.send("raylet", signal.SIGSTOP)
+    assert driver.end(150) == (0, "")
     assert mask_files(driver.folder) == job.mask
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -251,10 +252,12 @@ def test_a_run_that_is_removed_while_it_works_ends_on_one_line_and_stays_removed
             assert driver.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        driver.send_signal(signal.SIGSTOP)  # or it may have ended by the time that the button's command looks
         job = Reruns().start(run, RerunRequest(((0, 0),)))
         job.process.wait(200)
         assert "is being worked on by another driver" in job.facts()["message"]
         assert job.process.returncode == 2
+        driver.send_signal(signal.SIGCONT)
         assert driver.poll() is None
         run.rename(tmp_path / "trash")
         assert driver.wait(120) in {1, 2}
