@@ -46,7 +46,8 @@ def random_mask(random: np.random.Generator, height: int, width: int) -> NDArray
 def write(
     path: Path, random: np.random.Generator, dtype: str, held: NDArray[np.bool_], garbage: Any, kind: str
 ) -> Path:
-    coarse = np.repeat(np.repeat(random.integers(1, 180, (40, 40, 3)), 8, 0), 8, 1)[: held.shape[0], : held.shape[1]]
+    blocks = random.integers(1, 180, (-(-held.shape[0] // 8), -(-held.shape[1] // 8), 3))
+    coarse = np.repeat(np.repeat(blocks, 8, 0), 8, 1)[: held.shape[0], : held.shape[1]]
     pixels = (coarse + random.integers(0, 70, (*held.shape, 3))).astype(dtype)
     shown = np.where(held[..., None], pixels, np.asarray(garbage, dtype))
     more: dict[str, Any] = {}
