@@ -82,10 +82,14 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def reporting(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def reporting(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process, and what it starts, reports to the session's Prefect server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     for name, value in clean_environment(tmp_path / "prefect-client", PREFECT_API_URL=prefect_url).items():
         monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: prefect_url}):  # it has read them already, and would start its own server
+        yield
 
 
 @pytest.fixture(scope="module")
