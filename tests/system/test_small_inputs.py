@@ -33,7 +33,9 @@ def test_feet_are_feet_whether_a_key_or_the_crs_says_so(name: str, tmp_path: Pat
     size = run.pixel_size
     assert size is not None
     assert (size.y, size.x, size.unit) == (foot, foot, "m")
-    assert rows_of(run)["r"]["area_km2"] * 1e6 == pytest.approx(167.2, abs=0.05)
+    row = rows_of(run)["r"]
+    assert row["area_km2"] * 1e6 == pytest.approx(167.2, abs=0.05)
+    assert (row["pixel_size_y"], row["pixel_size_x"], row["pixel_size_unit"]) == (foot, foot, "m")
 
 
 def test_a_mask_lies_where_gdal_has_an_image_of_negative_scale(tmp_path: Path) -> None:

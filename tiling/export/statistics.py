@@ -20,7 +20,14 @@ Row = dict[str, Any]
 _UNITS: dict[Unit, tuple[str, str, float]] = {"um": ("mm2", "um2", 1e-6), "m": ("km2", "m2", 1e-6)}
 """The unit of areas, that of an object's mean area, and the one's share of the other."""
 
-_TYPES = {"label": "int64", "class": "string", "pixels": "int64", "objects": "int64", "specks": "int64"}
+_TYPES = {
+    "label": "int64",
+    "class": "string",
+    "pixels": "int64",
+    "objects": "int64",
+    "specks": "int64",
+    "pixel_size_unit": "string",
+}
 """Arrow's names; all other columns are lengths, shares and means."""
 
 
@@ -95,7 +102,9 @@ def _row(
     if unit is not None and area is not None:
         mean = (finished.tally.areas[label] if finished.has_areas else 0.0) / objects if objects else None
         row[f"mean_object_{unit[1]}"] = mean
-    return row
+    # What the network saw the image at; empty where nothing says it, and so neither does any number of this table.
+    size = finished.run.card.image.pixel_size or (None, None, None)
+    return row | dict(zip(("pixel_size_y", "pixel_size_x", "pixel_size_unit"), size, strict=True))
 
 
 def _area(finished: Finished, label: int, name: str, pixels: int) -> float | None:
