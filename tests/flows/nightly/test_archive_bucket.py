@@ -55,21 +55,21 @@ def new_context(config: ArchiveConfig, pool: Pool, night: str) -> NightContext:
 
 
 @pytest.mark.soak
-def test_two_nights_in_a_bucket(config: ArchiveConfig, tmp_path: Path) -> None:
-    with lock_run(config.out), Pool(2) as pool:
-        context = new_context(config, pool, "first")
+def test_two_nights_in_a_bucket(asked: ArchiveConfig, tmp_path: Path) -> None:
+    with lock_run(asked.out), Pool(2) as pool:
+        context = new_context(asked, pool, "first")
         _, known = carry(context)
     assert set(known) == {f"sub/{number}.tif" for number in range(3)}
     assert_done(known)
-    run = config.out / "slides" / "sub" / "1.tif"
+    run = asked.out / "slides" / "sub" / "1.tif"
     assert isinstance(run, ObjectPath)
     first = {name: data for name, data in objects_below(run).items() if name.startswith("mask.ome.zarr/0/c")}
     assert len(first) == 6
     upload(tmp_path, "sub/1.tif", seed=11)
     upload(tmp_path, "sub/new.tif", seed=12)
-    with lock_run(config.out), Pool(2) as pool:
-        context = new_context(config, pool, "second")
-        found = scan(config, context.archive)
+    with lock_run(asked.out), Pool(2) as pool:
+        context = new_context(asked, pool, "second")
+        found = scan(asked, context.archive)
         assert {slide.name for slide in found.todo} == {"sub/1.tif", "sub/new.tif"}
         assert found.unchanged == 2
         _, known = carry(context, slides=found.todo)
@@ -85,7 +85,7 @@ def test_two_nights_in_a_bucket(config: ArchiveConfig, tmp_path: Path) -> None:
     assert {name: data for name, data in objects_below(aside).items() if name in first} == first
     assert Run.open(run).card.image.fingerprint != Run.open(aside).card.image.fingerprint
     publish(context.archive, night_of(context))
-    assert b"sub/new.tif" in (config.out / "nights" / "latest.html").read_bytes()
+    assert b"sub/new.tif" in (asked.out / "nights" / "latest.html").read_bytes()
 
 
 def night_of(context: NightContext) -> NightSummary:
