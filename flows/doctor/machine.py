@@ -149,7 +149,7 @@ def _temporary_folder() -> Check:
 
 def _memory(workers: int | None) -> Check:
     """Room for the workers themselves; what their tiles take is known with an image and a model only."""
-    from flows.run.prepare import WORKER_FIXED_BYTES
+    from flows.run.intended import WORKER_FIXED_BYTES
 
     count = workers or usable_cores()
     free, needed = free_memory_bytes(), count * WORKER_FIXED_BYTES

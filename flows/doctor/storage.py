@@ -15,8 +15,9 @@ from flows.config.run import SegmentConfig
 from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
+from flows.run.intended import make_plan, smallest_good_core, tile_memory
+from flows.run.model import find_footprint
 from flows.run.preflight import check_fit, requirements_of
-from flows.run.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
 from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.geometry import Box

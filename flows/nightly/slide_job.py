@@ -19,6 +19,7 @@ from flows.nightly.phase import Phase
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
+from flows.run.intended import RunRequest
 from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.measures import measured
@@ -91,8 +92,9 @@ class SlideJob:
             if self._is_changing(0) or self._is_duplicate(config):
                 return
             self._locks.enter_context(lock_run(config.out))
+            pool = context.pool
             planned = prepare_with(
-                context.model, source, version, config, context.pool.size, context.tune, context.available_bytes
+                RunRequest(context.model, source, version, config, pool.size, context.tune, context.available_bytes)
             )
         run = planned.run
         self._expect_budget(run)
