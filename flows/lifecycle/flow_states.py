@@ -76,7 +76,7 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:
-    """Whether a flow run is being cancelled in Prefect."""
+    """True if a flow run is being cancelled in Prefect."""
 
     def read() -> State | None:
         with get_client(sync_client=True) as client:

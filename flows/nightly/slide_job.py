@@ -200,7 +200,7 @@ class SlideJob:
         return True
 
     def _is_duplicate(self, config: SegmentConfig) -> bool:
-        """Whether that content has a mask already, this slide's or a duplicate's, or one in progress.
+        """True if that content has a mask already, this slide's or a duplicate's, or one in progress.
 
         A run of another content, or of other overrides, makes room.
         """
@@ -310,7 +310,7 @@ def tile_bytes(run: Run) -> int:
 
 
 def matches_options(card: RunCard, config: SegmentConfig) -> bool:
-    """Whether a run matches the options that a manifest gives now; options left open match any run."""
+    """True if a run matches the options that a manifest gives now; options left open match any run."""
     view = card.image.view
     return (
         config.level in {None, card.image.level if view is None else view.level}

@@ -82,12 +82,12 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many tile actors there are, or will be as soon as they have started."""
+        """Number of tile actors, once all have started."""
         return self._roster.size
 
     @property
     def stagers(self) -> int:
-        """How many staging actors there are."""
+        """Number of staging actors."""
         return len(self._stagers)
 
     def tune(self, request: TuningRequest) -> Tuning:

@@ -163,7 +163,7 @@ def _exit_with(message: str) -> None:
 
 
 def _stands(process: int) -> bool:
-    """Whether a process was stopped (SIGSTOP, a debugger) and not continued."""
+    """True if a process was stopped (SIGSTOP, a debugger) and not continued."""
     try:
         return psutil.Process(process).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     except psutil.Error:

@@ -134,7 +134,7 @@ def _stages(times: StageTimes) -> Iterator[StageRow]:
 
 
 def _around(state: LedgerState) -> Iterator[tuple[str, float]]:
-    """What was done before the first tile and after the last one, with its seconds; each as it was done last."""
+    """Stages before the first tile and after the last one, with their seconds; each as it was done last."""
     seen = ((PLANNED, "planning"), (STITCHED, "pyramid of the mask"))
     found = [(name, event) for kind, name in seen if (event := state.last_event(kind)) is not None]
     exported = {event.facts["format"]: event for event in state.events if event.name == EXPORTED}

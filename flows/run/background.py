@@ -68,7 +68,7 @@ def _skip(run: Run, state: LedgerState, source: VerifiedSource, found: Foregroun
 
 
 def _skipped(run: Run, source: VerifiedSource, found: Foreground, tile: Tile) -> Skipped | None:
-    """What a tile holds that is to be skipped; None where it is computed all the same.
+    """Content of a tile that is to be skipped; None where it is computed all the same.
 
     The coarse view may show a tile empty that isn't, as where overviews take one pixel of many. What doesn't decode is
     tried, and fails with its reason, but where nobody asked for it.
@@ -85,7 +85,7 @@ def _skipped(run: Run, source: VerifiedSource, found: Foreground, tile: Tile) ->
 
 
 def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:
-    """Where the foreground's coarse pixels lie in the polygons that were asked for."""
+    """Mask of the foreground's coarse pixels that lie in the polygons that were asked for."""
     if run.outline is None or found.coarse is None:
         return None
     height, width = found.coarse.shape
@@ -95,6 +95,6 @@ def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:
 
 
 def _is_outside(run: Run, tile: Tile) -> bool:
-    """Whether a tile shares nothing with the polygons that were asked for."""
+    """True if a tile shares nothing with the polygons that were asked for."""
     box = tile.valid
     return run.outline is not None and not run.outline.meets(box.y0, box.x0, box.y1, box.x1)

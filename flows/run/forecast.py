@@ -145,7 +145,7 @@ def _done(config: SegmentConfig) -> int:
 
 
 def _inside(found: Intended) -> Callable[[Tile], bool]:
-    """Whether a tile shares anything with the polygons of the region that was asked for."""
+    """Test of tiles that share anything with the polygons of the region that was asked for."""
     view, outline = found.choice.view, found.choice.outline
     if view is None or outline is None:
         return lambda tile: True

@@ -97,7 +97,7 @@ def tta_footprint(found: Footprint, mode: Tta) -> Footprint:
 
 
 def _rests(found: Footprint) -> tuple[int, int]:
-    """What the extents that the network is made for leave beyond a multiple of the stride; 0 for padded networks."""
+    """Remainders of the extents that the network is made for beyond a multiple of the stride; 0 for padded networks."""
     context, (y, x) = found.context, found.stride
     return (context.top + context.bottom) % y, (context.left + context.right) % x
 
