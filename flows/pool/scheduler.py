@@ -126,11 +126,6 @@ class Scheduler:
         self._workers[worker] = _Worker(now)
 
     @property
-    def has_workers(self) -> bool:
-        """True if anybody is there to do anything."""
-        return bool(self._workers)
-
-    @property
     def is_open(self) -> bool:
         """True if a tile that was given out is not finished."""
         return bool(self._unfinished)

@@ -126,11 +126,6 @@ def _unpadded(found: Footprint, stride: tuple[int, int], halo: Halo, rests: tupl
     return replace(found, halo=wide, context=Halo(before.top, after_y, before.left, after_x))
 
 
-def tta_halo(found: Footprint, mode: Tta) -> Halo:
-    """The halo on each side under augmentation: the largest that any symmetry needs there."""
-    return tta_footprint(found, mode).halo
-
-
 def _symmetric(halo: Halo, mode: Tta) -> Halo:
     y, x = max(halo.top, halo.bottom), max(halo.left, halo.right)
     if mode == "d4":
