@@ -212,7 +212,7 @@ class Pool:
     def _collect(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
 
-        A hungry pool looks back at the backlog soon.
+        A pool that has capacity looks back at the backlog soon.
         """
         awaited = [*pending, *self._roster.starting]
         if not awaited:

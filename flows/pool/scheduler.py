@@ -106,7 +106,7 @@ class Scheduler:
     """The state of inference, of one run or of several in turn.
 
     Workers are the caller's numbers; time is the caller's monotonic clock.
-    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
+    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is known from one that was
     merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
     """
 
@@ -136,7 +136,7 @@ class Scheduler:
         return any(True for _ in self._with_room())
 
     def start(self, ready: ReadyTile, now: float) -> Attempt:
-        """Give a fresh tile to the worker that has the least to do; only when hungry."""
+        """Give a fresh tile to the worker that has the least to do; only where it has capacity."""
         worker = self._least_loaded()
         assert worker is not None
         tile = _Tile(ready)

@@ -20,7 +20,7 @@ from tiling.selection.normalisation import Normalisation
 from tiling.selection.outline import Outline
 from tiling.selection.region import Region
 from tiling.source import ImageSource, Level, open_source
-from tiling.sources.damage import DamagedSegment, told
+from tiling.sources.damage import DamagedSegment, sentence
 from tiling.sources.orientation import MEANINGS
 from tiling.storage.place import Place
 from tiling.view import View
@@ -126,7 +126,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         if request.damaged is not None:
             damaged = _damaged(source, view.level)
             view = view.model_copy(update={"damaged": tuple(each.key for each in damaged)})
-            notes |= {"damaged": told(damaged)} if damaged else {}
+            notes |= {"damaged": sentence(damaged)} if damaged else {}
     if view.is_plain:
         return ViewChoice(view.level, None, notes)
     return ViewChoice(0, view, notes | {"view": str(view)}, outline)
@@ -149,7 +149,7 @@ def _damaged(source: ImageSource, level: int) -> list[DamagedSegment]:
 
 def _which(source: ImageSource, request: ViewRequest) -> dict[str, str]:
     """Clause on the image that is taken of several, its focal plane and time; nothing where there is no choice."""
-    parts = [told] if (told := which_image(source, request.series)) else []
+    parts = [message] if (message := which_image(source, request.series)) else []
     if source.focal_planes > 1:
         parts.append(f"z {request.z} of {source.focal_planes}")
     if source.times > 1:

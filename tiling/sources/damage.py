@@ -25,7 +25,7 @@ class DamagedSegment:
         return self.level, self.plane, self.segment
 
 
-def told(damaged: Sequence[DamagedSegment]) -> str:
+def sentence(damaged: Sequence[DamagedSegment]) -> str:
     """Sentence on what doesn't decode, which names each segment once."""
     each = [f"segment {item.segment} {item.place} ({item.reason})" for item in damaged[:SHOWN]]
     rest = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""

@@ -37,8 +37,8 @@ _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
 class RasterReader:
     """A file whose image is decoded whole on the first read. Safe to call from several threads at once.
 
-    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is told
-    and not applied: pixels stay as stored.
+    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is
+    reported and not applied: pixels stay as stored.
     """
 
     def __init__(self, place: Place, file: ImageFile, kind: str, *, alpha: bool = False) -> None:
