@@ -24,7 +24,9 @@ from benchmarks import machine
 from benchmarks.described import DESCRIBED, Described
 from benchmarks.slide import tissue
 from flows.config.run import SegmentConfig
-from flows.run.prepare import find_footprint, make_plan, prepare
+from flows.run.intended import make_plan
+from flows.run.model import find_footprint
+from flows.run.prepare import prepare
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
 from tiling.plan import TilePlan

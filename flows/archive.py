@@ -41,7 +41,7 @@ from flows.reporting.logs import configure_logs
 from flows.reporting.prefect_names import name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run.custom_model import absolute
-from flows.run.prepare import Model
+from flows.run.model import Model
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import NightHistory, latest_fact

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def refusal(platform: str) -> str:
-    """Why nothing starts on a system; empty on Linux."""
+    """Reason why nothing starts on a system; empty on Linux."""
     if platform == "linux":
         return ""
     name = {"win32": "Windows", "cygwin": "Windows", "darwin": "macOS"}.get(platform, platform)

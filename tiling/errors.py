@@ -60,7 +60,7 @@ class LinkError(DiskError, PlaceError):
 
 
 class AccessError(StorageError):
-    """What the store refuses to these credentials, or to none."""
+    """Refusal of the store to these credentials, or to none."""
 
 
 class ChangedError(StorageError):

@@ -10,7 +10,7 @@ _FORMULA = re.compile(r"(^|[;|])(\s*)(?=[=+\-@＝＋－＠])")
 
 
 def is_utf8(text: object) -> bool:
-    """Whether a name is UTF-8; the bytes of a file's name may be any."""
+    """True if a name is UTF-8; the bytes of a file's name may be any."""
     try:
         str(text).encode()
     except UnicodeEncodeError:

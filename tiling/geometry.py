@@ -94,7 +94,7 @@ class Halo:
 
 @dataclass(frozen=True, slots=True)
 class OutputGrid:
-    """How a network's output pixels lie on the level's, y before x. By default pixel on pixel.
+    """Grid of a network's output pixels on the level's, y before x. By default pixel on pixel.
 
     Attributes:
         scale: output pixels per level pixel: 3 for a mask three times finer, 1/4 for a coarser one.
@@ -109,7 +109,7 @@ class OutputGrid:
 
     @property
     def is_own(self) -> bool:
-        """Whether the mask's pixels are the level's."""
+        """True if the mask's pixels are the level's."""
         return self.scale == (1, 1)
 
 

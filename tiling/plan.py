@@ -47,7 +47,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Which sides of a read are edges of the frame: the image with what is mirrored around it."""
+    """Sides of a read that are edges of the frame: the image with what is mirrored around it."""
 
     top: bool
     bottom: bool
@@ -230,7 +230,7 @@ class TilePlan:
         return (self.tile(index) for index in range(self.count))
 
     def edges(self, tile: Tile) -> Edges:
-        """Which sides of the tile's read are edges of the frame."""
+        """Sides of the tile's read that are edges of the frame."""
         frame, read = self.frame, tile.read
         return Edges(read.y0 == frame.y0, read.y1 == frame.y1, read.x0 == frame.x0, read.x1 == frame.x1)
 

@@ -67,7 +67,7 @@ class ImageSource:
 
     @property
     def is_slide(self) -> bool:
-        """Whether the format is one that slide scanners alone write, whatever the file says of its pixels' size."""
+        """True if the format is one that slide scanners alone write, whatever the file says of its pixels' size."""
         return self._facts.is_slide
 
     @property
@@ -87,7 +87,7 @@ class ImageSource:
 
     @property
     def photometric(self) -> str:
-        """What the file says of its samples, before they became bands: rgb, ycbcr, palette, min-is-white…"""
+        """Photometric interpretation of the samples, before they became bands: rgb, ycbcr, palette, min-is-white…"""
         return self._facts.photometric
 
     @property
@@ -97,11 +97,11 @@ class ImageSource:
 
     @property
     def georeference(self) -> Georeference | None:
-        """Where level 0 lies on the earth."""
+        """Georeference of level 0."""
         return self._facts.georeference
 
     def origin_px(self, level: int) -> tuple[float, float]:
-        """Where the centre of a level's first pixel lies in the file's own coordinates, in its pixels, y before x."""
+        """Centre of a level's first pixel in the file's own coordinates, in its pixels, y before x."""
         origins = self._facts.origins_px
         return origins[level] if level < len(origins) else (0.0, 0.0)
 
@@ -112,12 +112,12 @@ class ImageSource:
 
     @property
     def orientation(self) -> int:
-        """How a photograph's viewer would turn the image (TIFF 6.0, EXIF): 1 to 8; 1 leaves it as it is stored."""
+        """Orientation that a photograph's viewer gives the image (TIFF 6.0, EXIF): 1 to 8; 1 leaves it as stored."""
         return self._facts.orientation
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the file has an alpha channel, which `bands` leaves out."""
+        """True if the file has an alpha channel, which `bands` leaves out."""
         return self._facts.has_alpha
 
     @property
@@ -127,17 +127,17 @@ class ImageSource:
 
     @property
     def view(self) -> View | None:
-        """Which pixels of the file it gives; None for all of them as they are."""
+        """View of the file that it gives; None for all of it as it is."""
         return self._view
 
     @property
     def focal_planes(self) -> int:
-        """How many focal planes the file has, of which one is read."""
+        """Number of focal planes in the file, of which one is read."""
         return self._facts.focal_planes
 
     @property
     def times(self) -> int:
-        """How many points in time the file has, of which one is read."""
+        """Number of points in time in the file, of which one is read."""
         return self._facts.times
 
     @property
@@ -152,17 +152,17 @@ class ImageSource:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the file says which pixels hold data, so that `read_mask` may tell."""
+        """True if the file says which pixels hold data, so that `read_mask` may tell."""
         return self._facts.has_mask
 
     @property
     def may_lack_data(self) -> bool:
-        """Whether some pixel may hold no data, by a no-data value, a mask, alpha or NaN."""
+        """True if some pixel may hold no data, by a no-data value, a mask, alpha or NaN."""
         return self._facts.may_lack_data
 
     @property
     def fill(self) -> Fill | None:
-        """What `read_filled` puts in place of values that are no data, one per band; None where nothing is."""
+        """Values that `read_filled` puts in place of no data, one per band; None where there is nothing to fill."""
         return self._fill
 
     @property
@@ -184,7 +184,7 @@ class ImageSource:
             raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels `(y, x)` of a box hold data, by the file's own mask or alpha channel; None where it has none.
+        """Mask of the pixels `(y, x)` of a box that hold data, by the file's own mask or alpha; None without one.
 
         Raises as `read` does.
         """
@@ -248,7 +248,7 @@ class ImageSource:
         return cast("da.Array", da.map_blocks(_read_chunk, self, level, chunks=chunks, dtype=self.dtype, meta=empty))
 
     def fingerprint(self) -> str:
-        """What the content is known by, whatever view of it is taken (`tiling.sources.fingerprint`)."""
+        """Fingerprint of the content, the same for every view of it (`tiling.sources.fingerprint`)."""
         if self._fingerprint is None:
             try:
                 self._fingerprint, self._version = self._known()
@@ -257,7 +257,7 @@ class ImageSource:
         return self._fingerprint
 
     def version(self) -> str:
-        """What the files that have this fingerprint are known by (`tiling.sources.version`)."""
+        """Version of the files that have this fingerprint (`tiling.sources.version`)."""
         self.fingerprint()
         assert self._version is not None
         return self._version

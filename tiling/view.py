@@ -41,7 +41,7 @@ class Stretch(_Noun):
 
 
 class View(_Noun):
-    """Which pixels of an image.
+    """Pixels of an image that are read.
 
     Attributes:
         level: the pyramid level that pixels are read from.
@@ -81,7 +81,7 @@ class View(_Noun):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but a level, as it is."""
+        """True if it is nothing but a level, as it is."""
         return self == View(level=self.level, downsample=self.downsample)
 
     @property
@@ -99,7 +99,7 @@ class View(_Noun):
 
     @property
     def corner_px(self) -> tuple[float, float]:
-        """Where the view's first pixel begins, in pixels of level 0, y before x."""
+        """Corner of the view's first pixel, in pixels of level 0, y before x."""
         y0, x0 = self.region[:2] if self.region is not None else (0, 0)
         return y0 * self.pixel_px[0], x0 * self.pixel_px[1]
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 
 def cache_folder() -> Path:
-    """Where this user's programs keep what can be made again (XDG base directory specification)."""
+    """Folder in which this user's programs keep what can be made again (XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "overtile"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def is_network(model: object) -> TypeGuard[Network]:
-    """Whether it is a `torch.nn.Module`; torch is not imported for that."""
+    """True if it is a `torch.nn.Module`; torch is not imported for that."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
 

@@ -17,7 +17,7 @@ Executor = Literal["auto", "local", "ray"]
 
 
 class ModelFacts(TypedDict, total=False):
-    """What no network says of itself; `classes`, `mean` and `std` are needed. Numbers are in the image's raw units."""
+    """Facts that no network has of itself; `classes`, `mean` and `std` are needed. Numbers are in the image's units."""
 
     name: str
     description: str

@@ -67,7 +67,7 @@ class Segmentation:
 
     @property
     def classes(self) -> dict[int, str]:
-        """What each label means."""
+        """Names of the labels."""
         return {label: item.name for label, item in enumerate(self.run.classes)}
 
     @property
@@ -78,12 +78,12 @@ class Segmentation:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile is there, and the pyramid shows them all."""
+        """True if every tile is there, and the pyramid shows them all."""
         return self.run.ledger.fold().is_complete
 
     @property
     def summary(self) -> str:
-        """How far it is, in one sentence."""
+        """Progress and outcome, in one sentence."""
         state = self.run.ledger.fold()
         others = ((TileState.DAMAGED, "damaged"), (TileState.PENDING, "to do"))
         more = "".join(f", {state.count(kind)} {name}" for kind, name in others if state.count(kind))
@@ -195,7 +195,7 @@ class Segmentation:
         return self
 
     def _read_bytes(self, tiles: int) -> int:
-        """What the reads of so many tiles take, of all that failed where none is named."""
+        """Bytes that the reads of so many tiles take, of all that failed where none is named."""
         height, width = self.run.plan.read_shape
         image = self.run.card.image
         pixel_bytes = len(image.bands) * np.dtype(image.dtype).itemsize
@@ -230,7 +230,7 @@ class Segmentation:
         }
 
     def _extent(self) -> str:
-        """How long the mask's sides are, where its pixels' are known."""
+        """Lengths of the mask's sides, where its pixels' are known."""
         size, (height, width) = self.run.pixel_size, self.run.plan.mask.shape
         if size is None or size.unit == "degree":
             return ""

@@ -56,7 +56,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
 
 
 def epilog(name: str) -> str:
-    """What stands below a command's options."""
+    """Text below a command's options."""
     first, second, page = EXAMPLES[name]
     return f"Examples:\n\n  {first}\n\n  {second}\n\nDocs: {docs(page)}"
 

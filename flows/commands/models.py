@@ -95,7 +95,7 @@ def _show_bundle(reference: str) -> None:
 
 
 def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
-    """What a person asks of a model first."""
+    """Rows that a person asks of a model first."""
     training: dict[str, Any] = card.training
     rows = [
         ("classes", ", ".join(item.name for item in card.classes)),

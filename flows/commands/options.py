@@ -88,7 +88,7 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
 
 
 def _completion(choices: Sequence[str]) -> Callable[[str], list[str]] | None:
-    """What a shell offers in place of a value; None leaves it to offer files."""
+    """Values that a shell offers; None leaves it to offer files."""
     if not choices:
         return None
 

@@ -51,7 +51,7 @@ ProgressOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a command was asked to print."""
+    """Output that a command was asked to print."""
 
     command: str = ""
     is_quiet: bool = False

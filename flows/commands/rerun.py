@@ -42,12 +42,12 @@ def rerun_command(*, archive: ArchiveOption = None, **asked: Any) -> None:
 
 
 def is_archive(place: str) -> bool:
-    """Whether a folder is an archive's."""
+    """True if a folder is an archive's."""
     return (place_of(place) / "archive.json").is_file()
 
 
 def _says_that_none_failed(config: RerunConfig) -> bool:
-    """Whether only failed tiles were asked for and the run is complete: then nothing starts, and that is said."""
+    """True if only failed tiles were asked for and the run is complete: then nothing starts, and that is said."""
     if config.tiles or config.damaged or not config.failed:
         return False
     from tiling.runs.run import Run

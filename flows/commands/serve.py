@@ -79,7 +79,7 @@ def _longest_pause(cron: str) -> float:
 
 
 def _check_clock(cron: str, timezone: str | None) -> None:
-    """What Prefect itself would find, but only once its server runs, or never. The server must be named by now.
+    """Check a clock as Prefect itself would, but only once its server runs, or never. The server must be named by now.
 
     Raises:
         ConfigError: a time that never comes, or no timezone.

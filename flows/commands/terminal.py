@@ -88,7 +88,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
 
 
 def print_training(console: Console, bundle: Path) -> None:
-    """How a training ended and where to look."""
+    """Print how a training ended and where to look."""
     from unet_core.bundles.card import read_card
 
     facts = read_card(bundle).training

@@ -112,7 +112,7 @@ class SourceOptions(ConfigBase):
 
 
 class NightOptions(ConfigBase):
-    """When a night ends, and what comes first."""
+    """Options of a night's end, and of its order."""
 
     panel = "Nights"
 
@@ -184,7 +184,7 @@ class ArchiveConfig(NightOptions, Options, SourceOptions):
         return min(self.budget or float("inf"), self._seconds_to_hour(now))
 
     def end_named(self, now: dt.datetime) -> str:
-        """What ends a night that begins at a moment in local time before its work is done."""
+        """Name what ends a night that begins at a moment in local time before its work is done."""
         return "its budget" if (self.budget or float("inf")) < self._seconds_to_hour(now) else "the time"
 
     def _seconds_to_hour(self, now: dt.datetime) -> float:
@@ -195,7 +195,7 @@ class ArchiveConfig(NightOptions, Options, SourceOptions):
 
 
 def _seconds_until(hour: int, minute: int, now: dt.datetime) -> float:
-    """How long until clocks next show a time. They may be put forth or back in between, for a naive time is local."""
+    """Seconds until clocks next show a time. They may be put forth or back in between, for a naive time is local."""
     today = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
     shown: list[float] = []
     for days in (0, 1):

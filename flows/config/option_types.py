@@ -78,7 +78,7 @@ Joined = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str)]
 
 @dataclass(frozen=True)
 class Cli:
-    """How an option is written on the command line, where its name and its type don't say so.
+    """Spelling of an option on the command line, where its name and its type don't say so.
 
     flag: in place of `--its-name`. metavar: what stands for a value in the help. is_word: it has no flag, and is named
     by its place. is_repeatable: it may be given more than once. unit: of a default that is a bare number. short: one

@@ -53,7 +53,7 @@ class GeneratedConfig(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """Where examples come from: a folder of images and one of labels, `rasters`, `generated`, or several of these.
+    """Data to train on: a folder of images and one of labels, `rasters`, `generated`, or several of these.
 
     `image_names` says which files are images; by default all in a format that overtile reads. `label_name` is the
     name of an image's labels: `{name}` stands for the image's file name, `{stem}` for it without its suffix.

@@ -51,7 +51,7 @@ class ConfigBase(BaseModel):
 
     @classmethod
     def cli(cls, name: str) -> Cli:
-        """How one of the options is written on the command line."""
+        """Declare how one of the options is written on the command line."""
         marks = [each for each in cls.model_fields[name].metadata if isinstance(each, Cli)]
         mark = marks[0] if marks else Cli()
         return replace(mark, flag=mark.flag or f"--{name.replace('_', '-')}")
@@ -77,7 +77,7 @@ class ImageOptions(ConfigBase):
 
 
 class ModelOptions(ConfigBase):
-    """Which network labels the pixels."""
+    """Network that labels the pixels."""
 
     panel = "Model"
 
@@ -96,12 +96,12 @@ class ModelOptions(ConfigBase):
     trust_code: SkipJsonSchema[bool] = Field(default=False, description="Leave to run the factory's Python code.")
 
     def origin(self) -> Origin:
-        """Where the model comes from."""
+        """Origin of the model."""
         return Origin(self.model, self.weights, trust_code=self.trust_code)
 
 
 class PixelOptions(ConfigBase):
-    """Which pixels of an image are segmented."""
+    """Pixels of an image that are segmented."""
 
     panel = "Pixels"
 
@@ -165,7 +165,7 @@ class PixelOptions(ConfigBase):
 
 
 class TileOptions(ConfigBase):
-    """Which tiles are computed, and how."""
+    """Tiles that are computed, and how."""
 
     panel = "Tiles"
 
@@ -199,7 +199,7 @@ class TileOptions(ConfigBase):
 
 
 class MachineOptions(ConfigBase):
-    """Where tiles are computed."""
+    """Machine and devices on which tiles are computed."""
 
     panel = "Machine"
 
@@ -215,7 +215,7 @@ class MachineOptions(ConfigBase):
 
 
 class ResultOptions(ConfigBase):
-    """What is written, and what is kept."""
+    """Results that are written, and what is kept."""
 
     panel = "Results"
 
@@ -236,12 +236,12 @@ class ResultOptions(ConfigBase):
 
     @property
     def objects_are_code(self) -> bool:
-        """Whether the rule of objects is code of the user's own."""
+        """True if the rule of objects is code of the user's own."""
         return ":" in self.objects
 
 
 class Options(ResultOptions, MachineOptions, TileOptions, PixelOptions, ModelOptions):
-    """How an image is segmented, or every image of an archive."""
+    """Options of a segmentation, of one image or of every image of an archive."""
 
 
 class SegmentConfig(Options, ImageOptions):
@@ -269,7 +269,7 @@ class RerunConfig(MachineOptions, WhichTiles):
 
 
 class Sample(FinishedRun):
-    """How much of a run is computed again to check it."""
+    """Share of a run that is computed again to check it."""
 
     tiles: NonNegativeInt = Field(default=4, description="Tiles to compute again and compare.")
     seams: NonNegativeInt = Field(default=4, description="Places across tiles' borders to compute with wider context.")
@@ -304,7 +304,7 @@ def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
 
 
 def problem_in(error: ValidationError, *, flags: bool = False) -> str:
-    """What is wrong with what was asked, on one line: which value (by its flag, if asked for), and what it may be."""
+    """Name what is wrong with what was asked, on one line: the value (by its flag, if asked for), and what may be."""
     first = error.errors(include_url=False)[0]
     kind = {each.__name__: each for each in _kinds(ConfigBase)}.get(error.title)
     known = kind.model_fields if kind is not None else {}

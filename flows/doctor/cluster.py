@@ -140,7 +140,7 @@ def check_ray(address: str, out: Place | None, image: Place | None = None) -> It
 
 
 def _unreachable(address: str) -> Check | None:
-    """What Ray itself would find out after half a minute."""
+    """Find at once what Ray itself would find out after half a minute."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:
         try:
@@ -158,7 +158,7 @@ def _unreachable(address: str) -> Check | None:
 
 
 def _is_refused(address: str) -> bool:
-    """Whether the cluster's head turns this machine's token down, by the call that Ray's own health check makes."""
+    """True if the cluster's head turns this machine's token down, by the call that Ray's own health check makes."""
     if os.environ.get("RAY_USE_TLS") == "1":
         return False
     with grpc.insecure_channel(address) as channel:
@@ -171,7 +171,7 @@ def _is_refused(address: str) -> bool:
 
 
 def _token() -> str:
-    """Where Ray looks for it, in that order; empty where there is none."""
+    """Token from where Ray looks for it, in that order; empty where there is none."""
     given = os.environ.get("RAY_AUTH_TOKEN")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if given is None and path.is_file():

@@ -54,7 +54,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    """What is installed against what overtile asks for."""
+    """Compare what is installed with what overtile asks for."""
     wanted = [Requirement(line) for line in requires("overtile") or []]
     extra = "cluster" if has_cluster() else ""
     wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": extra})]
@@ -95,7 +95,7 @@ def _devices() -> Iterator[Check]:
 
 
 def _clock() -> Check:
-    """Whether the kernel holds its clock to be synchronised; a container may not be allowed to ask."""
+    """Check that the kernel holds its clock to be synchronised; a container may not be allowed to ask."""
     buffer = ctypes.create_string_buffer(512)  # struct timex, which is shorter; modes 0 only reads
     state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
     if state == _TIME_ERROR:
@@ -128,7 +128,7 @@ def _shared_memory() -> Check:
 
 
 def _temporary_folder() -> Check:
-    """Where Ray keeps its sockets and logs: it refuses to work on a disk that is nearly full."""
+    """Check the disk on which Ray keeps its sockets and logs: it refuses to work on one that is nearly full."""
     folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
     remedy = f"free space there, or set RAY_TMPDIR to a short path with {TEMPORARY_BYTES / GIB:.0f} GiB free"
     try:
@@ -149,7 +149,7 @@ def _temporary_folder() -> Check:
 
 def _memory(workers: int | None) -> Check:
     """Room for the workers themselves; what their tiles take is known with an image and a model only."""
-    from flows.run.prepare import WORKER_FIXED_BYTES
+    from flows.run.intended import WORKER_FIXED_BYTES
 
     count = workers or usable_cores()
     free, needed = free_memory_bytes(), count * WORKER_FIXED_BYTES

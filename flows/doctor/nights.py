@@ -39,10 +39,10 @@ def _last(archive: Archive, history: NightHistory, status: str) -> Check:
         remedy = f"see {status} and the log; the next night resumes"
         return Check.missing("last night", "; ".join(night.death for night in open_ones), remedy)
     assert history.last is not None
-    told = f"{history.last.name}: {history.last.told}"
+    message = f"{history.last.name}: {history.last.told}"
     if (history.last.facts or {}).get("verdict") == "new failures":
-        return Check.warning("last night", told, f"see {status}")
-    return Check.ok("last night", told)
+        return Check.warning("last night", message, f"see {status}")
+    return Check.ok("last night", message)
 
 
 def _due(archive: Archive, history: NightHistory, now: float) -> Check:

@@ -87,7 +87,7 @@ def image_fault(image: str) -> str | None:
 
 
 def _fault(act: Callable[[], object]) -> str | None:
-    """Why it can't be done, on one line; storage that is dead never says so."""
+    """Reason why it can't be done, on one line; storage that is dead never says so."""
 
     def told() -> str | None:
         try:

@@ -15,8 +15,9 @@ from flows.config.run import SegmentConfig
 from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
+from flows.run.intended import make_plan, smallest_good_core, tile_memory
+from flows.run.model import find_footprint
 from flows.run.preflight import check_fit, requirements_of
-from flows.run.prepare import find_footprint, make_plan, smallest_good_core, tile_memory
 from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.geometry import Box
@@ -60,7 +61,7 @@ def _in_time(name: str, probe: Callable[[], Check]) -> Check:
 
 
 def answered(probe: Callable[[], T]) -> list[T]:
-    """What a probe returns, or nothing: a dead network file system or store never answers, nobody waits for ever."""
+    """Answer of a probe, or nothing: a dead network file system or store never answers, nobody waits for ever."""
     found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(probe()), daemon=True)
     thread.start()
@@ -122,7 +123,7 @@ def _probe_store(name: str, place: ObjectPath) -> Check:
 
 
 def _refuses_second(probe: ObjectPath) -> bool:
-    """Whether the store refuses to create what is there already."""
+    """True if the store refuses to create what is there already."""
     try:
         probe.put(b"second", only_new=True)
     except ChangedError:
@@ -208,7 +209,7 @@ def _memory(plan: TilePlan, memory: TileMemory, workers: int) -> Check:
 
 
 def _space(plan: TilePlan, out: Path, workers: int) -> Check:
-    """What a run takes at most: its labels without compression, the pyramid, and what is staged ahead."""
+    """Check for the room that a run takes at most: uncompressed labels, the pyramid, and what is staged ahead."""
     folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.is_dir())
     height, width = plan.mask.shape
     read_height, read_width = plan.read_shape

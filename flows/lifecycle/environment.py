@@ -12,7 +12,7 @@ OWN_HOSTS = ("127.0.0.1", "localhost")
 
 
 def has_cluster() -> bool:
-    """Whether Ray and Prefect are installed: the extra `cluster`."""
+    """True if Ray and Prefect are installed: the extra `cluster`."""
     return all(find_spec(name) is not None for name in ("ray", "prefect"))
 
 

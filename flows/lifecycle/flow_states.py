@@ -66,8 +66,8 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
                 raise
             if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
                 # A state that a flow returns is the state that it ends in; nobody else sees it.
-                told = f"{error}; {error.outcome}" if error.outcome is not None else str(error)
-                return cast("OutcomeT", Cancelled(message=told))
+                message = f"{error}; {error.outcome}" if error.outcome is not None else str(error)
+                return cast("OutcomeT", Cancelled(message=message))
             raise TerminationSignal(signal=error.signal_number) from error
 
     # Prefect would look names of types up where this function is, not where the flow's is.
@@ -76,7 +76,7 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:
-    """Whether a flow run is being cancelled in Prefect."""
+    """True if a flow run is being cancelled in Prefect."""
 
     def read() -> State | None:
         with get_client(sync_client=True) as client:

@@ -63,7 +63,7 @@ class EmbeddedServer:
 
     @staticmethod
     def is_wanted() -> bool:
-        """Whether no server is configured, by environment or the active profile, for flows to report to.
+        """True if no server is configured, by environment or the active profile, for flows to report to.
 
         Raises:
             ConfigError: Prefect can't read its settings.
@@ -118,7 +118,7 @@ class EmbeddedServer:
 
     @property
     def link_file(self) -> Path:
-        """Where the next one is, once a link is used."""
+        """File that holds the next one, once a link is used."""
         assert self._home is not None
         return self._home.path / LINK_FILE
 

@@ -36,7 +36,7 @@ class StopRequest:
 
     @property
     def is_over(self) -> bool:
-        """Whether the grace has passed too."""
+        """True if the grace has passed too."""
         return self.by is not None and time.monotonic() > self.deadline
 
     def request(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -102,7 +102,7 @@ def _leave_lost_terminal() -> None:
 
 @contextmanager
 def unheard_by_children() -> Generator[None]:
-    """What starts inside, from this thread, doesn't hear what a terminal sends to all: it ends with this process."""
+    """Keep what a terminal sends to all from what starts inside, from this thread: it ends with this process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
     try:
         yield

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flows.config.archive import ArchiveConfig
 from flows.nightly.duplicates import DuplicateSlides
 from flows.pool.pool import Pool
-from flows.run.prepare import Model
+from flows.run.model import Model
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.archives.archive import Archive
 

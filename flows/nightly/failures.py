@@ -17,7 +17,7 @@ EXPECTED_ERRORS = (TilingError, UnetCoreError, FlowError, OSError, ValidationErr
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the same file would fail again, unlike after an error of a disk or a network."""
+    """True if the same file would fail again, unlike after an error of a disk or a network."""
     if isinstance(error.__cause__, OSError):
         return False
     kinds = (SourceError, PlanError, FootprintError, ValidationError)

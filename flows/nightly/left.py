@@ -47,7 +47,7 @@ class WorkLeft:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What is known of how slides of some size are computed; None where nothing is.
+    """Rates at which slides of some size are computed; None where none is known.
 
     Attributes:
         tiles_per_byte: of a slide's file. seconds_per_byte: of inference. night_seconds: of it in one night.
@@ -59,7 +59,7 @@ class Rates:
 
 
 def work_left(waiting: Sequence[Slide], begun: Sequence[SlideRecord], rates: Rates) -> WorkLeft:
-    """What is left of slides that a night didn't come to, and of those that it began."""
+    """Work that is left of slides that a night didn't come to, and of those that it began."""
     if not waiting and not begun:
         return WorkLeft()
     unopened = float(sum(slide.file_version.size_bytes for slide in waiting if slide.file_version))

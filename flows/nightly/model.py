@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.config.archive import ArchiveConfig
 from flows.run.custom_model import absolute, move_bundle, workplace
-from flows.run.prepare import Model, load_model
+from flows.run.model import Model, load_model
 from flows.worker.model import local_bundle
 from unet_core.bundles.card import CARD_NAME, bundle_digest
 from unet_core.bundles.facts import CardFacts, read_facts

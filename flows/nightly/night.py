@@ -82,7 +82,7 @@ class NightSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether every slide of the source has its mask."""
+        """True if every slide of the source has its mask."""
         return not self.failed and not self.left.slides
 
     @property
@@ -114,7 +114,7 @@ class NightSummary:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What helps against what stands failed: another try only where it may end otherwise."""
+        """Advice against what stands failed: another try only where it may end otherwise."""
         open_ones = [*self.new_failures, *self.standing]
         retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
         lasting = [each for each in open_ones if each.lasting]
@@ -124,7 +124,7 @@ class NightSummary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many slides came out in which way."""
+        """Number of slides by outcome."""
         return {
             "done": len(self.of(SlideState.DONE)),
             "with known content": len(self.of(SlideState.SAME)),

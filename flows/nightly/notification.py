@@ -31,7 +31,7 @@ WEBHOOK_SECONDS, COMMAND_SECONDS = 15.0, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What is sent: `text` is one line, `facts` says the same to programs."""
+    """Message that is sent: `text` is one line, `facts` says the same to programs."""
 
     text: str
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -105,7 +105,7 @@ def send(notification: Notification, to: str | None) -> None:
 
 
 def address(page: Place) -> str:
-    """Where a browser finds a page; in a bucket its name there."""
+    """Address at which a browser finds a page; in a bucket its name there."""
     return str(page) if isinstance(page, ObjectPath) else page.as_uri()
 
 

@@ -169,7 +169,7 @@ def _leave(record: SlideRecord, night: NightSummary) -> str:
 
 
 def _pixel_size(record: SlideRecord) -> str:
-    """What was segmented at, which makes one slide's figures comparable with another's."""
+    """Pixel size that was segmented at, which makes one slide's figures comparable with another's."""
     if record.pixel_size is None:
         return "not known" if record.tiles else ""
     y, x, unit = record.pixel_size

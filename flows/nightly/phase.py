@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where a slide stands: each step of its job asks for one phase and leaves it in another."""
+    """Phase of a slide's job: each step asks for one phase and leaves it in another."""
 
     NEW = "to be planned"
     WAITING = "waits for a slide of the same content"

@@ -21,9 +21,9 @@ PICTURE_PX = 480
 
 def show_night(night: NightSummary) -> None:
     """Make the night's artifacts, under keys of its archive's own."""
-    key, told = partial(artifact_key, place=night.archive), markdown(str(night))
+    key, message = partial(artifact_key, place=night.archive), markdown(str(night))
     page = partial(create_link_artifact, address(night.page), link_text=f"night of {night.title}")
-    recorded(partial(page, key=key("night"), description=told))
+    recorded(partial(page, key=key("night"), description=message))
     failed = [*night.new_failures, *night.standing]
     if failed:
         rows = [{"reason": markdown(r.reason or ""), "slide": markdown(r.slide)} for r in failed[:ROWS]]

@@ -122,7 +122,7 @@ def _says_the_same(record: SlideRecord, slide: Slide) -> bool:
 
 
 def _is_still_there(archive: Archive, record: SlideRecord) -> bool:
-    """Whether the mask is where it was; in a bucket this would be a request per slide and night.
+    """True if the mask is where it was; in a bucket this would be a request per slide and night.
 
     The mask of another slide may have made room for that of another content, which the ledger tells of.
     """

@@ -19,6 +19,7 @@ from flows.nightly.phase import Phase
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
+from flows.run.intended import RunRequest
 from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.measures import measured
@@ -91,8 +92,9 @@ class SlideJob:
             if self._is_changing(0) or self._is_duplicate(config):
                 return
             self._locks.enter_context(lock_run(config.out))
+            pool = context.pool
             planned = prepare_with(
-                context.model, source, version, config, context.pool.size, context.tune, context.available_bytes
+                RunRequest(context.model, source, version, config, pool.size, context.tune, context.available_bytes)
             )
         run = planned.run
         self._expect_budget(run)
@@ -198,7 +200,7 @@ class SlideJob:
         return True
 
     def _is_duplicate(self, config: SegmentConfig) -> bool:
-        """Whether that content has a mask already, this slide's or a duplicate's, or one in progress.
+        """True if that content has a mask already, this slide's or a duplicate's, or one in progress.
 
         A run of another content, or of other overrides, makes room.
         """
@@ -308,7 +310,7 @@ def tile_bytes(run: Run) -> int:
 
 
 def matches_options(card: RunCard, config: SegmentConfig) -> bool:
-    """Whether a run matches the options that a manifest gives now; options left open match any run."""
+    """True if a run matches the options that a manifest gives now; options left open match any run."""
     view = card.image.view
     return (
         config.level in {None, card.image.level if view is None else view.level}

@@ -74,7 +74,7 @@ def cause_of(error: RayTaskError) -> Exception:
 
 
 def died_with_its_node(error: RayError) -> bool:
-    """Whether an actor is gone because its machine is; Ray tells only in words."""
+    """True if an actor is gone because its machine is; Ray tells only in words."""
     return "its node has died" in str(error)
 
 

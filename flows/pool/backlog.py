@@ -40,11 +40,11 @@ class Backlog:
         self.close(error)
 
     def at_once(self, most: int, tile_bytes: int) -> int:
-        """How many tiles may be staged together."""
+        """Number of tiles that may be staged together."""
         return self._budget.at_once(most, tile_bytes)
 
     def has_room(self, count: int, batch: Batch | None = None) -> bool:
-        """Whether `reserve` would not have to wait."""
+        """True if `reserve` would not have to wait."""
         with self._changed:
             return self._closed or self._has_room(count, batch)
 
@@ -59,7 +59,7 @@ class Backlog:
             return not self._closed
 
     def take_space(self, batch: Batch) -> bool:
-        """Whether a batch that has its places has its space too; where it has none, its tiles go on unstaged."""
+        """True if a batch that has its places has its space too; where it has none, its tiles go on unstaged."""
         with self._changed:
             if not self._budget.has_room(batch):
                 return False
@@ -119,13 +119,13 @@ class Backlog:
 
     @property
     def ready(self) -> int:
-        """How many tiles wait to be taken."""
+        """Number of tiles that wait to be taken."""
         with self._changed:
             return len(self._ready)
 
     @property
     def is_closed(self) -> bool:
-        """Whether no more tiles come, or nobody takes any."""
+        """True if no more tiles come, or nobody takes any."""
         with self._changed:
             return self._closed
 

@@ -86,12 +86,12 @@ class Cluster:
             self._head.answers()
 
     def answers(self) -> bool:
-        """Whether the head is there now; raises ClusterLostError where it has been silent for too long."""
+        """True if the head is there now; raises ClusterLostError where it has been silent for too long."""
         return self._head is None or self._head.answers()
 
     @property
     def is_lost(self) -> bool:
-        """Whether the cluster is lost: any call to it would wait for ever."""
+        """True if the cluster is lost: any call to it would wait for ever."""
         return self._head is not None and self._head.is_lost
 
     def _start_and_stay(self) -> None:

@@ -63,7 +63,7 @@ def _share(limit: str, period: str) -> float:
 
 
 def _physical(processors: set[int]) -> int:
-    """How many cores these processors are on; each counts where the machine doesn't say."""
+    """Number of cores that these processors are on; each counts where the machine doesn't say."""
     siblings = (_read(_TOPOLOGY / f"cpu{each}/topology/thread_siblings_list").strip() for each in processors)
     return len({core or str(each) for each, core in zip(processors, siblings, strict=True)})
 

@@ -26,7 +26,7 @@ class Head:
         self.is_lost = False
 
     def answers(self) -> bool:
-        """Whether it is there now.
+        """True if it is there now.
 
         Raises:
             ClusterLostError: it has not been for too long.

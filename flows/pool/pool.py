@@ -82,12 +82,12 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many tile actors there are, or will be as soon as they have started."""
+        """Number of tile actors, once all have started."""
         return self._roster.size
 
     @property
     def stagers(self) -> int:
-        """How many staging actors there are."""
+        """Number of staging actors."""
         return len(self._stagers)
 
     def tune(self, request: TuningRequest) -> Tuning:
@@ -212,7 +212,7 @@ class Pool:
     def _collect(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
 
-        A hungry pool looks back at the backlog soon.
+        A pool that has capacity looks back at the backlog soon.
         """
         awaited = [*pending, *self._roster.starting]
         if not awaited:

@@ -169,7 +169,7 @@ def _runs(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stands(process: int) -> bool:
-    """Whether a process was stopped (SIGSTOP, a debugger) and not continued."""
+    """True if a process was stopped (SIGSTOP, a debugger) and not continued."""
     try:
         return psutil.Process(process).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     except psutil.Error:

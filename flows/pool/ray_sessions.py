@@ -17,7 +17,7 @@ NAME = re.compile(r"session_[0-9-]+_[0-9-]+_[0-9]+_(?P<process>[0-9]+)")
 
 
 def remove_session(folder: Path) -> None:
-    """What a Ray that has ended leaves; where one of its processes still writes, the next command finds the rest."""
+    """Remove what a Ray that ended leaves; where one of its processes still writes, the next command finds the rest."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -39,7 +39,7 @@ def _is_left(session: Path, process: int) -> bool:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a raylet listens there."""
+    """True if a raylet listens there."""
     with socket.socket(socket.AF_UNIX) as asked:
         asked.settimeout(1.0)
         try:

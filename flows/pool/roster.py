@@ -49,7 +49,7 @@ class Roster:
 
     @property
     def size(self) -> int:
-        """How many there are, or will be as soon as they have started."""
+        """Number of workers, once all have started."""
         return self._wanted
 
     @property
@@ -147,7 +147,7 @@ class Roster:
             self._warn_if_alone()
 
     def _take_in(self, number: int) -> bool:
-        """Whether it has started; one that died while it loaded is replaced, a few times."""
+        """True if it has started; one that died while it loaded is replaced, a few times."""
         slot = self._slots[number]
         try:
             ray.get(slot.starting)

@@ -106,7 +106,7 @@ class Scheduler:
     """The state of inference, of one run or of several in turn.
 
     Workers are the caller's numbers; time is the caller's monotonic clock.
-    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is told from one that was
+    A tile whose worker dies is tried again, alone on its worker, so that a tile that kills is known from one that was
     merely there. Of two attempts at one tile the first success counts; both would write the same bytes.
     """
 
@@ -126,22 +126,17 @@ class Scheduler:
         self._workers[worker] = _Worker(now)
 
     @property
-    def has_workers(self) -> bool:
-        """Whether anybody is there to do anything."""
-        return bool(self._workers)
-
-    @property
     def is_open(self) -> bool:
-        """Whether a tile that was given out is not finished."""
+        """True if a tile that was given out is not finished."""
         return bool(self._unfinished)
 
     @property
     def has_capacity(self) -> bool:
-        """Whether a worker has room for a tile that was never tried."""
+        """True if a worker has room for a tile that was never tried."""
         return any(True for _ in self._with_room())
 
     def start(self, ready: ReadyTile, now: float) -> Attempt:
-        """Give a fresh tile to the worker that has the least to do; only when hungry."""
+        """Give a fresh tile to the worker that has the least to do; only where it has capacity."""
         worker = self._least_loaded()
         assert worker is not None
         tile = _Tile(ready)
@@ -197,7 +192,7 @@ class Scheduler:
         return outcome
 
     def utilisation(self, now: float) -> Utilisation:
-        """How much workers have had to do, up to now."""
+        """Utilisation of the workers up to now."""
         running = [worker.busy_since for worker in self._workers.values() if worker.running]
         last = now if running else self._last
         stays = [*self._stays, *((worker.joined, now) for worker in self._workers.values())]
@@ -247,7 +242,7 @@ class Scheduler:
         return min(self._with_room(), default=(0, None))[1]
 
     def _with_room(self) -> Iterator[tuple[int, int]]:
-        """How many tiles they have, and numbers of workers that may be given a fresh one."""
+        """Numbers of tiles that they have, and of workers that may be given a fresh one."""
         reserved = self._reserved if self._retries else None
         for number, worker in self._workers.items():
             running = len(worker.running)

@@ -42,17 +42,17 @@ class StagingBudget:
         return sum(self._leftover.values())
 
     def at_once(self, most: int, tile_bytes: int) -> int:
-        """How many tiles a batch may have."""
+        """Number of tiles that a batch may have."""
         if self._budget_bytes is None or not tile_bytes:
             return most
         return max(1, min(most, self._budget_bytes // tile_bytes))
 
     def has_room(self, batch: Batch) -> bool:
-        """Whether a batch may be staged now."""
+        """True if a batch may be staged now."""
         return self._fits(batch, self.taken_bytes)
 
     def will_have_room(self, batch: Batch) -> bool:
-        """Whether a batch may be staged once all that are on their way are inferred."""
+        """True if a batch may be staged once all that are on their way are inferred."""
         return self._fits(batch, self.leftover_bytes)
 
     def take(self, batch: Batch) -> None:
@@ -84,7 +84,7 @@ class StagingBudget:
             self._leftover |= {key: size for key, size in found.items() if key not in self._ahead}
 
     def _fits(self, batch: Batch, beside_bytes: int) -> bool:
-        """What lies there already takes no more than it does."""
+        """True if it fits; what is stored already takes no more than it does."""
         keys = [(batch.run, tile) for tile in batch.tiles]
         more_bytes = sum(batch.tile_bytes for key in keys if key not in self._ahead and key not in self._leftover)
         return self._budget_bytes is None or not more_bytes or beside_bytes + more_bytes <= self._budget_bytes

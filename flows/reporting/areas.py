@@ -219,7 +219,7 @@ def _pixel_area(run: Run, size: PixelSize, source: ImageSource | None) -> tuple[
 
 
 def _objects(run: Run, pixels: Mapping[int, int]) -> dict[int, int]:
-    """How many objects each class has, where the exported statistics are of this very mask; else nothing."""
+    """Number of objects by class, where the exported statistics are of this very mask; else nothing."""
     try:
         data = (run.exports / "statistics.csv").read_bytes()
         if len(data) > _MOST_STATISTICS_BYTES:

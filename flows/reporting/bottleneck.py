@@ -35,12 +35,12 @@ class StageTimes:
         return cls(state.seconds, wall, last["workers"], last["stagers"])
 
     def share(self, stage: str) -> float:
-        """How much of the time the stage's workers were busy with it; above 1 where threads overlap."""
+        """Share of the time in which the stage's workers were busy with it; above 1 where threads overlap."""
         hands = self.stagers if stage == "stage" else self.workers
         return self.seconds.get(stage, 0.0) / (self.wall * hands) if self.wall > 0 and hands else 0.0
 
     def sentence(self) -> str:
-        """What to change to make the next run faster."""
+        """Advice on what to change to make the next run faster."""
         if self.wall < SHORTEST_SECONDS:
             return "start-up: the run was too short to be limited by anything else"
         if self.share("compute") >= BUSY:

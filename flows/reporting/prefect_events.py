@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 
 
 class _Link:
-    """Whether the server answered last time, and from when on it is worth asking again."""
+    """State of the link to the server: its last answer, and from when on it is worth asking again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -57,7 +57,7 @@ class ProgressLine:
 
 
 def _bar(progress: Progress) -> str:
-    """How much is done; a dim bar where a stage has no count."""
+    """Bar of the share that is done; dim where a stage has no count."""
     done = BAR_COLUMNS * progress.done // progress.total if progress.total else 0
     return "█" * done + "░" * (BAR_COLUMNS - done)
 

@@ -134,12 +134,12 @@ def _stages(times: StageTimes) -> Iterator[StageRow]:
 
 
 def _around(state: LedgerState) -> Iterator[tuple[str, float]]:
-    """What was done before the first tile and after the last one, with its seconds; each as it was done last."""
+    """Stages before the first tile and after the last one, with their seconds; each as it was done last."""
     seen = ((PLANNED, "planning"), (STITCHED, "pyramid of the mask"))
     found = [(name, event) for kind, name in seen if (event := state.last_event(kind)) is not None]
     exported = {event.facts["format"]: event for event in state.events if event.name == EXPORTED}
     found += [(f"export as {kind}", event) for kind, event in exported.items()]
-    # Earlier versions didn't write down how long it took.
+    # Earlier versions didn't record how long it took.
     yield from ((name, event.facts["seconds"]) for name, event in found if "seconds" in event.facts)
 
 

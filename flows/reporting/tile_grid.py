@@ -26,7 +26,7 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """What the drawing shows.
+    """Grid of a run's tiles, as it is drawn.
 
     Attributes:
         shape: rows and columns of cells.

@@ -55,7 +55,7 @@ def place_bundle(config: SegmentConfig, imported: Imported, facts: CardFacts) ->
 
 @contextmanager
 def workplace(out: Place) -> Generator[Path]:
-    """Where the bundle is made: beside its place, or on this machine for a run in an object store."""
+    """Folder in which the bundle is made: beside its place, or on this machine for a run in an object store."""
     if isinstance(out, ObjectPath):
         with TemporaryDirectory(prefix="overtile-model-") as folder:
             yield Path(folder) / "model.new"

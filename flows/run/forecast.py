@@ -13,7 +13,8 @@ from flows.config.run import SegmentConfig
 from flows.pool.cores import usable_cores
 from flows.reporting.progress import format_seconds
 from flows.run.custom_model import with_bundle
-from flows.run.prepare import Intended, Model, intend, load_model
+from flows.run.intended import Intended, RunRequest, intend
+from flows.run.model import Model, load_model
 from flows.worker.tuning import tune
 from tiling.plan import Tile
 from tiling.runs.ledger import TileState
@@ -99,7 +100,7 @@ def foresee(config: SegmentConfig) -> Forecast:
             made = with_bundle(config.model_copy(update={"out": Path(folder) / "run"}))
             model_config = config.model_copy(update={"model": made.model, "card": None, "weights": None})
         model = load_model(model_config)
-        found = intend(model, source, version, model_config, workers, partial(tune, device=device))
+        found = intend(RunRequest(model, source, version, model_config, workers, partial(tune, device=device)))
         view = found.choice.view
         # Values as the image has them: what is no data is found before they are changed.
         with source.viewed(view and view.model_copy(update={"stretch": None})) as seen:
@@ -144,7 +145,7 @@ def _done(config: SegmentConfig) -> int:
 
 
 def _inside(found: Intended) -> Callable[[Tile], bool]:
-    """Whether a tile shares anything with the polygons of the region that was asked for."""
+    """Test of tiles that share anything with the polygons of the region that was asked for."""
     view, outline = found.choice.view, found.choice.outline
     if view is None or outline is None:
         return lambda tile: True

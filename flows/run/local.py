@@ -22,7 +22,8 @@ from flows.pool.cores import usable_cores
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.progress import Progress, begin_stage, report_progress
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.prepare import Model, load_model, prepared
+from flows.run.model import Model, load_model
+from flows.run.prepare import prepared
 from flows.run.steps import (
     Outcome,
     chosen_tiles,

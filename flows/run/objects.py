@@ -23,7 +23,7 @@ _TOP = 255
 
 
 def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -> ObjectSpec | None:
-    """What `--objects` means for a model and the formats with which the run is to end; None for no objects.
+    """Rule that `--objects` means for a model and the formats with which the run is to end; None for no objects.
 
     Raises:
         ConfigError: code of the user's own without leave to run it, or that is no rule.
@@ -43,7 +43,7 @@ def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -
 
 
 def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
-    """Whether a run has numbered objects whatever formats it ends with: by its options or its model's card."""
+    """True if a run has numbered objects whatever formats it ends with: by its options or its model's card."""
     return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
 
 
@@ -63,7 +63,7 @@ def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int
 
 
 def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
-    """Whether the rule looks at probabilities, so that the run has to keep them."""
+    """True if the rule looks at probabilities, so that the run has to keep them."""
     return spec is not None and rule_of(spec, trust_code=trust_code).takes_probabilities
 
 

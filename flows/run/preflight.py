@@ -25,7 +25,7 @@ SIZES_TOLD = ("image", "bands", "pixels")
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What the early checks found: notes that are worth telling, and what the pixels to segment take as an array."""
+    """Findings of the early checks: notes that are worth telling, and what the pixels to segment take as an array."""
 
     notes: dict[str, str]
     array_bytes: int
@@ -63,13 +63,13 @@ def check(config: SegmentConfig) -> Preflight:
 
 
 def bytes_of(source: ImageSource, index: int) -> int:
-    """What a level's pixels take as an array."""
+    """Bytes that a level's pixels take as an array."""
     level = source.levels[index]
     return level.height * level.width * len(source.bands) * source.dtype.itemsize
 
 
 def bands_needed(config: SegmentConfig) -> int | None:
-    """How many bands the model takes, as its card says; None where none says so."""
+    """Number of bands that the model takes, as its card says; None where none says so."""
     if config.origin().kind == "bundle":
         return len(read_card(config.model).bands)
     facts = read_facts(config.card) if config.card else CardFacts()

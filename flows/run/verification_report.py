@@ -49,13 +49,13 @@ class VerificationReport:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether something is not as it has to be, or not there."""
+        """True if something is not as it has to be, or not there."""
         wrong = self.damaged or self.pyramid_faults or self.differing or self.pending or self.lacking or self.exports
         return bool(wrong)
 
     @property
     def is_sound(self) -> bool:
-        """Whether every shard of every level, every picture and every export is there and is what it was."""
+        """True if every shard of every level, every picture and every export is there and is what it was."""
         return not (self.is_wrong or self.unchecked)
 
     @property

@@ -33,7 +33,7 @@ class Compared:
 
 
 def chosen(ious: Sequence[float], each: int = 3) -> list[tuple[str, list[int]]]:
-    """Which images to show: the indices of the worst, the median and the best, none twice, undefined ones left out."""
+    """Images to show: the indices of the worst, the median and the best, none twice, undefined ones left out."""
     order = sorted((index for index, iou in enumerate(ious) if not math.isnan(iou)), key=lambda index: ious[index])
     each = min(each, max(1, len(order) // 3))
     worst, best = order[:each], order[each:][-each:]

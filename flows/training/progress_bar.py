@@ -50,7 +50,7 @@ class TrainingBar:
         self._bar.update(self._task, completed=progress.step, text=self.text(progress, time.monotonic() - self._start))
 
     def text(self, progress: TrainingProgress, seconds: float) -> str:
-        """What stands beside the bar, `seconds` after it began."""
+        """Text beside the bar, `seconds` after it began."""
         rate = (progress.step - self._first_step) / seconds if seconds > 0 else 0.0
         left = format_seconds((self._config.steps - progress.step) / rate if rate else None)
         recent = progress.losses[-_RECENT:]

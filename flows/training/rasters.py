@@ -67,8 +67,8 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
 def _opened(config: RasterConfig, card: ModelCard) -> ImageSource:
     """The image, with its bands in the card's order where their names say that theirs is another."""
     source = open_source(config.image, View(series=config.series))
-    if told := which_image(source, config.series, "data.rasters.series"):
-        logger.info("%s: %s", config.image, told)
+    if message := which_image(source, config.series, "data.rasters.series"):
+        logger.info("%s: %s", config.image, message)
     try:
         bands = match_bands(source.bands, card.bands)
     except BandsDifferError as error:

@@ -107,7 +107,7 @@ class _Log:
 
 
 def main() -> None:
-    """What torchrun starts on each machine: `-m flows.training.train CONFIG [--out FOLDER] [--threads N]`."""
+    """Train as torchrun starts it on each machine: `-m flows.training.train CONFIG [--out FOLDER] [--threads N]`."""
     parser = argparse.ArgumentParser(description=train.__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path)

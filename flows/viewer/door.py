@@ -41,7 +41,7 @@ class Door:
         return f"{address}?{urlencode({PARAMETER: self.token})}"
 
     def answer(self, scope: Scope) -> Response | None:
-        """What is answered instead of a page; None where whoever asks is let in."""
+        """Answer in place of a page; None where whoever asks is let in."""
         headers = Headers(scope=scope)
         name = _COOKIE.format(port=_port(headers))
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -64,7 +64,7 @@ class Library:
         return sorted(left, key=lambda record: record.slide)
 
     def flags(self) -> dict[str, tuple[str, ...]]:
-        """Why runs of an archive are to be looked at, by their names; the others are left out.
+        """Reasons to look at runs of an archive, by their names; the others are left out.
 
         Raises:
             RunError: the archive's card or its ledger is damaged.
@@ -124,12 +124,12 @@ def _runs_below(
 
 
 def _is_closed(entry: Place) -> bool:
-    """Whether this user may not look into a folder: what is in it isn't his to see, such as a disk's lost+found."""
+    """True if this user may not look into a folder: what is in it isn't his to see, such as a disk's lost+found."""
     return isinstance(entry, Path) and not os.access(entry, os.R_OK | os.X_OK)
 
 
 def _folders(place: Place) -> list[Place]:
-    """What lies directly below and may be a run, links last; in an object store every name may be one."""
+    """Folders directly below that may be runs, links last; in an object store every name may be one."""
     if not isinstance(place, Path):
         return [*place.iterdir()]
     found = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]

@@ -24,7 +24,7 @@ Style = Literal["fill", "outline"]
 
 @dataclass(frozen=True, slots=True)
 class Paint:
-    """How labels are shown.
+    """Style in which labels are shown.
 
     Attributes:
         colors: one `#rrggbb` per label of the model.

@@ -65,7 +65,7 @@ class RerunJob:
         return False
 
     def facts(self) -> dict[str, Any]:
-        """What the page shows of it."""
+        """Facts that the page shows of it."""
         is_running = self.is_running()
         return {
             "what": str(self.request),

@@ -32,7 +32,7 @@ def serve(library: Library, port: int, announce: Callable[[str], None], *, brows
     Args:
         library: what is shown.
         port: to listen on; 0 takes a free one.
-        announce: is told the link, once it answers.
+        announce: receives the link, once it answers.
         browse: open the person's browser on it.
 
     Raises:

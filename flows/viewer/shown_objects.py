@@ -60,7 +60,7 @@ class ShownObjects:
         }
 
     def _row(self, number: int) -> dict[str, Any] | None:
-        """What the exported table says of an object; None where there is none of this mask."""
+        """Row of the exported table for an object; None where there is none of this mask."""
         if not self._has_table:
             return None
         with self._lock:
@@ -90,7 +90,7 @@ class ShownObjects:
 
 
 def described(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was measured of an object, in words."""
+    """Measures of an object, in words."""
     unit = next((unit for unit in _UNITS if f"area_{unit}2" in row), None)
     area = f"{number(row[f'area_{unit}2'])} {_UNITS[unit]}²" if unit is not None else f"{row['pixels']:,} px"
     yield "Area", area

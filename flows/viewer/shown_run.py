@@ -62,7 +62,7 @@ class ShownRun:
         return self.run.path
 
     def facts(self) -> dict[str, Any]:
-        """What doesn't change while the page is open."""
+        """Facts that don't change while the page is open."""
         card, plan = self.run.card, self.run.plan
         return {
             "name": self.name,
@@ -102,13 +102,13 @@ class ShownRun:
         return {"y": size.y, "x": size.x, "unit": size.unit} if size else None
 
     def _corner(self) -> dict[str, int]:
-        """Where a region begins, in pixels of the level that is segmented."""
+        """Corner of a region, in pixels of the level that is segmented."""
         view = self.run.card.image.view
         y, x = view.region[:2] if view is not None and view.region is not None else (0, 0)
         return {"y": y, "x": x}
 
     def state(self) -> dict[str, Any]:
-        """What the ledger says now."""
+        """State of the run as the ledger has it now."""
         revision, state = self._fold()
         named = {**state.failed, **state.damaged}
         return {
@@ -254,7 +254,7 @@ class ShownRun:
         return None if image is None else DeepMask(image, self._grid).square(zoom, row, col, margin=how.margin)
 
     def _slide_problem(self) -> str | None:
-        """Why the image can't be shown; None where it can."""
+        """Reason why the image can't be shown; None where it can."""
         try:
             self._deep_image()
             assert self._source is not None
@@ -278,7 +278,7 @@ class ShownRun:
 
 
 def paint_of(run: ShownRun, labels: Iterator[int], *, safe: bool, outline: bool) -> Paint:
-    """How a run's labels are to be shown, from what the page asked for."""
+    """Style in which a run's labels are to be shown, from what the page asked for."""
     colors = [*class_colors(run.run.classes, safe=safe)]
     return Paint(colors, frozenset(labels), "outline" if outline else "fill")
 

@@ -221,7 +221,7 @@ def _unreadable(_: Request, error: Exception) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent, so far as a rerun can be that long: the rest would only fill memory."""
+    """Body of a request, so far as a rerun can be that long: the rest would only fill memory."""
     body = b""
     async for part in request.stream():
         body += part

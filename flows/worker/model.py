@@ -29,6 +29,6 @@ def local_bundle(reference: str) -> Generator[str]:
 
 
 def model_of(run: Run) -> str:
-    """Where the model of a run is now."""
+    """Place of a run's model now."""
     reference = run.card.model.reference
     return str(run.path / reference) if reference.startswith(INSIDE) else reference

@@ -150,7 +150,7 @@ class _OpenRun:
             self.source.close()
 
     def labelled(self, tile: Tile, packed_HWC: NDArray[np.generic], plan: TilePlan | None = None) -> _Labelled:
-        """What a tile's read, as it was loaded, gives; of another plan than the run's where one is given."""
+        """Label a tile's read as it was loaded; of another plan than the run's where one is given."""
         plan, fill = plan or self.run.plan, self.run.fill
         tile_HWC, held = (packed_HWC, None) if fill is None else unpack(packed_HWC, fill)
         coverage = None if held is None else Coverage.of(held, tile, plan)

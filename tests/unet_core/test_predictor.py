@@ -30,7 +30,7 @@ from unet_core.bundles.bundle import Bundle, Decision, load_bundle
 from unet_core.errors import FootprintError, PredictionError
 from unet_core.inference.fusing import fold, fused, pool_two_by_two
 from unet_core.inference.predictor import OutputRegion, Precision, Predictor
-from unet_core.inference.tta import Tta, tta_footprint, tta_halo
+from unet_core.inference.tta import Tta, tta_footprint
 
 
 @pytest.fixture(autouse=True)
@@ -146,9 +146,9 @@ def test_augmented_core_of_any_scale_equals_the_whole_image(network: type[nn.Mod
 def test_augmentation_changes_labels_and_needs_the_symmetric_halo() -> None:
     bundle = bundle_of(Lopsided(3))
     found = footprint(bundle.module, 3)
-    assert found.halo == Halo(top=5, bottom=3, left=6, right=2) == tta_halo(found, "none")
-    assert tta_halo(found, "flips") == Halo(5, 5, 6, 6)
-    assert tta_halo(found, "d4") == Halo(6, 6, 6, 6)
+    assert found.halo == Halo(top=5, bottom=3, left=6, right=2) == tta_footprint(found, "none").halo
+    assert tta_footprint(found, "flips").halo == Halo(5, 5, 6, 6)
+    assert tta_footprint(found, "d4").halo == Halo(6, 6, 6, 6)
     pixels = noise(96, 96)
     assert (whole_labels(bundle, pixels, "flips") != whole_labels(bundle, pixels)).any()
     with pytest.raises(FootprintError, match="does not hold"):

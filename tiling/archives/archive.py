@@ -153,7 +153,7 @@ class Archive:
         return len(doomed)
 
     def is_there(self, record: SlideRecord) -> bool:
-        """Whether the run that a record speaks of still is where it was, and of that content."""
+        """True if the run that a record speaks of still is where it was, and of that content."""
         place = self.run_path(record.folder)
         if not (place / "run.json").is_file():
             return False
@@ -164,7 +164,7 @@ class Archive:
 
 
 def folder_name(slide: str) -> str:
-    """Where a slide's run lies below the archive: its name, part by part, with what could do harm written out.
+    """Name of the folder of a slide's run: the slide's, part by part, with what could do harm written out.
 
     Two names never give one folder: `%` itself is written out too.
     """

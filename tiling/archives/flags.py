@@ -26,7 +26,7 @@ _LEAST_SPREAD = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual in an archive: middle and spread of the logarithm of objects per area.
+    """Usual density in an archive: middle and spread of the logarithm of objects per area.
 
     >>> usual = Usual.of([90, 100, 110, 95, 105, 100, 98, 102])
     >>> usual.z_score(100) < 1, usual.z_score(1) < -3.5, usual.z_score(5000) > 3.5
@@ -47,7 +47,7 @@ class Usual:
         return cls(middle, max(1.4826 * deviation, _LEAST_SPREAD))
 
     def z_score(self, density: float) -> float:
-        """How many spreads it is from the middle."""
+        """Number of spreads from the middle."""
         return (math.log1p(density) - self.middle) / self.spread
 
 

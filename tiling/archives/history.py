@@ -34,7 +34,7 @@ class PastNight:
 
     @property
     def death(self) -> str:
-        """How it died, in one sentence."""
+        """Sentence on how it died."""
         reason = self.died_of or "its process ended without a word, as after a power cut or for want of memory"
         return f"the night of {shown_time(self.began)} died: {reason}"
 
@@ -86,7 +86,7 @@ class NightHistory:
         return dead[::-1]
 
     def missed(self, now: float, every: float | None) -> str:
-        """Which nights were due and didn't begin until now, in words; nothing where none was, or none is ever due."""
+        """Nights that were due and didn't begin until now, in words; nothing where none was, or none is ever due."""
         begun = [night for night in self.nights if not night.is_rerun]
         due = int((now - begun[-1].began) / every - GRACE) if every and begun else 0
         if due < 1:
@@ -95,7 +95,7 @@ class NightHistory:
         return f"no night began between {shown_time(begun[-1].began)} and {shown_time(now)}: {were} due"
 
     def warnings(self, now: float, every: float | None) -> tuple[str, ...]:
-        """What a night that begins now has to say of those before it."""
+        """Warnings that a night that begins now gives of those before it."""
         missed = self.missed(now, every)
         return (*(night.death for night in self.recent_deaths), *([missed] if missed else []))
 

@@ -34,7 +34,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def is_gone(source: str, name: str) -> bool:
-    """Whether a slide that a source held, and that a look at it didn't find, is no longer there.
+    """True if a slide that a source held, and that a look at it didn't find, is no longer there.
 
     What a narrower glob leaves out still is, and of a folder that can't be looked into nothing is known. A manifest
     holds what it names.
@@ -147,7 +147,7 @@ def _is_image(name: str) -> bool:
 
 
 def _holds_image(zarr: Place) -> bool:
-    """Whether a folder of Zarr is an image's, as its name may say; else its metadata does."""
+    """True if a folder of Zarr is an image's, as its name may say; else its metadata does."""
     if base_name(zarr.name).endswith(f".ome{ZARR}"):
         return True
     for name in ZARR_METADATA:

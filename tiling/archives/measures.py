@@ -110,7 +110,7 @@ def _of_tiles(run: Run, state: LedgerState) -> dict[str, Any]:
 
 
 def _of_statistics(run: Run) -> dict[str, Any]:
-    """What the statistics say that were exported; nothing where none were."""
+    """Figures of the statistics that were exported; nothing where none were."""
     file = run.exports / "statistics.parquet"
     if not file.is_file():
         return {}

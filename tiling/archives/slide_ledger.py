@@ -92,12 +92,12 @@ class SlideRecord:
 
     @property
     def is_bad(self) -> bool:
-        """Whether the slide stands failed."""
+        """True if the slide stands failed."""
         return self.state in BAD
 
     @property
     def stands_failed(self) -> bool:
-        """Whether it failed, or is being tried again after it did."""
+        """True if it failed, or is being tried again after it did."""
         return self.is_bad or self.failed_before
 
     @property
@@ -107,12 +107,12 @@ class SlideRecord:
         return min(1.0, self.left_tiles / self.tiles) if is_begun and self.left_tiles else 1.0
 
     def is_of(self, size_bytes: int, version: str, asked: Mapping[str, str]) -> bool:
-        """Whether it is about that listing of the file, with the same asked for it."""
+        """True if it is about that listing of the file, with the same asked for it."""
         return (self.size_bytes, self.version) == (size_bytes, version) and dict(self.asked) == dict(asked)
 
     @property
     def is_settled(self) -> bool:
-        """Whether the same content needs no further look."""
+        """True if the same content needs no further look."""
         return self.state in {SlideState.DONE, SlideState.SAME}
 
 
@@ -174,14 +174,14 @@ class SlideLedger:
             return self._records.get(name) if name is not None else None
 
     def vouches_for(self, record: SlideRecord) -> bool:
-        """Whether the slide whose folder a record names is done, with that record's content and wishes."""
+        """True if the slide whose folder a record names is done, with that record's content and wishes."""
         owner = self._records.get(self._folders.get(record.folder.casefold(), ""))
         if owner is None or owner.state is not SlideState.DONE:
             return False
         return owner.fingerprint == record.fingerprint and dict(owner.asked) == dict(record.asked)
 
     def refers_to(self, folder: str) -> bool:
-        """Whether some slide's mask lies in a folder."""
+        """True if some slide's mask lies in a folder."""
         with self._lock:
             return any(record.folder == folder for record in self._records.values())
 

@@ -159,7 +159,7 @@ def _place(dataset: Any, placement: Placement) -> None:
 
 
 def _where(dataset: Any) -> tuple[Any, Any, int]:
-    """What says where a file lies on the earth."""
+    """Georeference as GDAL takes it."""
     return dataset.crs, dataset.transform, len(dataset.gcps[0])
 
 

@@ -36,7 +36,7 @@ def batches_of(
 ) -> Iterator[Any]:
     """The objects as `pyarrow.RecordBatch`, their outer rings running anticlockwise.
 
-    `seen` is told where the points of each batch lie.
+    `seen` receives the places of the points of each batch.
     """
     schema = schema_of(finished)
     names = np.full(256, "", dtype=object)

@@ -112,7 +112,7 @@ def expect_finished(run: Run, state: LedgerState) -> None:
 
 
 def is_shown(run: Run, state: LedgerState, name: str) -> bool:
-    """Whether a format's files are there and show the mask as it is."""
+    """True if a format's files are there and show the mask as it is."""
     return _shown(run, state).get(name, False)
 
 
@@ -143,7 +143,7 @@ def asked_formats(state: LedgerState) -> list[str]:
 
 
 def _are_there(run: Run, form: Format, seals: dict[str, Any]) -> bool:
-    """Whether files of the sizes that were written are there; those of which no size is known are written anew."""
+    """True if files of the sizes that were written are there; those of which no size is known are written anew."""
     for file in form.files:
         seal = Checksum.parse(seals.get(file))
         try:
@@ -262,7 +262,7 @@ def _errors(finished: Finished, what: str) -> Generator[None]:
 
 
 def _folder(run: Run) -> str:
-    """Where files are made that are written."""
+    """Folder in which files are made that are written."""
     if isinstance(run.exports, Path):
         return str(run.exports)
     return f"{gettempdir()} (or set TMPDIR to another folder)"

@@ -117,7 +117,7 @@ class Finished:
 
     @cached_property
     def classes(self) -> dict[int, LabelClass]:
-        """What every label but the background means, 'not predicted' included."""
+        """Meaning of every label but the background, 'not predicted' included."""
         named = dict(enumerate(self.run.classes))
         del named[BACKGROUND]
         return {**named, NOT_PREDICTED: NOT_PREDICTED_CLASS}
@@ -144,7 +144,7 @@ class Finished:
 
     @property
     def has_areas(self) -> bool:
-        """Whether an object's area is known."""
+        """True if an object's area is known."""
         return self.ground is not None or self.placement.pixel_area is not None
 
     def areas(self, shapes: Shapes) -> NDArray[np.float64] | None:
@@ -165,12 +165,12 @@ class Finished:
 
     @property
     def area_name(self) -> str:
-        """What an object's area is called, which says its unit."""
+        """Name of an object's area, which says its unit."""
         return f"area_{self.area_unit}2" if self.area_unit is not None else "area"
 
     @property
     def subject(self) -> Subject:
-        """What formats are held against before anything is written."""
+        """Subject that formats are held against before anything is written."""
         card = self.run.card
         shape, numbered = self.run.plan.mask.shape, self.built is not None
         return Subject(card.image.path, self.placement, shape, bool(card.probabilities), numbered)

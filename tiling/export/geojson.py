@@ -128,7 +128,7 @@ def _corners(subject: Subject) -> NDArray[np.float64]:
 
 
 def _holds_a_pole(subject: Subject) -> bool:
-    """Whether a pole is a point of the image; in degrees it is a line."""
+    """True if a pole is a point of the image; in degrees it is a line."""
     crs, (height, width) = _crs(subject), subject.shape
     if crs.is_geographic:
         return False
@@ -144,7 +144,7 @@ def _holds_a_pole(subject: Subject) -> bool:
 
 
 def _straight_px(subject: Subject, tolerance: float) -> int:
-    """How long an edge may be to lie within the tolerance of a straight line between its ends, in degrees.
+    """Length of an edge that lies within the tolerance of a straight line between its ends, in degrees.
 
     RFC 7946, section 3.1.1: a line between two positions is straight in longitude and latitude.
     """

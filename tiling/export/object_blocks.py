@@ -43,7 +43,7 @@ class RunObjects:
 
     @property
     def has_bands(self) -> bool:
-        """Whether a pixel of the mask is one of the image: else its values are measured of none."""
+        """True if a pixel of the mask is one of the image: else its values are measured of none."""
         return self.finished.run.plan.grid.is_own
 
     def measured(self) -> Iterator[Measured]:
@@ -64,7 +64,7 @@ class RunObjects:
         yield from measurement.rest()
 
     def block(self, box: Box) -> ObjectBlock | None:
-        """What is measured of a box: the part of it that holds objects; None where there are none."""
+        """Measured part of a box: the one that holds objects; None where there are none."""
         around = box.expand(MARGIN, MARGIN, MARGIN, MARGIN)
         seen = around.intersect(Box(0, 0, *self.grid.shape))
         at = seen.relative_to(around).slices
@@ -113,7 +113,7 @@ class RunObjects:
             return pixels
 
     def _channels(self) -> Channels | None:
-        """Where each class's probability is found; None where none were kept."""
+        """Channel of each class's probability; None where none were kept."""
         run = self.finished.run
         if not run.card.probabilities:
             return None

@@ -18,8 +18,6 @@ from tiling.runs.placement import Placement, moved
 if TYPE_CHECKING:
     from tiling.export.finished import Finished
 
-LEADING = ("id", "label", "class", "pixels")
-"""What every file of objects begins with; the area follows, where it is known."""
 SAME_SIDES = 0.01
 """By which share a pixel's sides may differ for its objects' perimeters to have a length."""
 

@@ -67,7 +67,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, more: dict[str, Any
 
 
 def _position(finished: Finished, planes: int) -> dict[str, Any]:
-    """Where the planes begin in the image's own coordinates, as lengths or in the mask's own pixels: where a region
+    """Position of the planes in the image's own coordinates, as lengths or in the mask's own pixels: where a region
     does, from where the image lies itself.
     """
     placement, scale = finished.placement, finished.run.plan.grid.scale

@@ -16,7 +16,7 @@ BIG_BYTES = 2**31
 
 
 def is_big(pyramid: Pyramid) -> bool:
-    """Whether 32-bit offsets might not do."""
+    """True if 32-bit offsets might not do."""
     return int(np.prod(pyramid.levels[0].shape, dtype=np.int64)) >= BIG_BYTES
 
 

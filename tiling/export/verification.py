@@ -73,7 +73,7 @@ def last_drawn(state: LedgerState, file: str) -> Event | None:
 
 
 def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
-    """Whether a picture is there, and is what was drawn; one of which that isn't known counts as it is."""
+    """True if a picture is there, and is what was drawn; one of which that isn't known counts as it is."""
     place, drawn = _below(run, file), last_drawn(state, file)
     seal = Checksum.parse(drawn.facts["seals"][file]) if drawn is not None else None
     return place.is_file() if seal is None else seal.fault(place) is None

@@ -70,7 +70,7 @@ def _meaning(run: Run) -> dict[str, Any]:
 
 
 def _facts(run: Run, placement: Placement) -> dict[str, Any]:
-    """What all variables share; what isn't known is left out, since files can't hold None."""
+    """Facts that all variables share; what isn't known is left out, since files can't hold None."""
     crs = crs_of(placement.georeference) if placement.georeference is not None else None
     card, facts = run.card, dict[str, Any]()
     if crs is not None:

@@ -72,7 +72,7 @@ def sweep_objects(run: Run) -> None:
 
 @contextmanager
 def _place(run: Run) -> Generator[tuple[Place, Path]]:
-    """Where objects are made, and a folder for what is kept between passes."""
+    """Place in which objects are made, and a folder for what is kept between passes."""
     sweep_objects(run)
     if not isinstance(run.path, Path):
         # An object store can't rename: the objects are made in place, and count when the ledger names them.

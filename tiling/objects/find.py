@@ -29,7 +29,7 @@ SEEDS, GROWN, UNKNOWN, FREE = "seeds", "grown", "unknown", "free"
 
 
 class Pixels(Protocol):
-    """What objects are made of."""
+    """Pixels that objects are made of."""
 
     def view(self, box: Box, *, probabilities: bool) -> View:
         """The pixels of a box."""
@@ -38,7 +38,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """What was found; both arrays begin with an entry for 0, no object.
+    """Objects that were found; both arrays begin with an entry for 0, no object.
 
     Attributes:
         classes: the label of each object.

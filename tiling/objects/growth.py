@@ -58,7 +58,7 @@ def grown(
 
 
 def _sides_of_one_class(classes_YX: NDArray[np.uint8], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the pixels above, left, right and below some pixels are of their class."""
+    """Masks of the pixels above, left, right and below some pixels that are of their class."""
     padded = np.pad(classes_YX, 1)
     own = classes_YX[y, x]
     return np.stack([padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 2], padded[y + 2, x + 1]]) == own

@@ -135,7 +135,7 @@ def convex(ids: NDArray[np.int32], y: Numbers, x: Numbers) -> NDArray[np.intp]:
 
 
 def _flat(ids: NDArray[np.int32], y: Numbers, x: Numbers) -> NDArray[np.bool_]:
-    """Which points lie on or right of the line between their neighbours."""
+    """Points that lie on or right of the line between their neighbours."""
     drop = np.zeros(ids.size, np.bool_)
     if ids.size > 2:
         inside = ids[:-2] == ids[2:]

@@ -77,7 +77,7 @@ class ObjectImage(RunImage):
 
     @cached_property
     def pixels(self) -> NDArray[np.int64]:
-        """How many pixels each object has, by its number."""
+        """Number of pixels of each object, by its number."""
         return cast("NDArray[np.int64]", self._array(PIXELS))
 
     def read(self, box: Box, level: int = 0) -> Numbers:

@@ -19,7 +19,7 @@ _SAFE = 1 << 62
 
 
 def is_narrow(dtype: np.dtype[Any]) -> bool:
-    """Whether squares of a type's values are summed as integers."""
+    """True if squares of a type's values are summed as integers."""
     return dtype.kind in "bui" and dtype.itemsize <= 2
 
 

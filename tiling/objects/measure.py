@@ -28,7 +28,7 @@ BATCH = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Channels:
-    """Where the probability of an object's class is found.
+    """Channels that hold the probability of an object's class.
 
     Attributes:
         class_of: the class of each object, by its identifier; of 0, which is none, anything.
@@ -96,7 +96,7 @@ class Measured:
 
 
 def measure_block(block: ObjectBlock, channels: Channels | None = None) -> Part | None:
-    """What a block adds to its objects; None of one without any.
+    """Measure what a block adds to its objects; None of one without any.
 
     A pure function, so that blocks may be measured anywhere; what it gives is small and pickles.
     """

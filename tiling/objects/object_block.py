@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +48,3 @@ class ObjectBlock:
         """Height and width without the margin."""
         height, width = self.labels.shape
         return height - 2 * MARGIN, width - 2 * MARGIN
-
-
-class ObjectBlocks(Protocol):
-    """A partition of a label image: every pixel is in one block."""
-
-    def __iter__(self) -> Iterator[ObjectBlock]:
-        """The blocks, in any order."""
-        ...

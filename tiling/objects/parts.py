@@ -57,7 +57,7 @@ class Columns(Mapping[str, NDArray[Any]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """What some pixels add to their objects.
+    """Part of objects in some pixels.
 
     Attributes:
         ids: ascending.

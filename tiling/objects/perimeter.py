@@ -69,7 +69,7 @@ class Outlines:
         return found.reshape(objects, KINDS + 1)[:, 1:].astype(np.int64)
 
     def touching(self, missing: NDArray[np.bool_], objects: int) -> NDArray[np.bool_]:
-        """Which objects share a pixel's edge with a pixel of which nothing is known."""
+        """Objects that share a pixel's edge with a pixel of which nothing is known."""
         flat, width = np.ascontiguousarray(missing).ravel(), missing.shape[1]
         found = np.zeros(self.places.size, np.bool_)
         for step in (1, -1, width, -width):

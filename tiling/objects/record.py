@@ -1,4 +1,4 @@
-"""What a run's ledger records of its objects: which are asked for, and which mask those on disk are of."""
+"""Records of objects in a run's ledger: which are asked for, and which mask those on disk are of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OBJECTS_DAMAGED = "objects damaged"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the event says of objects that were built.
+    """Event of objects that were built.
 
     Attributes:
         mask: the digest of the mask that they are of.
@@ -80,7 +80,7 @@ def objects_digest(run: Run, state: LedgerState) -> str:
 
 
 def check_objects(run: Run, state: LedgerState) -> str | None:
-    """What is wrong with the objects that are asked for; None where nothing is."""
+    """Name what is wrong with the objects that are asked for; None where nothing is."""
     built = built_objects(run, state)
     if asked_objects(state) is None:
         return None

@@ -21,7 +21,7 @@ def polygons_of(image: ObjectImage, rows: Rows, seen: Callable[[NDArray[np.uint8
     Args:
         image: the objects.
         rows: the mask's labels and the objects' numbers, some rows at a time; pixels without data are background.
-        seen: is told the labels.
+        seen: receives the labels.
     """
     # Not predicted areas come under the number after the last object's.
     not_predicted = image.count + 1

@@ -23,7 +23,7 @@ NO_CLASS = 255
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What a rule sees of a part of the image.
+    """View of a part of the image, as a rule sees it.
 
     Attributes:
         labels: the mask's, `(y, x)`; 0 is background, 255 no class.

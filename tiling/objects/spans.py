@@ -131,7 +131,7 @@ class Index:
 
 
 def _places(flags: NDArray[np.bool_]) -> Numbers:
-    """Where flags are set, most of which aren't: eight at a time."""
+    """Places of flags that are set, most of which aren't: eight at a time."""
     hit = np.flatnonzero(flags.view(np.uint64))
     word, byte = np.nonzero(flags.reshape(-1, _WORD)[hit])
     return hit[word] * _WORD + byte

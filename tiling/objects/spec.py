@@ -1,4 +1,4 @@
-"""What a run's objects are to be, by labels: the rule of the model's card as the ledger records it."""
+"""Specification of a run's objects, by labels: the rule of the model's card as the ledger records it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ObjectSpec(BaseModel):
 
     @property
     def is_own(self) -> bool:
-        """Whether the rule is code of the user's own."""
+        """True if the rule is code of the user's own."""
         return ":" in self.rule
 
     def facts(self) -> dict[str, Any]:

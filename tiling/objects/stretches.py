@@ -86,7 +86,7 @@ class Stretches:
         return Stretches(box.shape, (rows + starts)[real], (rows + stops)[real], self.values[first:last][real])
 
     def gaps(self) -> Stretches:
-        """What lies between them, with the value 1."""
+        """Stretches between them, with the value 1."""
         height, width = self.shape
         rows = np.arange(height, dtype=np.int64) * width
         starts, stops = np.sort(np.append(rows, self.stops)), np.sort(np.append(rows + width, self.starts))

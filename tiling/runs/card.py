@@ -31,7 +31,7 @@ class _Card(BaseModel):
 
 
 class NoDataCard(_Card):
-    """How pixels without data are found, and the value of each band that the network sees in their place."""
+    """Rule that finds pixels without data, and the value of each band that the network sees in their place."""
 
     told_by: tuple[str, ...]
     fill: tuple[FiniteFloat, ...]
@@ -151,7 +151,7 @@ class RunCard(_Card):
     notes: dict[str, Any]  # measured facts: how the precision was chosen, the seam error of an approximate halo
 
     def identity(self) -> dict[str, object]:
-        """What makes two runs the same run: everything that can change a label, and nothing else.
+        """Facts that make two runs the same run: everything that can change a label, and nothing else.
 
         Where the image lies, when the run was made and on how many workers is left out.
         """

@@ -47,7 +47,7 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
 
 
 def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How many of them each label has, 0 to 255; comparing with the few that most masks have is the quickest."""
+    """Number of pixels of each label, 0 to 255; comparing with the few that most masks have is the quickest."""
     counts, left = np.zeros(256, np.int64), labels.size
     for label in COMMON:
         if not left:

@@ -83,7 +83,7 @@ class Ground:
 
     @property
     def sides_at_middle(self) -> tuple[float, float] | None:
-        """What the middle pixel measures along y and x, in metres; None where it lies outside of the projection."""
+        """Sides of the middle pixel along y and x, in metres; None where it lies outside of the projection."""
         height, width = self.shape
         col, row = width / 2, height / 2
         ends = np.array([[col, row - 0.5], [col, row + 0.5], [col - 0.5, row], [col + 0.5, row]])
@@ -119,7 +119,7 @@ class Ground:
         return np.abs(np.add.reduceat(crossed, starts)) / 2
 
     def _is_off(self) -> bool:
-        """Whether lengths on the map are another than on the ground anywhere on the mask."""
+        """True if lengths on the map are another than on the ground anywhere on the mask."""
         a, b, _, d, e, _ = self.to_map
         height, width = self.shape
         rows, cols = np.meshgrid(*(np.linspace(0, side, _SAMPLES) for side in (height, width)), indexing="ij")

@@ -126,18 +126,18 @@ class LedgerState:
 
     @property
     def is_closed(self) -> bool:
-        """Whether no tile is left to do or to repair, and the pyramid shows them all: what exports are made of."""
+        """True if no tile is left to do or to repair, and the pyramid shows them all: what exports are made of."""
         is_open = bool(np.isin(self.states, (TileState.PENDING, TileState.DAMAGED)).any())
         return not is_open and self.pyramid_stands and not self.unstitched.any()
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that was asked for is there: closed, and no tile failed."""
+        """True if everything that was asked for is there: closed, and no tile failed."""
         return self.is_closed and not self.failed
 
     @property
     def missing(self) -> str:
-        """What is missing before the run is complete, in words; empty where it is."""
+        """Steps that are missing before the run is complete, in words; empty where it is."""
         counts = ((TileState.PENDING, "to do"), (TileState.FAILED, "failed"), (TileState.DAMAGED, "damaged"))
         parts = [
             f"{count} {'tile' if count == 1 else 'tiles'} {name}" for s, name in counts if (count := self.count(s))

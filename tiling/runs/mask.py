@@ -73,7 +73,7 @@ class Mask(RunImage):
         return self.write(tile, np.full(tile.valid.shape, label, np.uint8))
 
     def holds(self, tile: Tile) -> bool:
-        """Whether anything was written for a tile."""
+        """True if anything was written for a tile."""
         return self.pyramid.holds(0, tile.valid)
 
     def read(self, box: Box, level: int = 0) -> Labels:

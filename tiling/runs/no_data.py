@@ -23,7 +23,7 @@ NO_DATA = 255
 
 
 def fill_of(means: tuple[float, ...], dtype: str) -> Fill:
-    """What a network sees in place of no data: of each band the mean that its normalisation takes to 0.
+    """Values that a network sees in place of no data: of each band the mean that its normalisation takes to 0.
 
     It is what padding shows the network beyond an image's edge, to half a unit for integers.
     """
@@ -48,7 +48,7 @@ def pack(filled: Pixels, held: Held | None) -> Pixels:
 
 
 def unpack(packed: Pixels, fill: Fill) -> tuple[Pixels, Held | None]:
-    """What a network sees of a packed tile, and where it holds data; None where it does everywhere."""
+    """Pixels of a packed tile as a network sees them, and where they hold data; None where they do everywhere."""
     if extra_bands(packed.dtype):
         held = packed[..., -1] != 0
         return np.ascontiguousarray(packed[..., :-1]), None if held.all() else held
@@ -78,7 +78,7 @@ ALL_DATA = NoDataCounts()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """Where the mask pixels of a tile hold data, `(y, x)`; `near` as in `NoDataCounts`."""
+    """Mask of a tile's pixels that hold data, `(y, x)`; `near` as in `NoDataCounts`."""
 
     held: Held
     near: Held
@@ -118,7 +118,7 @@ def held_on_mask(flags: Held, corner: tuple[int, int], tile: Tile, plan: TilePla
 
 
 def _any_within(flags: Held, before: int, after: int) -> Held:
-    """Whether any of the rows from `before` above to `after` below each row is set, column by column."""
+    """Mask of the rows of which any is set from `before` above to `after` below, column by column."""
     sums = np.zeros((len(flags) + 1, flags.shape[1]), np.int32)
     np.cumsum(flags, axis=0, out=sums[1:])
     places = np.arange(len(flags))

@@ -13,7 +13,7 @@ _OME_UNITS = {"um": "micrometer", "m": "meter"}
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """What a label means, and the colour `#rrggbb` that shows it."""
+    """Name of a label's class, and the colour `#rrggbb` that shows it."""
 
     name: str
     color: str
@@ -132,7 +132,7 @@ def _multiscale(
 
 
 def _shift(side: float, image_side: float) -> float:
-    """Where the first pixel's centre lies from the centre of the image's: half of what one is longer than the other."""
+    """Distance of the first pixel's centre from that of the image's: half of what one is longer than the other."""
     return (side - image_side) / 2
 
 

@@ -77,7 +77,7 @@ class Placement:
 
     @property
     def is_image(self) -> bool:
-        """Whether the mask's pixels are those of level 0."""
+        """True if the mask's pixels are those of level 0."""
         return self.to_image == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
     @property
@@ -108,7 +108,7 @@ def moved(affine: Affine, points_xy: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def flips(affine: Affine) -> bool:
-    """Whether the affine turns what runs clockwise into what runs anticlockwise."""
+    """True if the affine turns what runs clockwise into what runs anticlockwise."""
     a, b, _, d, e, _ = affine
     return a * e - b * d < 0
 

@@ -98,7 +98,7 @@ class Pyramid:
             self._set(key, self._encoded(level, pixels[channel : channel + 1]))
 
     def holds(self, level: int, box: Box) -> bool:
-        """Whether a shard was written, in any channel."""
+        """True if a shard was written, in any channel."""
         return any((self._path / key).is_file() for key in self._keys(level, box))
 
     def lost(self, tiles: Iterable[Tile]) -> list[Tile]:
@@ -141,7 +141,7 @@ class Pyramid:
         return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
 
     def shows_below(self, level: int, box: Box) -> bool:
-        """Whether a coarser shard is what the level below makes of it; raises what reading raises."""
+        """True if a coarser shard is what the level below makes of it; raises what reading raises."""
         return np.array_equal(self.read(box, level), self._halve(self.read(self.below(level, box), level - 1)))
 
     def unknown_files(self) -> list[str]:
@@ -177,7 +177,7 @@ class Pyramid:
         return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
 
     def _codec(self, level: int) -> ShardCodec | None:
-        """What makes and reads a level's shards in this thread; None where only Zarr can."""
+        """Codec of a level's shards in this thread; None where only Zarr can."""
         if not hasattr(self._scratch, "codecs"):
             self._scratch.codecs = {}
         codecs = cast("dict[int, ShardCodec | None]", self._scratch.codecs)
@@ -277,7 +277,7 @@ class PyramidMetadata:
 
 
 def _is_as(planned: bytes, path: Place) -> bool:
-    """Whether metadata says what was planned; names, colours and codecs are left as they are found."""
+    """True if metadata says what was planned; names, colours and codecs are left as they are found."""
     try:
         return _layout(read_at(path)) == _layout(planned)
     except (*ABSENT, ValueError, RecursionError, KeyError, IndexError, TypeError):
@@ -285,7 +285,7 @@ def _is_as(planned: bytes, path: Place) -> bool:
 
 
 def _layout(metadata: bytes) -> tuple[Any, ...]:
-    """Where an array's pixels lie, or a group's levels."""
+    """Layout of an array's pixels, or of a group's levels."""
     found = json.loads(metadata)
     if found["node_type"] == "group":
         scales = found["attributes"]["ome"]["multiscales"]
@@ -296,7 +296,7 @@ def _layout(metadata: bytes) -> tuple[Any, ...]:
 
 
 def is_made(path: Place) -> bool:
-    """Whether a pyramid was made to the end: its group is written first, and what describes the levels last."""
+    """True if a pyramid was made to the end: its group is written first, and what describes the levels last."""
     try:
         return "ome" in json.loads(read_at(path / "zarr.json")).get("attributes", {})
     except FileNotFoundError:

@@ -146,12 +146,12 @@ class Run:
 
     @property
     def fill(self) -> Fill | None:
-        """What the network sees in place of no data; None of images that have data everywhere, and of earlier runs."""
+        """Values that the network sees in place of no data; None if all is data, as also for earlier runs."""
         return None if self.card.image.no_data is None else self.card.image.no_data.fill
 
     @property
     def corner_px(self) -> tuple[float, float]:
-        """Where what is segmented begins in the image's own coordinates, in its pixels, y before x: where its region
+        """Corner of what is segmented in the image's own coordinates, in its pixels, y before x: where its region
         does, from where the image lies itself.
         """
         view, (y, x) = self.card.image.view, self.card.image.origin_px or (0, 0)
@@ -184,7 +184,7 @@ class Run:
 
     @cached_property
     def outside(self) -> NDArray[np.int64]:
-        """How many of each tile's pixels lie outside those polygons."""
+        """Number of each tile's pixels that lie outside those polygons."""
         if self.outline is None:
             return np.zeros(self.plan.count, np.int64)
         return np.fromiter((self.outline.outside(tile.valid) for tile in self.plan.tiles()), np.int64, self.plan.count)

@@ -64,7 +64,7 @@ def _read(source: ImageSource, level: int, box: Box) -> NDArray[np.generic]:
 
 
 def mirrored(start: int, stop: int, extent: int) -> NDArray[np.int64]:
-    """Which pixels of an extent the positions `start` to `stop` show, when it is mirrored about its outermost ones."""
+    """Pixels of an extent that the positions `start` to `stop` show, when it is mirrored about its outermost ones."""
     period = max(1, 2 * (extent - 1))
     places = np.arange(start, stop) % period
     return np.minimum(places, period - places) if extent > 1 else np.zeros_like(places)
@@ -148,7 +148,7 @@ class StagedTiles:
 
     @property
     def keeps(self) -> bool:
-        """Whether tiles that are done stay."""
+        """True if tiles that are done stay."""
         return bool(self._array.attrs.get(KEEPS, False))
 
     def discard(self, index: int) -> None:

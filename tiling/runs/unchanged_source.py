@@ -66,7 +66,7 @@ class VerifiedSource:
             raise
 
     def read(self, reading: Callable[[ImageSource], Read]) -> Read:
-        """What a function reads of the image.
+        """Return what a function reads of the image.
 
         Raises:
             ImageChangedError: the image has another content by now.
@@ -137,7 +137,7 @@ class VerifiedSource:
             return False
 
     def _is_as_before(self, seen: str | None) -> bool:
-        """Whether a read failed though the image is what it was; what can't be looked at isn't known to be another."""
+        """True if a read failed though the image is what it was; what can't be looked at isn't known to be another."""
         try:
             return seen is not None and self._looks(seen) and self._files.whole() == self._whole
         except (FileNotFoundError, NotADirectoryError):
@@ -168,7 +168,7 @@ def open_with_version(path: str | Place, view: View | None = None) -> tuple[Imag
 
 
 def is_unchanged(path: str | Place, kind: str, fingerprint: str, version: str | None) -> bool:
-    """Whether an image of a format surely is what it was, by its files alone; what can't be known isn't."""
+    """True if an image of a format surely is what it was, by its files alone; what can't be known isn't."""
     try:
         place = place_of(path)
         files = ImageFiles(place, kind)

@@ -29,7 +29,7 @@ UNREADABLE = (OSError, ValueError, RuntimeError)
 class Finding:
     """Result of checking one tile's shards.
 
-    `fault` is None where they are as they were written; `unchecked` says what could not be told for want of a digest.
+    `fault` is None where they are as they were written; `unchecked` names what has no digest to check it by.
     """
 
     tile: int

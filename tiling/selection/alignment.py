@@ -91,7 +91,7 @@ def expect_one_crs(image: ImageSource, other: ImageSource, what: str) -> None:
 
 
 def said(source: ImageSource, level: int) -> str:
-    """Where and how large a level is, for messages."""
+    """Description of a level's place and size, for messages."""
     whole, affine = source.levels[level], _to_map(source, level)
     assert affine is not None
     a, b, c, d, e, f = affine

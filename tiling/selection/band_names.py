@@ -43,7 +43,7 @@ def match_bands(image: Sequence[str], model: Sequence[str]) -> tuple[int, ...] |
 
 
 def _plain(names: Sequence[str]) -> list[str | None]:
-    """What each name says of its band, without differences of writing; None where it says nothing."""
+    """Names as they tell bands apart, without differences of writing; None where one says nothing."""
     folded = [" ".join(name.casefold().replace("_", " ").split()) for name in names]
     if set(folded) == set(_SHORT) and len(folded) == len(_SHORT):
         return [_SHORT[name] for name in folded]

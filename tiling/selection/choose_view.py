@@ -20,7 +20,7 @@ from tiling.selection.normalisation import Normalisation
 from tiling.selection.outline import Outline
 from tiling.selection.region import Region
 from tiling.source import ImageSource, Level, open_source
-from tiling.sources.damage import DamagedSegment, told
+from tiling.sources.damage import DamagedSegment, sentence
 from tiling.sources.orientation import MEANINGS
 from tiling.storage.place import Place
 from tiling.view import View
@@ -73,7 +73,7 @@ class ViewRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequirements:
-    """What the model was made for: one pixel size, or between which ones it can be right; its bands, where known."""
+    """Requirements of a model: one pixel size, or between which ones it can be right; its bands, where known."""
 
     name: str
     pixel_um: float | None
@@ -84,7 +84,7 @@ class ModelRequirements:
 
 @dataclass(frozen=True, slots=True)
 class ViewChoice:
-    """What is segmented: `level` of the image, or of the view where there is one; and what is worth saying of it."""
+    """Choice of what is segmented: `level` of the image, or of the view where there is one; and notes on it."""
 
     level: int
     view: View | None
@@ -126,7 +126,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         if request.damaged is not None:
             damaged = _damaged(source, view.level)
             view = view.model_copy(update={"damaged": tuple(each.key for each in damaged)})
-            notes |= {"damaged": told(damaged)} if damaged else {}
+            notes |= {"damaged": sentence(damaged)} if damaged else {}
     if view.is_plain:
         return ViewChoice(view.level, None, notes)
     return ViewChoice(0, view, notes | {"view": str(view)}, outline)
@@ -148,8 +148,8 @@ def _damaged(source: ImageSource, level: int) -> list[DamagedSegment]:
 
 
 def _which(source: ImageSource, request: ViewRequest) -> dict[str, str]:
-    """Which image of several is taken, and which focal plane and time; nothing where there is no choice."""
-    parts = [told] if (told := which_image(source, request.series)) else []
+    """Clause on the image that is taken of several, its focal plane and time; nothing where there is no choice."""
+    parts = [message] if (message := which_image(source, request.series)) else []
     if source.focal_planes > 1:
         parts.append(f"z {request.z} of {source.focal_planes}")
     if source.times > 1:
@@ -158,7 +158,7 @@ def _which(source: ImageSource, request: ViewRequest) -> dict[str, str]:
 
 
 def which_image(source: ImageSource, asked: str | None, option: str = "--series") -> str:
-    """Which image of a file of several is taken, why, and which others there are; empty where there is one."""
+    """Clause on the image of a file of several that is taken, why, and what others there are; empty if it is one."""
     if not source.images:
         return ""
     why = "as asked" if asked is not None else "the largest"
@@ -173,7 +173,7 @@ def which_image(source: ImageSource, asked: str | None, option: str = "--series"
 
 
 def as_stored(source: ImageSource) -> dict[str, str]:
-    """What is worth saying of an image that asks to be turned, which photographs' viewers do and this field's don't."""
+    """Note on an image that asks to be turned, which photographs' viewers do and this field's don't."""
     if source.orientation == 1:
         return {}
     return {
@@ -183,7 +183,7 @@ def as_stored(source: ImageSource) -> dict[str, str]:
 
 
 def ground_um(source: ImageSource) -> Um | None:
-    """What a pixel of level 0 measures along y and x, in µm: on the ground at its middle, where a map is off."""
+    """Size of a pixel of level 0 along y and x, in µm: on the ground at its middle, where a map is off."""
     size = source.levels[0].pixel_size
     if size is None or size.unit == "um":
         return None if size is None else (size.y, size.x)
@@ -309,7 +309,7 @@ def _level(source: ImageSource, index: int) -> Level:
 
 
 def _without_one_size(source: ImageSource, base: Um | None, level: Level, model: ModelRequirements) -> dict[str, str]:
-    """What a result of such a model has to say: the same tissue at another magnification gives other objects."""
+    """Note on a result of such a model: the same tissue at another magnification gives other objects."""
     if model.plausible_um is None:
         return {}
     low, high = model.plausible_um
@@ -327,7 +327,7 @@ def _without_one_size(source: ImageSource, base: Um | None, level: Level, model:
 
 
 def _side(base: Um, level: Level, source: ImageSource) -> Um:
-    """What a pixel of a level measures."""
+    """Size of a level's pixel along y and x, in µm."""
     first = source.levels[0]
     return base[0] * first.height / level.height, base[1] * first.width / level.width
 

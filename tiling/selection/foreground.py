@@ -78,7 +78,7 @@ class Foreground:
         return bool(self.coarse[self._around(tile)].any())
 
     def is_blind(self, tile: Tile) -> bool:
-        """Whether a tile shows nothing at all in the coarse view: all that it is judged by is that it has no data."""
+        """True if a tile shows nothing at all in the coarse view: all that it is judged by is that it has no data."""
         return self.data is not None and not self.data[self._around(tile)].any()
 
     def _around(self, tile: Tile) -> tuple[slice, slice]:
@@ -91,7 +91,7 @@ class Foreground:
         return [tile for tile in plan.tiles() if not self.keeps(tile)]
 
     def share(self, extent: tuple[int, int], within: NDArray[np.bool_] | None = None) -> float | None:
-        """How much of a level of that height and width is tissue or data; None where that isn't told apart.
+        """Share of a level of that height and width that is tissue or data; None where that isn't told apart.
 
         `within`, one value per coarse pixel, says where it counts.
         """
@@ -186,7 +186,7 @@ def _tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None = No
 
 
 def _beside(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a block or one of its eight neighbours is set."""
+    """Mask of the blocks that are set or have one of their eight neighbours set."""
     padded = np.pad(flags, 1)
     rows = padded[:-2] | padded[1:-1] | padded[2:]
     return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
@@ -225,7 +225,7 @@ class _OnLevels:
 
 
 class _Data(_OnLevels):
-    """Where an image holds data as an image: 255 there, 0 elsewhere."""
+    """Mask of an image's data as an image: 255 there, 0 elsewhere."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ class _Held(_OnLevels):
 
 
 def _data(source: ImageSource, level: int) -> NDArray[np.bool_]:
-    """Where a coarse view shows any data."""
+    """Mask of the data in a coarse view."""
     means = block_mean(_Data(source), level, COARSE_PX)[..., 0]
     # What didn't decode may be data: its tiles are tried, and fail with their reason.
     return (means > 0) | np.isnan(means)

@@ -39,7 +39,7 @@ THREADS = 2
 
 
 def ink_colours(means: NDArray[np.float32], white: NDArray[np.floating]) -> tuple[Flags, Flags]:
-    """Which block means `(y, x, 3)` have a colour that no common stain has, beside the glass: grey, and others."""
+    """Masks of block means `(y, x, 3)` of a colour that no common stain has, beside the glass: grey, and others."""
     density = np.maximum(0, np.log(white / np.maximum(means, 1)))
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
     most, least = density.max(axis=-1), density.min(axis=-1)
@@ -56,7 +56,7 @@ def ink_colours(means: NDArray[np.float32], white: NDArray[np.floating]) -> tupl
 def without_detail(
     source: ImageSource, level: int, block_px: int, means: NDArray[np.float32], grey: Flags, coloured: Flags
 ) -> Flags:
-    """Which of the blocks of either kind show nothing but a colour; only squares with some of them are read.
+    """Masks of blocks of either kind that show nothing but a colour; only squares with some of them are read.
 
     What doesn't decode counts as detail: its tiles are tried, and fail with their reason.
     """

@@ -109,7 +109,7 @@ def _pieces(level: Level) -> list[Box]:
 
 
 def _starts(side: int) -> list[int]:
-    """Where pieces begin: side by side while they are few, else spread evenly over the side."""
+    """Starts of pieces: side by side while they are few, else spread evenly over the side."""
     count = -(-side // _PIECE_PX)
     if count <= _PIECES_PER_SIDE:
         return [_PIECE_PX * index for index in range(count)]

@@ -97,7 +97,7 @@ class Outline:
         return float(y0.min()), float(x0.min()), float(y1.max()), float(x1.max())
 
     def meets(self, y0: float, x0: float, y1: float, x1: float) -> bool:
-        """Whether a rectangle shares anything with a polygon: an edge, or all of itself."""
+        """True if a rectangle shares anything with a polygon: an edge, or all of itself."""
         if len(self.edges.query(shapely.box(x0, y0, x1, y1), predicate="intersects")):
             return True
         # Without an edge in it, it is inside or outside as a whole.
@@ -110,11 +110,11 @@ class Outline:
         return pixels if inside_HW.all() else np.where(inside_HW, pixels, pixels.dtype.type(OUTSIDE))
 
     def inside(self, box: Box) -> npt.NDArray[np.bool_]:
-        """Which pixels `(y, x)` of a box have their centre inside."""
+        """Mask of the pixels `(y, x)` of a box whose centre lies inside."""
         return self.polygons.labels(box).astype(np.bool_)
 
     def outside(self, box: Box) -> int:
-        """How many pixels of a box have their centre outside."""
+        """Number of pixels of a box whose centre lies outside."""
         if len(self.edges.query(shapely.box(box.x0, box.y0, box.x1, box.y1), predicate="intersects")):
             return box.area - int(np.count_nonzero(self.polygons.labels(box)))
         return 0 if self.meets(box.y0, box.x0, box.y1, box.x1) else box.area

@@ -68,7 +68,7 @@ class Polygons:
         return labels_HW
 
     def touches(self, box: Box, downsample: tuple[float, float] = (1.0, 1.0)) -> bool:
-        """Whether any polygon's bounds meet the box."""
+        """True if any polygon's bounds meet the box."""
         return bool(len(self._touching(box, np.array([*downsample, *downsample]))))
 
     def _touching(self, box: Box, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
@@ -84,7 +84,7 @@ def _bounds(edges: npt.NDArray[np.float64]) -> tuple[float, float, float, float]
 
 
 def _covered(edges: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.bool_]:
-    """Which pixels of the box have their centre inside: along its row, an odd number of edges lies before it."""
+    """Mask of the box's pixels whose centre lies inside: along its row, an odd number of edges lies before it."""
     y0, x0, y1, x1 = edges.T
     first, last = (_index_from(np.clip(limit(y0, y1), box.y0, box.y1)) for limit in (np.minimum, np.maximum))
     # Centres at first + 0.5 up to last - 0.5 lie between the edge's ends; an end itself counts to one edge only.

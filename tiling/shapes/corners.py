@@ -29,7 +29,7 @@ _LEFT = {ONE_SE: True, ONE_NE: False, MISSING_SW: True, MISSING_NW: False}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edges:
-    """Which kinds of corners end a stretch of one kind of edges, and which of them its first end."""
+    """Kinds of corners that end a stretch of one kind of edges, and which of them its first end."""
 
     has: Flags
     is_first: Flags

@@ -39,7 +39,7 @@ class Lines:
 
     @property
     def starts(self) -> Numbers:
-        """Where each line's points begin."""
+        """Starts of each line's points."""
         return self.counts.cumsum() - self.counts
 
     def take(self, some: Numbers) -> Lines:

@@ -116,7 +116,7 @@ def _link(following: Numbers, nodes: Numbers, places: Numbers, is_first: Flags, 
 
 
 def _followed(following: Numbers) -> Flags:
-    """Whether a node follows another one."""
+    """Mask of the nodes that follow another one."""
     followed = np.zeros(following.size, np.bool_)
     followed[following[following >= 0]] = True
     return followed

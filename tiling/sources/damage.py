@@ -25,8 +25,8 @@ class DamagedSegment:
         return self.level, self.plane, self.segment
 
 
-def told(damaged: Sequence[DamagedSegment]) -> str:
-    """What doesn't decode, in one sentence that names each segment once."""
+def sentence(damaged: Sequence[DamagedSegment]) -> str:
+    """Sentence on what doesn't decode, which names each segment once."""
     each = [f"segment {item.segment} {item.place} ({item.reason})" for item in damaged[:SHOWN]]
     rest = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
     return f"{len(damaged)} of the file don't decode and hold no data: {', '.join(each)}{rest}"

@@ -21,7 +21,7 @@ SCREEN_PX = 1600
 
 
 class Readable(Protocol):
-    """What has a pyramid of pixels: an image, or its mask."""
+    """Pyramid of pixels: an image, or its mask."""
 
     @property
     def levels(self) -> tuple[Level, ...]: ...

@@ -34,7 +34,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where level 0 lies on the earth, as GDAL reads it.
+    """Place of level 0 on the earth, as GDAL reads it.
 
     `affine` is `(a, b, c, d, e, f)` with `x = a*col + b*row + c` and `y = d*col + e*row + f`, from the corner
     (not the centre) of a pixel to map coordinates, x to the east; None where only ground control points are known.
@@ -87,13 +87,13 @@ class ImageFacts:
     lacks_by_value: bool | None = None
 
     def is_same(self, other: ImageFacts) -> bool:
-        """Whether both say the same; a no-data value that is no number equals itself here."""
+        """True if both say the same; a no-data value that is no number equals itself here."""
         both_nan = self.nodata != self.nodata and other.nodata != other.nodata
         return replace(self, nodata=None) == replace(other, nodata=None) and (both_nan or self.nodata == other.nodata)
 
     @property
     def may_lack_data(self) -> bool:
-        """Whether some pixel may hold no data."""
+        """True if some pixel may hold no data."""
         if self.has_mask or self.lacks_by_value is not None:
             return self.has_mask or bool(self.lacks_by_value)
         return self.dtype.kind == "f" or matched(self.nodata, self.dtype) is not None
@@ -101,7 +101,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Which focal plane and which point in time of a file are read, from 0; of which of its images; with its alpha?
+    """Moment of a file: the focal plane and the point in time that are read, from 0; of which image; with its alpha?
 
     `series` is a number from 0, or a name; None leaves it to `choose_image`. `alpha` makes bands of alpha channels.
     `damaged` segments, by level, plane and number, are read as if they had never been written.
@@ -141,7 +141,7 @@ class Reader(Protocol):
         ...
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels `(y, x)` of such a box hold data; None where the file doesn't say."""
+        """Mask of the pixels `(y, x)` of such a box that hold data; None where the file doesn't say."""
         ...
 
     def chunk_px(self, level: int) -> tuple[int, int]:

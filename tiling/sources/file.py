@@ -23,7 +23,7 @@ class ImageFile(Protocol):
 
     @property
     def identity(self) -> str:
-        """What changes when the file does, as far as that is known without reading it."""
+        """Identity that changes when the file does, as far as that is known without reading it."""
         ...
 
     @property
@@ -33,7 +33,7 @@ class ImageFile(Protocol):
 
     @property
     def is_slow(self) -> bool:
-        """Whether every read costs a round trip, so that `fetch` pays."""
+        """True if every read costs a round trip, so that `fetch` pays."""
         ...
 
     def read(self, count: int, offset: int) -> bytes:

@@ -1,7 +1,7 @@
 """Orientation, as TIFF 6.0 (tag 274) and EXIF have it.
 
 Pixels are taken as they are stored in every format, as GDAL (QGIS) and tifffile (napari) give them, so that what a run
-writes lies on the image there. What a file says is told.
+writes lies on the image there. What a file says is reported.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class _Readable(Protocol):
 
 
 def present(pixels: Pixels, nodata: float | None, mask: Present | None = None) -> Present | None:
-    """Which of the values `(y, x, band)` are data; None where all are.
+    """Mask of the values `(y, x, band)` that are data; None where all are.
 
     A float or a signed integer that is the no-data value stands for nothing in its band. An unsigned integer that is it
     (0, 255, 65535) is a value as well, such as black in one colour: it counts where all bands of the pixel have it.

@@ -37,8 +37,8 @@ _FRAMES: dict[str, Callable[[bytes], codestream.Frame]] = {
 class RasterReader:
     """A file whose image is decoded whole on the first read. Safe to call from several threads at once.
 
-    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is told
-    and not applied: pixels stay as stored.
+    Transparency says where there is data, unless it is asked for as a band. The orientation that cameras write is
+    reported and not applied: pixels stay as stored.
     """
 
     def __init__(self, place: Place, file: ImageFile, kind: str, *, alpha: bool = False) -> None:
@@ -59,7 +59,7 @@ class RasterReader:
         return np.ascontiguousarray(self._whole()[0][box.slices])
 
     def read_mask(self, level: int, box: Box) -> Mask | None:
-        """Which pixels of a box hold data: those that aren't wholly transparent; None where nothing is transparent."""
+        """Mask of the pixels of a box that hold data: not wholly transparent; None where nothing is transparent."""
         shown = self._whole()[1] if self._facts.has_mask else None
         return None if shown is None else np.ascontiguousarray(shown[box.slices])
 
@@ -161,7 +161,7 @@ def _transparency(data: bytes) -> bytes:
 
 
 def _shown(pixels: Pixels, data: bytes) -> Mask | None:
-    """Where the pixels of a PNG without an alpha channel aren't wholly transparent; None where all are shown."""
+    """Mask of the pixels of a PNG without alpha channel that aren't wholly transparent; None where all are shown."""
     key, bits = _transparency(data), data[24]
     if not key:
         return None

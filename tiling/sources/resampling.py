@@ -46,7 +46,7 @@ class Axis:
 
     @property
     def taps(self) -> int:
-        """How many input pixels are looked at for each output pixel, those of weight 0 included."""
+        """Number of input pixels that are looked at for each output pixel, those of weight 0 included."""
         return math.ceil(2 * self.support) + 1
 
     def firsts(self, start: int, stop: int) -> npt.NDArray[np.int64]:

@@ -38,7 +38,7 @@ class SharedReader:
         return self._reader
 
     def serves(self, view: View | None) -> bool:
-        """Whether opening the file for a view would give what is open."""
+        """True if opening the file for a view would give what is open."""
         asked = moment_of(view)
         if (
             self._moment.alpha
@@ -65,12 +65,12 @@ class SharedReader:
 
 
 def moment_of(view: View | None) -> Moment:
-    """Which image, focal plane and time a view is of."""
+    """Image, focal plane and time that a view is of."""
     return Moment() if view is None else Moment(view.z, view.t, view.series, damaged=view.damaged)
 
 
 def needs_alpha(facts: ImageFacts, view: View | None) -> bool:
-    """Whether a view takes alpha channels as bands."""
+    """True if a view takes alpha channels as bands."""
     return (
         bool(facts.alpha)
         and view is not None

@@ -26,7 +26,7 @@ def square_means(pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32
 
 
 def is_summed_whole(dtype: np.dtype[np.generic], factor: int) -> bool:
-    """Whether a float32 holds the sum of every square exactly, in whatever order its pixels are added."""
+    """True if a float32 holds the sum of every square exactly, in whatever order its pixels are added."""
     return dtype.kind == "u" and dtype.itemsize <= 2 and _most(dtype) * factor**2 <= FLOAT32_WHOLE
 
 

@@ -21,7 +21,7 @@ or added changes its folder's time, and one that is overwritten in place is seen
 
 
 class ImageFiles:
-    """Which files an image consists of.
+    """Files that an image consists of.
 
     A version is the size, the times of the last change of content and inode, and the inode's number of every local
     file, or the size and the store's tag of every object. Equal versions are one content; other versions may be.
@@ -83,7 +83,7 @@ def version_of_file(place: Place) -> str | None:
 
 
 def is_bracketed(place: str, kind: str) -> bool:
-    """Whether looks before and after a read notice every change that the read of an image may have met.
+    """True if looks before and after a read notice every change that the read of an image may have met.
 
     Of an OME-Zarr they don't: of a large one, or one in an object store, single chunks aren't looked at.
     """

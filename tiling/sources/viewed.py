@@ -91,7 +91,7 @@ class ViewReader:
         return (pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)), held
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels of a box hold data, `(y, x)`; None where the file says nothing of it."""
+        """Mask of the pixels of a box that hold data, `(y, x)`; None where the file says nothing of it."""
         sampled = self._levels[level]
         if not self._facts.has_mask:
             return None
@@ -202,7 +202,7 @@ def _origins(facts: ImageFacts, view: View) -> tuple[tuple[float, float], ...]:
 
 
 def _placed(reference: Georeference, view: View) -> Georeference:
-    """Where the view's level 0 lies: pixels of another size that begin at the view's corner."""
+    """Georeference of the view's level 0: pixels of another size that begin at the view's corner."""
     (y, x), (top, left) = view.pixel_px, view.corner_px
     affine = None
     if reference.affine is not None:

@@ -87,7 +87,7 @@ async def with_retries_async(ask: Callable[[], Awaitable[Answer]]) -> Answer:
 
 
 def _was_cut(error: Exception) -> bool:
-    """Whether a request broke off before the library's own retries were used up."""
+    """True if a request broke off before the library's own retries were used up."""
     used = re.search(r"after (\d+) retries, max_retries: (\d+)", str(error))
     return not _status(error) and (used is None or int(used[1]) < int(used[2]))
 

@@ -22,7 +22,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is one that a writer of ours has begun: a name with 128 random bits, so never anybody else's."""
+    """True if a file is one that a writer of ours has begun: a name with 128 random bits, so never anybody else's."""
     return _OURS.fullmatch(name) is not None
 
 
@@ -115,7 +115,7 @@ def _between(below: Path, folder: Path) -> Iterator[Path]:
 
 
 def _is_folder(place: Path) -> bool:
-    """Whether there is a folder; LinkError where there is something else."""
+    """True if there is a folder; LinkError where there is something else."""
     try:
         found = place.lstat().st_mode
     except FileNotFoundError:

@@ -16,7 +16,7 @@ ZARR_METADATA = ("zarr.json", ".zattrs")
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a listing says of a file: that it may have changed, never that it hasn't.
+    """Version of a file as a listing gives it: it says that the file may have changed, never that it hasn't.
 
     version: the times of its last change and of its inode's, or the store's tag. modified: seconds since 1970;
     None in an object store, where an object appears whole. Of a Zarr, they are of all that it consists of.
@@ -59,7 +59,7 @@ class FileVersion:
         return cls(size_bytes, digest.hexdigest(), newest)
 
     def is_settled(self, seconds: float) -> bool:
-        """Whether the file was left alone for so long; a time in the future says nothing."""
+        """True if the file was left alone for so long; a time in the future says nothing."""
         if self.modified is None:
             return True
         age = time.time() - self.modified

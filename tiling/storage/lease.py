@@ -32,7 +32,7 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a run. `machine` and `started` tell a process from others that have had its number."""
+    """Holder of a run. `machine` and `started` tell a process from others that have had its number."""
 
     host: str
     process: int
@@ -64,7 +64,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this very machine that is no more; False where that can't be known from here."""
+        """True if it was a process of this very machine that is no more; False where that can't be known from here."""
         if self.machine != _machine():
             return False
         try:
@@ -74,7 +74,7 @@ class Holder:
 
 
 def is_leased(folder: ObjectPath) -> bool:
-    """Whether a driver holds a run; one of another machine counts until it hands it back."""
+    """True if a driver holds a run; one of another machine counts until it hands it back."""
     try:
         holder = Holder.parse((folder / "driver.lock").read_bytes())
     except (StorageError, OSError):
@@ -155,7 +155,7 @@ class Lease:
         raise RunError(f"run {self._folder} changes hands all the time: several drivers want it; stop all but one")
 
     def _age_seconds(self, seen: ObjectFacts) -> float:
-        """How long ago the lease was renewed, by the store's clock: that of an object written now."""
+        """Age of the lease, by the store's clock: that of an object written now."""
         probe = self._folder / f"driver.lock.{self._mine.token}"
         probe.put(b"")
         try:
@@ -179,7 +179,7 @@ class Lease:
                 logger.warning("run %s: the lease was not renewed: %s", self._folder, error)
 
     def _is_still_mine(self) -> bool:
-        """Whether the lock may hold our own renewal, the answer to which was lost."""
+        """True if the lock may hold our own renewal, the answer to which was lost."""
         try:
             data, facts = self._object.read_with_facts()
         except FileNotFoundError:

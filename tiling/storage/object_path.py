@@ -178,7 +178,7 @@ class ObjectPath:
         with_retries(ask)
 
     def put(self, data: bytes, *, only_if: Tag | None = None, only_new: bool = False) -> Tag:
-        """Write the object under a condition, and tell its new tag.
+        """Write the object under a condition, and return its new tag.
 
         Raises:
             ChangedError: it isn't new, or isn't what `only_if` describes any more.
@@ -232,7 +232,7 @@ class ObjectPath:
     def listed(self) -> Iterator[tuple[ObjectPath, ObjectFacts]]:
         """The same, with what the listing says of each: no request of its own per object.
 
-        A listing that is cut goes on where it was.
+        A listing that is cut resumes where it was.
         """
         last: str | None = None
         for left in reversed(range(TRIES)):

@@ -130,5 +130,5 @@ def lock_run(place: Place) -> RunLock | Lease:
 
 
 def is_locked(place: Place) -> bool:
-    """Whether a driver is at work there now."""
+    """True if a driver is at work there now."""
     return is_leased(place) if isinstance(place, ObjectPath) else is_locked_here(place)

@@ -61,7 +61,7 @@ class RunLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether what is locked still is what the names lead to."""
+        """True if what is locked still is what the names lead to."""
         if not _is_at(self._of_folder, self._key):
             return False
         return self._locks_folder or _is_at(self._descriptor, self._path)
@@ -161,7 +161,7 @@ class RunLock:
 
 
 def is_locked_here(folder: Path) -> bool:
-    """Whether a driver is at work on a run, or an archive. It is left in peace: nothing is locked but what is stale."""
+    """True if a driver is at work on a run, or an archive. It is left in peace: nothing is locked but what is stale."""
     try:
         descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -197,7 +197,7 @@ def expect_held(folder: Path) -> None:
 
 
 def _is_at(descriptor: int | None, path: Path) -> bool:
-    """Whether a name leads to the very file that is open; False where that can't be known."""
+    """True if a name leads to the very file that is open; False where that can't be known."""
     if descriptor is None:
         return False
     try:

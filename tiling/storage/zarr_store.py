@@ -17,7 +17,7 @@ from tiling.storage.place import Place
 
 
 def zarr_at(place: Place) -> FolderZarr | ObjectZarr:
-    """What Zarr opens for a place."""
+    """Store or path that Zarr opens for a place."""
     return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else FolderZarr(place)
 
 
@@ -45,7 +45,7 @@ class FolderZarr(LocalStore):
         return await super().get_partial_values(prototype, wanted)
 
     def _expect_file(self, key: str) -> None:
-        """What isn't there, or is a folder, counts for Zarr as what was never written."""
+        """Take what isn't there, or is a folder, for what was never written, as Zarr does."""
         try:
             mode = (self.root / key).stat().st_mode
         except (FileNotFoundError, NotADirectoryError):

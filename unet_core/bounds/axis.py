@@ -57,7 +57,7 @@ class AxisMap(Protocol):
 
     @property
     def shift(self) -> Fraction:
-        """Where the low border of output pixel 0 lies, in input pixels."""
+        """Shift of output pixel 0's low border, in input pixels."""
         ...
 
     def extent(self, length: int) -> int:
@@ -115,7 +115,7 @@ class Window:
         return count - 1 if (count - 1) * self.stride >= length + self.before else count
 
     def taps(self, out: Span) -> Span:
-        """What `out` sees, padding included."""
+        """Span that `out` sees, padding included."""
         return Span(self.stride * out.lo - self.before, self.stride * (out.hi - 1) - self.before + self.reach)
 
     def back(self, out: Span, first: int | None = None, last: int | None = None) -> Span:

@@ -176,7 +176,7 @@ class Builder:
         return _Part(node, (laid[0].out, laid[1].out))
 
     def _asked(self, operator: Operator) -> Spans:
-        """What this operator alone asks of its first input."""
+        """Demand of this operator alone on its first input."""
         need, bounds = self._need(operator.node), self._bounds(operator.inputs[0])
         y, x = (operator.axes[0][i].back(need[i], *bounds[i]) for i in (0, 1))
         return y, x

@@ -36,7 +36,7 @@ class Halo:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What sets one side of the halo, or the stride. `layers`: (path, input pixels), from output to input."""
+    """Reason for one side of the halo, or for the stride. `layers`: (path, input pixels), from output to input."""
 
     pixels: int
     layers: tuple[tuple[str, Fraction], ...]
@@ -63,7 +63,7 @@ class Reasons:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """How a network's output depends on its input. All lengths in input pixels, y before x.
+    """Dependence of a network's output on its input. All lengths in input pixels, y before x.
 
     stride: read origins and core edges must be multiples of it.
     halo: exact: for a core on the stride grid, the core widened by it suffices, and one pixel less on any
@@ -87,7 +87,7 @@ class Footprint:
         return self.halo.rounded_up(self.stride)
 
     def need(self, core: tuple[int, int, int, int], read_origin: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Where `core` (y0, x0, y1, x1 in input pixels) lies in the output of a read at `read_origin`."""
+        """Box of `core` (y0, x0, y1, x1 in input pixels) in the output of a read at `read_origin`."""
         edges = [self.scale[i % 2] * (edge - read_origin[i % 2]) - self.offset[i % 2] for i, edge in enumerate(core)]
         if any(edge.denominator != 1 for edge in edges):
             raise FootprintError(
@@ -207,7 +207,7 @@ def _stride_reason(network: Network, axis: int) -> Reason:
 
 
 def _halo_reason(network: Network, axis: int, walk: Walk, pixels: int, *, low: bool) -> Reason:
-    """What each layer on the path that asks for the outermost pixel adds to the halo, in input pixels."""
+    """Pixels that each layer on the path that asks for the outermost one adds to the halo, in input pixels."""
 
     def border(node: fx.Node) -> Fraction:
         place, span = network.places[node][axis], walk.spans[node]

@@ -18,7 +18,7 @@ from unet_core.errors import FootprintError
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Which sides of a read are edges of the padded image."""
+    """Sides of a read that are edges of the padded image."""
 
     top: bool
     bottom: bool

@@ -26,7 +26,7 @@ _TRACED_PX = 5760
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value's pixels lie: pixel i covers [step*i + shift, step*(i + 1) + shift) of the input."""
+    """Place of a value's pixels: pixel i covers [step*i + shift, step*(i + 1) + shift) of the input."""
 
     step: Fraction
     shift: Fraction
@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What a span of the output needs of every value along one axis.
+    """Demand of a span of the output on every value along one axis.
 
     `low` and `high` name, for every value, the consumer that asks for its first and its last pixel.
     """
@@ -58,11 +58,11 @@ class Network:
         return next(iter(self.operators))
 
     def loses_context(self, axis: int) -> bool:
-        """Whether the output covers less of the image than the input, as where convolutions pad nothing."""
+        """True if the output covers less of the image than the input, as where convolutions pad nothing."""
         return self._length(self.output, axis) * self.places[self.output][axis].step < self._length(self.input, axis)
 
     def remainder(self, axis: int) -> int:
-        """What an extent that the network is made for leaves when divided by the stride; 0 for padded networks."""
+        """Remainder by the stride of an extent that the network is made for; 0 for padded networks."""
         return self._length(self.input, axis) % self.stride[axis]
 
     def extents(self, axis: int, length: int) -> dict[fx.Node, int]:
@@ -143,7 +143,7 @@ def _recorded(module: nn.Module, bands: int, extent_yx: tuple[int, int], batch: 
 
 
 def _live(operators: Described, output: fx.Node) -> Described:
-    """What the output depends on, the input first; unbounded layers count where values pass that aren't pixels."""
+    """Values that the output depends on, the input first; unbounded layers count where what passes isn't pixels."""
     wanted = {output} | {node for node, op in operators.items() if op.problem and _reaches(node, output)}
     for node, operator in reversed(operators.items()):
         if node in wanted:

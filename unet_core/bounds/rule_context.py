@@ -13,7 +13,7 @@ NAMES = {"N": "the batch", "C": "channels", "Y": "space (y)", "X": "space (x)"}
 
 
 class RefusalError(Exception):
-    """Why the call at hand has no finite bounds."""
+    """Reason why the call at hand has no finite bounds."""
 
 
 class Call:

@@ -31,7 +31,7 @@ class Laid:
 
 
 def is_nearly(have: Span, need: Span) -> bool:
-    """Whether computing on all of `have` is better than cutting it to `need`."""
+    """True if computing on all of `have` is better than cutting it to `need`."""
     return _SURPLUS_SHARE * (len(have) - len(need)) <= len(need)
 
 
@@ -54,7 +54,7 @@ def lay_window(
 
 
 def _outside(taps: Span, bounds: Bounds) -> tuple[int, int]:
-    """How many pixels of `taps` lie outside the image at its low and its high edge."""
+    """Number of pixels of `taps` outside the image at its low and its high edge."""
     first, last = bounds
     return (
         max(0, first - taps.lo) if first is not None else 0,

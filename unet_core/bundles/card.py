@@ -74,7 +74,7 @@ class Normalization:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class Decision:
-    """How the network's C outputs become labels.
+    """Rule by which the network's C outputs become labels.
 
     `argmax`: output c is label c. `threshold`: the outputs' sigmoids are the probabilities of labels 1 to C;
     a pixel gets the label whose probability exceeds its threshold by the greatest factor, 0 where none does.
@@ -109,7 +109,7 @@ class ModelCard(BaseModel):
 
     @property
     def outputs(self) -> int:
-        """How many channels the network's head has under the decision rule."""
+        """Number of channels of the network's head under the decision rule."""
         return len(self.classes) if self.decision.rule == "argmax" else len(self.classes) - 1
 
     @property

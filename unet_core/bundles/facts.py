@@ -106,7 +106,7 @@ class CardFacts(BaseModel):
 
 
 def facts_of(card: ModelCard) -> CardFacts:
-    """What a card says, to be changed in part."""
+    """Facts of a card, to be changed in part."""
     return CardFacts(
         name=card.name,
         description=card.description,

@@ -50,7 +50,7 @@ _MEMBERS_LOOKED_AT = 2000
 
 
 def refusal_of(reference: str) -> str | None:
-    """Why a model of another format isn't read, and what to do; None where it is none that is known."""
+    """Refusal of a model of another format, with what to do; None where it is none that is known."""
     path = Path(reference)
     kind = _of_folder(path) if path.is_dir() else _of_file(path)
     if kind is None:

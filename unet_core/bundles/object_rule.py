@@ -1,4 +1,4 @@
-"""How a model's classes become objects: which pixels hang together, which class is only a border, what is too small."""
+"""Rule by which a model's classes become objects: what hangs together, what is only a border, what is too small."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ObjectRule(BaseModel):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the objects are the mask's own areas, all of them."""
+        """True if the objects are the mask's own areas, all of them."""
         return self == ObjectRule()
 
     @model_validator(mode="after")

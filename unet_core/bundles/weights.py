@@ -100,7 +100,7 @@ def _unpickled(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What torch's restricted unpickler objected to, without its advice to switch it off."""
+    """Objection of torch's restricted unpickler, without its advice to switch it off."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = next((line for line in lines if "nsupported" in line), lines[0] if lines else type(error).__name__)
     _, found, cause = named.partition("WeightsUnpickler error: ")

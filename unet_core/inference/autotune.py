@@ -81,7 +81,7 @@ def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> in
 
 
 def recall_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int | None:
-    """What `measure_core` would give without measuring; None where it would have to measure."""
+    """Core that `measure_core` would give without measuring; None where it would have to measure."""
     memo = memo or Memo(cache_folder() / "cores")
     fitting = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
     rates = _rates(memo.recall(_question(bundle, job)), fitting)
@@ -128,7 +128,7 @@ def _fitting(bundle: Bundle, network: Network, job: TuningJob) -> list[int]:
 
 
 def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: TuningJob) -> bool:
-    """Whether the smallest candidate can be timed within the budget even on a slow machine."""
+    """True if the smallest candidate can be timed within the budget even on a slow machine."""
     try:
         counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)), network=network)
     except FootprintError:
@@ -205,7 +205,7 @@ def _counted(bundle: Bundle, network: Network, fitting: Sequence[int], job: Tuni
 
 
 def _rates(answer: Mapping[str, Any] | None, fitting: Sequence[int]) -> dict[int, float]:
-    """What was kept, as far as it is about cores that fit."""
+    """Rates that were kept, as far as they are about cores that fit."""
     kept = {px: (answer or {}).get(str(px)) for px in fitting}
     return {px: float(rate) for px, rate in kept.items() if isinstance(rate, (int, float)) and rate > 0}
 

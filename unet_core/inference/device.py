@@ -41,7 +41,7 @@ class Device(ABC):
 
     torch_device: torch.device
     compiles: bool
-    """Whether compiling a network pays here."""
+    """True if compiling a network pays here."""
 
     @abstractmethod
     def run(self, tile_HWC: Array, step: nn.Module) -> Computed:
@@ -209,7 +209,7 @@ def few_threads(most: int) -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a step failed for want of memory, on a GPU or on a CPU, where torch has no type for it."""
+    """True if a step failed for want of memory, on a GPU or on a CPU, where torch has no type for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -217,7 +217,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_compiler_failure(error: BaseException) -> bool:
-    """Whether compiling failed, as where no C++ compiler or Triton is installed, and not the network itself."""
+    """True if compiling failed, as where no C++ compiler or Triton is installed, and not the network itself."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 

@@ -35,7 +35,7 @@ class Memo:
         return answer if isinstance(answer, dict) else None
 
     def is_open(self) -> bool:
-        """Whether an answer could be kept here."""
+        """True if an answer could be kept here."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError:

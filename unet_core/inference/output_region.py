@@ -34,7 +34,7 @@ class OutputRegion:
 
     @property
     def is_inside(self) -> bool:
-        """Whether no side is an image edge, as for most tiles of a large image."""
+        """True if no side is an image edge, as for most tiles of a large image."""
         edges = self.edges
         return not (edges.top or edges.bottom or edges.left or edges.right)
 

@@ -71,7 +71,7 @@ def choose_precision(
 
 
 def lacks_bfloat16(device: str) -> str | None:
-    """Why the device doesn't multiply bfloat16 natively; None where it does."""
+    """Reason why the device doesn't multiply bfloat16 natively; None where it does."""
     if torch.device(device).type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         if capability >= _AMPERE:

@@ -126,7 +126,7 @@ class Predictor:
 
     @property
     def remainder(self) -> tuple[int, int]:
-        """What a read that is a whole image leaves beyond a multiple of the stride; 0 for padded networks."""
+        """Remainder of a read that is a whole image beyond a multiple of the stride; 0 for padded networks."""
         return self._recorded.remainder(0), self._recorded.remainder(1)
 
     def whole(self, height: int, width: int) -> OutputRegion:

@@ -97,7 +97,7 @@ def tta_footprint(found: Footprint, mode: Tta) -> Footprint:
 
 
 def _rests(found: Footprint) -> tuple[int, int]:
-    """What the extents that the network is made for leave beyond a multiple of the stride; 0 for padded networks."""
+    """Remainders of the extents that the network is made for beyond a multiple of the stride; 0 for padded networks."""
     context, (y, x) = found.context, found.stride
     return (context.top + context.bottom) % y, (context.left + context.right) % x
 
@@ -124,11 +124,6 @@ def _unpadded(found: Footprint, stride: tuple[int, int], halo: Halo, rests: tupl
     before = wide.rounded_up(stride)
     after_y, after_x = wide.bottom + (rest_y - wide.bottom) % y, wide.right + (rest_x - wide.right) % x
     return replace(found, halo=wide, context=Halo(before.top, after_y, before.left, after_x))
-
-
-def tta_halo(found: Footprint, mode: Tta) -> Halo:
-    """The halo on each side under augmentation: the largest that any symmetry needs there."""
-    return tta_footprint(found, mode).halo
 
 
 def _symmetric(halo: Halo, mode: Tta) -> Halo:

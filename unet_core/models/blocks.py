@@ -36,7 +36,7 @@ class DoubleConv(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Convs:
-    """How one level of a network convolves: 3×3 with bias, each with its norm, dropout and activation.
+    """Convolutions of one level of a network: 3×3 with bias, each with its norm, dropout and activation.
 
     padded: same-padded; otherwise each convolution takes a pixel off every side.
     dropouts: one probability per convolution; none where it is empty.

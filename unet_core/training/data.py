@@ -20,7 +20,7 @@ class Annotated(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it, and what tells one training from another."""
+        """Name in messages, which tells one training from another."""
         ...
 
     @property
@@ -158,17 +158,17 @@ def check_measurable(examples: Sequence[Annotated]) -> None:
 
 
 def count_groups(examples: Sequence[Annotated]) -> dict[str, int]:
-    """How many examples each group holds, by the group's name."""
+    """Number of examples of each group, by the group's name."""
     return dict(sorted(Counter(example.group for example in examples).items()))
 
 
 def in_validation(stem: str, one_in: int = 10) -> bool:
-    """Whether the image with this file name (without suffix) is for validation; the same on every machine."""
+    """True if the image with this file name (without suffix) is for validation; the same on every machine."""
     return int(hashlib.sha1(stem.encode(), usedforsecurity=False).hexdigest(), 16) % one_in == 0
 
 
 def in_choice(stem: str, one_in: int = 10) -> bool:
-    """Whether an image that isn't held back is one that checkpoints are chosen on: another hash than the split's."""
+    """True if an image that isn't held back is one that checkpoints are chosen on: another hash than the split's."""
     return in_validation(f"choice:{stem}", one_in)
 
 

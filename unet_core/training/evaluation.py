@@ -42,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
-    """How one image's predicted labels agree with its true ones."""
+    """Agreement of one image's predicted labels with its true ones."""
 
     name: str
     group: str
@@ -84,7 +84,7 @@ def scores_of(agreements: Sequence[Agreement]) -> dict[str, Score]:
 def agreement(
     module: nn.Module, card: ModelCard, example: Annotated, grid: OutputGrid, *, separates: bool = False
 ) -> Agreement:
-    """How well the network labels one image, on the grid of its output."""
+    """Measure how well the network labels one image, on the grid of its output."""
     whole = example.whole()
     predicted_HW = whole_image_labels(module, card, whole.image_HWN, grid)
     labels_HW = grid.finer(whole.labels_HW)

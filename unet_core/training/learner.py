@@ -153,7 +153,7 @@ def _begin_with(network: nn.Module, start: Path) -> None:
 
 
 def head_count(network: nn.Module) -> int:
-    """How many heads `supervised` returns logits of; 1 for a network without it."""
+    """Number of heads that `supervised` returns logits of; 1 for a network without it."""
     return len(cast("nn.ModuleList", network.head)) if hasattr(network, "supervised") else 1
 
 

@@ -62,7 +62,7 @@ class Processes:
         return total.item() / self.count
 
     def share(self, value: Any) -> Any:
-        """What rank 0 holds, in each process; also waits for it."""
+        """Give each process what rank 0 holds; also waits for it."""
         if self.count == 1:
             return value
         held = [value]

@@ -16,7 +16,7 @@ Spread = Annotated[float, Field(ge=0, exclude_if=lambda spread: spread == 0)]
 
 
 class Variation(BaseModel):
-    """How the examples of one group are drawn and varied.
+    """Variation of the examples of one group, and how they are drawn.
 
     Brightness terms are shares of the full scale; `gain` and `gamma` are the greatest absolute logarithms of
     the factor and the exponent. `elastic_px` bends crops: the deviation, in crop pixels, of the displacement
@@ -71,7 +71,7 @@ class BorderWeights(BaseModel):
 
 
 class Separation(BaseModel):
-    """How wide borders are, in px of a crop: `unet_core.training.separation.separated`."""
+    """Separation of objects by borders, in px of a crop: `unet_core.training.separation.separated`."""
 
     model_config = _CONFIG
 

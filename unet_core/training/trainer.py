@@ -59,7 +59,7 @@ class TrainingProgress:
     image_ious: list[float] = field(default_factory=list)
 
     def is_stale(self, patience: int | None) -> bool:
-        """Whether as many validations as that, in a row and to the last, brought nothing better."""
+        """True if as many validations as that, in a row and to the last, brought nothing better."""
         return patience is not None and sum(entry["step"] > self.best_step for entry in self.history) >= patience
 
 
@@ -196,7 +196,7 @@ class Trainer:
             logger.info("continuing after step %d", progress.step)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be continued."""
+        """Facts that must be the same for a checkpoint to be continued."""
         names = [[example.name for example in examples] for examples in (self.training, self.validation)]
         return {
             **self.config.model_dump(mode="json", exclude=_FREE_FIELDS),

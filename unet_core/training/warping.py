@@ -31,7 +31,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Square:
-    """Which square of an image a crop shows. `y`, `x`: its centre in image pixels; `side`: its length there.
+    """Square of an image that a crop shows. `y`, `x`: its centre in image pixels; `side`: its length there.
 
     `scale` is the length of an image pixel in crop pixels. `cos` and `sin` turn it, `mirrored` is 1 or -1.
     `bend_1HW2` moves each pixel of the crop by x and y, in half-sides of the square; None for a straight one.

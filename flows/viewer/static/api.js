@@ -58,7 +58,7 @@ export const STATES = [
   { key: "damaged", name: "damaged", color: "#e69f00", rank: 3 },
 ];
 
-/** What became of a run, in a word or two, and the class that colours it. */
+/** Outcome of a run, in a word or two, and the class that colours it. */
 export function verdict({ counts, is_running, is_complete }) {
   const wrong = counts.failed + counts.damaged;
   if (is_running) return { text: "running", kind: "pending", order: 1 };

@@ -117,7 +117,7 @@ export class Grid {
   }
 }
 
-/** A cross in the corner: what went wrong is told by more than a colour. */
+/** A cross in the corner: what went wrong shows by more than a colour. */
 function cross(context, { x, y }, color) {
   const side = BADGE_PX;
   context.fillStyle = color;

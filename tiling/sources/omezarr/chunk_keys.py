@@ -60,7 +60,7 @@ async def _is_there(
 
 
 def _is_chunk(key: str, path: str, key_of: Callable[[tuple[int, ...]], str], grid: tuple[int, ...]) -> bool:
-    """Whether a key is that of a chunk of the grid: its numbers, read from the end, give the very same key."""
+    """True if a key is that of a chunk of the grid: its numbers, read from the end, give the very same key."""
     name = key.removeprefix(f"{path}/")
     numbers = [int(part) for part in name.replace("/", ".").split(".") if part.isdecimal() and len(part) < 12]
     place = tuple(numbers[-len(grid) :])

@@ -44,7 +44,7 @@ _AXES_BEFORE_0_3 = "tczyx"
 
 @dataclass(frozen=True, slots=True)
 class LevelPlace:
-    """What a level's own transformations say.
+    """Place of a level by its own transformations.
 
     Attributes:
         pixel_size: None where the unit isn't known.
@@ -120,7 +120,7 @@ def _images_of_layout(fetch: Fetch, raw: bytes) -> list[Multiscale]:
 
 
 def _names_in(xml: bytes | None) -> list[str]:
-    """What OME-XML beside the images calls them; nothing where it can't be followed."""
+    """Names of the images in the OME-XML beside them; nothing where it can't be followed."""
     if xml is None or len(xml) > MAX_XML_BYTES or b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         return []
     try:
@@ -217,7 +217,7 @@ def _says_scale(dataset: Any) -> bool:
 
 
 def _place(image: Document, dataset: Document, axes: str, units: dict[str, str]) -> LevelPlace:
-    """What a level's transformations say, and after them the image's."""
+    """Place of a level by its transformations, and after them the image's."""
     count = len(axes)
     scale, outer = _scale(dataset, count), _scale(image, count)
     inner, shift = (_transformation(each, "translation", count) or [0.0] * count for each in (dataset, image))

@@ -75,7 +75,7 @@ class OmeZarrReader:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Where the arrays lie below the place: the levels', and those of other images."""
+        """Names of the arrays below the place: the levels', and those of other images."""
         own = tuple(level.array.path for level in self._levels)
         return own + tuple(path for path in dict.fromkeys(self._others) if path not in own)
 

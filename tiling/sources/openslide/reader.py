@@ -96,7 +96,7 @@ class SlideReader:
         return np.ascontiguousarray(self._read(level, box)[..., : len(_BANDS)])
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels of a box the scanner took; None where its maker's slides leave nothing out."""
+        """Mask of the pixels of a box that the scanner took; None where its maker's slides leave nothing out."""
         return self._read(level, box)[..., len(_BANDS)] != 0 if self._facts.has_mask else None
 
     def _read(self, level: int, box: Box) -> Pixels:
@@ -205,7 +205,7 @@ def _pixel_size(properties: dict[str, str | None]) -> PixelSize | None:
 
 
 def _bounds(properties: dict[str, str | None], whole: tuple[int, int, float]) -> tuple[int, int]:
-    """Where what the scanner took begins, y before x: there QuPath counts pixels from."""
+    """Corner of what the scanner took, y before x: there QuPath counts pixels from."""
     try:
         y = int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y) or 0)
         x = int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X) or 0)

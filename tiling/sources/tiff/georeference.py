@@ -63,7 +63,7 @@ Tag = tuple[int | str, int | str, int | None, Any, bool]
 
 
 def read_georeference(directory: Directory, beside: Sidecars = NO_SIDECARS) -> Georeference | None:
-    """Where an image lies; None where neither its tags nor a file beside it say so."""
+    """Georeference of an image; None where neither its tags nor a file beside it say so."""
     keys = directory.values(_GEO_KEYS)
     tags = [*_tags(directory, keys)]
     if not tags and not beside.says_place:
@@ -176,7 +176,7 @@ def _name(crs: Any) -> str | None:
 
 
 def _citation(directory: Directory, keys: Any) -> str | None:
-    """What the file itself calls a CRS without a code."""
+    """Name of a CRS without a code, as the file has it."""
     raw = () if keys is None else tuple(int(key) for key in keys)
     places = {raw[i]: (raw[i + 1], raw[i + 2], raw[i + 3]) for i in range(4, len(raw) - 3, 4)}
     ascii_params = directory.text(_GEO_ASCII)

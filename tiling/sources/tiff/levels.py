@@ -87,14 +87,14 @@ def _candidates(
 
 
 def _obeys(directories: list[Directory], rule: LevelRule) -> bool:
-    """Whether directories say of themselves what makes a level in their dialect."""
+    """True if directories say of themselves what makes a level in their dialect."""
     if rule is LevelRule.APERIO:
         return all(each.is_tiled and not each.is_reduced and not _is_associated(each) for each in directories)
     return rule is LevelRule.SUBIFDS or all(each.is_reduced for each in directories)
 
 
 def _is_associated(directory: Directory) -> bool:
-    """Whether an Aperio page's description calls it a label or a macro photograph, in its second line."""
+    """True if an Aperio page's description calls it a label or a macro photograph, in its second line."""
     lines = directory.text(_DESCRIPTION)[:_HEAD_CHARACTERS].splitlines()
     return any(line.strip().lower().startswith(("label", "macro")) for line in lines)
 
@@ -105,7 +105,7 @@ def _subifds(directory: Directory) -> npt.NDArray[np.generic]:
 
 
 def _is_smaller(directories: list[Directory], base: list[Directory], rule: LevelRule) -> bool:
-    """Whether directories can be a smaller copy of level 0: same samples, same proportions, not a mask.
+    """True if directories can be a smaller copy of level 0: same samples, same proportions, not a mask.
 
     Where level 0 is tiled, so is a level, but on maps: thumbnails are stripped.
     """

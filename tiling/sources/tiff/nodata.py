@@ -1,4 +1,4 @@
-"""What a TIFF calls no data, brought to its bands: values of samples that bands are made of, and tuples of them.
+"""No-data values of a TIFF, brought to its bands: values of samples that bands are made of, and tuples of them.
 
 GDAL compares samples as they are stored; bands may be greys that are turned, or few bits spread over 0 to 255.
 """
@@ -56,13 +56,13 @@ def nodata_tuple(directory: Directory, beside: Sidecars, samples: int) -> tuple[
 
 
 def _number(text: str) -> float:
-    """What begins the text, as C's `atof` has it: 0 where that is no number."""
+    """Number that begins the text, as C's `atof` has it: 0 where there is none."""
     found = _NUMBER.match(text)
     return float(found[0]) if found else 0.0
 
 
 def interpret_tuple(page: TiffPage, values: tuple[float, ...]) -> Interpretation:
-    """Which pixels hold data: those of which a sample is another than its value.
+    """Mask of the pixels that hold data: those of which a sample is another than its value.
 
     Raises:
         SourceError: the samples of a pixel lie apart, so that none is seen whole.

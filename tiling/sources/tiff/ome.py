@@ -75,7 +75,7 @@ def _told(image: ET.Element, pixels: ET.Element, number: int) -> FileImage:
 
 
 def _is_elsewhere(root: ET.Element, pixels: ET.Element, file_name: str) -> bool:
-    """Whether all planes of an image are said to lie in other files."""
+    """True if all planes of an image are said to lie in other files."""
     data = _children(pixels, "TiffData")
     return bool(data) and all(_other_file(root, each, file_name) for each in data)
 

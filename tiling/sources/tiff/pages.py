@@ -34,7 +34,7 @@ class PageImage:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What tifffile writes of an array's leading axes: their letters and lengths, and the channels' names."""
+    """Shape of an array's leading axes, as tifffile writes it: their letters and lengths, and the channels' names."""
 
     axes: str
     lengths: tuple[int, ...]
@@ -108,7 +108,7 @@ def _expect_full(chain: Chain) -> None:
 
 
 def _goes_on(first: tuple[Directory, Shape | None], count: int, page: Directory, shape: Shape | None) -> bool:
-    """Whether a full page is the next of the same image, or begins another."""
+    """True if a full page is the next of the same image, or begins another."""
     begun, begun_shape = first
     if begun_shape is not None and begun_shape.pages > 1 and count >= begun_shape.pages:
         return False

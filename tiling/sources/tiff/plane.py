@@ -111,7 +111,7 @@ class Plane:
 
     @property
     def reads_rows(self) -> bool:
-        """Whether a part of a segment is read without the rest."""
+        """True if a part of a segment is read without the rest."""
         return self._raw
 
     def leave_out(self, segment: int) -> None:
@@ -130,7 +130,7 @@ class Plane:
         return [(segment, place) for segment, place in found if self._counts[segment] > 0]
 
     def fault_of(self, segment: int, place: Box) -> str | None:
-        """Why a segment doesn't decode, on one line; None where it does."""
+        """Reason why a segment doesn't decode, on one line; None where it does."""
         try:
             shape = self._bands(self._decoded(segment)).shape
         except (SourceError, *LIBRARY_ERRORS) as error:
@@ -251,7 +251,7 @@ class Plane:
         return out
 
     def _row_ranges(self, offset: int, inside: Box) -> list[tuple[int, int]]:
-        """Where a part of an uncompressed segment lies, as (offset, count): its rows in one piece, or row by row."""
+        """Ranges of a part of an uncompressed segment, as (offset, count): its rows in one piece, or row by row."""
         pixel_bytes = self._stored_samples * self._stored.itemsize
         row_bytes = self.grid.segment_width * pixel_bytes
         if inside.width * 2 >= self.grid.segment_width or inside.height * row_bytes <= _ROWS_AT_ONCE_BYTES:
@@ -275,7 +275,7 @@ class Plane:
         return offsets, counts
 
     def _unwritten(self) -> npt.NDArray[np.bool_] | None:
-        """Which segments `(row, column)` were never written for any band; None where all were."""
+        """Segments `(row, column)` that were never written for any band; None where all were."""
         cells, per_plane = self.grid.rows * self.grid.cols, self.grid.rows * self.grid.cols * self._depth
         samples = self.interpretation.kept if self._planar else (0,)
         empty = np.zeros(cells, np.bool_)

@@ -79,7 +79,7 @@ class TiffReader:
         return out
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels of a box hold data: by the level's mask or alpha channel, and in segments that were written."""
+        """Mask of the pixels of a box that hold data: by the level's mask or alpha channel, and in written segments."""
         plane = self._masks[level]
         held = self._written(level, box)
         if plane is None:
@@ -90,7 +90,7 @@ class TiffReader:
         return data if held is None else data & held
 
     def _written(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Which pixels were written, at that level or at a finer one that fills it; None where all of the image was."""
+        """Mask of the pixels that were written, at that level or at a finer one that fills it; None where all were."""
         if not self._has_gaps:
             return None
         held = written(self._levels[level], box)
@@ -208,7 +208,7 @@ def _masks(
     nodata: float | None,
     dialect: Dialect,
 ) -> tuple[list[Plane | None], bool]:
-    """What says which pixels hold data, per level: a mask of its own, several bands' values for no data, an alpha
+    """Masks of the pixels that hold data, per level: a mask of its own, several bands' values for no data, an alpha
     channel, or a palette's nodata. And whether it is such values.
     """
     if len(levels[0]) > 1:

@@ -40,7 +40,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """Which stored samples become which bands, and how.
+    """Mapping of stored samples to bands.
 
     `kept` are the sample numbers that are read; alpha, whose names are `alpha`, is among them only where it is kept.
     `convert` maps a decoded segment `(y, x, sample)` to `(y, x, band)`; None where samples are bands already.
@@ -97,7 +97,7 @@ def interpret_alpha(page: TiffPage) -> Interpretation | None:
 
 
 def interpret_index(page: TiffPage, nodata: float | None) -> Interpretation | None:
-    """Which pixels of a palette image hold data: those of another number than nodata; None for all else.
+    """Mask of a palette image's pixels that hold data: those of another number than nodata; None for all else.
 
     The bands are colours, among which that number means nothing.
     """

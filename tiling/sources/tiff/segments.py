@@ -13,7 +13,7 @@ from tiling.geometry import Box
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How segments tile one plane of samples. All in pixels."""
+    """Grid in which segments tile one plane of samples. All in pixels."""
 
     height: int
     width: int

@@ -58,7 +58,7 @@ def _pages(place: Place) -> Iterator[tuple[Directory, Plane]]:
 
 
 def _is_smaller(page: Directory, base: Directory) -> bool:
-    """Whether a page is the image at fewer pixels: GDAL rounds sides up, so that proportions differ by a pixel."""
+    """True if a page is the image at fewer pixels: GDAL rounds sides up, so that proportions differ by a pixel."""
     if page.is_mask or not 0 < page.width < base.width or not 0 < page.height <= base.height:
         return False
     ratio = base.width / page.width

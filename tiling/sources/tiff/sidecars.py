@@ -59,7 +59,7 @@ class Sidecars:
 
     @property
     def says_place(self) -> bool:
-        """Whether one of them may say where the image lies, or which value is no data."""
+        """True if one of them may say where the image lies, or which value is no data."""
         return self.world is not None or self.aux is not None
 
 

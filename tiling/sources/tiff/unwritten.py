@@ -21,12 +21,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 def has_gaps(planes: Sequence[Plane]) -> bool:
-    """Whether a level has segments that were never written."""
+    """True if a level has segments that were never written."""
     return any(plane.gaps is not None for plane in planes)
 
 
 def written(planes: Sequence[Plane], box: Box) -> Mask:
-    """Which pixels `(y, x)` of a box lie in segments that were written for all bands."""
+    """Mask of the pixels `(y, x)` of a box in segments that were written for all bands."""
     held = np.ones(box.shape, np.bool_)
     for plane in planes:
         for place in gaps_under(plane, box):
@@ -35,7 +35,7 @@ def written(planes: Sequence[Plane], box: Box) -> Mask:
 
 
 def gaps_under(plane: Plane, box: Box) -> list[Box]:
-    """What lies in a box of the segments that were never written."""
+    """Parts of a box in segments that were never written."""
     if plane.gaps is None:
         return []
     cols = plane.grid.cols
@@ -43,7 +43,7 @@ def gaps_under(plane: Plane, box: Box) -> list[Box]:
 
 
 def is_patchy(level: Sequence[Plane], finer: Sequence[Plane]) -> bool:
-    """Whether a level lacks segments whose place was written in the next finer one: no true downsample of it."""
+    """True if a level lacks segments whose place was written in the next finer one: no true downsample of it."""
     y, x = (fine / own for fine, own in zip(finer[0].size_px, level[0].size_px, strict=True))
     for plane in level:
         whole = Box(0, 0, plane.grid.height, plane.grid.width)
@@ -78,7 +78,7 @@ def fill(
 
 @dataclass(frozen=True, slots=True)
 class _Cover:
-    """Which pixels of a finer level lie under pixels `start` to `stop`, along one axis."""
+    """Cover of pixels `start` to `stop` by those of a finer level, along one axis."""
 
     step: float
     length: int  # of the finer level

@@ -43,7 +43,7 @@ TensorName = Annotated[str, Field(pattern=_TENSOR_NAME, max_length=500)]
 
 
 class TensorKind(BaseModel):
-    """What is known of a tensor without its values."""
+    """Kind of a tensor: what is known of it without its values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -98,12 +98,12 @@ def idiomatic(op: str, target: Target) -> tuple[Target, dict[str, Any]]:
 
 
 def is_check(op: str) -> bool:
-    """Whether a call only compares extents with those that the program was exported for."""
+    """True if a call only compares extents with those that the program was exported for."""
     return _CHECKS.fullmatch(op) is not None
 
 
 def writes_in_place(op: str) -> bool:
-    """Whether a call changes its first argument."""
+    """True if a call changes its first argument."""
     named = _ATEN.fullmatch(op)
     return named is not None and named[1].endswith("_")
 

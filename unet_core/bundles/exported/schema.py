@@ -208,7 +208,7 @@ def _layer(stack: str) -> str:
 
 
 def _used(steps: list[ProgramStep], output: str) -> list[ProgramStep]:
-    """What the output depends on; a call that writes in place counts although nobody asks for its result."""
+    """Values that the output depends on; a call that writes in place counts although nobody asks for its result."""
     wanted, kept = {output}, list[ProgramStep]()
     for step in reversed(steps):
         names = _named([step.args, [*step.options.values()]], "value")

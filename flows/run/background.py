@@ -1,0 +1,100 @@
+"""Background of a run: tiles where nothing is worth computing are written once, when it is planned."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.errors import SourceError
+from tiling.geometry import Box
+from tiling.plan import Tile
+from tiling.runs.ledger import CARD, PLANNED, LedgerState, TileRecord, TileState
+from tiling.runs.run import Run
+from tiling.runs.skipped import Skipped
+from tiling.runs.unchanged_source import VerifiedSource
+from tiling.runs.uncomputed import SHARE
+from tiling.selection.choose_view import ViewChoice
+from tiling.selection.foreground import Foreground, find_foreground
+from tiling.source import ImageSource
+
+logger = logging.getLogger(__name__)
+
+THREADS = 2
+AHEAD = 64
+
+
+def skip_background(run: Run, state: LedgerState, whole: ImageSource, choice: ViewChoice, started: float) -> None:
+    """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
+    image, view = run.card.image, choice.view
+    # Values as the image has them: what is no data is found before they are changed.
+    seen = view.model_copy(update={"stretch": None}) if view is not None else None
+    opened = whole.viewed(seen, run.fill)
+    with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill, opened) as source:
+        found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
+        skipped = _skip(run, state, source, found)
+    reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
+    if found.remark:
+        logger.warning("%s: %s", image.path, found.remark)
+        reason = f"{reason}. {found.remark}"
+    share = found.share(run.plan.extent, _inside(run, found))
+    seconds = round(time.monotonic() - started, 3)
+    facts = {"skipped": skipped, "foreground": reason, SHARE: share, "seconds": seconds}
+    state.add(run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()}))
+
+
+def _skip(run: Run, state: LedgerState, source: VerifiedSource, found: Foreground) -> int:
+    """Write what skipped tiles hold, and say how many they are. Two threads read, where some may hold no data."""
+    mask, count = run.open_mask(), 0
+    candidates = (tile for tile in run.plan.tiles() if _is_outside(run, tile) or not found.keeps(tile))
+
+    def look(tile: Tile) -> tuple[Tile, Skipped | None]:
+        return tile, _skipped(run, source, found, tile)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        while batch := list(islice(candidates, AHEAD)):
+            for tile, skipped in threads.map(look, batch) if run.fill is not None else map(look, batch):
+                if skipped is not None:
+                    digest = mask.write(tile, skipped.labels)
+                    record = TileRecord(tile.index, TileState.SKIPPED, digest=digest, empty=skipped.empty)
+                    run.ledger.append(record)
+                    state.add(record)
+                    count += 1
+    return count
+
+
+def _skipped(run: Run, source: VerifiedSource, found: Foreground, tile: Tile) -> Skipped | None:
+    """Content of a tile that is to be skipped; None where it is computed all the same.
+
+    The coarse view may show a tile empty that isn't, as where overviews take one pixel of many. What doesn't decode is
+    tried, and fails with its reason, but where nobody asked for it.
+    """
+    if run.fill is None:
+        return Skipped.of(run, None, tile)
+    is_outside = _is_outside(run, tile)
+    try:
+        skipped = source.read(lambda image: Skipped.of(run, image, tile))
+    except SourceError:
+        return Skipped.of(run, None, tile) if is_outside else None
+    is_judged = is_outside or not found.is_blind(tile)
+    return skipped if is_judged or not skipped.has_data else None
+
+
+def _inside(run: Run, found: Foreground) -> NDArray[np.bool_] | None:
+    """Mask of the foreground's coarse pixels that lie in the polygons that were asked for."""
+    if run.outline is None or found.coarse is None:
+        return None
+    height, width = found.coarse.shape
+    scale = run.plan.grid.scale
+    sides = found.factor[0] * float(scale[0]), found.factor[1] * float(scale[1])
+    return run.outline.polygons.labels(Box(0, 0, height, width), sides).astype(np.bool_)
+
+
+def _is_outside(run: Run, tile: Tile) -> bool:
+    """True if a tile shares nothing with the polygons that were asked for."""
+    box = tile.valid
+    return run.outline is not None and not run.outline.meets(box.y0, box.x0, box.y1, box.x1)
