@@ -164,7 +164,7 @@ def _exit_with(message: str) -> None:
 
 
 def _runs(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process can answer."""
+    """True of a process that can answer."""
     return process.poll() is None and not _stands(process.pid)
 
 
