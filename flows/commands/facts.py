@@ -13,9 +13,9 @@ from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.runs.ledger import TileState
 
 if TYPE_CHECKING:
-    from flows.commands.archive_text import UnendedNights
     from flows.nightly.forecast import Forecast as NightForecast
     from flows.nightly.night import NightSummary
+    from flows.nightly.unended_nights import UnendedNights
     from flows.run.forecast import Forecast
     from flows.run.steps import Outcome
     from flows.run.verification_report import VerificationReport

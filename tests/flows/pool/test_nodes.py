@@ -101,6 +101,8 @@ def test_a_driver_whose_head_is_killed_says_so_and_another_cluster_goes_on(
         node = nodes.join()
         with Driver(nodes, job, tmp_path / "run") as driver:
             driver.wait_until(lambda: driver.tiles_of(node) > 20, "the node works")
+            (worker,) = node.of("TileActor")
+            worker.suspend()  # actors need no head, so the work might be done before its death is noticed
             nodes.head.kill()
             assert driver.process.wait(55) == 1
             (told,) = [line for line in driver.log.read_text().splitlines() if line.startswith("error: ")]
