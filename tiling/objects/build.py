@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tiling.geometry import Box
 from tiling.objects.find import Finder
 from tiling.objects.image import ObjectImage
-from tiling.objects.record import OBJECTS
+from tiling.objects.record import OBJECTS, OBJECTS_BEGUN
 from tiling.objects.rule import Rule, View
 from tiling.objects.spec import ObjectSpec
 from tiling.objects.tree_digest import tree_digest
@@ -41,6 +41,8 @@ class RunPixels:
 def build_objects(run: Run, state: LedgerState, spec: ObjectSpec, rule: Rule, *, threads: int = 2) -> ObjectImage:
     """Find the objects of a finished mask and write `objects.ome.zarr`; the ledger records them last.
 
+    It records, too, before the earlier ones go: killed in between, those of another rule would else be taken for them.
+
     Args:
         run: whose one driver calls this.
         state: the folded ledger, which takes in what is built.
@@ -49,13 +51,13 @@ def build_objects(run: Run, state: LedgerState, spec: ObjectSpec, rule: Rule, *,
         threads: that work side by side.
     """
     started = time.monotonic()
-    with _place(run) as (folder, scratch):
+    with _place(run, state) as (folder, scratch):
         image = ObjectImage.create(folder, run.plan, run.classes, run.pixel_size, corner_px=run.corner_px)
         finder = Finder(RunPixels(run), rule, spec, image.grid, scratch, threads)
         objects = finder.find(image.write)
         image.build_rest()
         image.write_list(objects)
-        _put_in_place(folder, run.objects_path)
+        _put_in_place(run, state, folder)
     specks = {str(label): int(count) for label, count in enumerate(objects.specks) if count}
     facts = {"mask": mask_digest(run, state), "rule": spec.digest(), "digest": tree_digest(run.objects_path)}
     facts |= {"count": objects.count, "specks": specks, "seconds": round(time.monotonic() - started, 3)}
@@ -71,12 +73,12 @@ def sweep_objects(run: Run) -> None:
 
 
 @contextmanager
-def _place(run: Run) -> Generator[tuple[Place, Path]]:
+def _place(run: Run, state: LedgerState) -> Generator[tuple[Place, Path]]:
     """Where objects are made, and a folder for what is kept between passes."""
     sweep_objects(run)
     if not isinstance(run.path, Path):
         # An object store can't rename: the objects are made in place, and count when the ledger names them.
-        delete_tree(run.objects_path)
+        _give_up_earlier(run, state)
         with TemporaryDirectory(prefix="overtile-objects-") as scratch:
             yield run.objects_path, Path(scratch)
         return
@@ -88,7 +90,13 @@ def _place(run: Run) -> Generator[tuple[Place, Path]]:
         sweep_objects(run)
 
 
-def _put_in_place(folder: Place, target: Place) -> None:
-    if isinstance(folder, Path) and isinstance(target, Path):
-        delete_tree(target)
-        folder.rename(target)
+def _put_in_place(run: Run, state: LedgerState, folder: Place) -> None:
+    if isinstance(folder, Path) and isinstance(run.objects_path, Path):
+        _give_up_earlier(run, state)
+        folder.rename(run.objects_path)
+
+
+def _give_up_earlier(run: Run, state: LedgerState) -> None:
+    """Remove the earlier objects, once the ledger says that they are none."""
+    state.add(run.ledger.announce(OBJECTS_BEGUN, {}))
+    delete_tree(run.objects_path)
