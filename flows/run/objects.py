@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, SegmentConfig
+from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, UM_PER_METRE, SegmentConfig
 from flows.errors import ConfigError
 from tiling.export.formats import FORMATS
+from tiling.geometry import PixelSize
 from tiling.objects.build import build_objects
 from tiling.objects.record import ask_for_objects, asked_objects, built_objects
 from tiling.objects.rule import Rule, builtin_rule
@@ -21,11 +22,17 @@ from unet_core.bundles.card import ModelCard
 from unet_core.bundles.object_rule import ObjectRule
 
 _TOP = 255
+_UM = {"um": 1.0, "m": UM_PER_METRE}
+"""Of lengths; degrees have none."""
 _FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
 
 
-def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -> ObjectSpec | None:
+def asked_rule(
+    config: SegmentConfig, card: ModelCard, formats: Sequence[str], pixel_size: PixelSize | None = None
+) -> ObjectSpec | None:
     """What `--objects` means for a model and the formats with which the run is to end; None for no objects.
+
+    `pixel_size` is the mask's, None where nobody knows it: areas in the card become pixels by it.
 
     Raises:
         ConfigError: code of the user's own without leave to run it, or that is no rule.
@@ -35,11 +42,10 @@ def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -
         return None
     if said == OBJECTS_AUTO:
         is_needed = not card.objects.is_plain or any(FORMATS[name].of_instances for name in formats)
-        return spec_of(card.objects, card) if is_needed else None
+        return spec_of(card.objects, card, pixel_size) if is_needed else None
     if said == OBJECTS_COMPONENTS:
-        rule = ObjectRule(least_px=card.objects.least_px, fill_holes=card.objects.fill_holes)
-        return spec_of(rule, card)
-    spec = ObjectSpec(rule=said, **_sizes(card.objects, card))
+        return spec_of(card.objects.as_components(), card, pixel_size)
+    spec = ObjectSpec(rule=said, **_sizes(card.objects, card, pixel_size))
     rule_of(spec, trust_code=config.trust_code)
     return spec
 
@@ -69,7 +75,7 @@ def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
     return spec is not None and rule_of(spec, trust_code=trust_code).takes_probabilities
 
 
-def spec_of(rule: ObjectRule, card: ModelCard) -> ObjectSpec:
+def spec_of(rule: ObjectRule, card: ModelCard, pixel_size: PixelSize | None = None) -> ObjectSpec:
     """A card's rule by the numbers of its classes."""
     labels, predicted = _labels(card), [item.name for item in card.predicted]
     is_distance = rule.channel is not None
@@ -80,7 +86,7 @@ def spec_of(rule: ObjectRule, card: ModelCard) -> ObjectSpec:
         channel=None if rule.channel is None else predicted.index(rule.channel),
         level=max(1, round(rule.level * _TOP)) if is_distance else ObjectSpec().level,
         spacing_px=rule.spacing_px if is_distance else 1,
-        **_sizes(rule, card),
+        **_sizes(rule, card, pixel_size),
     )
 
 
@@ -119,9 +125,10 @@ def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
     return rule
 
 
-def _sizes(rule: ObjectRule, card: ModelCard) -> dict[str, Any]:
-    labels = _labels(card)
-    least_px = {labels[name]: pixels for name, pixels in rule.least_px.items()}
+def _sizes(rule: ObjectRule, card: ModelCard, pixel_size: PixelSize | None) -> dict[str, Any]:
+    labels, side_um = _labels(card), None if pixel_size is None else _UM.get(pixel_size.unit)
+    pixel_um2 = None if pixel_size is None or side_um is None else pixel_size.y * pixel_size.x * side_um**2
+    least_px = {labels[name]: pixels for name, pixels in rule.least_pixels(pixel_um2).items()}
     return {"least_px": least_px, "filled": tuple(sorted(labels[name] for name in rule.fill_holes))}
 
 

@@ -193,7 +193,8 @@ def intend(
         image = image_card(config, choice, seen, source, bundle)
         numbered = are_numbered(config, bundle.card)
         formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
-        objects = asked_rule(config, bundle.card, formats)
+        size = seen.levels[choice.level].pixel_size
+        objects = asked_rule(config, bundle.card, formats, size and size.on(plan.grid))
         if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
             config = config.model_copy(update={"probabilities": True})
             formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
