@@ -150,12 +150,13 @@ class Finder:
         around = self._grid.around(block.box, reach)
         view = self._pixels.view(around, probabilities=self._rule.takes_probabilities)
         inside = block.box.relative_to(around).slices
-        stretches = _nothing(block)
+        stretches = Stretches.none(block.box.shape)
         if view.labels.any():
             stretches = Stretches.of(self._rule.seeds(view)[inside])
             if self._spec.filled:
-                unknown = Stretches.of((view.labels[inside] == NO_CLASS).astype(np.int32) * CLOSED)
-                self._scratch.keep(UNKNOWN, block.index, unknown)
+                unknown = Stretches.of((view.labels[inside] == NO_CLASS).view(np.uint8))
+                closed = np.full(unknown.size, CLOSED, np.int32)
+                self._scratch.keep(UNKNOWN, block.index, unknown.renamed(closed))
         parts, starts = stretches.components(), stretches.starts
         self._scratch.keep(SEEDS, block.index, numbered := stretches.renamed(parts))
         count, heads = int(parts.max(initial=0)), np.unique(parts, return_index=True)[1]
@@ -179,14 +180,16 @@ class Finder:
         return pixels
 
     def _grown(self, block: Block, seeds: _Seeds) -> Stretches:
-        around = self._grid.around(block.box, self._rule.reach_px)
+        around, count = self._grid.around(block.box, self._rule.reach_px), 0
         dense = np.zeros(around.shape, np.int32)
         for other in self._grid.touching(around):
             part = other.box.intersect(around)
-            near = self._seeds(other, seeds).cropped(part.relative_to(other.box))
-            dense[part.relative_to(around).slices] = near.dense()
-        if not dense.any():
-            return _nothing(block)
+            near = self._seeds(other, seeds)
+            near = near if part == other.box else near.cropped(part.relative_to(other.box))
+            near.paint(dense, part.relative_to(around))
+            count += near.size
+        if not count:
+            return Stretches.none(block.box.shape)
         view = self._pixels.view(around, probabilities=self._rule.takes_probabilities)
         return Stretches.of(self._rule.grow(dense, view)[block.box.relative_to(around).slices])
 
@@ -216,8 +219,3 @@ class Finder:
     def _seeds(self, block: Block, seeds: _Seeds) -> Stretches:
         parts = self._scratch.load(SEEDS, block.index, block.box.shape)
         return parts.renamed(seeds.of_part[parts.values + seeds.offsets[block.index]])
-
-
-def _nothing(block: Block) -> Stretches:
-    none = np.empty(0, np.int64)
-    return Stretches(block.box.shape, none, none, none.astype(np.int32))
