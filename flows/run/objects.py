@@ -13,9 +13,12 @@ from flows.errors import ConfigError
 from tiling.export.formats import FORMATS
 from tiling.geometry import PixelSize
 from tiling.objects.build import build_objects
+from tiling.objects.image_labels import ImageLabels
 from tiling.objects.record import ask_for_objects, asked_objects, built_objects
 from tiling.objects.rule import Rule, builtin_rule
 from tiling.objects.spec import ObjectSpec
+from tiling.objects.write_labels import asked_labels, write_labels
+from tiling.runs.card import ImageCard
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from unet_core.bundles.card import ModelCard
@@ -39,9 +42,13 @@ def asked_rule(
     """
     said = config.objects
     if said == OBJECTS_NONE:
+        if config.labels_into is not None:
+            raise ConfigError(
+                "--labels-into writes numbered objects, and --objects none asks for none; give one of both"
+            )
         return None
     if said == OBJECTS_AUTO:
-        is_needed = not card.objects.is_plain or any(FORMATS[name].of_instances for name in formats)
+        is_needed = are_numbered(config, card) or any(FORMATS[name].of_instances for name in formats)
         return spec_of(card.objects, card, pixel_size) if is_needed else None
     if said == OBJECTS_COMPONENTS:
         return spec_of(card.objects.as_components(), card, pixel_size)
@@ -52,7 +59,23 @@ def asked_rule(
 
 def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
     """Whether a run has numbered objects whatever formats it ends with: by its options or its model's card."""
-    return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
+    if config.objects == OBJECTS_AUTO:
+        return config.labels_into is not None or not card.objects.is_plain
+    return config.objects != OBJECTS_NONE
+
+
+def asked_image_labels(config: SegmentConfig, image: ImageCard, model: str) -> ImageLabels | None:
+    """Where `--labels-into` puts labels; None where nowhere.
+
+    Raises:
+        ExportError: they can't or mustn't be written there.
+    """
+    if config.labels_into is None:
+        return None
+    into = ImageLabels.of(config.labels_into, config.image, image.level, image.view, model)
+    known = asked_labels(Run.open(config.out).ledger.fold()) if (config.out / "run.json").is_file() else None
+    into.expect_own(None if known is None else known[1])
+    return into
 
 
 def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int) -> None:
@@ -68,6 +91,7 @@ def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int
         ask_for_objects(run, state, spec := ObjectSpec())
     if not spec.is_own:
         build_objects(run, state, spec, builtin_rule(spec), threads=threads)
+        write_labels(run, state)
 
 
 def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:

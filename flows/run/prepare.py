@@ -23,7 +23,7 @@ from flows.pool.free_memory import free_memory_bytes
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
 from flows.run.custom_model import absolute, reference_of, with_bundle
-from flows.run.objects import are_numbered, asked_rule, takes_probabilities
+from flows.run.objects import are_numbered, asked_image_labels, asked_rule, takes_probabilities
 from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from flows.worker.tuning import Tuning, TuningRequest
@@ -32,8 +32,10 @@ from tiling.export.export_run import EXPORTS_ASKED
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Box, Halo, OutputGrid, ceil_to
+from tiling.objects.image_labels import ImageLabels
 from tiling.objects.record import ask_for_objects
 from tiling.objects.spec import ObjectSpec
+from tiling.objects.write_labels import ask_for_labels
 from tiling.plan import Tile, TileMemory, TilePlan
 from tiling.runs.card import ClassCard, GeometryCard, ImageCard, MemoryCard, ModelRef, NoDataCard, RunCard
 from tiling.runs.foreign_files import sentence, unknown_files
@@ -147,6 +149,7 @@ def prepare_with(
     if wanted.formats != (asked.facts["formats"] if asked is not None else []):
         state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
     ask_for_objects(run, state, wanted.objects)
+    ask_for_labels(run, state, wanted.labels)
     return Prepared(run, state)
 
 
@@ -154,7 +157,8 @@ def prepare_with(
 class Intended:
     """A run as it would be: nothing of it is written.
 
-    `objects` is the rule by which it has objects, None for none; `config` what was asked, with what that takes.
+    `objects` is the rule by which it has objects, None for none, and `labels` where in the image they go, too; `config`
+    what was asked, with what that takes.
     """
 
     choice: ViewChoice
@@ -164,6 +168,7 @@ class Intended:
     image: ImageCard
     formats: list[str]
     objects: ObjectSpec | None
+    labels: ImageLabels | None
     config: SegmentConfig
 
 
@@ -198,7 +203,8 @@ def intend(
         if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
             config = config.model_copy(update={"probabilities": True})
             formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
-    return Intended(choice, settled, plan, memory, image, formats, objects, config)
+        labels = asked_image_labels(config, image, bundle.card.name)
+    return Intended(choice, settled, plan, memory, image, formats, objects, labels, config)
 
 
 def wanted_formats(

@@ -22,6 +22,7 @@ from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
 from tiling.objects.build import build_objects
 from tiling.objects.record import asked_objects, built_objects
+from tiling.objects.write_labels import write_labels
 from tiling.plan import Tile
 from tiling.runs.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED, Mask
@@ -90,8 +91,14 @@ def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
 def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False) -> None:
     """Number the objects of a closed mask where they are asked for, and those on disk are not of it as it is.
 
-    Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says.
+    Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says. Then
+    they are written into their image, where that is asked for.
     """
+    _number(run, state, trust_code=trust_code)
+    write_labels(run, state)
+
+
+def _number(run: Run, state: LedgerState, *, trust_code: bool) -> None:
     spec = asked_objects(state)
     if spec is None or not state.is_closed or built_objects(run, state) is not None:
         return
