@@ -65,12 +65,12 @@ class ImageLabels:
             SourceError: the image can't be read.
         """
         if not isinstance(into, Path) or not isinstance(image, Path) or not into.is_dir():
-            raise ExportError(
-                f"{into} is no folder on a disk: {_RULE}; leave --labels-into out, or copy the image there"
-            )
-        seen = _level_of(image, level, view)
+            raise ExportError(f"{into} is no folder on a disk: {_RULE}; leave --labels-into out, or copy it there")
+        seen = _level_of(image, level, view) if image.is_dir() else None
         if seen is None:
-            raise ExportError(f"{image} is no OME-Zarr: {_RULE}; leave --labels-into out, or convert the image first")
+            raise ExportError(
+                f"{image} is no OME-Zarr in a folder: {_RULE}; leave --labels-into out, or convert the image first"
+            )
         found, at, is_deep = seen
         group = image / found.folder
         if into.resolve() != group.resolve():
