@@ -68,9 +68,7 @@ class ImageLabels:
             raise ExportError(f"{into} is no folder on a disk: {_RULE}; leave --labels-into out, or copy it there")
         seen = _level_of(image, level, view) if image.is_dir() else None
         if seen is None:
-            raise ExportError(
-                f"{image} is no OME-Zarr in a folder: {_RULE}; leave --labels-into out, or convert the image first"
-            )
+            raise ExportError(f"{image} is no OME-Zarr in a folder: {_RULE}; convert it, or leave --labels-into out")
         found, at, is_deep = seen
         group = image / found.folder
         if into.resolve() != group.resolve():
