@@ -5,8 +5,8 @@
 
 With `--table` the image is a slide of mirrored tissue in JPEG, and the objects' table is exported, too; beside its time
 stands what decoding all of the image takes by itself, in the same blocks. The mask holds 100 nuclei for each megapixel,
-every second one touching its neighbour, each with a rim of the border class, which under `components` is an object of its
-own. Making the mask isn't counted, nor is loading libraries.
+every second one touching its neighbour, each with a rim of the border class, which under `components` is an object of
+its own. Making the mask isn't counted, nor is loading libraries.
 """
 
 from __future__ import annotations
