@@ -20,6 +20,7 @@ from tiling.errors import PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
+from tiling.objects.blocks import BlockMap
 from tiling.objects.build import build_objects
 from tiling.objects.record import asked_objects, built_objects
 from tiling.objects.write_labels import write_labels
@@ -88,17 +89,18 @@ def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
     return state
 
 
-def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False) -> None:
+def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False, each: BlockMap | None = None) -> None:
     """Number the objects of a closed mask where they are asked for, and those on disk are not of it as it is.
 
     Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says. Then
-    they are written into their image, where that is asked for.
+    they are written into their image, where that is asked for. `each` works on blocks, threads of this process where
+    it is None.
     """
-    _number(run, state, trust_code=trust_code)
+    _number(run, state, trust_code=trust_code, each=each)
     write_labels(run, state)
 
 
-def _number(run: Run, state: LedgerState, *, trust_code: bool) -> None:
+def _number(run: Run, state: LedgerState, *, trust_code: bool, each: BlockMap | None) -> None:
     spec = asked_objects(state)
     if spec is None or not state.is_closed or built_objects(run, state) is not None:
         return
@@ -111,7 +113,7 @@ def _number(run: Run, state: LedgerState, *, trust_code: bool) -> None:
         )
         return
     begin_stage("objects")
-    build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None))
+    build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None), each=each)
 
 
 def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> None:

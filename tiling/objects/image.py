@@ -57,6 +57,9 @@ class ObjectImage(RunImage):
 
         return PyramidMetadata(describe)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectImage.open, (self.path,)
+
     @property
     def shape(self) -> tuple[int, int]:
         return cast("tuple[int, int]", self.pyramid.levels[0].shape)
