@@ -84,7 +84,7 @@ class ObjectImage(RunImage):
         return cast("NDArray[np.int64]", self._array(PIXELS))
 
     def read(self, box: Box, level: int = 0) -> Numbers:
-        return self.pyramid.read(box, level)
+        return self.pyramid.read_quick(box, level)
 
     def blocks(self) -> Iterator[tuple[Block, Numbers]]:
         """All blocks row by row, each with its numbers."""
