@@ -256,7 +256,7 @@ class ImageResultOptions(ConfigBase):
     )
 
 
-class SegmentConfig(Options, ImageResultOptions, ImageOptions):
+class SegmentConfig(ImageResultOptions, Options, ImageOptions):
     """Segment one image."""
 
 
