@@ -92,15 +92,20 @@ def _disc(radius_px: int) -> NDArray[np.bool_]:
 
 
 def make(folder: Path, side_px: int, rows: Rows) -> Run:
-    """A finished run over an image that holds a place on the earth and no pixels; made one row of tiles at a time."""
+    """A finished run over an image that holds a place on the earth and no pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / "image.tif"
     transform = rasterio.Affine(GSD_M, 0, CORNER_M[0], 0, -GSD_M, CORNER_M[1])
     profile: dict[str, Any] = {"driver": "GTiff", "height": side_px, "width": side_px, "count": 1, "dtype": "uint8"}
     with rasterio.open(image, "w", **profile, crs=CRS, transform=transform, tiled=True, sparse_ok=True):
         pass
+    return make_over(image, ("1",), folder / "run", side_px, rows)
+
+
+def make_over(image: Path, bands: tuple[str, ...], out: Path, side_px: int, rows: Rows) -> Run:
+    """The same over an image that is there, of 8-bit bands; made one row of tiles at a time."""
     plan = TilePlan((side_px, side_px), CORE_PX, (16, 16), Halo(96, 96, 96, 96))
-    run = Run.create_or_resume(folder / "run", _card(image, plan))
+    run = Run.create_or_resume(out, _card(image, bands, plan))
     run.create_mask()
     mask, band, band_y = run.open_mask(), np.empty((0, 0), np.uint8), -1
     for tile in run.plan.tiles():
@@ -115,7 +120,7 @@ def make(folder: Path, side_px: int, rows: Rows) -> Run:
     return run
 
 
-def _card(image: Path, plan: TilePlan) -> RunCard:
+def _card(image: Path, bands: tuple[str, ...], plan: TilePlan) -> RunCard:
     classes = tuple(ClassCard(name=name, color=color) for name, color in CLASSES)
     described = ImageCard(
         path=str(image.resolve()),
@@ -123,7 +128,7 @@ def _card(image: Path, plan: TilePlan) -> RunCard:
         format="geotiff",
         level=0,
         extent=plan.extent,
-        bands=("1",),
+        bands=bands,
         dtype="uint8",
         pixel_size=(GSD_M, GSD_M, "m"),
     )

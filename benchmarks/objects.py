@@ -1,9 +1,12 @@
 """What numbering objects takes: processor seconds per gigapixel by pass, and peak memory, for masks of any size.
 
     python -m benchmarks.objects --rule border --side 8192 --out .benchmarks/work/objects
+    python -m benchmarks.objects --rule filled --side 8192 --out .benchmarks/work/objects --table
 
-The mask holds 100 nuclei for each megapixel, every second one touching its neighbour, each with a rim of the border
-class, which under `components` is an object of its own. Making the mask isn't counted, nor is loading libraries.
+With `--table` the image is a slide of mirrored tissue in JPEG, and the objects' table is exported, too; beside its time
+stands what decoding all of the image takes by itself, in the same blocks. The mask holds 100 nuclei for each megapixel,
+every second one touching its neighbour, each with a rim of the border class, which under `components` is an object of
+its own. Making the mask isn't counted, nor is loading libraries.
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.export_runs import make
+from benchmarks.export_runs import make, make_over
+from benchmarks.slide import write_slide
+from tiling.export.export_run import export_run
 from tiling.objects.build import build_objects
+from tiling.objects.image import open_objects
 from tiling.objects.record import ask_for_objects
 from tiling.objects.rule import builtin_rule
 from tiling.objects.spec import ObjectSpec
 from tiling.runs.run import Run
+from tiling.source import open_source
 
 PITCH_PX, RADII_PX, RIM_PX = 100, (8, 22), 2
 SPECS = {
@@ -71,19 +78,46 @@ def measured(run: Run, rule: str) -> dict[str, Any]:
     }
 
 
+def measured_table(run: Run) -> dict[str, Any]:
+    """Export the table of a run's numbered objects once, in one thread, and decode its image once."""
+    state, gigapixels = run.ledger.fold(held=True), run.plan.mask.area / 1e9
+    with open_source(run.card.image.path) as source:
+        began, wall = time.process_time(), time.monotonic()
+        export_run(run, source, "table", state, again=True, threads=1)
+        seconds, wall = time.process_time() - began, time.monotonic() - wall
+    objects = open_objects(run)
+    assert objects is not None
+    with open_source(run.card.image.path) as source:
+        began = time.process_time()
+        for block in objects.grid:
+            source.read(0, block.box)
+        decoding = time.process_time() - began
+    return {
+        "table_cpu_seconds_per_gigapixel": round(seconds / gigapixels, 2),
+        "of_which_decoding": round(decoding / gigapixels, 2),
+        "table_wall_seconds": round(wall, 2),
+        "table_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Number the objects of a drawn mask.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--rule", choices=[*SPECS], default="border")
     parser.add_argument("--keep", action="store_true", help="keep the run, and use one that is there")
+    parser.add_argument("--table", action="store_true", help="over an image with pixels, of which objects are measured")
     asked = parser.parse_args()
-    folder = asked.out / f"nuclei-{asked.side}"
+    folder = asked.out / f"nuclei-{asked.side}{'-tissue' * asked.table}"
     if (folder / "run" / "run.json").is_file():
         run = Run.open(folder / "run")
+    elif asked.table:
+        image = write_slide(folder / "tissue.tif", asked.side, described=False)
+        bands = ("red", "green", "blue")
+        run = make_over(image, bands, folder / "run", asked.side, lambda y0, y1: nuclei(y0, y1, asked.side))
     else:
         run = make(folder, asked.side, lambda y0, y1: nuclei(y0, y1, asked.side))
-    print(json.dumps(measured(run, asked.rule)))
+    print(json.dumps(measured(run, asked.rule) | (measured_table(run) if asked.table else {})))
     if not asked.keep:
         shutil.rmtree(folder)
 

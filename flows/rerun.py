@@ -36,7 +36,7 @@ def rerun(config: RerunConfig) -> Outcome:
         todo = chosen_tiles(run, config)
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
-        find_objects(run, state)
+        find_objects(run, state, each=pool.on_blocks)
         export(run, NONE, state)
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

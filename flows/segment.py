@@ -56,7 +56,7 @@ def segment(config: SegmentConfig) -> Outcome:
         run, todo = planned.run, remaining(planned.run, planned.state)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
         state = stitch(run, folded(run))
-        find_objects(run, state, trust_code=config.trust_code)
+        find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
         export(run, config.export, state)
         finish(run, keep_staged=config.keep_staged)
         show(run, state)

@@ -63,6 +63,7 @@ class SegmentOptions(TypedDict, total=False):
     ray_address: str | None
     probabilities: bool
     objects: str
+    labels_into: str | Path | None
     staging: bool
     keep_staged: bool
     export: str | Sequence[str]

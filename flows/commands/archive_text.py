@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.commands.facts import archive_facts
 from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
+from flows.nightly.unended_nights import UnendedNights, unended_nights
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import word
-from tiling.storage.place import is_locked
 
 if TYPE_CHECKING:
     from flows.nightly.forecast import Forecast
     from flows.nightly.night import NightSummary
-    from tiling.archives.archive import Archive
     from tiling.archives.history import NightHistory
 
 SHOWN = 20

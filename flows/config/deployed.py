@@ -46,6 +46,12 @@ def allowed(config: Deployed) -> Deployed:
             f"{out} is outside of {root}: whoever can fill in the form would write anywhere; give a place inside of "
             f"the archive that is served, or run the command itself"
         )
+    into = config.labels_into if isinstance(config, SegmentConfig) else None
+    if root and into is not None and not _is_inside(into, place_of(root)):
+        raise ConfigError(
+            f"labels_into {into} is outside of {root}: whoever can fill in the form would write anywhere; leave it "
+            f"out, or run the command itself"
+        )
     if isinstance(config, RerunConfig):
         return config
     if isinstance(config, ArchiveConfig) and config.notify is not None:

@@ -244,7 +244,19 @@ class Options(ResultOptions, MachineOptions, TileOptions, PixelOptions, ModelOpt
     """Options of a segmentation, of one image or of every image of an archive."""
 
 
-class SegmentConfig(Options, ImageOptions):
+class ImageResultOptions(ConfigBase):
+    """Results that are written of one image."""
+
+    panel = "Results"
+
+    labels_into: Annotated[Output | None, Cli(metavar="IMAGE.zarr")] = Field(
+        default=None,
+        description="Also write the numbered objects into the labels of the image itself, which is that OME-Zarr 0.5 "
+        "on a disk.",
+    )
+
+
+class SegmentConfig(ImageResultOptions, Options, ImageOptions):
     """Segment one image."""
 
 

@@ -132,7 +132,7 @@ class SlideJob:
         run.ledger.flush()
         expect_same_image(run, self.todo)
         state = stitch(run, folded(run))
-        find_objects(run, state, trust_code=config.trust_code)
+        find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
         export(run, config.export, state)
         self._measure(run, state)
         if not config.keep_staged:

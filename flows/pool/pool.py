@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -17,17 +17,22 @@ from flows.errors import NotStartedError, PoolError
 from flows.lifecycle.stopping import StopRequest
 from flows.pool.actors import StagingActor, TileActor, cause_of, short_reason
 from flows.pool.backlog import Backlog
+from flows.pool.block_tasks import FEWEST, in_tasks
 from flows.pool.cluster import Cluster
+from flows.pool.cores import usable_threads
 from flows.pool.roster import Roster
 from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
 from flows.worker.result import RecheckResult, TileResult
+from tiling.objects.blocks import Block, in_order
 from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     from flows.worker.tuning import Tuning, TuningRequest
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
@@ -144,6 +149,18 @@ class Pool:
             raise cause_of(error) from error
         except RayError as error:
             raise PoolError(f"a worker died while checking ({short_reason(error)}); verify again") from error
+
+    def on_blocks(self, work: Callable[[Block], Result], items: Iterable[Block]) -> Iterator[tuple[Block, Result]]:
+        """Results of work on blocks, in their order: as tasks on the cluster's processors where there are many.
+
+        Raises:
+            PoolError: workers died again and again, or the cluster is gone. Else what the work raises.
+        """
+        blocks = [*items]
+        if len(blocks) < FEWEST:
+            return in_order(work, blocks, usable_threads())
+        processors = max(1, int(self._cluster.resources().get("CPU", 1)))
+        return in_tasks(work, blocks, at_once=processors, on_wait=self._cluster.expect_own)
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.

@@ -13,13 +13,14 @@ from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
 from flows.run.custom_model import absolute
 from flows.run.model import Model
-from flows.run.objects import are_numbered, asked_rule, takes_probabilities
+from flows.run.objects import are_numbered, asked_image_labels, asked_rule, takes_probabilities
 from flows.run.preflight import check_fit, requirements_of
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.errors import ExportError
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Halo, OutputGrid, ceil_to
+from tiling.objects.image_labels import ImageLabels
 from tiling.objects.spec import ObjectSpec
 from tiling.plan import TileMemory, TilePlan
 from tiling.runs.card import ImageCard, NoDataCard
@@ -62,7 +63,8 @@ class RunRequest:
 class Intended:
     """A run as it would be: nothing of it is written.
 
-    `objects` is the rule by which it has objects, None for none; `config` what was asked, with what that takes.
+    `objects` is the rule by which it has objects, None for none, and `labels` where in the image they go, too; `config`
+    what was asked, with what that takes.
     """
 
     choice: ViewChoice
@@ -72,6 +74,7 @@ class Intended:
     image: ImageCard
     formats: list[str]
     objects: ObjectSpec | None
+    labels: ImageLabels | None
     config: SegmentConfig
 
 
@@ -98,11 +101,13 @@ def intend(request: RunRequest) -> Intended:
         image = image_card(config, choice, seen, source, bundle)
         numbered = are_numbered(config, bundle.card)
         formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
-        objects = asked_rule(config, bundle.card, formats)
+        size = seen.levels[choice.level].pixel_size
+        objects = asked_rule(config, bundle.card, formats, size and size.on(plan.grid))
         if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
             config = config.model_copy(update={"probabilities": True})
             formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
-    return Intended(choice, settled, plan, memory, image, formats, objects, config)
+        labels = asked_image_labels(config, image, bundle.card.name)
+    return Intended(choice, settled, plan, memory, image, formats, objects, labels, config)
 
 
 def wanted_formats(

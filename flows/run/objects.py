@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, SegmentConfig
+from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, UM_PER_METRE, SegmentConfig
 from flows.errors import ConfigError
 from tiling.export.formats import FORMATS
+from tiling.geometry import PixelSize
 from tiling.objects.build import build_objects
+from tiling.objects.image_labels import ImageLabels
 from tiling.objects.record import ask_for_objects, asked_objects, built_objects
 from tiling.objects.rule import Rule, builtin_rule
 from tiling.objects.spec import ObjectSpec
+from tiling.objects.write_labels import asked_labels, write_labels
+from tiling.runs.card import ImageCard
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from unet_core.bundles.card import ModelCard
@@ -20,31 +24,56 @@ from unet_core.bundles.object_rule import ObjectRule
 from unet_core.bundles.reference import FAILURES, follow
 
 _TOP = 255
+_UM = {"um": 1.0, "m": UM_PER_METRE}
+"""Of lengths; degrees have none."""
 
 
-def asked_rule(config: SegmentConfig, card: ModelCard, formats: Sequence[str]) -> ObjectSpec | None:
+def asked_rule(
+    config: SegmentConfig, card: ModelCard, formats: Sequence[str], pixel_size: PixelSize | None = None
+) -> ObjectSpec | None:
     """Rule that `--objects` means for a model and the formats with which the run is to end; None for no objects.
+
+    `pixel_size` is the mask's, None where nobody knows it: areas in the card become pixels by it.
 
     Raises:
         ConfigError: code of the user's own without leave to run it, or that is no rule.
     """
     said = config.objects
     if said == OBJECTS_NONE:
+        if config.labels_into is not None:
+            raise ConfigError(
+                "--labels-into writes numbered objects, and --objects none asks for none; give one of both"
+            )
         return None
     if said == OBJECTS_AUTO:
-        is_needed = not card.objects.is_plain or any(FORMATS[name].of_instances for name in formats)
-        return spec_of(card.objects, card) if is_needed else None
+        is_needed = are_numbered(config, card) or any(FORMATS[name].of_instances for name in formats)
+        return spec_of(card.objects, card, pixel_size) if is_needed else None
     if said == OBJECTS_COMPONENTS:
-        rule = ObjectRule(least_px=card.objects.least_px, fill_holes=card.objects.fill_holes)
-        return spec_of(rule, card)
-    spec = ObjectSpec(rule=said, **_sizes(card.objects, card))
+        return spec_of(card.objects.as_components(), card, pixel_size)
+    spec = ObjectSpec(rule=said, **_sizes(card.objects, card, pixel_size))
     rule_of(spec, trust_code=config.trust_code)
     return spec
 
 
 def are_numbered(config: SegmentConfig, card: ModelCard) -> bool:
     """True if a run has numbered objects whatever formats it ends with: by its options or its model's card."""
-    return config.objects != OBJECTS_NONE and (config.objects != OBJECTS_AUTO or not card.objects.is_plain)
+    if config.objects == OBJECTS_AUTO:
+        return config.labels_into is not None or not card.objects.is_plain
+    return config.objects != OBJECTS_NONE
+
+
+def asked_image_labels(config: SegmentConfig, image: ImageCard, model: str) -> ImageLabels | None:
+    """Place in which `--labels-into` puts labels; None where nowhere.
+
+    Raises:
+        ExportError: they can't or mustn't be written there.
+    """
+    if config.labels_into is None:
+        return None
+    into = ImageLabels.of(config.labels_into, config.image, image.level, image.view, model)
+    known = asked_labels(Run.open(config.out).ledger.fold()) if (config.out / "run.json").is_file() else None
+    into.expect_own(None if known is None else known[1])
+    return into
 
 
 def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int) -> None:
@@ -60,6 +89,7 @@ def number_where_needed(run: Run, state: LedgerState, formats: str, threads: int
         ask_for_objects(run, state, spec := ObjectSpec())
     if not spec.is_own:
         build_objects(run, state, spec, builtin_rule(spec), threads=threads)
+        write_labels(run, state)
 
 
 def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
@@ -67,7 +97,7 @@ def takes_probabilities(spec: ObjectSpec | None, *, trust_code: bool) -> bool:
     return spec is not None and rule_of(spec, trust_code=trust_code).takes_probabilities
 
 
-def spec_of(rule: ObjectRule, card: ModelCard) -> ObjectSpec:
+def spec_of(rule: ObjectRule, card: ModelCard, pixel_size: PixelSize | None = None) -> ObjectSpec:
     """A card's rule by the numbers of its classes."""
     labels, predicted = _labels(card), [item.name for item in card.predicted]
     is_distance = rule.channel is not None
@@ -78,7 +108,7 @@ def spec_of(rule: ObjectRule, card: ModelCard) -> ObjectSpec:
         channel=None if rule.channel is None else predicted.index(rule.channel),
         level=max(1, round(rule.level * _TOP)) if is_distance else ObjectSpec().level,
         spacing_px=rule.spacing_px if is_distance else 1,
-        **_sizes(rule, card),
+        **_sizes(rule, card, pixel_size),
     )
 
 
@@ -110,9 +140,10 @@ def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
     return rule
 
 
-def _sizes(rule: ObjectRule, card: ModelCard) -> dict[str, Any]:
-    labels = _labels(card)
-    least_px = {labels[name]: pixels for name, pixels in rule.least_px.items()}
+def _sizes(rule: ObjectRule, card: ModelCard, pixel_size: PixelSize | None) -> dict[str, Any]:
+    labels, side_um = _labels(card), None if pixel_size is None else _UM.get(pixel_size.unit)
+    pixel_um2 = None if pixel_size is None or side_um is None else pixel_size.y * pixel_size.x * side_um**2
+    least_px = {labels[name]: pixels for name, pixels in rule.least_pixels(pixel_um2).items()}
     return {"least_px": least_px, "filled": tuple(sorted(labels[name] for name in rule.fill_holes))}
 
 

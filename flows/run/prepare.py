@@ -21,6 +21,7 @@ from flows.run.model import Model, load_model
 from tiling.errors import SourceError
 from tiling.export.export_run import EXPORTS_ASKED
 from tiling.objects.record import ask_for_objects
+from tiling.objects.write_labels import ask_for_labels
 from tiling.runs.card import ClassCard, GeometryCard, MemoryCard, ModelRef, RunCard
 from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import PLANNED, LedgerState
@@ -90,6 +91,7 @@ def prepare_with(request: RunRequest) -> Prepared:
     if wanted.formats != (asked.facts["formats"] if asked is not None else []):
         state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
     ask_for_objects(run, state, wanted.objects)
+    ask_for_labels(run, state, wanted.labels)
     return Prepared(run, state)
 
 

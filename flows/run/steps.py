@@ -20,8 +20,10 @@ from tiling.errors import PlanError, RunError
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
+from tiling.objects.blocks import BlockMap
 from tiling.objects.build import build_objects
 from tiling.objects.record import asked_objects, built_objects
+from tiling.objects.write_labels import write_labels
 from tiling.plan import Tile
 from tiling.runs.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED, Mask
@@ -87,11 +89,18 @@ def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
     return state
 
 
-def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False) -> None:
+def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False, each: BlockMap | None = None) -> None:
     """Number the objects of a closed mask where they are asked for, and those on disk are not of it as it is.
 
-    Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says.
+    Those of a user's own rule need leave to run its code; without it the run is left without, as `verify` says. Then
+    they are written into their image, where that is asked for. `each` works on blocks, threads of this process where
+    it is None.
     """
+    _number(run, state, trust_code=trust_code, each=each)
+    write_labels(run, state)
+
+
+def _number(run: Run, state: LedgerState, *, trust_code: bool, each: BlockMap | None) -> None:
     spec = asked_objects(state)
     if spec is None or not state.is_closed or built_objects(run, state) is not None:
         return
@@ -104,7 +113,7 @@ def find_objects(run: Run, state: LedgerState, *, trust_code: bool = False) -> N
         )
         return
     begin_stage("objects")
-    build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None))
+    build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None), each=each)
 
 
 def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> None:

@@ -17,6 +17,7 @@ from tiling.export.export_run import EXPORT_DAMAGED
 from tiling.export.verification import check_exports, check_pictures, newly_damaged
 from tiling.geometry import Box
 from tiling.objects.record import OBJECTS_DAMAGED, built_objects, check_objects
+from tiling.objects.write_labels import check_labels, note_damaged_labels
 from tiling.plan import TilePlan
 from tiling.runs.ledger import PYRAMID_DAMAGED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED
@@ -98,6 +99,9 @@ def check_files(run: Run, state: LedgerState) -> dict[str, str]:
     if fault is not None and built_objects(run, state) is not None:
         state.add(run.ledger.announce(OBJECTS_DAMAGED, {}))
     objects = {} if fault is None else {run.objects_path.name: fault}
+    if (labels := check_labels(run, state)) is not None:
+        note_damaged_labels(run, state)
+        objects |= [labels]
     exports = dict(check_exports(run, state))
     for name in newly_damaged(state, exports):
         state.add(run.ledger.announce(EXPORT_DAMAGED, {"format": name}))

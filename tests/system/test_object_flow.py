@@ -22,7 +22,7 @@ from flows.errors import ConfigError
 from flows.run.objects import asked_rule
 from flows.run.steps import export, find_objects, folded
 from flows.run.verification import check_files
-from tiling.geometry import Box
+from tiling.geometry import Box, PixelSize
 from tiling.objects.growth import grown
 from tiling.objects.image import open_objects
 from tiling.objects.record import asked_objects, built_objects
@@ -183,6 +183,8 @@ def by_definition(labels_YX: NDArray[np.uint8]) -> NDArray[np.int32]:
         ({"rule": "distance", "channel": "class 1", "radius_px": 65}, "64"),
         ({"radius_px": 3}, "means nothing"),
         ({"least_px": {"nucleus": 3}}, "'nucleus'"),
+        ({"least_um2": {"nucleus": 3}}, "'nucleus'"),
+        ({"least_um2": {"class 1": 0}}, "objects.least_um2"),
         ({"fill_holes": ["class 0"]}, "'class 0'"),
     ],
 )
@@ -202,6 +204,43 @@ def test_a_card_without_a_rule_means_areas_of_a_class(tmp_path: Path) -> None:
     assert read_card(folder).objects == ObjectRule()
     config = checked(SegmentConfig, {"image": "a.tif", "out": "out"})
     assert asked_rule(config, ModelCard.model_validate(card), []) is None
+
+
+@pytest.mark.parametrize(
+    ("pixel_size", "least"),
+    [
+        (PixelSize(0.5, 0.5, "um"), 20),
+        (PixelSize(0.1, 0.1, "um"), 500),
+        (PixelSize(0.5, 1.0, "um"), 10),
+        (PixelSize(3.0, 3.0, "um"), 1),
+        (PixelSize(0.3, 0.3, "m"), 1),
+        (PixelSize(1e-5, 1e-5, "degree"), 7),
+        (None, 7),
+    ],
+)
+@pytest.mark.parametrize("objects", ["auto", "components"])
+def test_the_least_area_counts_where_a_pixels_size_is_known(
+    objects: str, pixel_size: PixelSize | None, least: int, tmp_path: Path
+) -> None:
+    folder = save_tiny(tmp_path / "model")
+    card = json.loads((folder / CARD_NAME).read_text())
+    sizes = {"least_px": {"class 1": 7, "class 2": 3}, "least_um2": {"class 1": 5}}
+    (folder / CARD_NAME).write_text(json.dumps(card | {"objects": sizes}))
+    config = checked(SegmentConfig, {"image": "a.tif", "out": "out", "objects": objects})
+    spec = asked_rule(config, read_card(folder), [], pixel_size)
+    assert spec is not None
+    assert spec.least_px == {1: least, 2: 3}
+
+
+def test_a_run_takes_it_from_the_pixel_size_of_its_mask(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    card = json.loads((folder / CARD_NAME).read_text())
+    (folder / CARD_NAME).write_text(json.dumps(card | {"objects": {"least_um2": {"class 1": 5}}}))
+    image = write_noise(tmp_path / "noise.tif", 100, 130)
+    made = segmented(image, tmp_path / "run", folder, 64, foreground="none", image_mpp=0.5, as_is=True)
+    spec = asked_objects(folded(made))
+    assert spec is not None
+    assert spec.least_px == {1: 20}
 
 
 @pytest.mark.slow

@@ -7,8 +7,11 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli import Cli, mask_files, write_tissue
+from finished import finished_run, numbered
+from numpy.typing import NDArray
 from object_store import (
     BUCKET,
     SECRET,
@@ -24,10 +27,14 @@ from torch import zeros
 from torch.export import Dim, export, save
 from walks import opened, record, walk
 
-from flows.run.steps import stitch
+from flows.run.steps import find_objects, stitch
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tile_worker import TileWorker
 from tiling.errors import ImageChangedError, PlaceError, RunError, SourceError, StorageError
+from tiling.geometry import Box
+from tiling.objects.image import open_objects
+from tiling.objects.record import ask_for_objects, built_objects, check_objects
+from tiling.objects.spec import ObjectSpec
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import check_pyramid, check_shards
@@ -59,6 +66,12 @@ def image(s3: str, local: tuple[Path, Path]) -> ObjectPath:
 def mask_of(run: Run) -> dict[str, bytes]:
     assert isinstance(run.mask_path, ObjectPath)
     return objects_below(run.mask_path)
+
+
+def numbers_of(run: Run) -> NDArray[np.int32]:
+    found = open_objects(run)
+    assert found is not None
+    return found.read(Box(0, 0, *found.shape))
 
 
 def test_a_run_in_a_bucket_is_the_run_on_disk(image: ObjectPath, local: tuple[Path, Path]) -> None:
@@ -170,6 +183,33 @@ def test_an_object_that_is_replaced_gives_no_tile_and_resumes_when_it_is_back(
         TileWorker().process(run.path, 8, staged=False)
     image.write_bytes(content)
     assert mask_of(walk(image, place("runs/replaced"))) == mask_files(local[1])
+
+
+@pytest.mark.parametrize("moment", ["delete_tree", "ObjectImage.write", "ObjectImage.write_list", "tree_digest"])
+def test_objects_that_a_killed_driver_left_are_none_and_are_made_anew(
+    moment: str, image: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made in place: whichever rule is asked for next, what lies there counts for nothing."""
+    run = finished_run(image, place(f"runs/killed-{moment}"))
+    whole = Box(0, 0, *run.plan.mask.shape)
+    before, files = numbered(run).read(whole), objects_below(place(f"runs/killed-{moment}/objects.ome.zarr"))
+    assert before.max() > 20
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tiling.objects.build.{moment}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            numbered(run, ObjectSpec(least_px={1: 30}))
+    state = run.ledger.fold(held=True)
+    ask_for_objects(run, state, ObjectSpec())
+    assert built_objects(run, state) is None
+    assert check_objects(run, state) == "they are not built"
+    find_objects(run, state)
+    np.testing.assert_array_equal(numbers_of(run), before)
+    assert objects_below(place(f"runs/killed-{moment}/objects.ome.zarr")) == files
+    assert check_objects(run, run.ledger.fold(held=True)) is None
 
 
 def test_what_is_there_is_resumed_or_refused(image: ObjectPath) -> None:

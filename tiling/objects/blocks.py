@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tiling.geometry import Box
 
@@ -72,6 +72,17 @@ class BlockGrid:
     def around(self, box: Box, reach: int) -> Box:
         """A box with that many pixels around it, as far as the image goes."""
         return box.expand(reach, reach, reach, reach).intersect(Box(0, 0, *self.shape))
+
+
+class BlockMap(Protocol):
+    """A way to work on blocks: what comes of each, in their order, some being worked on at a time.
+
+    The work pickles where its pixels do, so that it can be done in other processes, and may be done again.
+    """
+
+    def __call__(
+        self, work: Callable[[Block], Result], items: Iterable[Block], /
+    ) -> Iterator[tuple[Block, Result]]: ...
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:

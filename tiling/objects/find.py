@@ -10,30 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.geometry import Box
-from tiling.objects.blocks import Block, BlockGrid, in_order
-from tiling.objects.holes import CLOSED, FreeAreas, Holes
-from tiling.objects.rule import NO_CLASS, Rule, View
+from tiling.objects.blocks import Block, BlockGrid, BlockMap, in_order
+from tiling.objects.holes import Holes
+from tiling.objects.passes import Final, Passes, Pixels, Seeds
+from tiling.objects.rule import Rule
 from tiling.objects.scratch import Scratch
 from tiling.objects.spec import ObjectSpec
-from tiling.objects.stretches import Edges, Stretches
 from tiling.objects.union import Seams, Union
-
-SEEDS, GROWN, UNKNOWN, FREE = "seeds", "grown", "unknown", "free"
-
-
-class Pixels(Protocol):
-    """Pixels that objects are made of."""
-
-    def view(self, box: Box, *, probabilities: bool) -> View:
-        """The pixels of a box."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,26 +44,6 @@ class Objects:
         return self.classes.size - 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """The seeds in a block: parts of the image's."""
-
-    firsts: NDArray[np.int64]
-    classes: NDArray[np.uint8]
-    pixels: NDArray[np.int64]
-    edges: Edges
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seeds:
-    """The image's seeds by their numbers, and the way there from the parts that blocks hold."""
-
-    offsets: list[int]
-    of_part: NDArray[np.int32]
-    classes: NDArray[np.uint8]
-    pixels: NDArray[np.int64]
-
-
 class Finder:
     """One search for objects.
 
@@ -84,18 +53,18 @@ class Finder:
         spec: what is too small, and which classes have no holes.
         grid: the blocks.
         scratch: a folder for what is kept between passes.
-        threads: that work side by side.
+        each: works on the blocks; some threads where a number of them is given.
     """
 
     def __init__(
-        self, pixels: Pixels, rule: Rule, spec: ObjectSpec, grid: BlockGrid, scratch: Path, threads: int = 2
+        self, pixels: Pixels, rule: Rule, spec: ObjectSpec, grid: BlockGrid, scratch: Path, each: BlockMap | int = 2
     ) -> None:
-        self._pixels, self._rule, self._spec, self._grid = pixels, rule, spec, grid
-        self._scratch, self._threads = Scratch(scratch), threads
-        self._image = Box(0, 0, *grid.shape)
+        self._rule, self._spec, self._grid = rule, spec, grid
+        self._each: BlockMap = partial(in_order, threads=each) if isinstance(each, int) else each
+        self._passes = Passes(pixels, rule, grid, Scratch(scratch), bool(spec.filled))
 
     def find(self, write: Callable[[Block, NDArray[np.int32]], None]) -> Objects:
-        """Find all objects; `write` is given the numbers of each block that has any, from several threads."""
+        """Find all objects; `write` is given the numbers of each block that has any, wherever that is worked on."""
         seeds = self._find_seeds()
         pixels = self._grow(seeds) if self._rule.reach_px else seeds.pixels
         hole_of, offsets = self._find_holes(seeds, pixels) if self._spec.filled else (np.zeros(1, np.int32), [])
@@ -105,26 +74,15 @@ class Finder:
         numbers = np.where(is_kept, is_kept.cumsum(), 0).astype(np.int32)
         specks = np.bincount(seeds.classes[1:][~is_kept[1:]], minlength=256)
         kept = np.append(0, np.flatnonzero(is_kept))
-
-        def finish(block: Block) -> None:
-            objects = self._objects(block, seeds)
-            found = objects.valued(numbers[objects.values])
-            holes = self._scratch.load(FREE, block.index, block.box.shape) if offsets else None
-            if holes is not None and holes.size:
-                filled = holes.valued(numbers[hole_of[holes.values + offsets[block.index]]])
-                found = found.with_others(filled)
-            if found.size:
-                write(block, found.dense())
-
-        for _ in in_order(finish, self._grid, self._threads):
+        for _ in self._each(partial(self._passes.finish, seeds, Final(numbers, hole_of, offsets), write), self._grid):
             pass
         return Objects(seeds.classes[kept], pixels[kept], specks.astype(np.int64))
 
-    def _find_seeds(self) -> _Seeds:
+    def _find_seeds(self) -> Seeds:
         """Label each block, and number what hangs together by the first pixel of the whole."""
         union, seams, offsets = Union(), Seams(), list[int]()
         lists: tuple[list[NDArray[np.int64]], list[NDArray[np.uint8]], list[NDArray[np.int64]]] = ([], [], [])
-        for block, found in in_order(self._parts_of, self._grid, self._threads):
+        for block, found in self._each(self._passes.parts, self._grid):
             offsets.append(union.add(found.firsts.size))
             for theirs, own in seams.add(block, found.edges.raised(offsets[-1])):
                 union.join(theirs, own)
@@ -143,81 +101,21 @@ class Finder:
         of_seed = np.zeros(count + 1, np.uint8)
         of_seed[of_part[1:]] = classes
         sums = np.bincount(of_part[1:], weights=pixels, minlength=count + 1)
-        return _Seeds(offsets, of_part, of_seed, sums.astype(np.int64))
+        return Seeds(offsets, of_part, of_seed, sums.astype(np.int64))
 
-    def _parts_of(self, block: Block) -> _Parts:
-        reach = self._rule.seed_reach_px
-        around = self._grid.around(block.box, reach)
-        view = self._pixels.view(around, probabilities=self._rule.takes_probabilities)
-        inside = block.box.relative_to(around).slices
-        stretches = _nothing(block)
-        if view.labels.any():
-            stretches = Stretches.of(self._rule.seeds(view)[inside])
-            if self._spec.filled:
-                unknown = Stretches.of((view.labels[inside] == NO_CLASS).astype(np.int32) * CLOSED)
-                self._scratch.keep(UNKNOWN, block.index, unknown)
-        parts, starts = stretches.components(), stretches.starts
-        self._scratch.keep(SEEDS, block.index, numbered := stretches.renamed(parts))
-        count, heads = int(parts.max(initial=0)), np.unique(parts, return_index=True)[1]
-        rows, cols = np.divmod(starts[heads], block.box.width)
-        firsts = (rows + block.box.y0) * self._image.width + cols + block.box.x0
-        pixels = np.bincount(parts, weights=stretches.pixels, minlength=count + 1)[1:]
-        classes = stretches.values[heads].astype(np.uint8)
-        return _Parts(firsts, classes, pixels.astype(np.int64), numbered.edges())
-
-    def _grow(self, seeds: _Seeds) -> NDArray[np.int64]:
+    def _grow(self, seeds: Seeds) -> NDArray[np.int64]:
         """Grow all seeds; returns the pixels of each object."""
         pixels = np.zeros(seeds.pixels.size, np.int64)
-
-        def grow(block: Block) -> Stretches:
-            grown = self._grown(block, seeds)
-            self._scratch.keep(GROWN, block.index, grown)
-            return grown
-
-        for _, grown in in_order(grow, self._grid, self._threads):
-            np.add.at(pixels, grown.values, grown.pixels)
+        for _, (numbers, own) in self._each(partial(self._passes.grow, seeds), self._grid):
+            pixels[numbers] += own
         return pixels
 
-    def _grown(self, block: Block, seeds: _Seeds) -> Stretches:
-        around = self._grid.around(block.box, self._rule.reach_px)
-        dense = np.zeros(around.shape, np.int32)
-        for other in self._grid.touching(around):
-            part = other.box.intersect(around)
-            near = self._seeds(other, seeds).cropped(part.relative_to(other.box))
-            dense[part.relative_to(around).slices] = near.dense()
-        if not dense.any():
-            return _nothing(block)
-        view = self._pixels.view(around, probabilities=self._rule.takes_probabilities)
-        return Stretches.of(self._rule.grow(dense, view)[block.box.relative_to(around).slices])
-
-    def _find_holes(self, seeds: _Seeds, pixels: NDArray[np.int64]) -> tuple[NDArray[np.int32], list[int]]:
+    def _find_holes(self, seeds: Seeds, pixels: NDArray[np.int64]) -> tuple[NDArray[np.int32], list[int]]:
         """The object that each part of a free area is a hole of, whose pixels are added to the object's."""
         holes = Holes()
-
-        def look(block: Block) -> FreeAreas:
-            unknown = self._scratch.load(UNKNOWN, block.index, block.box.shape)
-            taken = self._objects(block, seeds).with_others(unknown)
-            areas = FreeAreas.of(taken, block.box, self._image)
-            self._scratch.keep(FREE, block.index, areas.candidates)
-            return areas
-
-        for block, areas in in_order(look, self._grid, self._threads):
+        for block, areas in self._each(partial(self._passes.free, seeds), self._grid):
             holes.add(block, areas)
         hole_of, sizes = holes.solve(np.isin(seeds.classes, self._spec.filled))
         np.add.at(pixels, hole_of[1:], sizes[1:])
         pixels[0] = 0
         return hole_of, holes.offsets
-
-    def _objects(self, block: Block, seeds: _Seeds) -> Stretches:
-        if self._rule.reach_px:
-            return self._scratch.load(GROWN, block.index, block.box.shape)
-        return self._seeds(block, seeds)
-
-    def _seeds(self, block: Block, seeds: _Seeds) -> Stretches:
-        parts = self._scratch.load(SEEDS, block.index, block.box.shape)
-        return parts.renamed(seeds.of_part[parts.values + seeds.offsets[block.index]])
-
-
-def _nothing(block: Block) -> Stretches:
-    none = np.empty(0, np.int64)
-    return Stretches(block.box.shape, none, none, none.astype(np.int32))

@@ -16,6 +16,7 @@ def grown(
     *,
     heights_YX: NDArray[np.uint8] | None = None,
     classes_YX: NDArray[np.uint8] | None = None,
+    in_place: bool = False,
 ) -> NDArray[np.int32]:
     """Seeds after some steps; in each, every open pixel that shares an edge with an object joins it.
 
@@ -27,38 +28,35 @@ def grown(
         steps: how many.
         heights_YX: in 8 bits; step k of n takes only what lies at least as high as 255 * (n - k) / n.
         classes_YX: an open pixel joins only an object of its own class.
+        in_place: seeds, in one piece, become what is returned.
     """
-    height, width = seeds_YX.shape
-    row = width + 2
-    objects = np.zeros((height + 2, row), np.int32)
-    objects[1:-1, 1:-1] = seeds_YX
-    flat = objects.reshape(-1)
+    objects = seeds_YX if in_place else np.array(seeds_YX, np.int32, order="C")
+    flat, width = objects.reshape(-1), objects.shape[1]
     at = np.flatnonzero(open_YX)
-    at = at[seeds_YX.reshape(-1)[at] == 0]
+    at = at[flat[at] == 0]
     y, x = np.divmod(at, width)
-    places = (y + 1) * row + x + 1
+    # Of a side that is beyond the block the pixel itself, which is no object's until it has joined one.
+    sides = np.where(_inside(y, x, objects.shape), at + np.array([[-width], [-1], [1], [width]]), at)
     heights = None if heights_YX is None else heights_YX.reshape(-1)[at].astype(np.int64)
-    same = None if classes_YX is None else _sides_of_one_class(classes_YX, y, x)
+    if classes_YX is not None:
+        classes = classes_YX.reshape(-1)
+        sides = np.where(classes[sides] == classes[at], sides, at)
     for step in range(1, steps + 1):
-        around = np.stack([flat[places - row], flat[places - 1], flat[places + 1], flat[places + row]])
-        is_free = around == 0 if same is None else (around == 0) | ~same
-        around[is_free] = _NOBODY
-        nearest = around.min(axis=0) if places.size else np.empty(0, np.int32)
+        around = flat[sides]
+        around[around == 0] = _NOBODY
+        nearest = around.min(axis=0) if at.size else np.empty(0, np.int32)
         joins = nearest != _NOBODY
         if heights is not None:
             joins &= heights * steps >= _TOP * (steps - step)
         elif not joins.any():
             break  # nothing can move any more
-        flat[places[joins]] = nearest[joins]
+        flat[at[joins]] = nearest[joins]
         left = ~joins
-        places = places[left]
+        at, sides = at[left], sides[:, left]
         heights = None if heights is None else heights[left]
-        same = None if same is None else same[:, left]
-    return objects[1:-1, 1:-1]
+    return objects
 
 
-def _sides_of_one_class(classes_YX: NDArray[np.uint8], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Masks of the pixels above, left, right and below some pixels that are of their class."""
-    padded = np.pad(classes_YX, 1)
-    own = classes_YX[y, x]
-    return np.stack([padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 2], padded[y + 2, x + 1]]) == own
+def _inside(y: NDArray[np.int64], x: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Masks of whether the pixels above, left, right and below some pixels are in the block."""
+    return np.stack([y > 0, x > 0, x < shape[1] - 1, y < shape[0] - 1])

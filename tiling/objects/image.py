@@ -57,6 +57,9 @@ class ObjectImage(RunImage):
 
         return PyramidMetadata(describe)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectImage.open, (self.path,)
+
     @property
     def shape(self) -> tuple[int, int]:
         return cast("tuple[int, int]", self.pyramid.levels[0].shape)
@@ -81,7 +84,7 @@ class ObjectImage(RunImage):
         return cast("NDArray[np.int64]", self._array(PIXELS))
 
     def read(self, box: Box, level: int = 0) -> Numbers:
-        return self.pyramid.read(box, level)
+        return self.pyramid.read_quick(box, level)
 
     def blocks(self) -> Iterator[tuple[Block, Numbers]]:
         """All blocks row by row, each with its numbers."""

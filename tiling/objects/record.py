@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 OBJECTS_ASKED = "objects asked"
 """The event that names the rule by which the run is to have objects; none where it is to have none."""
+OBJECTS_BEGUN = "objects begun"
+"""The event before the earlier objects go: until the next one, what lies in their place is of nobody knows what."""
 OBJECTS = "objects"
 """The event after which objects are those of the mask of that digest, by the rule of that digest."""
 OBJECTS_DAMAGED = "objects damaged"
 """The event after which they are no longer what was written."""
+_ABOUT_THEM = (OBJECTS_BEGUN, OBJECTS, OBJECTS_DAMAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def ask_for_objects(run: Run, state: LedgerState, spec: ObjectSpec | None) -> No
 def built_objects(run: Run, state: LedgerState) -> Built | None:
     """Objects that are those of the mask as it is, by the rule that is asked for; None where there are none."""
     spec = asked_objects(state)
-    last = next((e for e in reversed(state.events) if e.name in (OBJECTS, OBJECTS_DAMAGED)), None)
+    last = next((e for e in reversed(state.events) if e.name in _ABOUT_THEM), None)
     if spec is None or last is None or last.name != OBJECTS:
         return None
     built = Built.of(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -18,7 +19,12 @@ class Scratch:
     def keep(self, kind: str, index: int, stretches: Stretches) -> None:
         if stretches.size:
             packed = np.stack([stretches.starts, stretches.stops, stretches.values]).astype(np.int32)
-            np.save(self._file(kind, index), packed, allow_pickle=False)
+            file = self._file(kind, index)
+            # Whole or not at all: who writes it may be killed, and another then does the same again.
+            partial = file.with_name(f"{file.name}.{uuid4().hex}")
+            with partial.open("xb") as stream:
+                np.save(stream, packed, allow_pickle=False)
+            partial.replace(file)
 
     def load(self, kind: str, index: int, shape: tuple[int, int]) -> Stretches:
         try:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.objects.object_block import MARGIN, ObjectBlock
+from tiling.objects.stretches import flags_of, set_places
 from tiling.shapes.band import spread
 
 Numbers = NDArray[np.int64]
 _LUT_SHARE = 4
-_WORD = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +36,13 @@ class RawSpans:
     def of(cls, labels: NDArray[Any]) -> RawSpans:
         """Of contiguous labels: the one look at every pixel."""
         height, width = labels.shape
-        size = height * width
-        flags = np.zeros(-(-size // _WORD) * _WORD, np.bool_)
-        begins = flags[:size].reshape(height, width)
+        begins, flags = flags_of((height, width))
         begins[:, 0] = True
         np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
-        bounds = _places(flags)
+        bounds = set_places(flags)
         ids = labels.ravel()[bounds]
         real = np.flatnonzero(ids)
-        ends = np.append(bounds[1:], size)[real]
+        ends = np.append(bounds[1:], height * width)[real]
         rows, starts = np.divmod(bounds[real], width)
         return cls(rows, starts, ends - rows * width, ids[real])
 
@@ -128,10 +126,3 @@ class Index:
         if self._lut is None:
             return np.searchsorted(self.ids, wanted)
         return self._lut[wanted - self.ids[0]]
-
-
-def _places(flags: NDArray[np.bool_]) -> Numbers:
-    """Places of flags that are set, most of which aren't: eight at a time."""
-    hit = np.flatnonzero(flags.view(np.uint64))
-    word, byte = np.nonzero(flags.reshape(-1, _WORD)[hit])
-    return hit[word] * _WORD + byte

@@ -15,6 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from tiling.geometry import Box
 from tiling.shapes.band import Numbers, spread
 
+_WORD = 8
+"""Flags that are looked at together."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stretches:
@@ -36,14 +39,21 @@ class Stretches:
     def of(cls, block_YX: NDArray[np.integer]) -> Stretches:
         """Of a dense block."""
         height, width = block_YX.shape
-        begins = np.ones((height, width), np.bool_)
+        begins, flags = flags_of((height, width))
+        begins[:, 0] = True
         np.not_equal(block_YX[:, 1:], block_YX[:, :-1], out=begins[:, 1:])
-        starts = np.flatnonzero(begins)
+        starts = set_places(flags)
         is_one_piece = block_YX.flags.c_contiguous
         values = block_YX.reshape(-1)[starts] if is_one_piece else block_YX[np.divmod(starts, width)]
         real = np.flatnonzero(values)
         stops = np.append(starts[1:], height * width)[real]
         return cls((height, width), starts[real], stops, values[real].astype(np.int32))
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Stretches:
+        """Of a block of background."""
+        places = np.empty(0, np.int64)
+        return cls(shape, places, places, places.astype(np.int32))
 
     @property
     def size(self) -> int:
@@ -55,9 +65,17 @@ class Stretches:
 
     def dense(self) -> NDArray[np.int32]:
         """The block, pixel by pixel."""
-        block = np.zeros(self.shape[0] * self.shape[1], np.int32)
-        block[spread(self.starts, self.pixels)] = np.repeat(self.values, self.pixels)
-        return block.reshape(self.shape)
+        block = np.zeros(self.shape, np.int32)
+        self.paint(block, Box(0, 0, *self.shape))
+        return block
+
+    def paint(self, into_YX: NDArray[np.int32], at: Box) -> None:
+        """Write them into a larger block, of one piece, in which they lie at a box."""
+        starts, width = self.starts, into_YX.shape[1]
+        if at.shape != into_YX.shape:
+            rows, cols = np.divmod(starts, self.shape[1])
+            starts = (rows + at.y0) * width + cols + at.x0
+        into_YX.reshape(-1)[spread(starts, self.pixels)] = np.repeat(self.values, self.pixels)
 
     def renamed(self, values: NDArray[np.int32]) -> Stretches:
         """With other values, none of them 0."""
@@ -152,6 +170,20 @@ class Edges:
         """With greater numbers where there are any."""
         lines = (np.where(line > 0, line + by, line) for line in (self.top, self.bottom, self.left, self.right))
         return Edges(*(line.astype(np.int32) for line in lines))
+
+
+def flags_of(shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Flags of a block, none of them set, and the same in a row with some more, as `set_places` takes them."""
+    size = shape[0] * shape[1]
+    flags = np.zeros(-(-size // _WORD) * _WORD, np.bool_)
+    return flags[:size].reshape(shape), flags
+
+
+def set_places(flags: NDArray[np.bool_]) -> Numbers:
+    """Places of flags that are set, most of which aren't: eight at a time."""
+    hit = np.flatnonzero(flags.view(np.uint64))
+    word, byte = np.nonzero(flags.reshape(-1, _WORD)[hit])
+    return hit[word] * _WORD + byte
 
 
 def in_order(of: NDArray[np.integer]) -> NDArray[np.int32]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tiling.sources.omezarr.labels import is_labels_group
 from tiling.sources.openslide.vendor import companions
 from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
@@ -45,7 +46,7 @@ class ImageFiles:
         if isinstance(self._place, Path):
             if not self._is_zarr:
                 return _of_files([self._place, *self._others])
-            names = [(Path(folder), inner) for folder, _, inner in os.walk(self._place)]
+            names = list(_walked(self._place))
             self._folders = [folder for folder, _ in names]
             files = [folder / name for folder, inner in names for name in sorted(inner)]
             self._is_large = len(files) > FILES_PER_LOOK
@@ -70,6 +71,13 @@ class ImageFiles:
         if isinstance(self._place, Path):
             return _of_files(self._folders) if self._is_large else self.whole()
         return "" if self._is_zarr or self._is_conditional else self.whole()
+
+
+def _walked(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folders of a Zarr with the names of their files; without its labels, which are no part of the image."""
+    for name, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not is_labels_group(Path(name, each))]
+        yield Path(name), files
 
 
 def version_of_file(place: Place) -> str | None:

@@ -6,6 +6,7 @@ and `crc32c` (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-ind
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, cast
 
 import google_crc32c
@@ -44,7 +45,7 @@ class ShardCodec:
     ) -> None:
         self._chunk, self._dtype, self._fill = chunk, dtype.newbyteorder("<"), fill
         self._grid = shard[0] // chunk[0], shard[1] // chunk[1]
-        self._order = sorted(np.ndindex(self._grid), key=_morton)
+        self._order = _morton_order(self._grid)
         self._codec = Zstd(level=level, checksum=True)
         self._room = np.full(chunk, fill, self._dtype)
 
@@ -128,6 +129,12 @@ class ShardCodec:
             return np.frombuffer(self._codec.decode(data), self._dtype).reshape(self._chunk)
         except (RuntimeError, ValueError) as error:
             raise ShardFormatError(f"a chunk of it isn't what was written ({error})") from error
+
+
+@cache
+def _morton_order(grid: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """The places of a grid, in Morton order."""
+    return tuple(sorted(np.ndindex(grid), key=_morton))
 
 
 def _morton(place: tuple[int, ...]) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 MOST_RADIUS_PX = 64
 
@@ -24,6 +25,7 @@ class ObjectRule(BaseModel):
         level: the probability from which on a maximum is a seed, of `distance`.
         spacing_px: no seed lies nearer than this to a greater height, of `distance`.
         least_px: by class, the least pixels of an object; what has fewer is a speck.
+        least_um2: the same as an area, which counts in place of it where a pixel's size is known.
         fill_holes: classes whose objects have no holes.
     """
 
@@ -36,6 +38,7 @@ class ObjectRule(BaseModel):
     level: float = Field(default=0.5, gt=0, le=1)
     spacing_px: int = Field(default=1, ge=1, le=MOST_RADIUS_PX)
     least_px: dict[ClassName, PositiveInt] = Field(default_factory=dict)
+    least_um2: dict[ClassName, PositiveFloat] = Field(default_factory=dict)
     fill_holes: tuple[ClassName, ...] = ()
 
     @property
@@ -54,6 +57,18 @@ class ObjectRule(BaseModel):
                 raise ValueError(f"objects.{name} means nothing under the rule {self.rule!r}; leave it out")
         return self
 
+    def as_components(self) -> ObjectRule:
+        """The areas of each class, of the same least size and filled alike."""
+        return ObjectRule(least_px=self.least_px, least_um2=self.least_um2, fill_holes=self.fill_holes)
+
+    def least_pixels(self, pixel_um2: float | None) -> dict[str, int]:
+        """By class, the least pixels of an object, of pixels of that area; None where nobody knows it."""
+        if pixel_um2 is None:
+            return dict(self.least_px)
+        # An area of whole pixels is one of them, whatever the last bit of a pixel's area says.
+        areas = {name: max(1, math.ceil(round(area / pixel_um2, 6))) for name, area in self.least_um2.items()}
+        return self.least_px | areas
+
     def expect_classes(self, names: Sequence[str]) -> None:
         """Refuse names that are none of the model's classes.
 
@@ -61,7 +76,7 @@ class ObjectRule(BaseModel):
             ValueError: the rule would look for what is never there.
         """
         named = [*([self.border] if self.border else []), *([self.channel] if self.channel else [])]
-        for name in (*named, *self.least_px, *self.fill_holes):
+        for name in (*named, *self.least_px, *self.least_um2, *self.fill_holes):
             if name not in names[1:]:
                 raise ValueError(f"objects names the class {name!r}, and the classes are {', '.join(names[1:])}")
         if self.border is not None and len(names) < 3:

@@ -121,6 +121,28 @@ def test_a_build_that_is_killed_leaves_what_there_was_and_the_next_is_whole(
     assert known(run).count == expected_YX.max()
 
 
+@pytest.mark.parametrize("moment", ["delete_tree", "tree_digest"])
+def test_a_kill_while_another_rule_s_objects_are_put_in_place_leaves_none(
+    moment: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rule is asked for again: what lies there may be of the other."""
+    run = finished_run(image, tmp_path / "run", nuclei())
+    before = with_objects(run).read(Box(0, 0, *SHAPE))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            with_objects(run, ObjectSpec())
+    state = run.ledger.fold(held=True)
+    ask_for_objects(run, state, BORDERS)
+    assert built_objects(run, state) is None
+    assert check_objects(run, state) == "they are not built"
+    np.testing.assert_array_equal(with_objects(run).read(Box(0, 0, *SHAPE)), before)
+
+
 def test_a_file_that_is_altered_is_found(image: Path, tmp_path: Path) -> None:
     run = finished_run(image, tmp_path / "run", nuclei())
     with_objects(run)

@@ -1,0 +1,75 @@
+"""Work on blocks of an image as Ray tasks, on the processors of the cluster's nodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.errors import PoolError
+from flows.pool.actors import cause_of, short_reason
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRIES = 3
+BATCH = 4
+"""Blocks of a task: what it opens, it opens once for all of them."""
+FEWEST = 16
+"""Blocks from which on tasks are worth their processes, which load libraries first."""
+AHEAD = 2
+"""Tasks that wait for a processor, so that none waits for the driver."""
+
+
+@ray.remote(num_cpus=0, max_retries=RETRIES, scheduling_strategy="SPREAD")
+def _worked_on(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Idle tile actors hold the processors that this takes: it asks Ray for none of its own."""
+    return [work(item) for item in items]
+
+
+def in_tasks(
+    work: Callable[[Item], Result], items: Iterable[Item], *, at_once: int, on_wait: Callable[[], None]
+) -> Iterator[tuple[Item, Result]]:
+    """Items and what comes of each, in their order; a task whose worker dies is done again by another.
+
+    Args:
+        work: pickles, and may be done twice.
+        items: to work on.
+        at_once: tasks that run side by side.
+        on_wait: is called every second of waiting; what it raises ends all.
+
+    Raises:
+        PoolError: the workers of one task died again and again. Else what the work raises.
+    """
+    shared, coming = ray.put(work), iter(items)
+    waiting = deque[tuple[list[Item], Any]]()
+    try:
+        while True:
+            while len(waiting) < at_once + AHEAD and (batch := list(islice(coming, BATCH))):
+                waiting.append((batch, _worked_on.remote(shared, batch)))
+            if not waiting:
+                return
+            done, reference = waiting[0]
+            results = _result(reference, on_wait)
+            waiting.popleft()
+            yield from zip(done, results, strict=True)
+    finally:
+        for _, reference in waiting:
+            ray.cancel(reference, force=True)
+
+
+def _result(reference: Any, on_wait: Callable[[], None]) -> list[Any]:
+    while not ray.wait([reference], timeout=1.0)[0]:
+        on_wait()
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise cause_of(error) from error
+    except RayError as error:
+        raise PoolError(
+            f"workers died again and again at work on blocks ({short_reason(error)}); the same command resumes"
+        ) from error
