@@ -22,8 +22,9 @@ from rasterio import features
 from rasterio.warp import transform
 
 from tiling.export.formats import FORMATS
+from tiling.georeference.placement import Placement
 from tiling.runs.mask import NOT_PREDICTED
-from tiling.runs.placement import Placement, placement_of
+from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 
 Labels = NDArray[np.uint8]
@@ -72,7 +73,7 @@ def _to(crs: Any) -> Any:
 
 
 def _crs_of(placement: Placement) -> Any:
-    from tiling.export.crs import crs_of
+    from tiling.georeference.crs import crs_of
 
     assert placement.georeference is not None
     return crs_of(placement.georeference)

@@ -20,7 +20,7 @@ from flows.reporting.escaping import PlainConsole, plain
 from flows.reporting.progress import Progress, format_seconds
 from flows.run.preflight import check
 from tiling.escaping import word
-from tiling.runs.foreign_files import sentence, unknown_files
+from tiling.export.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import TileState
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ def verify_command(**asked: Any) -> None:
     """Check a run: every shard against its digest, the pyramid, and samples computed again."""
     config = VerifyConfig.model_validate(asked)
     quiet_environment()
-    from tiling.runs.foreign_files import sentence
+    from tiling.export.foreign_files import sentence
     from tiling.runs.run import Run
 
     Run.open(config.run)  # refused before anything starts

@@ -18,8 +18,8 @@ from tiling.errors import TilingError
 from tiling.export.export_run import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
+from tiling.georeference.ground_areas import Ground
 from tiling.runs.counts import count_labels, ground_areas
-from tiling.runs.ground_areas import Ground
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.placement import placement_of

@@ -20,11 +20,11 @@ from tiling.errors import ExportError
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Halo, OutputGrid, ceil_to
+from tiling.georeference.placement import Placement
 from tiling.objects.image_labels import ImageLabels
 from tiling.objects.spec import ObjectSpec
 from tiling.plan import TileMemory, TilePlan
 from tiling.runs.card import ImageCard, NoDataCard
-from tiling.runs.placement import Placement
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import changed
 from tiling.selection.choose_view import ViewChoice, choose_view

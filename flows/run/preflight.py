@@ -9,7 +9,7 @@ from flows.errors import FlowError
 from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
-from tiling.runs.placement import Placement
+from tiling.georeference.placement import Placement
 from tiling.selection.choose_view import ModelRequirements, choose_view
 from tiling.selection.emptiness import expect_data
 from tiling.selection.normalisation import Normalisation

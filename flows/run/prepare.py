@@ -20,10 +20,10 @@ from flows.run.intended import Intended, RunRequest, Tuner, intend
 from flows.run.model import Model, load_model
 from tiling.errors import SourceError
 from tiling.export.export_run import EXPORTS_ASKED
+from tiling.export.foreign_files import sentence, unknown_files
 from tiling.objects.record import ask_for_objects
 from tiling.objects.write_labels import ask_for_labels
 from tiling.runs.card import ClassCard, GeometryCard, MemoryCard, ModelRef, RunCard
-from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import PLANNED, LedgerState
 from tiling.runs.repair import create_images
 from tiling.runs.run import Run

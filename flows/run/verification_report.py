@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from flows.worker.result import RecheckResult
 from tiling.escaping import word
+from tiling.export.foreign_files import unknown_files
 from tiling.export.verification import NOT_KNOWN
-from tiling.runs.foreign_files import unknown_files
 from tiling.runs.ledger import CARD, PLANNED, LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import Finding

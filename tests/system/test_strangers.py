@@ -22,8 +22,8 @@ from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import LinkError, RunError, StagingError
 from tiling.export.destination import replacing
+from tiling.export.foreign_files import sentence, unknown_files
 from tiling.runs.array_image import write_array
-from tiling.runs.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import Ledger, TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.storage.disk import is_partial, partial_of

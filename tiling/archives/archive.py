@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
 from tiling.errors import RunError
+from tiling.export.foreign_files import sentence
 from tiling.runs.card import RunCard, read_card
-from tiling.runs.foreign_files import sentence
 from tiling.storage.place import Place, delete_tree, move_tree, write_atomic
 
 logger = logging.getLogger(__name__)

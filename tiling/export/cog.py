@@ -22,15 +22,15 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 
 from tiling.errors import ExportError
-from tiling.export.crs import crs_of
 from tiling.export.destination import scratch
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 from tiling.export.tiff import TILE_PX, is_big, tiles_of
 from tiling.geometry import Box
+from tiling.georeference.crs import crs_of
+from tiling.georeference.placement import Placement
 from tiling.runs.mask import NOT_PREDICTED
 from tiling.runs.ome_metadata import LabelClass
-from tiling.runs.placement import Placement
 from tiling.runs.pyramid import Pyramid
 from tiling.runs.run import named
 from tiling.runs.uncomputed import NO_DATA_NAME, NOT_PREDICTED_NAME

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiling.export.features import turned
 from tiling.export.finished import Finished
-from tiling.runs.placement import Affine, flips, moved
+from tiling.georeference.placement import Affine, flips, moved
 from tiling.shapes import Shapes
 
 GEOMETRY = "geometry"

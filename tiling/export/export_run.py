@@ -22,7 +22,6 @@ from tiling.export.object_columns import ObjectColumns
 from tiling.export.object_table import ObjectTable
 from tiling.export.readback import expect_readable
 from tiling.export.rows import bands_of_labels, bands_of_objects, without_data
-from tiling.export.seal import Checksum, size_of
 from tiling.objects.record import built_objects, objects_digest
 from tiling.objects.rows import polygons_of
 from tiling.runs.ledger import LedgerState
@@ -30,6 +29,7 @@ from tiling.runs.mask_digest import mask_digest
 from tiling.runs.placement import placement_of
 from tiling.shapes import Shapes, polygonize
 from tiling.shapes.spool import Spool
+from tiling.storage.checksum import Checksum, size_of
 from tiling.storage.disk import disk_errors, expect_there, make_folder
 
 if TYPE_CHECKING:

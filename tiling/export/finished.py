@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from tiling.export.subject import Subject
 from tiling.geometry import Unit
+from tiling.georeference.ground_areas import Ground
+from tiling.georeference.placement import Placement
 from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.record import Built
 from tiling.runs.counts import ground_areas
-from tiling.runs.ground_areas import Ground
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.ome_metadata import LabelClass
-from tiling.runs.placement import Placement
 from tiling.runs.uncomputed import NOT_PREDICTED_NAME
 from tiling.shapes import Shapes
 

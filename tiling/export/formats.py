@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from tiling.export.finished import Finished
     from tiling.export.subject import Subject
-    from tiling.runs.placement import Placement
+    from tiling.georeference.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)

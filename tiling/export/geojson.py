@@ -17,11 +17,11 @@ from rasterio.warp import transform
 
 from tiling.errors import ExportError
 from tiling.export.antimeridian import cut, unrolled
-from tiling.export.crs import crs_of
 from tiling.export.features import Placed, turned, write_features
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
-from tiling.runs.placement import Affine, Placement, flips, moved
+from tiling.georeference.crs import crs_of
+from tiling.georeference.placement import Affine, Placement, flips, moved
 from tiling.shapes import Shapes, subdivided
 
 WGS84 = CRS.from_epsg(4326)

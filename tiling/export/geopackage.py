@@ -12,9 +12,9 @@ import pyogrio
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FieldError, GeometryError
 
 from tiling.export.columns import GEOMETRY, batches_of, schema_of
-from tiling.export.crs import crs_of
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
+from tiling.georeference.crs import crs_of
 
 LAYER = "objects"
 _VERSION = "1.3"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from tiling.export.columns import GEOMETRY, batches_of, schema_of
-from tiling.export.crs import crs_of
 from tiling.export.finished import Finished
+from tiling.georeference.crs import crs_of
 
 
 def write_geoparquet(finished: Finished, paths: Sequence[Path]) -> None:

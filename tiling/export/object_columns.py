@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tiling.escaping import plain
 from tiling.geometry import PixelSize
+from tiling.georeference.placement import Placement, moved
 from tiling.objects.measure import Measured
-from tiling.runs.placement import Placement, moved
 
 if TYPE_CHECKING:
     from tiling.export.finished import Finished

@@ -18,7 +18,7 @@ import numpy as np
 from tiling.export.features import Placed, write_features
 from tiling.export.finished import Finished
 from tiling.export.qupath_measurements import Measurements
-from tiling.runs.placement import moved
+from tiling.georeference.placement import moved
 from tiling.shapes import Shapes
 
 DECIMALS = 4

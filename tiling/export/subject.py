@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tiling.errors import ExportError
-from tiling.runs.placement import Placement
+from tiling.georeference.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)

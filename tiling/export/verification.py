@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, digests_of
 from tiling.export.formats import FORMATS
-from tiling.export.seal import Checksum
 from tiling.runs.ledger import DRAWN, Event, LedgerState
 from tiling.runs.mask_digest import mask_digest
+from tiling.storage.checksum import Checksum
 from tiling.storage.place import Place
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiling.errors import ExportError
-from tiling.export.crs import crs_of
+from tiling.georeference.crs import crs_of
+from tiling.georeference.placement import Placement
 from tiling.runs.mask import NOT_PREDICTED
-from tiling.runs.placement import Placement, placement_of
+from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 from tiling.runs.uncomputed import NO_DATA_NAME, NOT_PREDICTED_NAME
 

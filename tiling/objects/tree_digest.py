@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tiling.export.seal import Checksum
+from tiling.storage.checksum import Checksum
 from tiling.storage.disk import is_partial
 from tiling.storage.place import Place
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.geometry import Box
-from tiling.runs.ground_areas import Ground
+from tiling.georeference.ground_areas import Ground
 from tiling.runs.mask import NOT_PREDICTED, Mask
 
 PIXELS_AT_ONCE = 2**22

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tiling.errors import ExportError, SourceError
-from tiling.export.crs import crs_of
 from tiling.geometry import IMAGE_GRID, Box
-from tiling.runs.placement import Affine, Placement, moved
+from tiling.georeference.crs import crs_of
+from tiling.georeference.placement import Affine, Placement, moved
 from tiling.source import ImageSource
 
 TOLERANCE_PX = 0.1

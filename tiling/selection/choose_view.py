@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 
 from tiling.errors import PlanError, SourceError
 from tiling.geometry import IMAGE_GRID
-from tiling.runs.ground_areas import Ground
-from tiling.runs.placement import Placement
+from tiling.georeference.ground_areas import Ground
+from tiling.georeference.placement import Placement
 from tiling.selection.band_names import BandsDifferError, match_bands
 from tiling.selection.normalisation import Normalisation
 from tiling.selection.outline import Outline

@@ -277,7 +277,7 @@ def _from_mask(source: ImageSource, level: int, path: Path) -> Foreground:
 
 def _expect_on_image(source: ImageSource, level: int, path: Path) -> None:
     """Refuse a mask that says where it lies, and doesn't lie on the image."""
-    from tiling.runs.placement import Placement, moved
+    from tiling.georeference.placement import Placement, moved
     from tiling.selection.alignment import expect_one_crs, from_map, said
     from tiling.source import open_source
 

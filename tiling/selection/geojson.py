@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tiling.errors import AnnotationError, ExportError
-from tiling.export.crs import crs_of
+from tiling.georeference.crs import crs_of
 from tiling.selection.polygons import Polygon, Polygons
 from tiling.selection.reprojection import to_pixels
 from tiling.sources.facts import Georeference

@@ -26,8 +26,8 @@ from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.export.subject import Subject
 from tiling.geometry import Box
+from tiling.georeference.placement import Placement
 from tiling.objects.image import ObjectImage
-from tiling.runs.placement import Placement
 from tiling.runs.run import Run
 
 SHAPE = (300, 280)

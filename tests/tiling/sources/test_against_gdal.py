@@ -15,8 +15,8 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioIOError
 
 from tiling.errors import SourceError
-from tiling.export.crs import crs_of
 from tiling.geometry import Box
+from tiling.georeference.crs import crs_of
 from tiling.source import ImageSource, open_source
 from tiling.view import View
 

@@ -16,7 +16,7 @@ import pyproj
 from pyproj.exceptions import ProjError
 
 from tiling.geometry import Box
-from tiling.runs.placement import Affine, Placement, moved
+from tiling.georeference.placement import Affine, Placement, moved
 from tiling.shapes import Shapes, subdivided
 
 TRUE_SCALE = 1e-3

@@ -1,0 +1,1 @@
+"""Where pixels lie: on the slide or the earth, in which CRS, and what they measure there."""
