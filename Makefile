@@ -70,17 +70,11 @@ pictures: $(STAMP) browser
 	PYTHONPATH=tests/support $(BIN)/python docs/pictures.py --work $(or $(WORK),build/pictures) --docs
 
 # What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
+SOAKS = $(shell grep -rl 'mark\.soak' tests --include='test_*.py') \
+	tests/deploy/test_container.py tests/system/test_interrupted.py tests/system/test_run_machine.py
+
 soak: $(STAMP)
-	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s \
-		tests/system/test_soak.py tests/flows/pool/test_nodes.py tests/flows/nightly/test_serve.py \
-		tests/deploy/test_container.py tests/system/test_killed_stages.py \
-		tests/flows/nightly/test_archive_nights.py tests/flows/nightly/test_archive_bucket.py \
-		tests/system/test_interrupted.py tests/system/test_run_machine.py tests/flows/test_stages.py \
-		tests/system/test_every_file.py tests/api/test_python.py tests/api/test_notebook.py \
-		tests/flows/nightly/test_archive_cluster.py tests/system/test_object_runs.py \
-		tests/flows/nightly/test_archive_gone.py tests/flows/test_doctor.py \
-		tests/system/test_main_job.py tests/tiling/storage/test_locks.py \
-		tests/system/test_no_data_property.py $(ARGS)
+	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s $(SOAKS) $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
