@@ -20,7 +20,7 @@ from flows.pool.socket_folder import LONGEST_BYTES, short_folder
 from tiling.archives.slide_ledger import SlideLedger
 from tiling.errors import AnnotationError, RunError, SourceError
 from tiling.runs.ledger import Ledger
-from tiling.runs.pyramid import is_made, open_group
+from tiling.runs.pyramid_metadata import is_made, open_group
 from tiling.runs.run import Run
 from tiling.selection.geojson import read_geojson
 from tiling.selection.outline import Outline
