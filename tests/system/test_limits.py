@@ -20,7 +20,7 @@ from flows.pool.socket_folder import LONGEST_BYTES, short_folder
 from tiling.archives.slide_ledger import SlideLedger
 from tiling.errors import AnnotationError, RunError, SourceError
 from tiling.runs.ledger import Ledger
-from tiling.runs.pyramid import is_made, open_group
+from tiling.runs.pyramid_metadata import is_made, open_group
 from tiling.runs.run import Run
 from tiling.selection.geojson import read_geojson
 from tiling.selection.outline import Outline
@@ -136,8 +136,18 @@ def test_no_proxy_stands_before_this_machine(variable: str, monkeypatch: pytest.
     assert not urllib.request.proxy_bypass("example.com")
 
 
-@pytest.mark.parametrize("locale", ["C", "POSIX", "de_DE.UTF-8", "tr_TR.UTF-8", "C.UTF-8"])
-@pytest.mark.parametrize("name", ["ünïcode 细胞", b"not \xff utf-8", b"x" * 255])
+UNICODE, NOT_UTF_8, LONG = "ünïcode 细胞", b"not \xff utf-8", b"x" * 255
+TELLING = [("C", NOT_UTF_8), ("tr_TR.UTF-8", UNICODE), ("POSIX", LONG)]
+
+
+@pytest.mark.parametrize(
+    ("locale", "name"),
+    [
+        pytest.param(locale, name, marks=() if (locale, name) in TELLING else pytest.mark.slow)
+        for locale in ("C", "POSIX", "de_DE.UTF-8", "tr_TR.UTF-8", "C.UTF-8")
+        for name in (UNICODE, NOT_UTF_8, LONG)
+    ],
+)
 def test_a_run_of_any_name_is_shown_under_any_locale(locale: str, name: str | bytes, tmp_path: Path) -> None:
     draw_run(tmp_path / "run")
     place = os.path.join(os.fsencode(tmp_path), os.fsencode(name))  # noqa: PTH118 (bytes)

@@ -212,6 +212,22 @@ def test_objects_that_a_killed_driver_left_are_none_and_are_made_anew(
     assert check_objects(run, run.ledger.fold(held=True)) is None
 
 
+def test_a_worker_writes_nothing_into_a_run_that_was_removed(image: ObjectPath) -> None:
+    """A bucket has no folders that could be gone: of each tile's requests one asks for the run's card."""
+    run = opened(image, place("runs/removed"))
+    run.create_staged()
+    stager, worker = StagingWorker(), TileWorker()
+    assert stager.stage(run.path, [0, 1])[1].reason is None
+    assert worker.process(run.path, 0, staged=True).reason is None
+    for name in objects_below(place("runs/removed")):
+        place(f"runs/removed/{name}").unlink()
+    with pytest.raises(RunError, match="holds no run"):
+        worker.process(run.path, 1, staged=True)
+    with pytest.raises(RunError, match="holds no run"):
+        stager.stage(run.path, [2])
+    assert objects_below(place("runs/removed")) == {}
+
+
 def test_what_is_there_is_resumed_or_refused(image: ObjectPath) -> None:
     first = opened(image, place("runs/resumed"))
     again = opened(image, place("runs/resumed"))

@@ -12,7 +12,7 @@ from tiny import write_noise
 
 from tiling.archives.archive import Archive
 from tiling.errors import RunError
-from tiling.runs.pyramid import is_made, open_group
+from tiling.runs.pyramid_metadata import is_made, open_group
 from tiling.runs.run import Run
 from tiling.selection.outline import Outline
 from tiling.source import open_source

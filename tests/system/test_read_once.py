@@ -70,10 +70,13 @@ def pool(faults: Path) -> Iterator[None]:
     started_pool.set(None)
 
 
-# A region: exports then ask the file itself where the view lies, which is no reason to open it again.
-@pytest.mark.parametrize("view", [{}, {"region": "0,0,256,384"}])
+# A region: exports then ask the file itself where the view lies, which is no reason to open it again; nor are measures
+# of objects, which are taken of the image's own pixels.
+@pytest.mark.parametrize(
+    "more", [{}, {"region": "0,0,256,384", "objects": "components", "export": "statistics,qupath,table"}]
+)
 def test_a_driver_reads_each_thing_once_a_stage(
-    tmp_path: Path, pool: None, prefect_url: str, view: dict[str, str]
+    tmp_path: Path, pool: None, prefect_url: str, more: dict[str, str]
 ) -> None:
     asked = {
         "image": write_tissue(tmp_path / "tissue.tif", 300, 400),
@@ -82,7 +85,7 @@ def test_a_driver_reads_each_thing_once_a_stage(
         "core": 128,
         "export": "statistics,thumbnail",
     }
-    config = SegmentConfig.model_validate({**asked, **view})
+    config = SegmentConfig.model_validate({**asked, **more})
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: prefect_url}):
         counts = Counts(patch)
         check(config)

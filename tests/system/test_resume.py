@@ -227,7 +227,16 @@ def ended(tmp_path: Path) -> Finished:
 METADATA = [f"{image}.ome.zarr/{level}zarr.json" for image in ("mask", "probabilities") for level in ("", "0/", "1/")]
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "of another kind", "wrong"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "gone",
+        "cut",
+        pytest.param("empty", marks=pytest.mark.slow),
+        pytest.param("of another kind", marks=pytest.mark.slow),
+        "wrong",
+    ],
+)
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_that_is_lost_or_damaged_is_made_again_and_no_tile_with_it(
     ended: Finished, name: str, harm: str

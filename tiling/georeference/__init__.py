@@ -1,1 +1,1 @@
-"""Where pixels lie: on the slide or the earth, in which CRS, and what they measure there."""
+"""Places of pixels on the slide or the earth: CRS, placement, and what they measure there."""

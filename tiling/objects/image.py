@@ -18,7 +18,8 @@ from tiling.objects.blocks import Block, BlockGrid
 from tiling.objects.find import Objects
 from tiling.plan import TilePlan
 from tiling.runs.ome_metadata import LabelClass, object_metadata
-from tiling.runs.pyramid import PyramidMetadata, create_levels, damaged_metadata, is_made
+from tiling.runs.pyramid import create_levels
+from tiling.runs.pyramid_metadata import PyramidMetadata, damaged_metadata, is_made
 from tiling.runs.run_image import RunImage
 from tiling.storage.place import write_atomic
 from tiling.storage.shard import ShardCodec

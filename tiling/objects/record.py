@@ -9,7 +9,7 @@ from tiling.objects.spec import ObjectSpec
 from tiling.objects.tree_digest import tree_digest
 from tiling.runs.ledger import Event, LedgerState
 from tiling.runs.mask_digest import mask_digest
-from tiling.runs.pyramid import is_made
+from tiling.runs.pyramid_metadata import is_made
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run

@@ -15,7 +15,7 @@ import zarr
 from tiling.errors import RunError, SourceError
 from tiling.geometry import Box
 from tiling.runs.ome_metadata import array_metadata
-from tiling.runs.pyramid import is_made, open_group
+from tiling.runs.pyramid_metadata import is_made, open_group
 from tiling.storage.disk import expect_no_link
 from tiling.storage.place import Place, disk_errors
 from tiling.storage.zarr_store import zarr_at

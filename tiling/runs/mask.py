@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tiling.geometry import Box, PixelSize
 from tiling.plan import Tile, TilePlan
 from tiling.runs.ome_metadata import LabelClass, label_metadata
-from tiling.runs.pyramid import PyramidMetadata, create_levels, pixel_digest
+from tiling.runs.pyramid import create_levels, pixel_digest
+from tiling.runs.pyramid_metadata import PyramidMetadata
 from tiling.runs.run_image import RunImage
 
 NOT_PREDICTED = 255

@@ -20,7 +20,7 @@ from tiling.runs.mask import Mask
 from tiling.runs.no_data import extra_bands
 from tiling.runs.ome_metadata import LabelClass
 from tiling.runs.probabilities import Probabilities
-from tiling.runs.pyramid import PyramidMetadata
+from tiling.runs.pyramid_metadata import PyramidMetadata
 from tiling.runs.staging import STAGED_NAME, StagedTiles, remove_staged
 from tiling.runs.unchanged_source import VerifiedSource, is_unchanged
 from tiling.source import ImageSource, open_source

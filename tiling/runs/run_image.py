@@ -11,7 +11,8 @@ import zarr
 from tiling.geometry import Box, PixelSize
 from tiling.plan import TilePlan
 from tiling.runs.ome_metadata import LabelClass
-from tiling.runs.pyramid import Pixels, Pyramid, PyramidMetadata, open_group
+from tiling.runs.pyramid import Pixels, Pyramid
+from tiling.runs.pyramid_metadata import PyramidMetadata, open_group
 from tiling.storage.place import Place
 
 

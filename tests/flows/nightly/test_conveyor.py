@@ -67,6 +67,7 @@ def test_tiles_of_several_slides_share_the_pool_oldest_first(
     assert 0 < pool.busy.share <= 1
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_slide(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     plan_fault(faults, "before", 4, times=1)
     _, known = carry(context_of(source, model, pool))

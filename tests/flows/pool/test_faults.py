@@ -122,6 +122,7 @@ def test_tiles_that_kill_their_stagers_are_read_from_the_image(
     assert stitched_files(run) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_tile_that_never_ends_is_given_to_another_worker(
     faults: Path, image: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

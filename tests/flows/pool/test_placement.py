@@ -27,7 +27,7 @@ def planned(folder: Path) -> Run:
     return run
 
 
-@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize("when", ["early", pytest.param("late", marks=pytest.mark.slow)])
 def test_cpu_nodes_stage_and_gpu_nodes_infer(when: str, tmp_path: Path) -> None:
     run = planned(tmp_path)
     paths = f"{PROGRAM.parent}:{PROGRAM.parents[2]}"
