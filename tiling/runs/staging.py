@@ -144,7 +144,7 @@ class StagedTiles:
         """
         try:
             if self._chunks is not None:
-                return self._chunks.decode(read_at(self._chunk(index)))
+                return self._chunks.decode(read_at(self._chunk(index)))[0]
             tile_HWC = cast("NDArray[np.generic]", self._array[index])
         except ABSENT as error:
             raise self._missing(index) from error
