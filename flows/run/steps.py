@@ -30,6 +30,7 @@ from tiling.runs.mask import NOT_PREDICTED, Mask
 from tiling.runs.mask_digest import mask_digest
 from tiling.runs.run import Run
 from tiling.selection.foreground import draw_skipped
+from tiling.sources.downsample import ScreenView
 from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -123,15 +124,16 @@ def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> N
     takes in what is exported; None folds it.
     """
     begin_stage("export")
-    state, level = folded(run) if state is None else state, run.card.image.level
+    state = folded(run) if state is None else state
     if state.damaged:
         return
     failed = [run.plan.tile(index) for index in state.failed]
     skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
     with drawn_of_one_image(run) as source:
-        write_overlay(run, source, failed)
+        view = ScreenView.of(source, run.card.image.level, run.plan.extent)
+        write_overlay(run, source, failed, view)
         if not is_as_drawn(run, state, FOREGROUND):
-            draw_skipped(source, level, run.plan, skipped, run.skipped_path)
+            draw_skipped(view, run.plan, skipped, run.skipped_path)
         digest = mask_digest(run, state)
         announce_drawn(run, digest, OVERLAY, FOREGROUND)
         export_all(run, source, formats, state)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from tiling.geometry import Box
 from tiling.plan import Tile
 from tiling.runs.mask import Mask
-from tiling.sources.downsample import SCREEN_PX, block_mean, screen_factor, to_display
+from tiling.sources.downsample import SCREEN_PX, ScreenView
 from tiling.storage.picture import write_png
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ TINT = 0.45
 HATCH_PX = 10
 
 
-def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile]) -> None:
-    """Draw the run's mask over its image.
+def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: ScreenView | None = None) -> None:
+    """Draw the run's mask over its image, or over a view of it that is there already.
 
     Every class but the background is tinted in its colour and outlined; failed tiles are hatched in red. Where the
     mask is finer than the image and the screen has room for it, the image's pixels are repeated.
     """
-    level, scale, path = run.card.image.level, run.plan.grid.scale, run.overlay_path
-    factor = screen_factor(source, level, run.plan.extent)
-    picture = to_display(block_mean(source, level, factor))
+    scale, path = run.plan.grid.scale, run.overlay_path
+    view = view or ScreenView.of(source, run.card.image.level, run.plan.extent)
+    picture, factor = view.picture, view.factor
     repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
     picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)

@@ -22,9 +22,10 @@ from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.runs.no_data import pack
-from tiling.storage.disk import is_partial
+from tiling.storage.blosc_chunk import BloscChunks
+from tiling.storage.disk import is_partial, write_passing
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place
+from tiling.storage.place import ABSENT, Place, read_at
 from tiling.storage.zarr_store import zarr_at
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class StagedTiles:
     def __init__(self, path: Place, array: zarr.Array[Any]) -> None:
         self._path = path
         self._array = array
+        self._chunks = BloscChunks.of(array)
 
     @classmethod
     def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
@@ -122,8 +124,14 @@ class StagedTiles:
         if isinstance(self._path, Path) and not self._path.is_dir():  # Zarr would make the whole run folder anew
             gone = errno.ENOENT
             raise _unwritable(self._path, OSError(gone, f"{os.strerror(gone)}: the run was removed or moved"))
+        chunk = self._chunk(index)
         try:
-            self._array[index] = tile_HWC
+            if self._chunks is None:
+                self._array[index] = tile_HWC
+            elif isinstance(chunk, Path):
+                write_passing(chunk, self._chunks.encode(tile_HWC))
+            else:
+                chunk.write_bytes(self._chunks.encode(tile_HWC))
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
@@ -135,13 +143,20 @@ class StagedTiles:
                 is no longer what was written.
         """
         try:
+            if self._chunks is not None:
+                return self._chunks.decode(read_at(self._chunk(index)))[0]
             tile_HWC = cast("NDArray[np.generic]", self._array[index])
+        except ABSENT as error:
+            raise self._missing(index) from error
         except (ValueError, RuntimeError) as error:
             raise StagingError(f"tile {index} can't be read from {self._path} ({error}); stage it again") from error
         # Looked at afterwards: another worker with the same tile may have finished and discarded it meanwhile.
         if not self.holds(index):
-            raise StagingError(f"tile {index} is not staged in {self._path}; stage it before it is read")
+            raise self._missing(index)
         return tile_HWC
+
+    def _missing(self, index: int) -> StagingError:
+        return StagingError(f"tile {index} is not staged in {self._path}; stage it before it is read")
 
     def holds(self, index: int) -> bool:
         return self._chunk(index).is_file()

@@ -22,7 +22,7 @@ from tiling.errors import SourceError
 from tiling.geometry import IMAGE_GRID, Box
 from tiling.plan import Tile, TilePlan
 from tiling.selection.ink import ink_colours, without_detail
-from tiling.sources.downsample import block_mean, screen_factor, to_display
+from tiling.sources.downsample import ScreenView, block_mean
 from tiling.sources.matching import matched
 from tiling.storage.picture import write_png
 from tiling.storage.place import Place
@@ -137,10 +137,9 @@ def _is_nan(value: float | None) -> bool:
     return value is not None and bool(np.isnan(value))
 
 
-def draw_skipped(source: ImageSource, level: int, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
+def draw_skipped(view: ScreenView, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
     """Write a picture of the image at screen size with the skipped tiles greyed and crossed."""
-    factor = screen_factor(source, level, plan.extent)
-    picture = Image.fromarray(to_display(block_mean(source, level, factor)))
+    picture, factor = Image.fromarray(view.picture), view.factor
     draw = ImageDraw.Draw(picture, "RGBA")
     for tile in skipped:
         core = tile.core.intersect(plan.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import dask
@@ -86,6 +87,26 @@ def screen_factor(source: Readable, level: int, extent: tuple[int, int]) -> int:
     base = source.levels[level].downsample
     ratios = (_whole(each.downsample / base) for each in source.levels[level + 1 :])
     return ceil_to(needed, max((ratio for ratio in ratios if ratio is not None and ratio <= needed), default=1))
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenView:
+    """A level at screen size, as pictures of a run begin.
+
+    Attributes:
+        picture: `(y, x, 3)` uint8, not to be written to.
+        factor: level pixels per pixel of it.
+    """
+
+    picture: NDArray[np.uint8]
+    factor: int
+
+    @classmethod
+    def of(cls, source: Readable, level: int, extent: tuple[int, int], *, threads: int = 2) -> ScreenView:
+        factor = screen_factor(source, level, extent)
+        picture = to_display(block_mean(source, level, factor, threads=threads))
+        picture.flags.writeable = False
+        return cls(picture, factor)
 
 
 def display_range(means: NDArray[np.float32]) -> tuple[float, float]:

@@ -135,6 +135,22 @@ def expect_no_link(path: Path) -> None:
         raise _in_the_way(path, stat.S_IFLNK)
 
 
+def write_passing(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none of it; what a crash of the machine leaves is open.
+
+    Raises:
+        OSError: the disk is full or can't be written; nothing is left of the attempt.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: bool = False) -> None:
     """Write a file so that a reader sees all of it or none of it, also after a crash.
 

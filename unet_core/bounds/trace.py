@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from unet_core.bounds.shapes import result_of
 from unet_core.errors import FootprintError
 
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError, ArithmeticError)
@@ -147,7 +148,10 @@ class _Recorder(TorchFunctionMode):
         if getattr(func, "__name__", "") == "__get__" and attribute in _READ_ONLY:
             # Factories must see the parameters' device: a tensor without data can't be kept as a constant.
             return self._device if attribute == "device" else func(*args, **kwargs)
-        result = func(*map_aggregate(args, self._stand_in), **_map(kwargs, self._stand_in))
+        stood_in, named = map_aggregate(args, self._stand_in), _map(kwargs, self._stand_in)
+        result = result_of(func, stood_in, named)  # type: ignore[arg-type]
+        if result is None:
+            result = func(*stood_in, **named)  # type: ignore[misc]
         if (result is None and self._carries(args)) or kwargs.get("out") is not None:
             raise FootprintError(
                 f"{self.layer or 'the network'} writes into part of a tensor ({getattr(func, '__name__', func)}): what "
