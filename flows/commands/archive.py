@@ -21,7 +21,7 @@ from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import word
+from tiling.escaping import some, word
 from tiling.storage.place import Place
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
 
     archive, out = Archive.open(place_of(out_folder)), console()
     if not any(record.state is SlideState.FAILED for record in archive.ledger):
-        out.print(f"no slide of {archive.path} stands failed: nothing to try again", soft_wrap=True)
+        refused = sorted(record.slide for record in archive.ledger if record.state is SlideState.REFUSED)
+        are = "is" if len(refused) == 1 else "are"
+        others = f"; {len(refused)} {are} not opened at all ({some(refused)})" if refused else ""
+        out.print(f"no slide of {archive.path} stands failed: nothing to try again{others}", soft_wrap=True)
         print_json(none_failed_facts(archive))
         return
     again = {"until": None, "budget": None, "failed_only": True}

@@ -12,7 +12,7 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
-from tiling.escaping import plain, word
+from tiling.escaping import some, word
 from tiling.storage.place import Place
 
 
@@ -118,8 +118,8 @@ class NightSummary:
         open_ones = [*self.new_failures, *self.standing]
         retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
         lasting = [each for each in open_ones if each.lasting]
-        again = f"try {_them(retried)} again with: {self.rerun_command}"
-        repair = f"another try would end alike for {_them(lasting)}: repair or replace the file, as its reason says"
+        again = f"try {_named(retried)} again with: {self.rerun_command}"
+        repair = f"another try would end alike for {_named(lasting)}: repair or replace the file, as its reason says"
         return (*([again] if retried else []), *([repair] if lasting else []))
 
     @property
@@ -148,9 +148,8 @@ class NightSummary:
         return f"slides: {message}; {rate}; {ended}{left}"
 
 
-def _them(records: Sequence[SlideRecord]) -> str:
-    names = ", ".join(plain(record.slide) for record in records[:3])
-    return f"{names} and {len(records) - 3} more" if len(records) > 3 else names
+def _named(records: Sequence[SlideRecord]) -> str:
+    return some([record.slide for record in records])
 
 
 class ThroughputEstimate:

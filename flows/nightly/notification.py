@@ -20,6 +20,7 @@ from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideState
+from tiling.escaping import some
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
@@ -140,10 +141,8 @@ def _name(archive: Place) -> str:
 def _named(records: Sequence[Any], one: str, many: str | None = None) -> str:
     if not records:
         return ""
-    names = ", ".join(record.slide for record in records[:NAMES_SHOWN])
-    rest = f" and {len(records) - NAMES_SHOWN} more" if len(records) > NAMES_SHOWN else ""
     noun = one if len(records) == 1 else many or f"{one}s"
-    return f"{len(records)} {noun} ({names}{rest})"
+    return f"{len(records)} {noun} ({some([record.slide for record in records], NAMES_SHOWN)})"
 
 
 def _flagged(night: NightSummary) -> str:
