@@ -15,7 +15,7 @@ from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import word
+from tiling.escaping import some, word
 from tiling.storage.place import is_locked
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def print_night(night: NightSummary) -> None:
     _print_records(out, "new failures", night.new_failures)
     _print_records(out, "known failures", night.standing)
     _print_records(out, "left to a later night", [*night.of(SlideState.CHANGING), *night.of(SlideState.GONE)])
+    if night.missing:
+        out.print(f"done and no longer in the source, their masks stay: {some(night.missing, SHOWN)}", soft_wrap=True)
     if night.flags:
         out.print("to look at:")
         for slide, flags in [*night.flags.items()][:SHOWN]:
@@ -67,7 +69,7 @@ def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
         f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
         f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
         f"{len(found.refused) + len(estimate.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
-        f"{len(found.gone)} gone",
+        f"{len(found.gone)} gone, {len(found.missing)} done and no longer there",
         soft_wrap=True,
     )
     for name, pixels in estimate.slides[:SHOWN]:

@@ -33,6 +33,7 @@ class NightSummary:
         stood: slides of this night that had failed before, and whose files haven't changed since.
         flags: why slides of this night are to be looked at.
         warnings: of nights before it, that died or did not begin. zone: of its name's clock.
+        missing: slides that have their masks, and whose images are no longer in the source since this night.
     """
 
     archive: Place
@@ -52,6 +53,7 @@ class NightSummary:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     warnings: tuple[str, ...] = ()
     zone: str = ""
+    missing: tuple[str, ...] = ()
 
     def of(self, *states: SlideState) -> list[SlideRecord]:
         return [record for record in self.records if record.state in states]
@@ -135,6 +137,7 @@ class NightSummary:
             "still being written": len(self.of(SlideState.CHANGING)),
             "begun": len(self.of(SlideState.BEGUN)),
             "gone": len(self.of(SlideState.GONE)),
+            "done and no longer in the source": len(self.missing),
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }

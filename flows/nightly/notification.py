@@ -52,6 +52,9 @@ def of_night(night: NightSummary) -> Notification:
         f"{len(night.acknowledged)} acknowledged" if night.acknowledged else "",
         _flagged(night),
         _named(night.of(SlideState.GONE), "slide gone", "slides gone"),
+        f"{len(night.missing)} done and no longer in the source ({some(night.missing, NAMES_SHOWN)})"
+        if night.missing
+        else "",
         str(night.left) if night.left.slides else "",
         _slowest(night),
         f"ended by {night.ended_by}",
@@ -69,6 +72,7 @@ def of_night(night: NightSummary) -> Notification:
             "new_failures": [record.slide for record in night.new_failures],
             "known_failures": [record.slide for record in night.standing],
             "to_look_at": {slide: list(flags) for slide, flags in night.flags.items()},
+            "no_longer_in_the_source": list(night.missing),
             "left_slides": night.left.slides,
             "left_seconds": night.left.seconds,
             "left_nights": night.left.nights,

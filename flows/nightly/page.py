@@ -17,12 +17,12 @@ from tiling.archives.archive import Archive
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
-from tiling.escaping import word
+from tiling.escaping import some, word
 from tiling.storage.place import write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
-ACKNOWLEDGED_SHOWN = 50
+ACKNOWLEDGED_SHOWN = MISSING_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
 
@@ -78,6 +78,7 @@ def page_of(night: NightSummary) -> Iterator[str]:
     yield from _slides("New failures", night.new_failures, night, pictures=True)
     yield from _slides("Known failures", night.standing, night, pictures=True)
     yield from _acknowledged(night.acknowledged)
+    yield from _missing(night.missing)
     by_name = {record.slide: record for record in night.records}
     flagged = [by_name[slide] for slide in night.flags if slide in by_name]
     yield from _slides("To look at", flagged, night, pictures=len(flagged) <= PICTURES)
@@ -107,9 +108,16 @@ def _with_command(advice: str) -> str:
 
 def _acknowledged(records: Sequence[SlideRecord]) -> Iterator[str]:
     if records:
-        names = ", ".join(record.slide for record in records[:ACKNOWLEDGED_SHOWN])
-        rest = f" and {len(records) - ACKNOWLEDGED_SHOWN} more" if len(records) > ACKNOWLEDGED_SHOWN else ""
-        yield f"<details><summary>{len(records)} acknowledged</summary><p>{_text(names + rest)}</p></details>"
+        names = some([record.slide for record in records], ACKNOWLEDGED_SHOWN)
+        yield f"<details><summary>{len(records)} acknowledged</summary><p>{_text(names)}</p></details>"
+
+
+def _missing(names: Sequence[str]) -> Iterator[str]:
+    """Slides that are done, and whose images somebody has taken away since the last night."""
+    if names:
+        masks = "its mask stays" if len(names) == 1 else "their masks stay"
+        told = f"{len(names)} done before and no longer in the source; {masks}: {some(names, MISSING_SHOWN)}."
+        yield f"<p>{_text(told)}</p>"
 
 
 def _figures(night: NightSummary) -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cli import Cli, clean_environment
 from drawn import draw_run
+from nights import archive_at
 
-from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 
 WATCH = """
@@ -40,8 +40,7 @@ def watched(tmp_path: Path) -> Cli:
 
 @pytest.mark.parametrize(("slides", "said"), [([DONE], ""), ([DONE, LINK], "; 1 is not opened at all (b.svs)")])
 def test_of_an_archive_nothing_is_started(watched: Cli, tmp_path: Path, slides: list[SlideRecord], said: str) -> None:
-    card = ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
-    archive = Archive.create_or_resume(tmp_path / "it's segmented", card)
+    archive = archive_at(tmp_path / "it's segmented")
     for record in slides:
         archive.ledger.append(record)
     archive.ledger.flush()
