@@ -16,7 +16,7 @@ from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.escaping import some, word
-from tiling.storage.place import is_locked
+from tiling.storage.place import is_locked, pasted
 
 if TYPE_CHECKING:
     from flows.nightly.forecast import Forecast
@@ -48,7 +48,7 @@ def print_night(night: NightSummary) -> None:
         out.print(advice, soft_wrap=True)
     if night.standing:
         known = word(night.standing[0].slide)
-        out.print(f"leave it so: overtile archive --out {word(night.archive)} --acknowledge={known}", soft_wrap=True)
+        out.print(f"leave it so: overtile archive --out {pasted(night.archive)} --acknowledge={known}", soft_wrap=True)
     out.print(f"page:    {night.page}", soft_wrap=True)
     out.print(f"table:   {night.archive}/nights/{night.name}.csv", soft_wrap=True)
 

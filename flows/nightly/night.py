@@ -12,8 +12,8 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
-from tiling.escaping import some, word
-from tiling.storage.place import Place
+from tiling.escaping import some
+from tiling.storage.place import Place, pasted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class NightSummary:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun {word(self.archive)} --failed"
+        return f"overtile rerun {pasted(self.archive)} --failed"
 
     @property
     def advice(self) -> tuple[str, ...]:

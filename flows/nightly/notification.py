@@ -111,7 +111,7 @@ def send(notification: Notification, to: str | None) -> None:
 
 def address(page: Place) -> str:
     """Where a browser finds a page; in a bucket its name there."""
-    return str(page) if isinstance(page, ObjectPath) else page.as_uri()
+    return str(page) if isinstance(page, ObjectPath) else page.absolute().as_uri()
 
 
 def _post(to: str, body: bytes) -> None:

@@ -18,7 +18,7 @@ from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.escaping import some, word
-from tiling.storage.place import write_atomic
+from tiling.storage.place import pasted, write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
@@ -172,7 +172,7 @@ def _leave(record: SlideRecord, night: NightSummary) -> str:
     """The command with which a person leaves a failure as it is."""
     if not record.is_bad or record.acknowledged:
         return ""
-    command = f"overtile archive --out {word(night.archive)} --acknowledge={word(record.slide)}"
+    command = f"overtile archive --out {pasted(night.archive)} --acknowledge={word(record.slide)}"
     return f"<details><summary>leave it so</summary><code>{_text(command)}</code></details>"
 
 
