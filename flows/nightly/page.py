@@ -22,6 +22,7 @@ from tiling.storage.place import pasted, write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
+NUMBERS = ("megapixels", "pixel size", "seconds", "tiles", "objects")
 ACKNOWLEDGED_SHOWN = MISSING_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
@@ -74,11 +75,11 @@ def page_of(night: NightSummary) -> Iterator[str]:
     yield from (f'<p class="verdict warn">{_text(warning)}</p>' for warning in night.warnings)
     yield f"<p>{_text(str(night))}.</p>"
     yield from (f"<p>{_with_command(advice)}</p>" for advice in night.advice)
+    yield from _missing(night.missing)
     yield from _figures(night)
     yield from _slides("New failures", night.new_failures, night, pictures=True)
     yield from _slides("Known failures", night.standing, night, pictures=True)
     yield from _acknowledged(night.acknowledged)
-    yield from _missing(night.missing)
     by_name = {record.slide: record for record in night.records}
     flagged = [by_name[slide] for slide in night.flags if slide in by_name]
     yield from _slides("To look at", flagged, night, pictures=len(flagged) <= PICTURES)
@@ -145,7 +146,7 @@ def _slides(title: str, records: Sequence[SlideRecord], night: NightSummary, *, 
         return
     yield f"<h2>{title}</h2><table><thead><tr>"
     headings = ("", "slide", "state", "megapixels", "pixel size", "seconds", "tiles", "objects", "to look at", "reason")
-    yield "".join(f"<th>{name}</th>" for name in (headings if pictures else headings[1:]))
+    yield "".join(f"<th{' class=n' if name in NUMBERS else ''}>{name}</th>" for name in headings[not pictures :])
     yield "</tr></thead><tbody>"
     for record in records:
         yield "<tr>" + (f"<td>{_picture(record, night)}</td>" if pictures else "")
@@ -158,8 +159,8 @@ def _cells(record: SlideRecord, flags: Mapping[str, Sequence[str]]) -> Iterator[
     tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
     objects = record.measures.get("objects")
     yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
-    yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{_text(_pixel_size(record))}</td>'
-    yield f'<td class="n">{record.seconds:,.1f}</td><td class="n">{tiles}</td>'
+    begun = (f"{record.pixels / 1e6:,.1f}", _text(_pixel_size(record)), f"{record.seconds:,.1f}", tiles)
+    yield from (f'<td class="n">{value if record.tiles else ""}</td>' for value in begun)
     yield f'<td class="n">{"" if objects is None else f"{objects:,}"}</td>'
     yield f'<td class="flags">{_text(", ".join(flags.get(record.slide, ())))}</td>'
 
