@@ -22,7 +22,6 @@ from tiling.storage.place import pasted, write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
-NUMBERS = ("megapixels", "pixel size", "seconds", "tiles", "objects")
 ACKNOWLEDGED_SHOWN = MISSING_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
@@ -146,7 +145,7 @@ def _slides(title: str, records: Sequence[SlideRecord], night: NightSummary, *, 
         return
     yield f"<h2>{title}</h2><table><thead><tr>"
     headings = ("", "slide", "state", "megapixels", "pixel size", "seconds", "tiles", "objects", "to look at", "reason")
-    yield "".join(f"<th{' class=n' if name in NUMBERS else ''}>{name}</th>" for name in headings[not pictures :])
+    yield "".join(f"<th>{name}</th>" for name in (headings if pictures else headings[1:]))
     yield "</tr></thead><tbody>"
     for record in records:
         yield "<tr>" + (f"<td>{_picture(record, night)}</td>" if pictures else "")
@@ -240,6 +239,8 @@ details summary { cursor: pointer; color: var(--quiet); font-size: .85rem; }
 _SCRIPT = """
 for (const head of document.querySelectorAll("th")) {
   if (!head.textContent) continue;
+  const below = [...head.closest("table").tBodies[0].rows].map((row) => row.cells[head.cellIndex]);
+  head.classList.toggle("n", below.some((cell) => cell.classList.contains("n")));
   const sort = () => {
     const body = head.closest("table").tBodies[0], at = head.cellIndex;
     const text = (row) => row.cells[at].textContent.trim();
