@@ -160,6 +160,9 @@ def segment_slides(
     watch.end(pipeline.queue)
     for slide in found.gone:  # now, so that of a night that is killed the next tells
         archive.ledger.mark_gone(slide, context.night)
+    for since, slides in ((context.night, found.missing), ("", found.back)):
+        for slide in slides:
+            archive.ledger.mark_missing(slide, since)
     for slide in found.refused:
         archive.ledger.refuse(unopened_record(slide, context.night))
     archive.ledger.flush()
@@ -187,6 +190,7 @@ def segment_slides(
         flags={slide: flags for slide, flags in flags_by_slide(archive.ledger).items() if slide in looked_at},
         warnings=history.warnings(now.timestamp(), context.config.every),
         zone=now.tzname() or "",
+        missing=found.missing,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 _FORMULA = re.compile(r"(^|[;|])(\s*)(?=[=+\-@＝＋－＠])")
 """What a spreadsheet takes for the begin of a formula, also where it cuts cells at semicolons."""
@@ -38,3 +39,13 @@ def cell(value: object) -> object:
 def word(text: object) -> str:
     """One word of a command that a person copies into a shell: a slide's name may hold orders to it."""
     return shlex.quote(str(text))
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d"], 2)
+    'a, b and 2 more'
+    """
+    shown = ", ".join(plain(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -21,8 +21,8 @@ from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import word
-from tiling.storage.place import Place
+from tiling.escaping import some, word
+from tiling.storage.place import Place, pasted
 
 if TYPE_CHECKING:
     from flows.nightly.night import NightSummary
@@ -62,17 +62,15 @@ def archive_command(*, dry_run: DryRunOption = False, acknowledge: AcknowledgeOp
 
 def acknowledge_failures(out_folder: str, slides: Sequence[str]) -> None:
     """Store that somebody has seen why slides failed and leaves them so."""
-    from tiling.archives.archive import Archive
-    from tiling.storage.place import lock_run, place_of
+    from tiling.archives.acknowledge import acknowledge
+    from tiling.storage.place import place_of
 
     place, out = place_of(out_folder), console()
-    Archive.open(place)  # before a lock is left in what is no archive
-    with lock_run(place):
-        ledger = Archive.open(place).ledger
-        records: list[SlideRecord] = []
-        for slide in slides:
-            records.append(record := ledger.acknowledge(slide))
-            out.print(f"acknowledged: {slide}: {record.reason}; named again when its file changes", soft_wrap=True)
+    records: list[SlideRecord] = []
+    for slide in slides:
+        (record,) = acknowledge(place, [slide])
+        records.append(record)
+        out.print(f"acknowledged: {slide}: {record.reason}; named again when its file changes", soft_wrap=True)
     print_json(acknowledged_facts(place, records))
 
 
@@ -83,7 +81,10 @@ def rerun_archive(out_folder: str, **changed: Any) -> None:
 
     archive, out = Archive.open(place_of(out_folder)), console()
     if not any(record.state is SlideState.FAILED for record in archive.ledger):
-        out.print(f"no slide of {archive.path} stands failed: nothing to try again", soft_wrap=True)
+        refused = sorted(record.slide for record in archive.ledger if record.state is SlideState.REFUSED)
+        are = "is" if len(refused) == 1 else "are"
+        others = f"; {len(refused)} {are} not opened at all ({some(refused)})" if refused else ""
+        out.print(f"no slide of {archive.path} stands failed: nothing to try again{others}", soft_wrap=True)
         print_json(none_failed_facts(archive))
         return
     again = {"until": None, "budget": None, "failed_only": True}
@@ -125,7 +126,7 @@ def _expect_source(config: ArchiveConfig, archive: Place) -> None:
     try:
         next(find_slides(config.source, config.out, COLUMNS))
     except SourceError as error:
-        command = f"overtile archive NEW-SOURCE --out {word(archive)} --model {word(config.model)}"
+        command = f"overtile archive NEW-SOURCE --out {pasted(archive)} --model {word(config.model)}"
         raise RunError(
             f"{error}. It is where the last night of {archive} had its slides; if they were moved, one night from "
             f"their new place points the archive there, with the options of its nights: {command}"

@@ -15,7 +15,8 @@ from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.escaping import word
+from tiling.escaping import some, word
+from tiling.storage.place import pasted
 
 if TYPE_CHECKING:
     from flows.nightly.forecast import Forecast
@@ -34,6 +35,8 @@ def print_night(night: NightSummary) -> None:
     _print_records(out, "new failures", night.new_failures)
     _print_records(out, "known failures", night.standing)
     _print_records(out, "left to a later night", [*night.of(SlideState.CHANGING), *night.of(SlideState.GONE)])
+    if night.missing:
+        out.print(f"done and no longer in the source, their masks stay: {some(night.missing, SHOWN)}", soft_wrap=True)
     if night.flags:
         out.print("to look at:")
         for slide, flags in [*night.flags.items()][:SHOWN]:
@@ -44,7 +47,7 @@ def print_night(night: NightSummary) -> None:
         out.print(advice, soft_wrap=True)
     if night.standing:
         known = word(night.standing[0].slide)
-        out.print(f"leave it so: overtile archive --out {word(night.archive)} --acknowledge={known}", soft_wrap=True)
+        out.print(f"leave it so: overtile archive --out {pasted(night.archive)} --acknowledge={known}", soft_wrap=True)
     out.print(f"page:    {night.page}", soft_wrap=True)
     out.print(f"table:   {night.archive}/nights/{night.name}.csv", soft_wrap=True)
 
@@ -65,7 +68,7 @@ def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
         f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
         f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
         f"{len(found.refused) + len(estimate.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
-        f"{len(found.gone)} gone",
+        f"{len(found.gone)} gone, {len(found.missing)} done and no longer there",
         soft_wrap=True,
     )
     for name, pixels in estimate.slides[:SHOWN]:

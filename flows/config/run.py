@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,8 +22,10 @@ from flows.config.option_types import Cli, Joined, Output, TileName, Where
 from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
-from tiling.selection.choose_view import ViewRequest
 from unet_core.bundles.origin import Origin
+
+if TYPE_CHECKING:
+    from tiling.selection.choose_view import ViewRequest
 
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -149,6 +151,8 @@ class PixelOptions(ConfigBase):
         """
         if self.mpp is not None and self.gsd is not None:
             raise PlanError("--mpp and --gsd are one pixel size in two units; give one of them")
+        from tiling.selection.choose_view import ViewRequest  # brings every reader, which most commands need not
+
         return ViewRequest(
             level=self.level,
             pixel_um=self.mpp if self.gsd is None else self.gsd * UM_PER_METRE,

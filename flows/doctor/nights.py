@@ -9,8 +9,7 @@ from flows.doctor.checks import Check
 from tiling.archives.archive import Archive
 from tiling.archives.history import NightHistory, shown_time
 from tiling.errors import TilingError
-from tiling.escaping import word
-from tiling.storage.place import Place, is_locked
+from tiling.storage.place import Place, is_locked, pasted
 
 DAY_SECONDS = 86400.0
 """How often nights are due where the archive's own options don't say."""
@@ -23,7 +22,7 @@ def check_nights(place: Place, now: float | None = None) -> Iterator[Check]:
     except TilingError as error:
         yield Check.missing("archive", str(error), "give the folder that --out of overtile archive named")
         return
-    history, status = NightHistory.of(archive.ledger.events), f"overtile status {word(archive.path)}"
+    history, status = NightHistory.of(archive.ledger.events), f"overtile status {pasted(archive.path)}"
     if history.last is None:
         yield Check.missing("nights", f"{archive.path} has seen no night", "begin one with overtile archive")
         return

@@ -12,8 +12,8 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
-from tiling.escaping import plain, word
-from tiling.storage.place import Place
+from tiling.escaping import some
+from tiling.storage.place import Place, pasted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class NightSummary:
         stood: slides of this night that had failed before, and whose files haven't changed since.
         flags: why slides of this night are to be looked at.
         warnings: of nights before it, that died or did not begin. zone: of its name's clock.
+        missing: slides that have their masks, and whose images are no longer in the source since this night.
     """
 
     archive: Place
@@ -52,6 +53,7 @@ class NightSummary:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     warnings: tuple[str, ...] = ()
     zone: str = ""
+    missing: tuple[str, ...] = ()
 
     def of(self, *states: SlideState) -> list[SlideRecord]:
         return [record for record in self.records if record.state in states]
@@ -110,7 +112,7 @@ class NightSummary:
 
     @property
     def rerun_command(self) -> str:
-        return f"overtile rerun {word(self.archive)} --failed"
+        return f"overtile rerun {pasted(self.archive)} --failed"
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -118,8 +120,8 @@ class NightSummary:
         open_ones = [*self.new_failures, *self.standing]
         retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
         lasting = [each for each in open_ones if each.lasting]
-        again = f"try {_them(retried)} again with: {self.rerun_command}"
-        repair = f"another try would end alike for {_them(lasting)}: repair or replace the file, as its reason says"
+        again = f"try {_named(retried)} again with: {self.rerun_command}"
+        repair = f"another try would end alike for {_named(lasting)}: repair or replace the file, as its reason says"
         return (*([again] if retried else []), *([repair] if lasting else []))
 
     @property
@@ -135,6 +137,7 @@ class NightSummary:
             "still being written": len(self.of(SlideState.CHANGING)),
             "begun": len(self.of(SlideState.BEGUN)),
             "gone": len(self.of(SlideState.GONE)),
+            "done and no longer in the source": len(self.missing),
             "waiting": self.waiting,
             "unchanged": self.unchanged,
         }
@@ -148,9 +151,8 @@ class NightSummary:
         return f"slides: {message}; {rate}; {ended}{left}"
 
 
-def _them(records: Sequence[SlideRecord]) -> str:
-    names = ", ".join(plain(record.slide) for record in records[:3])
-    return f"{names} and {len(records) - 3} more" if len(records) > 3 else names
+def _named(records: Sequence[SlideRecord]) -> str:
+    return some([record.slide for record in records])
 
 
 class ThroughputEstimate:

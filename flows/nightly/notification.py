@@ -20,6 +20,7 @@ from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.history import shown_time
 from tiling.archives.slide_ledger import SlideState
+from tiling.escaping import some
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
@@ -51,6 +52,9 @@ def of_night(night: NightSummary) -> Notification:
         f"{len(night.acknowledged)} acknowledged" if night.acknowledged else "",
         _flagged(night),
         _named(night.of(SlideState.GONE), "slide gone", "slides gone"),
+        f"{len(night.missing)} done and no longer in the source ({some(night.missing, NAMES_SHOWN)})"
+        if night.missing
+        else "",
         str(night.left) if night.left.slides else "",
         _slowest(night),
         f"ended by {night.ended_by}",
@@ -68,6 +72,7 @@ def of_night(night: NightSummary) -> Notification:
             "new_failures": [record.slide for record in night.new_failures],
             "known_failures": [record.slide for record in night.standing],
             "to_look_at": {slide: list(flags) for slide, flags in night.flags.items()},
+            "no_longer_in_the_source": list(night.missing),
             "left_slides": night.left.slides,
             "left_seconds": night.left.seconds,
             "left_nights": night.left.nights,
@@ -106,7 +111,7 @@ def send(notification: Notification, to: str | None) -> None:
 
 def address(page: Place) -> str:
     """Address at which a browser finds a page; in a bucket its name there."""
-    return str(page) if isinstance(page, ObjectPath) else page.as_uri()
+    return str(page) if isinstance(page, ObjectPath) else page.absolute().as_uri()
 
 
 def _post(to: str, body: bytes) -> None:
@@ -140,10 +145,8 @@ def _name(archive: Place) -> str:
 def _named(records: Sequence[Any], one: str, many: str | None = None) -> str:
     if not records:
         return ""
-    names = ", ".join(record.slide for record in records[:NAMES_SHOWN])
-    rest = f" and {len(records) - NAMES_SHOWN} more" if len(records) > NAMES_SHOWN else ""
     noun = one if len(records) == 1 else many or f"{one}s"
-    return f"{len(records)} {noun} ({names}{rest})"
+    return f"{len(records)} {noun} ({some([record.slide for record in records], NAMES_SHOWN)})"
 
 
 def _flagged(night: NightSummary) -> str:

@@ -17,12 +17,12 @@ from tiling.archives.archive import Archive
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
-from tiling.escaping import word
-from tiling.storage.place import write_atomic
+from tiling.escaping import some, word
+from tiling.storage.place import pasted, write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
-ACKNOWLEDGED_SHOWN = 50
+ACKNOWLEDGED_SHOWN = MISSING_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
 
@@ -74,6 +74,7 @@ def page_of(night: NightSummary) -> Iterator[str]:
     yield from (f'<p class="verdict warn">{_text(warning)}</p>' for warning in night.warnings)
     yield f"<p>{_text(str(night))}.</p>"
     yield from (f"<p>{_with_command(advice)}</p>" for advice in night.advice)
+    yield from _missing(night.missing)
     yield from _figures(night)
     yield from _slides("New failures", night.new_failures, night, pictures=True)
     yield from _slides("Known failures", night.standing, night, pictures=True)
@@ -107,9 +108,16 @@ def _with_command(advice: str) -> str:
 
 def _acknowledged(records: Sequence[SlideRecord]) -> Iterator[str]:
     if records:
-        names = ", ".join(record.slide for record in records[:ACKNOWLEDGED_SHOWN])
-        rest = f" and {len(records) - ACKNOWLEDGED_SHOWN} more" if len(records) > ACKNOWLEDGED_SHOWN else ""
-        yield f"<details><summary>{len(records)} acknowledged</summary><p>{_text(names + rest)}</p></details>"
+        names = some([record.slide for record in records], ACKNOWLEDGED_SHOWN)
+        yield f"<details><summary>{len(records)} acknowledged</summary><p>{_text(names)}</p></details>"
+
+
+def _missing(names: Sequence[str]) -> Iterator[str]:
+    """Slides that are done, and whose images somebody has taken away since the last night."""
+    if names:
+        masks = "its mask stays" if len(names) == 1 else "their masks stay"
+        told = f"{len(names)} done before and no longer in the source; {masks}: {some(names, MISSING_SHOWN)}."
+        yield f"<p>{_text(told)}</p>"
 
 
 def _figures(night: NightSummary) -> Iterator[str]:
@@ -150,8 +158,8 @@ def _cells(record: SlideRecord, flags: Mapping[str, Sequence[str]]) -> Iterator[
     tiles = f"{record.tiles - record.failed_tiles} of {record.tiles}" if record.failed_tiles else f"{record.tiles}"
     objects = record.measures.get("objects")
     yield f'<td class="slide">{_link(record)}</td><td class="{record.state.value}">{record.state.value}</td>'
-    yield f'<td class="n">{record.pixels / 1e6:,.1f}</td><td class="n">{_text(_pixel_size(record))}</td>'
-    yield f'<td class="n">{record.seconds:,.1f}</td><td class="n">{tiles}</td>'
+    begun = (f"{record.pixels / 1e6:,.1f}", _text(_pixel_size(record)), f"{record.seconds:,.1f}", tiles)
+    yield from (f'<td class="n">{value if record.tiles else ""}</td>' for value in begun)
     yield f'<td class="n">{"" if objects is None else f"{objects:,}"}</td>'
     yield f'<td class="flags">{_text(", ".join(flags.get(record.slide, ())))}</td>'
 
@@ -164,7 +172,7 @@ def _leave(record: SlideRecord, night: NightSummary) -> str:
     """The command with which a person leaves a failure as it is."""
     if not record.is_bad or record.acknowledged:
         return ""
-    command = f"overtile archive --out {word(night.archive)} --acknowledge={word(record.slide)}"
+    command = f"overtile archive --out {pasted(night.archive)} --acknowledge={word(record.slide)}"
     return f"<details><summary>leave it so</summary><code>{_text(command)}</code></details>"
 
 
@@ -231,6 +239,8 @@ details summary { cursor: pointer; color: var(--quiet); font-size: .85rem; }
 _SCRIPT = """
 for (const head of document.querySelectorAll("th")) {
   if (!head.textContent) continue;
+  const below = [...head.closest("table").tBodies[0].rows].map((row) => row.cells[head.cellIndex]);
+  head.classList.toggle("n", below.some((cell) => cell.classList.contains("n")));
   const sort = () => {
     const body = head.closest("table").tBodies[0], at = head.cellIndex;
     const text = (row) => row.cells[at].textContent.trim();

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives.archive import Archive
-from tiling.archives.listing import find_slides, glob_pattern, is_gone
+from tiling.archives.listing import find_slides, glob_pattern, is_gone, is_manifest
 from tiling.archives.slide import Slide
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 
@@ -19,7 +19,8 @@ class ScanResult:
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
     known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no
-    longer in the source. stood: those to do that had failed before, and whose files haven't changed.
+    longer in the source. stood: those to do that had failed before, and whose files haven't changed. missing: have
+    their masks, and their images are no longer in the source, which no night has said yet. back: are there again.
     """
 
     todo: tuple[Slide, ...]
@@ -29,6 +30,8 @@ class ScanResult:
     unchanged: int
     gone: tuple[str, ...] = ()
     stood: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -66,15 +69,19 @@ def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
             settling.append(slide)
         else:
             todo.append(slide)
-    gone = tuple(name for name in _missing(archive, listed) if is_gone(config.source, name))
+    unseen = [record for record in archive.ledger if record.slide not in listed]
+    gone = (each.slide for each in unseen if not each.is_settled and each.state is not SlideState.GONE)
+    away = (each.slide for each in unseen if each.is_settled and not each.missing_since)
     return ScanResult(
         todo=in_order(todo, config, archive),
         settling=tuple(settling),
         refused=tuple(refused),
         known_failures=tuple(known),
         unchanged=unchanged,
-        gone=gone,
+        gone=tuple(name for name in sorted(gone) if is_gone(config.source, name)),
         stood=frozenset() if config.failed_only else frozenset(_failed_before(archive, todo)),
+        missing=() if is_manifest(config.source) else tuple(n for n in sorted(away) if is_gone(config.source, n)),
+        back=tuple(sorted(each.slide for each in archive.ledger if each.missing_since and each.slide in listed)),
     )
 
 
@@ -100,12 +107,6 @@ def unopened_record(slide: Slide, night: str) -> SlideRecord:
     if slide.file_version is None:
         return record
     return replace(record, size_bytes=slide.file_version.size_bytes)
-
-
-def _missing(archive: Archive, listed: Set[str]) -> list[str]:
-    """Slides that something was to become of yet, and that a look didn't find; one that is done has its mask anyway."""
-    left = (each for each in archive.ledger if not each.is_settled and each.state is not SlideState.GONE)
-    return sorted(each.slide for each in left if each.slide not in listed)
 
 
 def _failed_before(archive: Archive, todo: Iterable[Slide]) -> Iterator[str]:

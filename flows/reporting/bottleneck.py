@@ -44,7 +44,8 @@ class StageTimes:
         if self.wall < SHORTEST_SECONDS:
             return "start-up: the run was too short to be limited by anything else"
         if self.share("compute") >= BUSY:
-            return f"the network: it kept the workers busy {self.share('compute'):.0%} of the time; that is the limit"
+            busy = f"{self.share('compute'):.0%}"
+            return f"the neural network: it kept the workers busy {busy} of the time; that is the limit"
         if self.share("stage") >= BUSY:
             return f"decoding: staging was busy {self.share('stage'):.0%} of the time; add CPU workers"
         slow = max(("read", "write"), key=self.share)

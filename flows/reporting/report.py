@@ -20,12 +20,12 @@ from flows.reporting.objects import object_figures
 from flows.reporting.page import render
 from flows.reporting.tile_grid import TileGrid
 from tiling.errors import TilingError
-from tiling.escaping import word
+from tiling.export.close_ups import close_up_paths
 from tiling.export.export_run import EXPORTED
 from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.source import ImageSource
-from tiling.storage.place import write_atomic
+from tiling.storage.place import Place, pasted, write_atomic
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.errors import UnetCoreError
 
@@ -37,7 +37,7 @@ SESSIONS_SHOWN = 12
 _WORK = {
     "stage": ("staging", "decoding the image, writing overlapping tiles"),
     "read": ("reading", "loading a tile"),
-    "compute": ("computing", "the network"),
+    "compute": ("computing", "the neural network"),
     "write": ("writing", "labels to the mask"),
 }
 
@@ -80,7 +80,9 @@ def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str
         "mask_shape": run.plan.mask.shape,
         "counts": {kind.name.lower(): state.count(kind) for kind in TileState},
         "headline": _headline(state),
-        "picture": _picture(run),
+        "picture": _picture(run.overlay_path),
+        "close_ups": [(shown, picture) for shown, path in close_up_paths(run) if (picture := _picture(path))],
+        "view": f"overtile view {pasted(run.path)}",
         "areas": areas,
         "objects": object_figures(run, state, areas),
         "grid": TileGrid.of(state.states, run.plan.shape),
@@ -93,7 +95,7 @@ def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str
         "last_time": state.last_time,
         "failed": [*_failed(run, state)],
         "failed_left_out": max(0, len(state.failed) + len(state.damaged) - FAILED_SHOWN),
-        "rerun": f"overtile rerun {word(run.path)}",
+        "rerun": f"overtile rerun {pasted(run.path)}",
         "model": _model_card(run),
         "notes": {name: _note(value) for name, value in run.card.notes.items()},
     }
@@ -110,10 +112,10 @@ def _headline(state: LedgerState) -> tuple[str, str]:
     return ("complete", "done") if state.is_complete else (state.missing, "pending")
 
 
-def _picture(run: Run) -> str | None:
-    """The overlay as a data URI of bounded size; None where there is none that can be read."""
+def _picture(path: Place) -> str | None:
+    """A picture of the run as a data URI of bounded size; None where there is none that can be read."""
     try:
-        with Image.open(BytesIO(run.overlay_path.read_bytes())) as overlay:
+        with Image.open(BytesIO(path.read_bytes())) as overlay:
             shown = overlay.convert("RGB")
     except (OSError, ValueError, TilingError, Image.DecompressionBombError):
         return None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tiling.errors import ImageChangedError
+from tiling.export.close_ups import close_up_paths
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED
 from tiling.runs.run import Run
@@ -50,7 +51,8 @@ def drawn_of_one_image(run: Run) -> Generator[ImageSource]:
             yield steady.source
             steady.expect_same()
     except ImageChangedError as error:
-        for picture in (run.overlay_path, run.skipped_path, *_thumbnails(run)):
+        close_ups = [path for _, path in close_up_paths(run)]
+        for picture in (run.overlay_path, run.skipped_path, *close_ups, *_thumbnails(run)):
             picture.unlink(missing_ok=True)
         raise with_consequences(run, error) from error
 

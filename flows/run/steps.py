@@ -17,6 +17,7 @@ from flows.run.exports import export_all, threads_of
 from flows.run.objects import rule_of
 from flows.worker.result import TileResult
 from tiling.errors import PlanError, RunError
+from tiling.export.close_ups import write_close_ups
 from tiling.export.formats import NONE
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
@@ -132,6 +133,7 @@ def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> N
     with drawn_of_one_image(run) as source:
         view = ScreenView.of(source, run.card.image.level, run.plan.extent)
         write_overlay(run, source, failed, view)
+        write_close_ups(run, source, state)
         if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(view, run.plan, skipped, run.skipped_path)
         digest = mask_digest(run, state)

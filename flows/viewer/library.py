@@ -73,6 +73,14 @@ class Library:
         folders = {record.slide: record.folder for record in records}
         return {folders[slide]: flags for slide, flags in flags_by_slide(records).items()}
 
+    def failures(self) -> dict[str, SlideRecord]:
+        """Slides of an archive that stand failed, by their names.
+
+        Raises:
+            RunError: the archive's card or its ledger is damaged.
+        """
+        return {record.slide: record for record in self._slide_records() if record.is_bad}
+
     def _slide_records(self) -> list[SlideRecord]:
         """Records of an archive's slides, read again when its ledger has grown; none of a folder of runs."""
         if not self.is_archive or not (self.place / CARD_NAME).is_file():

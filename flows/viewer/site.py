@@ -7,10 +7,11 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -24,6 +25,8 @@ from flows.viewer.guard import HOSTS, Guard
 from flows.viewer.library import Library
 from flows.viewer.reruns import BusyError, RerunRequest, Reruns
 from flows.viewer.shown_run import ShownRun, paint_of
+from tiling.archives.acknowledge import acknowledge
+from tiling.archives.slide_ledger import SlideRecord
 from tiling.errors import TilingError
 
 STATIC = Path(__file__).parent / "static"
@@ -34,6 +37,7 @@ LONGEST_BODY = 2**20
 
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 _LABEL = re.compile(r"[0-9]{1,3}")
+Told = TypeVar("Told")
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -56,6 +60,14 @@ class RerunForm(BaseModel):
     def request(self) -> RerunRequest:
         kinds = (("failed", self.failed), ("damaged", self.damaged))
         return RerunRequest(tuple(self.tiles), tuple(name for name, is_asked in kinds if is_asked))
+
+
+class AcknowledgeForm(BaseModel):
+    """Form of an acknowledgement: the name of a slide that stands failed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    slide: str = Field(min_length=1, max_length=4096)
 
 
 class Site:
@@ -83,8 +95,9 @@ class Site:
         """Lines of the archive's table, some at a time."""
         names, start = self._library.names(), max(0, _whole(request, "start"))
         slides = self._slides()
-        flags = self._flags()
-        rows = [self._row(name, flags) for name in names[start : start + ROWS_AT_ONCE]]
+        flags, failures = self._told(self._library.flags), self._told(self._library.failures)
+        of_run = {each.folder: _failure(each) for each in failures.values() if each.failed_tiles}
+        rows = [self._row(name, flags) | of_run.get(name, {}) for name in names[start : start + ROWS_AT_ONCE]]
         first = max(0, start - len(names))
         rows += slides[first : first + ROWS_AT_ONCE - len(rows)]
         return JSONResponse({"place": str(self._library.place), "runs": len(names) + len(slides), "rows": rows})
@@ -133,9 +146,21 @@ class Site:
         job = self.reruns.start(self._run(request).place, asked.request)
         return JSONResponse({"job": job.facts()}, 202)
 
-    def _flags(self) -> dict[str, tuple[str, ...]]:
+    async def acknowledge(self, request: Request) -> Response:
+        """Leave a failed slide as it is, as `overtile archive --acknowledge` does."""
         try:
-            return self._library.flags()
+            asked = AcknowledgeForm.model_validate_json(await _body(request))
+        except ValidationError as error:
+            return JSONResponse({"error": f"no such slide: {error.errors()[0]['msg']}"}, 422)
+        try:
+            (record,) = await run_in_threadpool(acknowledge, self._library.place, [asked.slide])
+        except TilingError as error:  # a night is at work, or it no longer stands failed
+            return JSONResponse({"error": str(error)}, 409)
+        return JSONResponse({"slide": record.slide, "acknowledged": True})
+
+    def _told(self, ask: Callable[[], dict[str, Told]]) -> dict[str, Told]:
+        try:
+            return ask()
         except (TilingError, OSError):  # a line of the table says so
             return {}
 
@@ -155,6 +180,7 @@ class Site:
             return [{"name": "the archive's ledger", "error": str(error)}]
         return [
             {"name": each.slide, "state": each.state.value, "error": each.reason or "no reason was given"}
+            | (_failure(each) if each.is_bad else {})
             for each in records
         ]
 
@@ -193,6 +219,7 @@ def make_site(library: Library, door: Door) -> Starlette:
         routes=[
             *(Route(path, answer) for path, answer in answers.items()),
             Route("/api/rerun", site.rerun, methods=["POST"]),
+            Route("/api/acknowledge", site.acknowledge, methods=["POST"]),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
@@ -202,6 +229,11 @@ def make_site(library: Library, door: Door) -> Starlette:
         exception_handlers={TilingError: _not_found, BusyError: _busy, LongError: _too_long, OSError: _unreadable},
         lifespan=lifespan,
     )
+
+
+def _failure(record: SlideRecord) -> dict[str, Any]:
+    """Facts that the table needs to offer a failed slide's acknowledgement, or to show it."""
+    return {"failed_slide": record.slide, "acknowledged": record.acknowledged}
 
 
 def _not_found(_: Request, error: Exception) -> Response:

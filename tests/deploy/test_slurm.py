@@ -81,6 +81,40 @@ def test_a_job_that_meets_its_time_limit_is_queued_again_and_goes_on(tmp_path: P
     assert left_behind(slurm["OVERTILE_RAY_TEMP"]) == []
 
 
+@pytest.mark.parametrize(
+    ("answers", "address"),
+    [
+        ("127.0.1.1\n10.1.2.3 172.17.0.1 fd00::2 \n", "10.1.2.3"),
+        ("10.9.9.9\n10.1.2.3 10.9.9.9\n", "10.9.9.9"),
+        ("::1 127.0.0.1\nfd00::2 10.1.2.3\n", "10.1.2.3"),
+        ("127.0.0.1\n\n", "127.0.0.1"),
+    ],
+)
+def test_nodes_meet_at_an_address_that_others_reach(tmp_path: Path, answers: str, address: str) -> None:
+    """Debian's /etc/hosts gives a node's own name a loopback address."""
+    scripts = {
+        "srun": f"cat {tmp_path}/answers",
+        "scontrol": "echo node1",
+        "python": "echo token",
+        "ray": "exit 1",
+    }
+    (tmp_path / "answers").write_text(answers)
+    for name, line in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_ID": "7", "OVERTILE_BIN": str(tmp_path)}
+    ended = subprocess.run(
+        ["bash", SCRIPT, "slides"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **job},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"head node1 at {address}:20007, 1 nodes" in ended.stderr
+    assert "Ray's head doesn't answer" in ended.stderr
+
+
 def test_a_job_without_arguments_says_what_it_needs(slurm: dict[str, str], tmp_path: Path) -> None:
     ended = subprocess.run(
         ["sbatch", str(SCRIPT)], env=slurm, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30

@@ -29,6 +29,12 @@ Hook = Callable[[str, str], None]
 QUICK = ("--core", 64, "--foreground", "none", "--workers", 2, "--settle", "0s")
 
 
+def archive_at(path: Path) -> Archive:
+    """An archive that no night has seen yet."""
+    card = ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
+    return Archive.create_or_resume(path, card)
+
+
 def context_of(source: Path, model: Path, pool: Pool, **asked: object) -> NightContext:
     given: dict[str, object] = {"source": str(source), "out": source.parent / "out", "model": str(model), "core": 64}
     config = ArchiveConfig.model_validate({**given, "foreground": "none", "settle": 0, **asked})

@@ -33,13 +33,18 @@ RESULT_CARDS = ("run.json", "archive.json")
 _MAGIC = re.compile(r"[*?\[]")
 
 
+def is_manifest(source: str) -> bool:
+    """True if a source is a manifest, which names slides wherever they are."""
+    return source.lower().endswith(".csv")
+
+
 def is_gone(source: str, name: str) -> bool:
     """True if a slide that a source held, and that a look at it didn't find, is no longer there.
 
     What a narrower glob leaves out still is, and of a folder that can't be looked into nothing is known. A manifest
     holds what it names.
     """
-    if source.lower().endswith(".csv"):
+    if is_manifest(source):
         return True
     try:
         return file_version(place_of(split_glob(source)[0]) / name) is None
@@ -61,7 +66,7 @@ def find_slides(source: str, exclude: Place, columns: Sequence[str] = ()) -> Ite
 
 
 def _nothing_in(source: str) -> str:
-    if source.lower().endswith(".csv"):
+    if is_manifest(source):
         return (
             f"{source} names no slide: nothing would be segmented; add a line for each below the names of the columns"
         )

@@ -65,6 +65,7 @@ class SlideRecord:
         left_tiles: of a slide that is begun, those that are still to be computed.
         measures: what is known of image and mask by name, as `tiling.archives.measures` has it.
         stage_seconds: of work per stage, summed over all workers.
+        missing_since: of a slide that has its mask, the night since which the source no longer holds the image.
     """
 
     slide: str
@@ -89,6 +90,7 @@ class SlideRecord:
     left_tiles: int = 0
     measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    missing_since: str = ""
 
     @property
     def is_bad(self) -> bool:
@@ -207,6 +209,11 @@ class SlideLedger:
             reason = f"no longer in the source; it was {before.state.value}{why}"
             gone = replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night)
             self._store(replace(gone, acknowledged=False, failed_before=False))  # should it come back, that is news
+
+    def mark_missing(self, slide: str, since: str) -> None:
+        """Store since which night the source lacks the image of a mask; an empty night says that it is back."""
+        with self._lock:
+            self._store(replace(self._records[slide], missing_since=since))
 
     def refuse(self, record: SlideRecord) -> None:
         """Store that a slide isn't opened, where that is news: it is the same every night."""

@@ -37,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "sharpness": "float64",
     "skipped_share": "float64",
     "no_data_share": "float64",
+    "missing_since": "string",
 }
 """Columns that every table has, with Arrow's names of their types."""
 
@@ -114,6 +115,7 @@ class SlideTable:
             **{name: found.get(name) for name in ("brightness", "contrast", "sharpness")},
             "skipped_share": found.get("skipped"),
             "no_data_share": found.get("no_data"),
+            "missing_since": record.missing_since or None,
             **self._of_classes(found.get("classes", {})),
             **{f"seconds of {stage}": seconds for stage, seconds in record.stage_seconds.items()},
         }

@@ -38,7 +38,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
     picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)
-    labels = _labels_at(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
+    labels = labels_under(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
     for label, item in enumerate(run.classes):
         if label:
             _tint(picture, labels == label, item.color)
@@ -48,7 +48,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     write_png(path, image)
 
 
-def _labels_at(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def labels_under(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """The mask sampled at the centres of the picture's pixels, from the pyramid level just finer than them."""
     level = max(0, min(len(mask.levels) - 1, int(np.log2(max(1.0, min(steps))))))
     height, width = (int(side) for side in mask.levels[level].shape)
@@ -61,10 +61,10 @@ def _labels_at(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.u
 def _tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> None:
     rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
     picture[covered] = (picture[covered] * (1 - TINT) + rgb * TINT).astype(np.uint8)
-    picture[_outline(covered)] = rgb.astype(np.uint8)
+    picture[outline(covered)] = rgb.astype(np.uint8)
 
 
-def _outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Covered pixels with an uncovered neighbour above, below, left or right."""
     padded = np.pad(covered, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

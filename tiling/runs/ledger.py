@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import RunError
-from tiling.escaping import word
 from tiling.runs.no_data import ALL_DATA, NoDataCounts
 from tiling.storage.jsonl import Segments
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place
+from tiling.storage.place import Place, pasted
 
 FLUSH_SECONDS = 0.5
 FLUSH_SECONDS_REMOTE = 5.0
@@ -153,7 +152,7 @@ class LedgerState:
         if self.count(TileState.PENDING):
             return f"run the overtile segment command of {run} again"
         options = [*(["--failed"] if self.failed else []), *(["--damaged"] if not self.is_closed else [])]
-        return f"overtile rerun {word(run)} {' '.join(options)}"
+        return f"overtile rerun {pasted(run)} {' '.join(options)}"
 
 
 class Ledger:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tiling.escaping import word
 from tiling.storage.disk import PARTIAL, disk_errors, is_partial, read_file, remove_file, write_whole
 from tiling.storage.lease import Lease, is_leased
 from tiling.storage.object_path import ObjectPath
@@ -122,6 +123,15 @@ def remove_within(path: Place, below: Place) -> None:
         remove_file(path, below)
     else:
         path.unlink(missing_ok=True)
+
+
+def pasted(place: Place) -> str:
+    """A place as one word of a command that is pasted later, in whatever folder.
+
+    >>> pasted(Path("/data/Ward 7"))
+    "'/data/Ward 7'"
+    """
+    return word(place if isinstance(place, ObjectPath) else place.absolute())
 
 
 def lock_run(place: Place) -> RunLock | Lease:

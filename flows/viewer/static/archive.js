@@ -1,6 +1,6 @@
 // The table of an archive's runs: filled some rows at a time, sorted and filtered here.
 
-import { STATES, duration, element, get, moment, verdict, whole } from "./api.js";
+import { STATES, duration, element, get, moment, post, verdict, whole } from "./api.js";
 
 const POLL_SECONDS = 15;
 const part = (id) => document.getElementById(id);
@@ -68,6 +68,7 @@ function line(row) {
       state.append(element("span", WAITING.includes(row.state) ? "pending" : "failed-text", row.state));
       made.append(state);
     }
+    cell.append(...leaving(row));
     made.append(cell);
     return made;
   }
@@ -75,6 +76,7 @@ function line(row) {
   const state = element("td", "state");
   state.append(element("span", kind, text));
   if (row.flags) state.append(element("div", "flags", row.flags.join(", ")));
+  state.append(...leaving(row));
   made.append(
     state,
     tiles(row),
@@ -86,6 +88,28 @@ function line(row) {
     report(row),
   );
   return made;
+}
+
+/** The button that leaves a failed slide as it is, or that somebody has done so. */
+function leaving({ failed_slide: slide, acknowledged }) {
+  if (!slide) return [];
+  if (acknowledged) return [element("div", "acknowledged", "acknowledged")];
+  const button = element("button", "leave", "Acknowledge");
+  button.type = "button";
+  button.title = "Leave this failure as it is: nights count it and no longer name it, until its file changes";
+  button.setAttribute("aria-label", `Acknowledge the failure of ${slide}`);
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      await post("/api/acknowledge", { slide });
+      for (const row of table.rows) if (row.failed_slide === slide) row.acknowledged = true;
+      show();
+    } catch (error) {
+      button.disabled = false;
+      button.after(element("div", "flags", error.message));
+    }
+  });
+  return [button];
 }
 
 /** The side of the pixels that were segmented; without one, no figure of a run can be held against another's. */

@@ -9,22 +9,17 @@ from pathlib import Path
 
 import pytest
 from cli import Cli, clean_environment
+from nights import archive_at
 
 from flows.config.archive import ArchiveConfig
 from flows.nightly.scan import scan
-from tiling.archives.archive import Archive, ArchiveCard
+from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.escaping import word
 
 FAILED = SlideRecord("a.svs", SlideState.FAILED, "slides/a.svs", 10, "v1", reason="cut off", lasting=True, night="n1")
-
-
-def archive_at(path: Path) -> Archive:
-    return Archive.create_or_resume(
-        path, ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
-    )
 
 
 def reopened(archive: Archive) -> SlideRecord:

@@ -1,21 +1,24 @@
-"""Slides that failed and that the source no longer holds: told once, and no failure for ever."""
+"""Slides that the source no longer holds: told once, no failure for ever, and no mask lost."""
 
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 from cli import Cli, mask_files
 from faulty_actors import plan_fault
-from nights import QUICK, carry, context_of, hold, latest, records
+from nights import QUICK, archive_at, carry, context_of, hold, latest, records
 from tiny import write_noise
 
-from flows.nightly.scan import scan
+from flows.config.archive import ArchiveConfig
+from flows.nightly.scan import ScanResult, scan
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
-from tiling.archives.listing import is_gone
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.listing import find_slides, is_gone
+from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.table import SlideTable
 from tiling.runs.run import Run
 
 
@@ -93,3 +96,85 @@ def test_of_a_folder_that_can_not_be_looked_into_nothing_is_known(
 
     monkeypatch.setattr(Path, "stat", refuse)
     assert not is_gone(str(tmp_path), "closed/a.svs")
+
+
+def archive_of_two(tmp_path: Path, source: str) -> tuple[ArchiveConfig, Archive]:
+    """Two slides that are done, and an archive that knows them."""
+    config = ArchiveConfig.model_validate({"source": source, "out": tmp_path / "out", "settle": 0})
+    archive = archive_at(tmp_path / "out")
+    for slide in find_slides(str(tmp_path / "in"), config.out):
+        assert slide.file_version is not None
+        stamp = slide.file_version.size_bytes, slide.file_version.version
+        archive.ledger.append(SlideRecord(slide.name, SlideState.DONE, f"slides/{slide.name}", *stamp, night="n1"))
+        (archive.run_path(f"slides/{slide.name}")).mkdir(parents=True)
+        (archive.run_path(f"slides/{slide.name}") / "run.json").touch()
+    archive.ledger.flush()
+    return config, archive
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    (tmp_path / "in/old").mkdir(parents=True)
+    for name in ("in/a.svs", "in/old/b.svs"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def said(archive: Archive, found: ScanResult, night: str) -> tuple[str, ...]:
+    """What a night says of done slides that are away, and stores."""
+    for since, slides in ((night, found.missing), ("", found.back)):
+        for slide in slides:
+            archive.ledger.mark_missing(slide, since)
+    archive.ledger.flush()
+    return found.missing
+
+
+def test_a_done_slide_that_vanishes_is_told_once_and_again_only_after_it_was_back(two: Path) -> None:
+    config, archive = archive_of_two(two, str(two / "in"))
+    aside = two / "aside.svs"
+    told: list[tuple[str, ...]] = []
+    for night, move in enumerate(
+        (None, ("in/old/b.svs", aside), None, (aside, "in/old/b.svs"), ("in/old/b.svs", aside))
+    ):
+        if move is not None:
+            (two / move[0]).rename(two / move[1])
+        archive = Archive.open(archive.path)
+        told.append(said(archive, scan(config, archive), f"n{night + 2}"))
+        record = archive.ledger.get("old/b.svs")
+        assert record is not None
+        assert record.state is SlideState.DONE, "its mask is there, and another name of its content is the same"
+    assert told == [(), ("old/b.svs",), (), (), ("old/b.svs",)]
+    rows = {row["slide"]: row for row in SlideTable(archive.ledger, "m", {}).rows()}
+    assert (rows["a.svs"]["missing_since"], rows["old/b.svs"]["missing_since"]) == (None, "n6")
+
+
+@pytest.mark.parametrize("left_out", ["narrower glob", "manifest", "closed folder"])
+def test_what_is_left_out_of_a_night_has_not_vanished(
+    two: Path, left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, archive = archive_of_two(two, str(two / "in"))
+    if left_out == "narrower glob":
+        config = config.model_copy(update={"source": f"{two}/in/*.svs"})
+    elif left_out == "manifest":
+        (two / "in/list.csv").write_text("slide\na.svs\n")
+        config = config.model_copy(update={"source": f"{two}/in/list.csv"})
+    else:
+        listed, closed = os.scandir, two / "in/old"
+
+        def scandir(path: Path) -> object:  # root may look into any folder
+            if Path(path) == closed:
+                raise PermissionError(13, "Permission denied", str(path))
+            return listed(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+    assert scan(config, archive).missing == ()
+
+
+def test_slides_and_masks_that_moved_together_have_not_vanished(two: Path) -> None:
+    _, archive = archive_of_two(two, str(two / "in"))
+    (two / "in").rename(two / "moved")
+    archive.path.rename(two / "masks")
+    config = ArchiveConfig.model_validate({"source": str(two / "moved"), "out": two / "masks", "settle": 0})
+    found = scan(config, Archive.open(two / "masks"))
+    assert (found.missing, found.gone) == ((), ())
+    assert found.unchanged + len(found.todo) == 2

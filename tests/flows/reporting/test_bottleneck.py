@@ -10,7 +10,7 @@ from flows.reporting.bottleneck import StageTimes
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        ({"stage": 10, "read": 2, "compute": 190, "write": 2}, "the network: it kept the workers busy 95%"),
+        ({"stage": 10, "read": 2, "compute": 190, "write": 2}, "the neural network: it kept the workers busy 95%"),
         (
             {"stage": 98, "read": 2, "compute": 90, "write": 2},
             "decoding: staging was busy 98% of the time; add CPU workers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,24 @@ from typing import Any
 import pytest
 from drawn import draw_run
 from playwright.sync_api import expect, sync_playwright
-from shown import let_in, shown
+from shown import ADDRESS, let_in, shown
 from starlette.testclient import TestClient
 
+from flows.viewer.guard import TOKEN_HEADER
 from flows.viewer.library import Library
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.errors import RunError
+from tiling.storage.place import lock_run
 
 REASON = "SourceError: broken <b>.svs is no image"
-LACKING = {"name": "ward/broken.svs", "state": "failed", "error": REASON}
+LACKING = {
+    "name": "ward/broken.svs",
+    "state": "failed",
+    "error": REASON,
+    "failed_slide": "ward/broken.svs",
+    "acknowledged": False,
+}
 
 
 def made(folder: Path) -> Archive:
@@ -72,6 +81,31 @@ def test_a_run_that_is_to_be_looked_at_says_why(archive: Archive) -> None:
         assert rows_of(client)[0]["flags"] == ["no object"]
 
 
+def test_a_failure_is_acknowledged_by_the_page_of_this_start_alone(archive: Archive) -> None:
+    with let_in(Library(archive.path)) as client:
+        found = re.search(r'name="overtile-token" content="([\w-]{43})"', client.get("/").text)
+        assert found
+        ours, at = {TOKEN_HEADER: found[1]}, ADDRESS.rstrip("/")
+
+        def asked(slide: object, **headers: str) -> int:
+            return client.post("/api/acknowledge", json={"slide": slide}, headers=headers).status_code
+
+        refused = ({}, {TOKEN_HEADER: "guessed"}, {**ours, "origin": "http://evil.example"}, {**ours, "origin": "null"})
+        assert [asked("ward/broken.svs", **headers) for headers in refused] == [403] * 4
+        assert [asked(slide, **ours) for slide in ("", 7, None, "no.svs", "twin.svs")] == [422, 422, 422, 409, 409]
+        assert client.get("/api/acknowledge").status_code == 405
+        assert rows_of(client)[1] == LACKING, "nothing was stored so far"
+        with lock_run(archive.path):
+            assert asked("ward/broken.svs", **ours) == 409, "a night is at work"
+        assert asked("ward/broken.svs", **ours, origin=at) == 200
+        assert rows_of(client)[1] == {**LACKING, "acknowledged": True}
+        without = TestClient(client.app, ADDRESS)
+        assert without.post("/api/acknowledge", json={"slide": "sound.svs"}, headers=ours).status_code == 403
+    record = Archive.open(archive.path).ledger.get("sound.svs")
+    assert record is not None
+    assert not record.acknowledged
+
+
 def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
     archive = made(tmp_path / "archive")
     with pytest.raises(RunError, match=r"holds no run .* and no runs"):
@@ -104,4 +138,9 @@ def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
         expect(rows.nth(1)).to_contain_text("failed")
         expect(rows.nth(1)).to_contain_text(REASON)
         expect(page.locator("#summary")).to_have_text("1 run · 1 complete · 1 failed without a run")
+        page.get_by_role("button", name="Acknowledge the failure of ward/broken.svs").click()
+        expect(rows.nth(1).locator(".acknowledged")).to_have_text("acknowledged")
+        record = Archive.open(archive.path).ledger.get("ward/broken.svs")
+        assert record is not None
+        assert record.acknowledged
         browser.close()

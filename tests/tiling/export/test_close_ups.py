@@ -1,0 +1,60 @@
+"""Close-ups of a result: which places they show, in which colours, and what goes with a mask that changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn import draw_run
+from PIL import Image
+
+from tiling.export.close_ups import COLORS, PLACES, close_up_paths, contrasting, write_close_ups
+from tiling.runs.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return draw_run(tmp_path / "run", height=1024, width=1280, skipped=((0, 0), (0, 1), (1, 0)))
+
+
+def drawn(run: Run) -> dict[str, Image.Image]:
+    with run.open_source() as source:
+        write_close_ups(run, source, run.ledger.fold())
+    return {path.stem: Image.open(path) for _, path in close_up_paths(run) if path.is_file()}
+
+
+def test_they_are_at_full_resolution_with_outlines_and_the_same_for_the_same_run(run: Run) -> None:
+    pictures = drawn(run)
+    assert {"densest", "sparsest", "seam", "edge"} <= pictures.keys() <= PLACES.keys()
+    with run.open_source() as source:
+        image = np.asarray(source.read(0, source.levels[0].box))
+    for picture in pictures.values():
+        assert picture.size == (256, 256)
+        shown = np.asarray(picture)
+        windows = np.lib.stride_tricks.sliding_window_view(image, (256, 256, 3))[:, :, 0]
+        same = max(
+            float((windows[y, x] == shown).all(axis=-1).mean())
+            for y in range(0, windows.shape[0], 64)
+            for x in range(0, windows.shape[1], 64)
+        )
+        assert 0.8 < same < 1, "most pixels are the image's own, and the others are outlines"
+    again = drawn(run)
+    assert all(np.array_equal(np.asarray(pictures[name]), np.asarray(again[name])) for name in pictures)
+
+
+def test_of_a_mask_without_anything_nothing_is_shown_and_former_pictures_go(tmp_path: Path) -> None:
+    run = draw_run(tmp_path / "run", skipped=tuple((row, col) for row in range(3) for col in range(4)))
+    (run.path / "close-ups").mkdir()
+    (run.path / "close-ups/densest.png").write_bytes(b"of an earlier mask")
+    assert drawn(run) == {}
+
+
+@pytest.mark.parametrize("stain", [(150, 90, 40), (230, 180, 210), (20, 20, 20), (250, 250, 250), (0, 220, 240)])
+def test_outlines_stand_out_from_the_picture_and_from_one_another(stain: tuple[int, int, int]) -> None:
+    picture = np.full((64, 64, 3), stain, np.uint8)
+    first, second = contrasting(picture, 2)
+    assert first != second
+    assert {first, second} < set(COLORS)
+    rgb = np.array([int(first[i : i + 2], 16) for i in (1, 3, 5)])
+    assert np.linalg.norm(rgb - np.array(stain)) > 150
