@@ -1,9 +1,9 @@
 """Outlines of what models find on images without labels, on one page for people to look at.
 
-    python -m benchmarks.outlines --model BEFORE --model AFTER --out PAGE.webp IMAGE [IMAGE …]
+    python -m benchmarks.outlines --model BEFORE --model AFTER [--columns 2] [--shown 360] --out PAGE.webp IMAGE …
 
-Each row shows the middle of one image, up to 512 px, as it is and with the objects of each model outlined.
-`IMAGE@Y,X` starts the 512 px at that row and column.
+Each image is shown by its middle, up to 512 px, as it is and with the objects of each model outlined, each picture in
+`--shown` px and `--columns` images side by side. `IMAGE@Y,X` starts the 512 px at that row and column.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ def objects_of(bundle: Bundle, image_HW3: NDArray[np.uint8]) -> NDArray[np.int32
     return objects_in(whole_image_labels(bundle.module, bundle.card, image_HW3, grid), bundle.card)
 
 
-def outlined(image_HW3: NDArray[np.uint8], objects_HW: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The image twice as large, with the outermost half pixel of every object drawn."""
+def outlined(image_HW3: NDArray[np.uint8], objects_HW: NDArray[np.int32], halves: int = 1) -> NDArray[np.uint8]:
+    """The image twice as large, with the outermost half pixel of every object drawn, or so many of them."""
     large_HW3 = image_HW3.repeat(2, axis=0).repeat(2, axis=1)
     large_HW = objects_HW.repeat(2, axis=0).repeat(2, axis=1)
     cross = ndimage.generate_binary_structure(2, 1)
     greatest_HW = ndimage.grey_dilation(large_HW, footprint=cross)
     least_HW = ndimage.grey_erosion(large_HW, footprint=cross)
-    large_HW3[(large_HW > 0) & ((greatest_HW != large_HW) | (least_HW != large_HW))] = _OUTLINE
+    is_outline_HW = (large_HW > 0) & ((greatest_HW != large_HW) | (least_HW != large_HW))
+    if halves > 1:
+        is_outline_HW = ndimage.binary_dilation(is_outline_HW, iterations=halves - 1)
+    large_HW3[is_outline_HW] = _OUTLINE
     return large_HW3
 
 
@@ -61,30 +64,30 @@ def read_part(reference: str) -> tuple[str, NDArray[np.uint8]]:
     return f"{Path(path).stem}{f' at {y}, {x}' if start else ''}", part_HW3
 
 
-def write_page(path: Path, bundles: Sequence[Bundle], references: Sequence[str]) -> None:
+def write_page(
+    path: Path, bundles: Sequence[Bundle], references: Sequence[str], columns: int = 1, shown_px: int = _SIDE_PX
+) -> None:
     """Write the page, and say how much of each part is object."""
-    cell = _SIDE_PX + _GAP_PX
-    page = Image.new(
-        "RGB", ((1 + len(bundles)) * cell + _GAP_PX, len(references) * (cell + _CAPTION_PX) + _GAP_PX), PAPER
-    )
+    cell, wide = shown_px + _GAP_PX, (1 + len(bundles)) * (shown_px + _GAP_PX) + 2 * _GAP_PX
+    rows, halves = -(-len(references) // columns), 1 if shown_px >= _SIDE_PX else 2
+    page = Image.new("RGB", (columns * wide, rows * (cell + _CAPTION_PX) + _GAP_PX), PAPER)
     draw = ImageDraw.Draw(page)
-    for row, reference in enumerate(references):
+    for place, reference in enumerate(references):
         name, image_HW3 = read_part(reference)
-        top = _GAP_PX + row * (cell + _CAPTION_PX)
-        draw.text((_GAP_PX, top), name, INK, font(16), "lt")
-        page.paste(Image.fromarray(image_HW3), (_GAP_PX, top + _CAPTION_PX))
-        for column, bundle in enumerate(bundles, start=1):
+        left, top = _GAP_PX + place % columns * wide, _GAP_PX + place // columns * (cell + _CAPTION_PX)
+        height, width = (max(1, side * shown_px // _SIDE_PX) for side in image_HW3.shape[:2])
+        pictures = [(name, image_HW3)]
+        for bundle in bundles:
             objects_HW = objects_of(bundle, image_HW3)
             told = f"{int(objects_HW.max())} objects, {100 * (objects_HW > 0).mean():.1f} % of the pixels"
             sys.stdout.write(f"{name}: {told}\n")
             sys.stdout.flush()
-            left = _GAP_PX + column * cell
-            draw.text((left, top), told, INK, font(16), "lt")
-            shown = Image.fromarray(outlined(image_HW3, objects_HW)).resize(
-                image_HW3.shape[1::-1], Image.Resampling.BOX
-            )
-            page.paste(shown, (left, top + _CAPTION_PX))
-    page.save(path, quality=88)
+            pictures.append((told, outlined(image_HW3, objects_HW, halves)))
+        for column, (text, pixels_HW3) in enumerate(pictures):
+            draw.text((left + column * cell, top), text, INK, font(15), "lt")
+            picture = Image.fromarray(pixels_HW3).resize((width, height), Image.Resampling.LANCZOS)
+            page.paste(picture, (left + column * cell, top + _CAPTION_PX))
+    page.save(path, quality=75, method=6)
 
 
 def _middle(length: int) -> int:
@@ -95,9 +98,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+")
     parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--columns", type=int, default=1)
+    parser.add_argument("--shown", type=int, default=_SIDE_PX)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_page(arguments.out, [load_bundle(each) for each in arguments.model], arguments.images)
+    given = parser.parse_args()
+    bundles = [load_bundle(each) for each in given.model]
+    write_page(given.out, bundles, given.images, given.columns, given.shown)
 
 
 if __name__ == "__main__":

@@ -104,11 +104,25 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("licence", card.license),
         ("trained on", str(training.get("data", "not stated"))),
     ]
-    for group, score in training.get("validation", {}).items():
-        figures = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "AP of objects at IoU 0.5": "ap50"}
-        known = [f"{name} {score[key]:.3f}" for name, key in figures.items() if isinstance(score.get(key), float)]
-        rows.append((f"scores: {group}", f"{', '.join(known)} on {score.get('images', '?')} validation images"))
-    return rows
+    return rows + _scores(training)
+
+
+def _scores(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """Scores on images that nothing was chosen on come first, and are what documents give; then those chosen on."""
+    reported = training.get("reported", {})
+    chosen = "images for choosing" if reported else "validation images"
+    figures = {"mean IoU of objects": "iou", "objects found (AP at IoU 0.5)": "ap50"}
+    rows = [(f"scores: {group}", f"{_figures(score, figures)} held-back images") for group, score in reported.items()]
+    figures = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "AP of objects at IoU 0.5": "ap50"}
+    return rows + [
+        (f"{'while choosing' if reported else 'scores'}: {group}", f"{_figures(score, figures)} {chosen}")
+        for group, score in training.get("validation", {}).items()
+    ]
+
+
+def _figures(score: dict[str, Any], figures: dict[str, str]) -> str:
+    known = [f"{name} {score[key]:.3f}" for name, key in figures.items() if isinstance(score.get(key), float)]
+    return f"{', '.join(known)} on {score.get('images', '?')}"
 
 
 def _pixel_size(card: ModelCard) -> str:

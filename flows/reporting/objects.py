@@ -84,10 +84,11 @@ def object_figures(run: Run, state: LedgerState, areas: Areas) -> tuple[ClassObj
         file = BytesIO((run.exports / "objects-table.parquet").read_bytes())
         names = parquet.read_schema(file).names
         area = next((name for name in _UNITS if name in names), "pixels")
-        table = parquet.read_table(file, columns=["label", area])
+        table = parquet.read_table(file, columns=[*dict.fromkeys(("label", area, "pixels"))])
     except (OSError, ValueError, KeyError, TilingError):
         return ()
-    labels, sizes = (table.column(name).to_numpy() for name in ("label", area))
+    labels, sizes, pixels = (table.column(name).to_numpy() for name in ("label", area, "pixels"))
+    pixel_um2 = float(sizes.sum() / pixels.sum()) if area == "area_um2" and len(table) else None
     spec, built = asked_objects(state), built_objects(run, state)
     found: list[ClassObjects] = []
     for label, item in enumerate(run.classes):
@@ -95,8 +96,9 @@ def object_figures(run: Run, state: LedgerState, areas: Areas) -> tuple[ClassObj
         specks = built.specks.get(label, 0) if built is not None and least is not None else None
         own = sizes[labels == label].astype(np.float64)
         if label and (own.size or specks):
+            too_small = "" if least is None else _below(least, pixel_um2)
             found.append(
-                _of_class(item.name, safe_color(item.color), own, _UNITS.get(area, "px"), areas, specks, least)
+                _of_class(item.name, safe_color(item.color), own, _UNITS.get(area, "px"), areas, specks, too_small)
             )
     return tuple(found)
 
@@ -108,7 +110,7 @@ def _of_class(
     unit: str,
     areas: Areas,
     specks: int | None,
-    least: int | None,
+    least: str,
 ) -> ClassObjects:
     sizes = sizes[np.isfinite(sizes)]
     histogram = Histogram.of(sizes) if sizes.size else None
@@ -122,10 +124,16 @@ def _of_class(
         density,
         f"{_short(float(np.median(sizes)))} {unit}" if sizes.size else "",
         specks,
-        "" if least is None else f"below {least:,} px",
+        least,
         histogram,
         "" if histogram is None else f"{_short(histogram.most)} {unit}",
     )
+
+
+def _below(least_px: int, pixel_um2: float | None) -> str:
+    """What is too small, as the areas beside it are given."""
+    pixels = f"{least_px:,} px"
+    return f"below {pixels}" if pixel_um2 is None else f"below {_short(least_px * pixel_um2)} µm² ({pixels})"
 
 
 def _short(value: float) -> str:

@@ -98,6 +98,9 @@ def test_models_are_listed_with_their_networks_and_shown(run: Path) -> None:
     assert shown.keys() | network.keys() <= named
     text = invoked("models", "show", "nuclei").stdout
     assert all(each in text for each in ("Apache-2.0", "531 images, CC0", "mean IoU 0.832", "halo top"))
+    text = " ".join(text.split())
+    first, chosen = (text.index(each) for each in ("mean IoU of objects 0.849", "mean IoU 0.832"))
+    assert first < text.index("on 52 held-back images") < chosen < text.index("on 54 images for choosing")
     assert "halo top" in invoked("models", "inspect", "nuclei").stdout
 
 

@@ -15,8 +15,11 @@ from scipy import ndimage
 
 from tiling.export.statistics import Row, read_statistics
 from tiling.geometry import Box
+from tiling.objects.image import open_objects
+from tiling.objects.record import built_objects
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED
+from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 from tiling.runs.uncomputed import UncomputedArea
 from tiling.source import ImageSource
@@ -26,8 +29,8 @@ LOOKS = 16
 """Windows of an image that are looked at, spread evenly over its tiles."""
 MASK_WINDOW_PX = 512
 MASK_LOOKS = 4
-SPECK_PX = 16
-"""Objects of fewer pixels are specks."""
+SPECK_PX, SPECK_UM2 = 16, 4.0
+"""Objects of fewer pixels are specks; where a pixel's size is known, those of a smaller area."""
 
 UM_PER_UNIT = {"um": 1.0, "m": 1e6}
 
@@ -40,14 +43,15 @@ def measured(run: Run, source: ImageSource, state: LedgerState, wanted_um: float
     missing: share of the tiles that are no background that failed. no_data: share of the mask without data.
     classes: of each class its objects, its area (with `unit`) and its share of what was computed.
     tissue_area: in the same unit. objects: of all classes; None where they weren't counted.
-    specks: share of objects that are specks, in the windows of the mask that hold most.
+    specks: share of objects that are specks: of the numbered ones, with those that were left out as too small; where
+        none are numbered, of those in the windows of the mask that hold most.
     scale: pixel size over the model's; None where either isn't known.
     """
     return {
         **_of_image(run, source, state),
         **_of_tiles(run, state),
         **_of_statistics(run),
-        "specks": _specks(run),
+        "specks": _specks(run, state, _speck_px(run, source)),
         "scale": _scale(run, wanted_um),
         "wanted_um": wanted_um,
     }
@@ -64,7 +68,7 @@ def sharpness(windows: Iterable[NDArray[np.float32]]) -> float | None:
     return edges / variance if variance > len(pairs) else None
 
 
-def speck_counts(labels: NDArray[np.uint8]) -> tuple[int, int]:
+def speck_counts(labels: NDArray[np.uint8], speck_px: float = SPECK_PX) -> tuple[int, int]:
     """Objects of a window of a mask that don't touch its border, and how many of them are specks."""
     objects = specks = 0
     for label in np.unique(labels):
@@ -75,7 +79,7 @@ def speck_counts(labels: NDArray[np.uint8]) -> tuple[int, int]:
         edge = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
         inside = np.setdiff1d(np.arange(1, count + 1), edge)
         objects += len(inside)
-        specks += int((sizes[inside] < SPECK_PX).sum())
+        specks += int((sizes[inside] < speck_px).sum())
     return objects, specks
 
 
@@ -138,7 +142,25 @@ def _computed_area(rows: Sequence[Row], unit: str) -> float | None:
     return sum(_area(row, unit) for row in rows if row["share_of_computed"] is not None) or None
 
 
-def _specks(run: Run) -> float | None:
+def _speck_px(run: Run, source: ImageSource) -> float:
+    """How many pixels an object has at least that is no speck."""
+    placement = placement_of(run, source)
+    size, area = placement.pixel_size, placement.pixel_area
+    return SPECK_PX if size is None or area is None or size.unit != "um" else SPECK_UM2 / area
+
+
+def _specks(run: Run, state: LedgerState, speck_px: float) -> float | None:
+    """Share of specks among all objects; None where there are none."""
+    built = built_objects(run, state)
+    numbered = None if built is None else open_objects(run)
+    if built is None or numbered is None:
+        return _specks_of_windows(run, speck_px)
+    left_out = sum(built.specks.values())
+    small = int((numbered.pixels[1:] < speck_px).sum())
+    return _share(left_out + small, left_out + numbered.count)
+
+
+def _specks_of_windows(run: Run, speck_px: float) -> float | None:
     """Share of specks among the objects of the windows that hold most of the classes; None where there are none."""
     mask = run.open_mask(read_only=True)
     level = len(mask.levels) - 1
@@ -152,9 +174,13 @@ def _specks(run: Run) -> float | None:
         top = max(0, min(int(y) << level, height - 1) - MASK_WINDOW_PX // 2)
         left = max(0, min(int(x) << level, width - 1) - MASK_WINDOW_PX // 2)
         box = Box(top, left, min(height, top + MASK_WINDOW_PX), min(width, left + MASK_WINDOW_PX))
-        found.append(speck_counts(mask.read(box)))
+        found.append(speck_counts(mask.read(box), speck_px))
     objects, specks = (sum(each) for each in zip(*found, strict=True))
-    return round(specks / objects, 4) if objects else None
+    return _share(specks, objects)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
 
 
 def _scale(run: Run, wanted_um: float | None) -> float | None:

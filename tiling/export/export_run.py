@@ -166,7 +166,7 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         writing = {pool.submit(_write, finished, each): each for each in formats if not each.of_objects}
         of_objects = [each for each in formats if each.of_objects]
         try:
-            known = _with_objects(finished, room) if of_objects else finished
+            known = _with_objects(finished, room) if _needs_polygons(finished, of_objects) else finished
             plain = [each for each in of_objects if known.objects is None or not each.measured]
             writing |= {pool.submit(_write, known, each): each for each in plain}
             measured = [each for each in of_objects if each not in plain]
@@ -177,6 +177,11 @@ def _write_all(finished: Finished, formats: Sequence[Format]) -> None:
         failures += _announced(finished, writing)
     if failures:
         raise failures[0]
+
+
+def _needs_polygons(finished: Finished, of_objects: Sequence[Format]) -> bool:
+    """True if a format shows outlines or counts by them, or areas on the ground are those of polygons."""
+    return any(not each.of_instances or finished.ground is not None for each in of_objects)
 
 
 def _with_objects(finished: Finished, room: _Room) -> Finished:

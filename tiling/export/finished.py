@@ -16,7 +16,7 @@ from tiling.georeference.ground_areas import Ground
 from tiling.georeference.placement import Placement
 from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.record import Built
-from tiling.runs.counts import ground_areas
+from tiling.runs.counts import ground_areas, label_counts
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.ome_metadata import LabelClass
@@ -51,7 +51,7 @@ class Tally:
     def see(self, labels: NDArray[np.uint8]) -> None:
         """Count the pixels of rows of the mask."""
         assert self.of_mask is not None
-        self.of_mask += np.bincount(labels.ravel(), minlength=256)
+        self.of_mask += label_counts(labels)
 
     @property
     def labelled(self) -> NDArray[np.int64]:

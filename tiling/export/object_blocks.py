@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tiling.objects.image import ObjectImage
     from tiling.objects.parts import Part
 
+_WORTH_CUTTING = 0.9
+"""The share of a block's columns from which on all of them are measured."""
+
 
 def measured_objects(finished: Finished, objects: ObjectImage) -> Iterator[Measured]:
     """Every numbered object of a run once, in batches, in the order in which they end."""
@@ -68,13 +71,15 @@ class RunObjects:
         around = box.expand(MARGIN, MARGIN, MARGIN, MARGIN)
         seen = around.intersect(Box(0, 0, *self.grid.shape))
         at = seen.relative_to(around).slices
-        labels = np.zeros(around.shape, np.int32)
-        labels[at] = self.objects.read(seen)
+        if seen == around:
+            labels = self.objects.read(seen)
+        else:
+            labels = np.zeros(around.shape, np.int32)
+            labels[at] = self.objects.read(seen)
         inner = labels[MARGIN:-MARGIN, MARGIN:-MARGIN]
-        rows, cols = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
-        if not rows.size:
+        part = _filled(inner)
+        if part is None:
             return None
-        part = Box(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1)
         wide = part.expand(0, 2 * MARGIN, 0, 2 * MARGIN).slices
         here = part.translate(box.y0, box.x0)
         kept = self.finished.probabilities
@@ -122,3 +127,14 @@ class RunObjects:
         channels = np.full(256, -1, np.int64)
         channels[: len(of_class)] = of_class
         return Channels(self.objects.classes, channels)
+
+
+def _filled(labels: NDArray[np.int32]) -> Box | None:
+    """The part that holds objects; rows as they are where they nearly are that: so they needn't be copied."""
+    rows, cols = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
+    if not rows.size:
+        return None
+    left, right = int(cols[0]), int(cols[-1]) + 1
+    if right - left > _WORTH_CUTTING * labels.shape[1]:
+        left, right = 0, labels.shape[1]
+    return Box(int(rows[0]), left, int(rows[-1]) + 1, right)

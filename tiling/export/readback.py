@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -17,7 +18,8 @@ from xml.etree import ElementTree as ET
 from tiling.export.finished import Finished
 
 _END_BYTES = 64 * 1024
-LONGEST_TABLE = 64 * 2**20
+MOST_LINES = 1 << 14
+"""That are parsed of a table, one after another."""
 
 
 def expect_readable(finished: Finished, paths: Sequence[Path], form: str = "") -> None:
@@ -38,10 +40,8 @@ def expect_readable(finished: Finished, paths: Sequence[Path], form: str = "") -
 
 
 def _table(path: Path, _: int) -> None:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [*csv.reader(file.read(LONGEST_TABLE).splitlines(keepends=True), strict=True)]
-    if len(rows) < 2 or len({len(row) for row in rows}) != 1:
-        raise ValueError("its lines differ in their number of cells")
+    if len(_cells(path)) < 2:
+        raise ValueError("it has no line under that of the names")
 
 
 def _columns(path: Path, objects: int) -> None:
@@ -126,10 +126,16 @@ def _lines(path: Path, objects: int) -> None:
     with path.open("rb") as file:
         found = sum(1 for _ in file) - 1
     _expect_count(found, objects)
+    _cells(path)
+
+
+def _cells(path: Path) -> list[int]:
+    """How many cells each line has, of the first ones; all of them the same."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [*csv.reader(file.readlines(LONGEST_TABLE), strict=True)]
-    if len({len(row) for row in rows}) != 1:
+        cells = [len(row) for row in islice(csv.reader(file, strict=True), MOST_LINES)]
+    if len(set(cells)) > 1:
         raise ValueError("its lines differ in their number of cells")
+    return cells
 
 
 def _rows(path: Path, objects: int) -> None:

@@ -30,7 +30,8 @@ def polygons_of(image: ObjectImage, rows: Rows, seen: Callable[[NDArray[np.uint8
     def keys() -> Iterator[NDArray[np.int32]]:
         for labels, numbers in rows:
             seen(labels)
-            yield np.where(labels == NOT_PREDICTED, not_predicted, numbers).astype(np.int32)
+            is_lost = labels == NOT_PREDICTED
+            yield np.where(is_lost, np.int32(not_predicted), numbers) if is_lost.any() else numbers
 
     for shapes in polygonize(keys()):
         numbers = np.where(shapes.labels == not_predicted, 0, shapes.labels).astype(np.int32)

@@ -49,7 +49,7 @@ def test_they_are_counted_by_class_with_specks_apart(run: Run) -> None:
     assert sizes.min() >= LEAST_PX
     assert first.specks is not None
     assert first.specks > 0
-    assert (first.least, second.specks) == (f"below {LEAST_PX} px", None)
+    assert (first.least, second.specks) == (f"below 7.5 µm² ({LEAST_PX} px)", None)
     assert first.median == f"{np.median(sizes) * 0.25:.3g} µm²"
     assert areas.computed is not None
     assert areas.computed == (pytest.approx(300 * 280 * 0.25e-6), "mm²")
@@ -57,7 +57,7 @@ def test_they_are_counted_by_class_with_specks_apart(run: Run) -> None:
     assert first.histogram is not None
     assert sum(first.histogram.counts) == sizes.size
     page = render_report(run)
-    assert f"{first.specks:,} specks below {LEAST_PX} px left out" in page
+    assert f"{first.specks:,} specks below 7.5 µm² ({LEAST_PX} px) left out" in page
     assert f"Histogram of the areas of {sizes.size:,} objects of nucleus" in page
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from cli import tissue
-from finished import finished_run
+from finished import finished_run, numbered
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -19,6 +19,7 @@ from tiling.archives.flags import Usual, flags_by_slide, flags_of
 from tiling.archives.measures import measured, sharpness, speck_counts
 from tiling.archives.slide_ledger import SlideRecord, SlideState
 from tiling.export.export_run import export_run
+from tiling.objects.spec import ObjectSpec
 
 GOOD: dict[str, Any] = {
     "brightness": 0.7,
@@ -132,3 +133,23 @@ def test_specks_are_counted_among_the_objects_that_a_window_holds_whole() -> Non
     labels[20:30, 20:30] = 2
     labels[35, 5] = 255
     assert speck_counts(labels) == (2, 1)
+
+
+def test_specks_of_numbered_objects_are_those_left_out_and_all_below_an_area(tmp_path: Path) -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[100:110, 100:110] = 1  # 25 µm²
+    labels[50:55, 20:24] = 1  # 5 µm²
+    labels[20:23, 20:25] = 2  # 3.75 µm²
+    labels[200, 200:203] = 1
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue(256, 256), resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    run = finished_run(path, tmp_path / "run", labels)
+
+    def specks() -> float:
+        with run.open_source() as source:
+            return measured(run, source, run.ledger.fold(), 0.5)["specks"]
+
+    numbered(run, ObjectSpec(least_px={1: 4}))
+    assert specks() == 0.5  # the one of 3 px that was left out, and that of 15 px
+    numbered(run, ObjectSpec(least_px={1: 40}))
+    assert specks() == 0.75

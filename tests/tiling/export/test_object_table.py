@@ -21,7 +21,7 @@ from rasterio.transform import Affine
 from skimage.measure import regionprops
 
 from tiling.errors import ExportError
-from tiling.export import anndata_table, object_table
+from tiling.export import anndata_table, export_run, object_table
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.export.subject import Subject
@@ -165,6 +165,16 @@ def test_no_tiling_changes_a_bit(slide: Path, run: Run, tmp_path: Path) -> None:
         export(made, "table")
         tables.add(exported(made, "objects-table.csv").read_bytes())
     assert len(tables) == 1
+
+
+def test_alone_it_takes_no_polygons_and_is_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [exported(run, f"objects-table.{kind}") for kind in ("csv", "parquet")]
+    beside_others = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    monkeypatch.delattr(export_run, "_shapes_of")
+    assert export(run, "table") == ["table"]
+    assert [file.read_bytes() for file in files] == beside_others
 
 
 def test_without_numbered_objects_there_is_no_table_and_other_formats_are_as_they_were(
