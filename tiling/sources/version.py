@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tiling.sources.openslide.vendor import companions
+from tiling.errors import SourceError
+from tiling.sources.openslide.vendor import MEMBER, companions
+from tiling.sources.scene.naming import FORMAT as SCENE
+from tiling.sources.scene.naming import all_files, scene_files
 from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
@@ -30,6 +33,7 @@ class ImageFiles:
     def __init__(self, place: Place, kind: str) -> None:
         self._place = place
         self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
+        self._is_scene = kind == SCENE
         self._others = [] if self._is_zarr or not isinstance(place, Path) else companions(place, kind)
         self._is_conditional = False
         self._folders: list[Path] = []
@@ -43,6 +47,8 @@ class ImageFiles:
             OSError, StorageError: they can't be looked at.
         """
         if isinstance(self._place, Path):
+            if self._is_scene:
+                return _of_files(_scene_parts(self._place))
             if not self._is_zarr:
                 return _of_files([self._place, *self._others])
             names = [(Path(folder), inner) for folder, _, inner in os.walk(self._place)]
@@ -70,6 +76,15 @@ class ImageFiles:
         if isinstance(self._place, Path):
             return _of_files(self._folders) if self._is_large else self.whole()
         return "" if self._is_zarr or self._is_conditional else self.whole()
+
+
+def _scene_parts(place: Path) -> list[Path]:
+    """Every file of a scene, with those beside it that hold pixels, in the order in which they lie."""
+    try:
+        files = all_files(scene_files(place))
+    except SourceError as error:
+        raise FileNotFoundError(str(error)) from error
+    return [each for file in files for each in (file, *companions(file, MEMBER))]
 
 
 def version_of_file(place: Place) -> str | None:
