@@ -8,10 +8,10 @@ from typing import Protocol
 
 from tiling.errors import SourceError
 from tiling.sources.omezarr.reader import OmeZarrReader
-from tiling.sources.openslide.vendor import MEMBER, TIFFS_WITH_SIDECARS, companions
+from tiling.sources.openslide.vendor import TIFFS_WITH_SIDECARS, companions
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
-from tiling.sources.scene.naming import FORMAT as SCENE
-from tiling.sources.scene.naming import scene_files
+from tiling.sources.scene.content import FORMAT as SCENE
+from tiling.sources.scene.content import content_of
 from tiling.sources.tiff.sidecars import pixel_sidecars
 from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
 from tiling.storage.place import Place
@@ -85,12 +85,9 @@ def _of_zarr(path: Place, digest: Digest) -> str:
 
 
 def _of_scene(path: Path, digest: Digest) -> str:
-    for band in scene_files(path):
-        digest.update(f"{band.name} {len(band.files)}\n".encode())
-        for file in band.files:
-            for each in [file, *companions(file, MEMBER)]:
-                digest.update(f"\n{each.suffix if each != file else ''} {each.stat().st_size}\n".encode())
-                _add(each, digest)
+    for label, file in content_of(path):
+        digest.update(f"\n{label} {file.stat().st_size}\n".encode())
+        _add(file, digest)
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
-from tiling.sources.scene.naming import is_scene
+from tiling.sources.scene.content import is_scene
 from tiling.sources.scene.reader import SceneReader
 from tiling.sources.shared import SharedReader, moment_of, needs_alpha
 from tiling.sources.tiff.reader import TiffReader

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tiling.errors import SourceError
-from tiling.sources.openslide.vendor import MEMBER, companions
-from tiling.sources.scene.naming import FORMAT as SCENE
-from tiling.sources.scene.naming import all_files, scene_files
+from tiling.sources.openslide.vendor import companions
+from tiling.sources.scene.content import FORMAT as SCENE
+from tiling.sources.scene.content import content_of
 from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
@@ -79,12 +79,11 @@ class ImageFiles:
 
 
 def _scene_parts(place: Path) -> list[Path]:
-    """Every file of a scene, with those beside it that hold pixels, in the order in which they lie."""
+    """Every file of a scene; one that is missing leaves none."""
     try:
-        files = all_files(scene_files(place))
+        return [file for _, file in content_of(place)]
     except SourceError as error:
         raise FileNotFoundError(str(error)) from error
-    return [each for file in files for each in (file, *companions(file, MEMBER))]
 
 
 def version_of_file(place: Place) -> str | None:

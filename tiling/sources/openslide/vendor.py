@@ -11,8 +11,6 @@ from tiling.sources.tiff.directory import TiffLayout, read_directory
 from tiling.sources.tiff.sidecars import pixel_sidecars
 
 TIFFS_WITH_SIDECARS = {"tiff", "geotiff"}
-MEMBER = "geotiff"
-"""What every file of a scene is taken for here: those of other formats have no file beside them that counts."""
 DICOM_MAGIC_AT = 128
 _HEAD_BYTES = 64 * 1024
 _BY_SUFFIX = {".ndpi": "NDPI", ".mrxs": "MRXS", ".scn": "SCN", ".bif": "BIF", ".vms": "VMS", ".vmu": "VMU"}

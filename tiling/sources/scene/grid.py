@@ -16,7 +16,7 @@ from tiling.sources.limits import MAX_SIDE_PX
 Affine = tuple[float, float, float, float, float, float]
 Floats = npt.NDArray[np.float64]
 
-_WHOLE_PX = 0.01
+WHOLE_PX = 0.01
 """By how much of a pixel a member may lie off the grid, anywhere, and still be taken as it is."""
 _EDGE_POINTS = 65
 _ROUNDING_PX = 1e-6
@@ -43,16 +43,17 @@ class Placing:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pixels of equal size in one CRS; without one they are those of the images themselves."""
+    """Pixels of equal size in one CRS; without one they are those of the images themselves, unless it is placed."""
 
     shape: tuple[int, int]
     affine: Affine
     wkt: str | None
     crs: str | None
+    is_placed: bool = False
 
     @property
     def georeference(self) -> Georeference | None:
-        return None if self.wkt is None else Georeference(self.crs, self.affine, self.wkt)
+        return None if self.wkt is None and not self.is_placed else Georeference(self.crs, self.affine, self.wkt)
 
     def places(self, box: Box, placing: Placing) -> tuple[Floats, Floats]:
         """Where the centres of a box's pixels lie in a member, `(y, x)` each, in its pixels from its corner."""
@@ -139,7 +140,7 @@ def _placing(image: ImageFacts, own: Georeference, grid: Georeference) -> Placin
     if not (np.isfinite(y).all() and np.isfinite(x).all()):
         raise SourceError("a file lies beyond where the CRS of the finest one leads; leave it out")
     shift = round(float(y[0])), round(float(x[0]))
-    if wkt is None and max(np.abs(y - rows - shift[0]).max(), np.abs(x - cols - shift[1]).max()) < _WHOLE_PX:
+    if wkt is None and max(np.abs(y - rows - shift[0]).max(), np.abs(x - cols - shift[1]).max()) < WHOLE_PX:
         return Placing(shape, Box(0, 0, *shape).translate(*shift), shift, own.affine, None)
     box = Box(
         math.floor(y.min() + _ROUNDING_PX),

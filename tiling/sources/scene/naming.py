@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tiling.errors import SourceError
 
-FORMAT = "scene"
 MAX_MEMBERS = 65_536
 _BAND = re.compile(r"([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
 _MAGIC = re.compile(r"[*?\[{]")
@@ -68,11 +67,6 @@ def scene_files(path: Path) -> tuple[BandFiles, ...]:
             raise SourceError(f"{path}: the band {name!r} stands twice; give each band a name of its own")
         bands.append(BandFiles(name, _found(folder, pattern, path)))
     return tuple(bands)
-
-
-def all_files(bands: tuple[BandFiles, ...]) -> list[Path]:
-    """Every file of a scene, band by band, the first on top."""
-    return [file for band in bands for file in band.files]
 
 
 def _below(path: Path) -> tuple[Path, str]:

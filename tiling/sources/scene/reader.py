@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.facts import ImageFacts, make_levels
-from tiling.sources.limits import MAX_BANDS, source_errors
-from tiling.sources.matching import matched
-from tiling.sources.scene.grid import Grid, Placing, common_grid
-from tiling.sources.scene.member import MOST_OPEN, Member, Opener, OpenMembers, Seen
-from tiling.sources.scene.naming import FORMAT, BandFiles, scene_files
+from tiling.sources.limits import source_errors
+from tiling.sources.present import present
+from tiling.sources.scene.content import FORMAT, is_vrt
+from tiling.sources.scene.layers import Layer, Part, Scene, scene_of_files, scene_of_vrt
+from tiling.sources.scene.member import MOST_OPEN, Opener, OpenMembers, Seen
+from tiling.sources.scene.naming import scene_files
 from tiling.sources.scene.resampled import resampled
+from tiling.sources.scene.vrt import read_vrt
 from tiling.sources.tiff.georeference import ground_pixel_size
 
 Pixels = npt.NDArray[np.generic]
@@ -26,39 +26,27 @@ Flags = npt.NDArray[np.bool_]
 _CHUNK_PX = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Bands that the same members hold, the first on top."""
-
-    bands: slice
-    members: tuple[tuple[Member, Placing], ...]
-
-
 class SceneReader:
     """An open scene. Safe to call from several threads at once.
 
     Args:
-        path: what names it (`tiling.sources.scene.naming`).
+        path: what names it (`tiling.sources.scene.naming`), or a VRT.
         opener: opens one of its files.
 
     Raises:
         SourceError: a file is missing, can't be read, or doesn't fit the others.
+        OSError: a folder or a VRT can't be read.
     """
 
     def __init__(self, path: Path, opener: Opener) -> None:
         self._files = OpenMembers(opener)
-        bands = scene_files(path)
-        groups = [tuple(self._files.look(file) for file in band.files) for band in bands]
-        members = [member for group in groups for member in group]
+        vrt = read_vrt(path) if is_vrt(path) else None
+        bands = () if vrt is not None else scene_files(path)
         with source_errors(str(path)):
-            self._grid, placings = common_grid([member.facts for member in members])
-            names = _names(bands, groups)
-            self._layers = _layers(groups, placings)
-            _expect_overlap(bands, self._layers)
-            self._facts = _facts(names, self._grid, members, self._layers)
-        told = "\n".join(f"{band.name} {len(band.files)}" for band in bands)
-        told += "\n".join(f"{member.path} {member.identity}" for member in members)
-        self.identity = hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+            look = self._files.look
+            self._scene = scene_of_vrt(vrt, look) if vrt is not None else scene_of_files(bands, look)
+            self._facts = _facts(self._scene)
+        self.identity = _identity(self._scene)
 
     @property
     def facts(self) -> ImageFacts:
@@ -83,8 +71,12 @@ class SceneReader:
         shape = (*box.shape, len(facts.bands))
         pixels = np.full(shape, 0 if facts.nodata is None else facts.nodata, facts.dtype)
         inside, held = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        for layer in self._layers:
-            self._read_layer(layer, box, pixels[..., layer.bands], inside[..., layer.bands], held[..., layer.bands])
+        for layer in self._scene.layers:
+            own = pixels[..., layer.bands], inside[..., layer.bands], held[..., layer.bands]
+            self._read_layer(layer, box, *own)
+            if layer.parts[0].drawn is not None:
+                shown = present(own[0], layer.nodata)
+                own[2][:] &= True if shown is None else shown
         if facts.dtype.kind == "u":
             held = inside & held.any(axis=-1, keepdims=True)
         return pixels, None if held.all() else held
@@ -96,120 +88,63 @@ class SceneReader:
     def close(self) -> None:
         self._files.close()
 
-    def _read_layer(self, layer: _Layer, box: Box, pixels: Pixels, inside: Flags, held: Flags) -> None:
-        """Lay members under each other: a pixel is the topmost member's that holds data there in any band."""
-        open_px = np.ones(box.shape, np.bool_)
-        for member, placing in layer.members:
-            place = box.intersect(placing.box)
+    def _read_layer(self, layer: Layer, box: Box, pixels: Pixels, inside: Flags, held: Flags) -> None:
+        """Lay members under each other: a pixel is the topmost member's that holds data there in any band.
+
+        Where none holds data it is the topmost member's that has the pixel at all.
+        """
+        left = np.ones(box.shape, np.bool_)
+        for part in layer.parts:
+            place = box.intersect(part.placing.box)
             if place.is_empty:
                 continue
             here = place.translate(-box.y0, -box.x0).slices
-            seen = self._seen(member, placing, place)
+            seen = self._seen(part, place)
             has_pixels, has_data = seen.inside.any(axis=-1), seen.held.any(axis=-1)
-            for taken, is_data in ((open_px[here] & has_data, True), (open_px[here] & has_pixels & ~has_data, False)):
-                unseen = taken if is_data else taken & ~inside[here].any(axis=-1)
-                pixels[here][unseen] = seen.pixels[unseen].astype(pixels.dtype)
-                inside[here][unseen] = np.broadcast_to(seen.inside, seen.pixels.shape)[unseen]
-                held[here][unseen] = np.broadcast_to(seen.held, seen.pixels.shape)[unseen]
-            open_px[here] &= ~has_data
-            if not open_px.any():
+            taken = left[here] & (has_data | (has_pixels & ~inside[here].any(axis=-1)))
+            pixels[here][taken] = seen.pixels[taken].astype(pixels.dtype)
+            inside[here][taken] = np.broadcast_to(seen.inside, seen.pixels.shape)[taken]
+            held[here][taken] = np.broadcast_to(seen.held, seen.pixels.shape)[taken]
+            left[here] &= ~has_data
+            if not left.any():
                 return
 
-    def _seen(self, member: Member, placing: Placing, box: Box) -> Seen:
-        if placing.shift is not None:
-            return self._files.read(member, box.translate(-placing.shift[0], -placing.shift[1]))
-        count = len(member.facts.bands)
-        return resampled(self._grid, placing, box, lambda own: self._files.read(member, own), count, member.facts.dtype)
+    def _seen(self, part: Part, box: Box) -> Seen:
+        """A box of the grid as a member shows it."""
+        member, placing = part.member, part.placing
+        if placing.shift is None:
+            count, dtype = len(member.facts.bands), member.facts.dtype
+            return resampled(self._scene.grid, placing, box, lambda own: self._files.read(member, own), count, dtype)
+        seen = self._files.read(member, box.translate(-placing.shift[0], -placing.shift[1]))
+        if part.drawn is None:
+            return seen
+        drawn = seen.pixels[..., part.drawn.band : part.drawn.band + 1]
+        whole = np.ones((*box.shape, 1), np.bool_)
+        shown = None if part.drawn.skipped is None else present(drawn, part.drawn.skipped)
+        return Seen(drawn, whole, whole if shown is None else shown)
 
 
-def _names(bands: tuple[BandFiles, ...], groups: list[tuple[Member, ...]]) -> tuple[str, ...]:
-    """Names of the scene's bands: those given, else those of the first file, whose like all others are."""
-    first = groups[0][0]
-    for band, group in zip(bands, groups, strict=True):
-        for member in group:
-            count = len(member.facts.bands)
-            if band.name is not None and count != 1:
-                raise SourceError(
-                    f"{member.path.name} has {count} bands ({', '.join(member.facts.bands[:4])}), and stands for the "
-                    f"band {band.name!r} alone; give files of one band, or the files without names"
-                )
-            if band.name is None and count != len(first.facts.bands):
-                raise SourceError(
-                    f"{member.path.name} has {count} bands and {first.path.name} has {len(first.facts.bands)}: they "
-                    "are no mosaic; name files of one band each as NAME=FILE,NAME=FILE"
-                )
-    names = first.facts.bands if bands[0].name is None else tuple(band.name or "" for band in bands)
-    if len(names) > MAX_BANDS:
-        raise SourceError(f"{len(names)} bands are more than {MAX_BANDS}; leave some out")
-    return names
+def _identity(scene: Scene) -> str:
+    told = "\n".join(f"{member.path} {member.identity}" for member in scene.members)
+    return hashlib.sha256(f"{scene.layers}\n{told}".encode(errors="surrogateescape")).hexdigest()
 
 
-def _layers(groups: list[tuple[Member, ...]], placings: list[Placing]) -> list[_Layer]:
-    layers: list[_Layer] = []
-    rest, first = iter(placings), 0
-    for group in groups:
-        count = len(group[0].facts.bands)
-        layers.append(_Layer(slice(first, first + count), tuple((member, next(rest)) for member in group)))
-        first += count
-    return layers
-
-
-def _expect_overlap(bands: tuple[BandFiles, ...], layers: list[_Layer]) -> None:
-    first = [placing.box for _, placing in layers[0].members]
-    for band, layer in zip(bands[1:], layers[1:], strict=True):
-        if all(placing.box.intersect(box).is_empty for _, placing in layer.members for box in first):
-            raise SourceError(
-                f"the band {band.name!r} lies nowhere on the band {bands[0].name!r}: they are no one scene; give files "
-                "of one place"
-            )
-
-
-def _facts(names: tuple[str, ...], grid: Grid, members: list[Member], layers: list[_Layer]) -> ImageFacts:
-    dtype = _dtype(members)
-    values = [member.facts.nodata for member in members]
-    nodata = values[0] if values[0] is not None and _fits(values[0], dtype) else None
-    if any(value is None or not np.array_equal(value, values[0] or 0, equal_nan=True) for value in values):
-        nodata = None
-    whole = Box(0, 0, *grid.shape)
-    is_covered = all(
-        any(placing.shift is not None and placing.box.contains(whole) for _, placing in layer.members)
-        for layer in layers
-    )
-    lacks = any(_says_no_data(member.facts) for member in members)
-    alpha = {member.facts.alpha for member in members}
-    photometric = {member.facts.photometric for member in members}
-    georeference = grid.georeference
+def _facts(scene: Scene) -> ImageFacts:
+    members, georeference = scene.members, scene.grid.georeference
     size = members[0].facts.levels[0].pixel_size if georeference is None else ground_pixel_size(georeference)
+    photometric = {member.facts.photometric for member in members}
+    alpha = {member.facts.alpha for member in members}
+    offers_alpha = len(alpha) == 1 and len(scene.layers) == 1 and scene.layers[0].parts[0].drawn is None
     return ImageFacts(
         FORMAT,
-        names,
-        dtype,
-        make_levels([grid.shape], size),
+        scene.names,
+        scene.dtype,
+        make_levels([scene.grid.shape], size),
         photometric.pop() if len(photometric) == 1 else "min-is-black",
-        nodata=nodata,
+        nodata=scene.nodata,
         georeference=georeference,
-        memory_bytes=sum(sorted((member.facts.memory_bytes for member in members), reverse=True)[:MOST_OPEN]),
         has_alpha=all(member.facts.has_alpha for member in members),
-        alpha=alpha.pop() if len(alpha) == 1 and len(layers) == 1 else (),
-        has_mask=lacks or not is_covered,
+        alpha=alpha.pop() if offers_alpha else (),
+        memory_bytes=sum(sorted((member.facts.memory_bytes for member in members), reverse=True)[:MOST_OPEN]),
+        has_mask=scene.may_lack_data,
     )
-
-
-def _says_no_data(facts: ImageFacts) -> bool:
-    """Whether a file says which pixels hold none; what is no number says so by itself."""
-    return facts.has_mask or bool(facts.lacks_by_value) or matched(facts.nodata, facts.dtype) is not None
-
-
-def _fits(nodata: float, dtype: np.dtype[np.generic]) -> bool:
-    return dtype.kind == "f" or matched(nodata, dtype) is not None
-
-
-def _dtype(members: list[Member]) -> np.dtype[np.generic]:
-    """The smallest type that holds the values of every file."""
-    kinds = {member.facts.dtype for member in members}
-    dtype = np.result_type(*kinds)
-    for kind in kinds:
-        if not np.can_cast(kind, dtype, "safe") or (kind.itemsize == 8 and kind != dtype):
-            told = " and ".join(sorted(map(str, kinds)))
-            raise SourceError(f"no type holds the values of files of {told}; convert them to one")
-    return dtype
