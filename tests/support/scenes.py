@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
@@ -47,3 +48,35 @@ def cut(folder: Path, pixels: NDArray[Any], rows: int = 3, cols: int = 3, **more
         for row in range(rows)
         for col in range(cols)
     ]
+
+
+def write_sentinel2(folder: Path, bands: dict[str, tuple[int, NDArray[Any]]], crs: str = CRS) -> Path:
+    """A `.SAFE` folder of level 2A: bands `(y, x)` by name and metres, lossless JPEG 2000."""
+    safe = folder / "S2A_MSIL2A_20200601T101031_N0500_R022_T32UQD_20200601T120000.SAFE"
+    granule = safe / "GRANULE" / "L2A_T32UQD_A025812_20200601T101031"
+    for name, (metres, pixels) in bands.items():
+        file = granule / "IMG_DATA" / f"R{metres}m" / f"T32UQD_20200601T101031_{name}_{metres}m.jp2"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="jp2"))
+    places = "".join(
+        f'<Geoposition resolution="{metres}"><ULX>{WHERE.c}</ULX><ULY>{WHERE.f}</ULY>'
+        f"<XDIM>{metres}</XDIM><YDIM>-{metres}</YDIM></Geoposition>"
+        for metres in (10, 20, 60)
+    )
+    (granule / "MTD_TL.xml").write_text(
+        '<n1:Level-2A_Tile_ID xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/S2_PDI_Level-2A_Tile_Metadata.xsd">'
+        f"<n1:Geometric_Info><Tile_Geocoding><HORIZONTAL_CS_CODE>{crs}</HORIZONTAL_CS_CODE>{places}</Tile_Geocoding>"
+        "</n1:Geometric_Info></n1:Level-2A_Tile_ID>"
+    )
+    (safe / "MTD_MSIL2A.xml").write_text("<Level-2A_User_Product/>")
+    return safe
+
+
+def write_landsat(folder: Path, bands: dict[str, NDArray[Any]]) -> Path:
+    """A Landsat folder of Collection 2, level 2: bands `(y, x)` by name, beside flags and metadata."""
+    scene = folder / "LC08_L2SP_193026_20200601_20200824_02_T1"
+    for name, pixels in bands.items():
+        write_raster(scene / f"{scene.name}_{name}.TIF", pixels[..., None], nodata=0)
+    write_raster(scene / f"{scene.name}_QA_PIXEL.TIF", np.ones((*next(iter(bands.values())).shape, 1), np.uint16))
+    (scene / f"{scene.name}_MTL.txt").write_text("GROUP = LANDSAT_METADATA_FILE\nEND\n")
+    return scene

@@ -38,7 +38,7 @@ class _Readable(Protocol):
 class _HoldsByBand(Protocol):
     """Reader of an image whose bands may lack data in different pixels, which no one value and no mask says."""
 
-    def read_held(self, level: int, box: Box) -> tuple[Pixels, Present | None]: ...
+    def read_held(self, level: int, box: Box, bands: tuple[int, ...] | None) -> tuple[Pixels, Present | None]: ...
 
 
 def present(pixels: Pixels, nodata: float | None, mask: Present | None = None) -> Present | None:
@@ -80,12 +80,16 @@ def read_present(
     facts = reader.facts
     file = getattr(reader, "file", reader)
     if isinstance(file, _HoldsByBand):
-        pixels, held = file.read_held(level, box)
-        if bands is None:
-            return pixels, held
-        return np.ascontiguousarray(pixels[..., list(bands)]), None if held is None else held[..., list(bands)]
-    pixels = reader.read(level, box)
-    if bands is not None:
-        pixels = np.ascontiguousarray(pixels[..., list(bands)])
+        return file.read_held(level, box, bands)
+    pixels = read_bands(reader, level, box, bands)
     mask = reader.read_mask(level, box) if facts.has_mask else None
     return pixels, present(pixels, facts.nodata, mask)
+
+
+def read_bands(reader: _Readable, level: int, box: Box, bands: tuple[int, ...] | None) -> Pixels:
+    """Pixels of some bands of a file; None takes all."""
+    file = getattr(reader, "file", reader)
+    if isinstance(file, _HoldsByBand):
+        return file.read_held(level, box, bands)[0]
+    pixels = reader.read(level, box)
+    return pixels if bands is None else np.ascontiguousarray(pixels[..., list(bands)])

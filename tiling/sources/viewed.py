@@ -11,7 +11,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.sources.facts import Georeference, ImageFacts, Level, Reader, make_levels
 from tiling.sources.matching import matched
-from tiling.sources.present import Present, read_present
+from tiling.sources.present import Present, read_bands, read_present
 from tiling.sources.resampling import WORKING_BYTES, Axis, Resampling
 from tiling.view import Stretch, View
 
@@ -65,12 +65,12 @@ class ViewReader:
         """Pixels `(y, x, band)` of a box inside the level."""
         sampled, facts = self._levels[level], self._reader.facts
         if sampled.corner is not None:
-            pixels = self._chosen(self._reader.read(sampled.level, box.translate(*sampled.corner)))
+            pixels = self._chosen(sampled.level, box.translate(*sampled.corner))
         elif facts.may_lack_data:
             return self.read_present(level, box)[0]
         else:
             resampling = Resampling(sampled.rows, sampled.cols, len(self._facts.bands), facts.dtype)
-            pixels = resampling.read(lambda seen: self._chosen(self._reader.read(sampled.level, seen)), box)
+            pixels = resampling.read(lambda seen: self._chosen(sampled.level, seen), box)
         return pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)
 
     def read_present(self, level: int, box: Box) -> tuple[Pixels, Present | None]:
@@ -113,9 +113,8 @@ class ViewReader:
     def close(self) -> None:
         self._reader.close()
 
-    def _chosen(self, pixels: Pixels) -> Pixels:
-        bands = self._view.bands
-        return pixels if bands is None else np.ascontiguousarray(pixels[..., list(bands)])
+    def _chosen(self, level: int, box: Box) -> Pixels:
+        return read_bands(self._reader, level, box, self._view.bands)
 
 
 def stretched(pixels: Pixels, stretch: Stretch) -> Pixels:

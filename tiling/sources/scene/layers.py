@@ -41,9 +41,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Bands that the same members hold, the first on top; `nodata` where a VRT gives the band one of its own."""
+    """Bands, by number from 0, that the same members hold, the first on top; `nodata` where a VRT gives one."""
 
-    bands: slice
+    numbers: range
     parts: tuple[Part, ...]
     nodata: float | None = None
 
@@ -80,7 +80,7 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
     Raises:
         SourceError: they don't fit each other.
     """
-    groups = [[look(file) for file in band.files] for band in bands]
+    groups = [[look(file).told(band.georeference, band.nodata) for file in band.files] for band in bands]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
     grid, placings = common_grid([member.facts for member in members])
@@ -88,7 +88,7 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
     rest, first = iter(placings), 0
     for group in groups:
         count = len(group[0].facts.bands)
-        layers.append(Layer(slice(first, first + count), tuple(Part(member, next(rest)) for member in group)))
+        layers.append(Layer(range(first, first + count), tuple(Part(member, next(rest)) for member in group)))
         first += count
     _expect_overlap(names, layers)
     dtype = _common_dtype(members)
@@ -104,7 +104,7 @@ def scene_of_vrt(vrt: Vrt, look: Look) -> Scene:
     members = {file: look(file) for file in vrt.files}
     layers = tuple(
         Layer(
-            slice(number, number + 1),
+            range(number, number + 1),
             tuple(_drawn(source, members[source.file], band) for source in band.sources),
             band.nodata,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tiling.geometry import Box
-from tiling.sources.facts import FIRST, ImageFacts, Reader
+from tiling.sources.facts import FIRST, Georeference, ImageFacts, Reader
 from tiling.sources.limits import source_errors
 from tiling.sources.present import present
 from tiling.sources.shared import SharedReader
@@ -42,6 +42,15 @@ class Member:
     path: Path
     facts: ImageFacts
     identity: str
+
+    def told(self, georeference: Georeference | None, nodata: float | None) -> Member:
+        """The same where something else says where it lies and what is no data, and it doesn't say so itself."""
+        facts = self.facts
+        if facts.georeference is None:
+            facts = replace(facts, georeference=georeference)
+        if facts.nodata is None and not facts.has_mask:
+            facts = replace(facts, nodata=nodata)
+        return replace(self, facts=facts)
 
 
 class OpenMembers:
@@ -102,6 +111,7 @@ class OpenMembers:
 
 
 def _expect_same(member: Member, reader: SharedReader, identity: str) -> None:
-    if identity != member.identity or not reader.facts.is_same(member.facts):
+    found = Member(member.path, reader.facts, identity).told(member.facts.georeference, member.facts.nodata)
+    if identity != member.identity or not found.facts.is_same(member.facts):
         reader.close()
         raise ValueError("the file changed after the scene was opened; start again")

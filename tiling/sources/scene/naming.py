@@ -2,7 +2,9 @@
 
 A scene is named by one path, so that a run's card, a manifest and a command line hold it as they hold a file:
 
-- `folder`: every image in it, as a mosaic;
+- `folder`: a scene as ESA (`.SAFE`) or the USGS deliver it, whose metadata may name it too; else every image in it, as
+  a mosaic;
+- `item.json`: a STAC item, whose assets are the bands;
 - `tiles/*.tif`, `{west,east}.tif`: the files that a glob finds, as a mosaic, in the order of the braces and, of one
   pattern, by name;
 - `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob.
@@ -18,6 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiling.errors import SourceError
+from tiling.sources.facts import Georeference
+from tiling.sources.scene.landsat import landsat_bands, landsat_folder
+from tiling.sources.scene.sentinel2 import sentinel2_bands, sentinel2_folder
+from tiling.sources.scene.stac import is_stac, stac_assets
 
 MAX_MEMBERS = 65_536
 _BAND = re.compile(r"([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
@@ -33,11 +39,15 @@ class BandFiles:
 
     name: str | None
     files: tuple[Path, ...]
+    georeference: Georeference | None = None
+    """Where they lie, if they don't say so themselves."""
+    nodata: float | None = None
+    """Which value of theirs is no data, if they name none themselves."""
 
 
 def is_scene(path: Path) -> bool:
-    """Whether a path names a scene: a folder, or no file that there is and a glob or a list of bands by name."""
-    if path.is_dir():
+    """Whether a path names a scene: a folder, a delivery's metadata, or, where no file is, a glob or a list."""
+    if path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path):
         return True
     if path.exists() or path.is_symlink():
         return False
@@ -52,6 +62,12 @@ def scene_files(path: Path) -> tuple[BandFiles, ...]:
         SourceError: a part of the name is empty, finds no file, or stands twice.
         OSError: the folder can't be read.
     """
+    if delivered := sentinel2_folder(path):
+        return tuple(BandFiles(name, (file,), place) for name, file, place in sentinel2_bands(delivered))
+    if delivered := landsat_folder(path):
+        return tuple(BandFiles(name, (file,)) for name, file in landsat_bands(delivered))
+    if is_stac(path):
+        return tuple(BandFiles(name, (file,), nodata=nodata) for name, file, nodata in stac_assets(path))
     if path.is_dir():
         return (BandFiles(None, _in_folder(path)),)
     folder, text = _below(path)

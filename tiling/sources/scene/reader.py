@@ -61,22 +61,31 @@ class SceneReader:
         held = self.read_held(level, box)[1] if self._facts.has_mask else None
         return None if held is None else np.asarray(held.any(axis=-1))
 
-    def read_held(self, level: int, box: Box) -> tuple[Pixels, Flags | None]:
-        """Pixels of a box, and which of their values `(y, x, band)` are data; None where all are.
+    def read_held(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> tuple[Pixels, Flags | None]:
+        """Pixels of some bands of a box, and which of their values `(y, x, band)` are data; None where all are.
 
-        An unsigned no-data value in one band counts as a value where another band of the pixel holds data, as in one
-        file of all bands (`tiling.sources.present`).
+        Files of other bands are not read. An unsigned no-data value in one band counts as a value where another of
+        these bands holds data, as in one file of all bands (`tiling.sources.present`).
         """
         facts = self._facts
-        shape = (*box.shape, len(facts.bands))
+        layers = [
+            layer for layer in self._scene.layers if bands is None or any(band in layer.numbers for band in bands)
+        ]
+        shape = (*box.shape, sum(len(layer.numbers) for layer in layers))
         pixels = np.full(shape, 0 if facts.nodata is None else facts.nodata, facts.dtype)
         inside, held = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        for layer in self._scene.layers:
-            own = pixels[..., layer.bands], inside[..., layer.bands], held[..., layer.bands]
+        order: list[int] = []
+        for layer in layers:
+            at = slice(len(order), len(order) + len(layer.numbers))
+            order += layer.numbers
+            own = pixels[..., at], inside[..., at], held[..., at]
             self._read_layer(layer, box, *own)
             if layer.parts[0].drawn is not None:
                 shown = present(own[0], layer.nodata)
                 own[2][:] &= True if shown is None else shown
+        if bands is not None:
+            at = [order.index(band) for band in bands]
+            pixels, inside, held = np.ascontiguousarray(pixels[..., at]), inside[..., at], held[..., at]
         if facts.dtype.kind == "u":
             held = inside & held.any(axis=-1, keepdims=True)
         return pixels, None if held.all() else held

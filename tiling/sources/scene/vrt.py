@@ -16,6 +16,7 @@ import numpy as np
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.limits import MAX_BANDS, MAX_SIDE_PX
+from tiling.sources.scene.contained import contained
 from tiling.sources.scene.grid import WHOLE_PX, Affine
 
 SUFFIX = ".vrt"
@@ -162,28 +163,9 @@ def _source(source: ET.Element, path: Path, shape: tuple[int, int]) -> VrtSource
 
 
 def _contained(named: ET.Element, path: Path) -> Path:
-    """A source's file: one below the VRT's folder, links followed."""
-    text = (named.text or "").strip()
-    folder = path.parent.resolve()
-    if "://" in text or text.startswith("/vsi") or "\0" in text or not text or text.lstrip().startswith("<"):
-        raise SourceError(
-            f"its source {text[:100]!r} is no file beside it: a VRT leads to files of its own folder alone"
-        )
-    try:
-        file = (folder / text).resolve()
-    except (OSError, RuntimeError) as error:
-        raise SourceError(f"its source {text[:100]!r} leads nowhere ({error}); correct it") from error
-    if file == path.resolve():
-        raise SourceError("it names itself as a source; write it again with gdalbuildvrt")
-    if not file.is_relative_to(folder):
-        raise SourceError(
-            f"its source {text[:100]!r} lies outside of its folder: a VRT leads to files of its own folder alone; move "
-            "the VRT above its files, or name them as a glob"
-        )
+    file = contained(named.text or "", path, "source")
     if file.suffix.lower() == SUFFIX:
-        raise _unread(f"another VRT ({text[:100]})")
-    if not file.is_file():
-        raise SourceError(f"its source {text[:100]!r} is missing; restore it, or write the VRT again")
+        raise _unread(f"another VRT ({file.name[:100]})")
     return file
 
 

@@ -1,0 +1,106 @@
+"""STAC item: which of its assets are bands, and what it says of them.
+
+Versions 1.0 and 1.1 (https://github.com/radiantearth/stac-spec), with the extensions `eo` and `raster`.
+Assets are files below the item's folder. Those with one band each become the scene's bands, by the asset's name; one
+asset of several bands becomes them all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from tiling.errors import SourceError
+from tiling.sources.scene.contained import contained
+
+MAX_ITEM_BYTES = 8 * 1024**2
+_SUFFIXES = (".json", ".geojson")
+_RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
+_NAMES = (".tif", ".tiff", ".jp2")
+_NO_BANDS = {"thumbnail", "overview", "metadata", "visual"}
+
+Asset = tuple[str | None, Path, float | None]
+"""A band's name, or None for all bands; its file; its value for no data where the item says one."""
+
+
+def is_stac(path: Path) -> bool:
+    """Whether a file is a STAC item, by its content."""
+    if path.suffix.lower() not in _SUFFIXES or not path.is_file() or path.stat().st_size > MAX_ITEM_BYTES:
+        return False
+    return b'"stac_version"' in path.read_bytes()
+
+
+def stac_assets(path: Path) -> list[Asset]:
+    """The files of an item's bands, in the order in which it names them.
+
+    Raises:
+        SourceError: it is no item, has no band, or leads out of its folder.
+    """
+    try:
+        item = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: the STAC item can't be parsed ({error}); download it again") from error
+    if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
+        raise SourceError(f"{path}: is no STAC item (a Feature with assets); give an item, not a collection")
+    rasters = {name: each for name, each in cast("dict[str, Any]", item["assets"]).items() if _is_raster(each)}
+    described = {name: each for name, each in rasters.items() if _bands(each)}
+    single = {name: each for name, each in described.items() if len(_bands(each)) == 1} or (
+        {} if described else rasters
+    )
+    try:
+        if single:
+            return _each_once(single, path)
+        if len(described) == 1:
+            asset = next(iter(described.values()))
+            return [(None, contained(asset["href"], path, "asset"), _nodata(asset))]
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error
+    raise SourceError(
+        f"{path}: has {len(described)} assets of several bands and none of one: nothing says which to take; name the "
+        "file itself"
+    )
+
+
+def _each_once(assets: dict[str, Any], path: Path) -> list[Asset]:
+    """One asset for each band: an item may hold the same in several formats, and the first counts."""
+    found: list[Asset] = []
+    seen: set[str] = set()
+    for name, asset in assets.items():
+        band = str(_bands(asset)[0].get("name", name)) if _bands(asset) else name
+        if band in seen:
+            continue
+        seen.add(band)
+        found.append((name, contained(asset["href"], path, "asset"), _nodata(asset)))
+    return found
+
+
+def _is_raster(asset: Any) -> bool:
+    """Whether an asset holds pixels that were measured, and no picture of them."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+        return False
+    roles = asset.get("roles")
+    if isinstance(roles, list) and not _NO_BANDS.isdisjoint(str(role) for role in cast("list[Any]", roles)):
+        return False
+    kind = str(asset.get("type", ""))
+    return kind.startswith(_RASTERS) or (not kind and cast("str", asset["href"]).lower().endswith(_NAMES))
+
+
+def _bands(asset: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of an asset's bands: `eo:bands`, or `bands` since 1.1."""
+    for key in ("eo:bands", "bands"):
+        bands = asset.get(key)
+        if isinstance(bands, list) and bands and all(isinstance(each, dict) for each in cast("list[Any]", bands)):
+            return cast("list[dict[str, Any]]", bands)
+    return []
+
+
+def _nodata(asset: dict[str, Any]) -> float | None:
+    for bands in (asset.get("raster:bands"), asset.get("bands"), [asset]):
+        if isinstance(bands, list) and bands and isinstance(bands[0], dict):
+            value = cast("dict[str, Any]", bands[0]).get("nodata")
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return float(value)
+            if isinstance(value, str) and value in {"nan", "inf", "-inf"}:
+                return float(value)
+    return None
