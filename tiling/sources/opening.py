@@ -15,6 +15,7 @@ from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
 from tiling.sources.scene.content import is_scene
+from tiling.sources.scene.naming import is_list
 from tiling.sources.scene.reader import SceneReader
 from tiling.sources.shared import SharedReader, moment_of, needs_alpha
 from tiling.sources.tiff.reader import TiffReader
@@ -65,6 +66,8 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
 
 def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
+        if isinstance(path, Path) and is_list(path):
+            return _open_scene(path, moment)
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
         if zarr is not None:
             return zarr, zarr.identity

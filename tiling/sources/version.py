@@ -11,6 +11,7 @@ from tiling.errors import SourceError
 from tiling.sources.openslide.vendor import companions
 from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
+from tiling.sources.scene.naming import is_list
 from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
@@ -33,7 +34,7 @@ class ImageFiles:
     def __init__(self, place: Place, kind: str) -> None:
         self._place = place
         self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
-        self._is_scene = kind == SCENE
+        self._is_scene, self._parts = kind == SCENE, list[Path]()
         self._others = [] if self._is_zarr or not isinstance(place, Path) else companions(place, kind)
         self._is_conditional = False
         self._folders: list[Path] = []
@@ -48,7 +49,10 @@ class ImageFiles:
         """
         if isinstance(self._place, Path):
             if self._is_scene:
-                return _of_files(_scene_parts(self._place))
+                parts = _scene_parts(self._place)
+                # A folder's own time says that a file came or went.
+                self._parts = [self._place, *parts] if not is_list(self._place) and self._place.is_dir() else parts
+                return _of_files(parts)
             if not self._is_zarr:
                 return _of_files([self._place, *self._others])
             names = [(Path(folder), inner) for folder, _, inner in os.walk(self._place)]
@@ -73,6 +77,8 @@ class ImageFiles:
         Raises:
             As `whole` does.
         """
+        if self._is_scene:
+            return _of_files(self._parts)  # a file that a glob would find by now belongs to no read
         if isinstance(self._place, Path):
             return _of_files(self._folders) if self._is_large else self.whole()
         return "" if self._is_zarr or self._is_conditional else self.whole()
@@ -88,9 +94,9 @@ def _scene_parts(place: Path) -> list[Path]:
 
 def version_of_file(place: Place) -> str | None:
     """The version of an image that is one file on a disk; None of others, and of what can't be looked at."""
-    if not isinstance(place, Path) or place.is_dir():
-        return None
     try:
+        if not isinstance(place, Path) or place.is_dir():
+            return None
         return _of_files([place.expanduser().absolute()])
     except (OSError, ValueError):
         return None

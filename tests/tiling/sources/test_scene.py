@@ -244,6 +244,18 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
+def test_a_list_is_longer_than_a_file_name_can_be(tmp_path: Path) -> None:
+    pixels = scene_pixels(8, 8, 1)
+    for number in range(40):
+        write_raster(tmp_path / f"wave_{number}.tif", pixels + number)
+    name = tmp_path / ",".join(f"wave{number}=wave_{number}.tif" for number in range(40))
+    with open_source(name) as scene:
+        assert np.array_equal(whole(scene), pixels + np.arange(40, dtype=np.uint16))
+        assert scene.current_version() == scene.version()
+    with open_source(tmp_path / ("{" + ",".join(f"wave_{number}" for number in range(40)) + "}.tif")) as scene:
+        assert np.array_equal(whole(scene), pixels)
+
+
 def test_a_name_that_is_a_file_is_that_file(tmp_path: Path) -> None:
     pixels = scene_pixels()
     with open_source(write_raster(tmp_path / "red=a,nir=[b].tif", pixels)) as source:

@@ -20,7 +20,7 @@ def is_vrt(path: Path) -> bool:
 
 def is_scene(path: Path) -> bool:
     """Whether a path names a scene of several files."""
-    return is_vrt(path) or naming.is_scene(path)
+    return naming.is_list(path) or is_vrt(path) or naming.is_scene(path)
 
 
 def content_of(path: Path) -> list[tuple[str, Path]]:
@@ -30,10 +30,12 @@ def content_of(path: Path) -> list[tuple[str, Path]]:
         SourceError: one of them is missing.
         OSError: they can't be looked for.
     """
-    if is_vrt(path):
+    if not naming.is_list(path) and is_vrt(path):
         parts = [("vrt", path), *(("", file) for file in read_vrt(path).files)]
     else:
-        parts = [(f"{band.name} {len(band.files)}", file) for band in naming.scene_files(path) for file in band.files]
+        parts = [("description", file) for file in naming.descriptions(path)]
+        for band in naming.scene_files(path):
+            parts += [(f"{band.name} {len(band.files)}", file) for file in band.files]
     found: list[tuple[str, Path]] = []
     for label, file in parts:
         found.append((label, file))

@@ -45,14 +45,22 @@ class BandFiles:
     """Which value of theirs is no data, if they name none themselves."""
 
 
-def is_scene(path: Path) -> bool:
-    """Whether a path names a scene: a folder, a delivery's metadata, or, where no file is, a glob or a list."""
-    if path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path):
-        return True
-    if path.exists() or path.is_symlink():
-        return False
+def is_list(path: Path) -> bool:
+    """Whether a path is a glob or a list of bands by name, at which no file lies."""
+    try:
+        if path.exists() or path.is_symlink():
+            return False
+    except OSError:
+        pass  # longer than a file's name can be
     text = _below(path)[1]
     return bool(_MAGIC.search(text) or _BAND.match(text))
+
+
+def is_scene(path: Path) -> bool:
+    """Whether a path names a scene: a glob or a list, a folder, a delivery's metadata, or a STAC item."""
+    if is_list(path):
+        return True
+    return bool(path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path))
 
 
 def scene_files(path: Path) -> tuple[BandFiles, ...]:
@@ -62,14 +70,8 @@ def scene_files(path: Path) -> tuple[BandFiles, ...]:
         SourceError: a part of the name is empty, finds no file, or stands twice.
         OSError: the folder can't be read.
     """
-    if delivered := sentinel2_folder(path):
-        return tuple(BandFiles(name, (file,), place) for name, file, place in sentinel2_bands(delivered))
-    if delivered := landsat_folder(path):
-        return tuple(BandFiles(name, (file,)) for name, file in landsat_bands(delivered))
-    if is_stac(path):
-        return tuple(BandFiles(name, (file,), nodata=nodata) for name, file, nodata in stac_assets(path))
-    if path.is_dir():
-        return (BandFiles(None, _in_folder(path)),)
+    if not is_list(path):
+        return _described(path)
     folder, text = _below(path)
     if not _BAND.match(text):
         return (BandFiles(None, _found(folder, text, path)),)
@@ -85,12 +87,35 @@ def scene_files(path: Path) -> tuple[BandFiles, ...]:
     return tuple(bands)
 
 
+def descriptions(path: Path) -> list[Path]:
+    """Files that say what a scene is made of, beside those that hold its pixels."""
+    if is_list(path):
+        return []
+    if delivered := sentinel2_folder(path):
+        return sorted(delivered.glob("GRANULE/*/MTD_TL.xml"))
+    return [path] if is_stac(path) else []
+
+
+def _described(path: Path) -> tuple[BandFiles, ...]:
+    """The bands of what is there: a delivery, a STAC item, or a folder of images."""
+    if delivered := sentinel2_folder(path):
+        return tuple(BandFiles(name, (file,), place) for name, file, place in sentinel2_bands(delivered))
+    if delivered := landsat_folder(path):
+        return tuple(BandFiles(name, (file,)) for name, file in landsat_bands(delivered))
+    if is_stac(path):
+        return tuple(BandFiles(name, (file,), nodata=nodata) for name, file, nodata in stac_assets(path))
+    return (BandFiles(None, _in_folder(path)),)
+
+
 def _below(path: Path) -> tuple[Path, str]:
     """The deepest folder that there is on the way, and what is named below it."""
     parts = path.parts
     folder, count = Path(parts[0]), 1
-    while count < len(parts) and (folder / parts[count]).is_dir():
-        folder, count = folder / parts[count], count + 1
+    try:
+        while count < len(parts) and (folder / parts[count]).is_dir():
+            folder, count = folder / parts[count], count + 1
+    except OSError:
+        pass  # longer than a file's name can be
     return folder, "/".join(parts[count:])
 
 

@@ -15,7 +15,7 @@ from tiling.sources.present import present
 from tiling.sources.scene.content import FORMAT, is_vrt
 from tiling.sources.scene.layers import Layer, Part, Scene, scene_of_files, scene_of_vrt
 from tiling.sources.scene.member import MOST_OPEN, Opener, OpenMembers, Seen
-from tiling.sources.scene.naming import scene_files
+from tiling.sources.scene.naming import is_list, scene_files
 from tiling.sources.scene.resampled import resampled
 from tiling.sources.scene.vrt import read_vrt
 from tiling.sources.tiff.georeference import ground_pixel_size
@@ -40,7 +40,7 @@ class SceneReader:
 
     def __init__(self, path: Path, opener: Opener) -> None:
         self._files = OpenMembers(opener)
-        vrt = read_vrt(path) if is_vrt(path) else None
+        vrt = read_vrt(path) if not is_list(path) and is_vrt(path) else None
         bands = () if vrt is not None else scene_files(path)
         with source_errors(str(path)):
             look = self._files.look
