@@ -68,8 +68,8 @@ class ConfigBase(BaseModel):
 class ImageOptions(ConfigBase):
     """The image, and the run's folder."""
 
-    image: Annotated[Where, Cli(is_word=True, metavar="IMAGE")] = Field(
-        description="Any image that docs/formats.md lists, a path or URL."
+    image: Annotated[Where, Cli(is_word=True, metavar="IMAGE", is_repeatable=True)] = Field(
+        description="Any image that docs/formats.md lists, a path or URL; the bands of a scene as NAME=FILE."
     )
     out: Annotated[Output, Cli(short="-o")] = Field(
         description="The run folder, a path or URL; the same folder again resumes the run."
