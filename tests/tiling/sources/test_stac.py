@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import scene_pixels, write_raster
+from scenes import cut, scene_pixels, write_raster
 
 from tiling.errors import SourceError
 from tiling.source import open_source
@@ -69,6 +69,17 @@ def test_one_asset_of_several_bands_is_the_image(tmp_path: Path) -> None:
         assert np.array_equal(scene.read(0, scene.levels[0].box), PIXELS)
 
 
+def test_assets_of_the_same_bands_are_a_mosaic(tmp_path: Path) -> None:
+    files = cut(tmp_path / "parts", PIXELS)
+    tiles = {file.stem: asset(f"parts/{file.name}", "r", "g", "b") for file in files}
+    with open_source(write_item(tmp_path / "item.json", tiles)) as scene:
+        assert np.array_equal(scene.read(0, scene.levels[0].box), PIXELS)
+    reds = cut(tmp_path / "red", PIXELS[..., :1])
+    tiles = {file.stem: asset(f"red/{file.name}", "B04") for file in reds}
+    with open_source(write_item(tmp_path / "item.json", tiles)) as scene:
+        assert np.array_equal(scene.read(0, scene.levels[0].box), PIXELS[..., :1])
+
+
 def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> None:
     item = tmp_path / "inside" / "item.json"
     write_raster(tmp_path / "r.tif", PIXELS[..., :1])
@@ -80,7 +91,8 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
         ({"red": asset("gone.tif", "B04")}, "is missing"),
         ({"red": asset("item.json", "B04")}, "names itself"),
         ({"red": asset("rgb.tif", "B04")}, "has 3 bands"),
-        ({"a": asset("rgb.tif", "r", "g"), "b": asset("rgb.tif", "r", "g")}, "nothing says which"),
+        ({"a": asset("rgb.tif", "r", "g"), "b": asset("rgb.tif", "r", "b")}, "nothing says which"),
+        ({"a": asset("rgb.tif", "r"), "b": asset("rgb.tif", "r", nodata=0)}, "different values for no data"),
         ({}, "none of one"),
         ({"red": {"href": 5}}, "none of one"),
     ):

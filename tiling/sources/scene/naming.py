@@ -103,7 +103,7 @@ def _described(path: Path) -> tuple[BandFiles, ...]:
     if delivered := landsat_folder(path):
         return tuple(BandFiles(name, (file,)) for name, file in landsat_bands(delivered))
     if is_stac(path):
-        return tuple(BandFiles(name, (file,), nodata=nodata) for name, file, nodata in stac_assets(path))
+        return tuple(BandFiles(name, files, nodata=nodata) for name, files, nodata in stac_assets(path))
     return (BandFiles(None, _in_folder(path)),)
 
 

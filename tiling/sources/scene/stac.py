@@ -1,8 +1,8 @@
 """STAC item: which of its assets are bands, and what it says of them.
 
 Versions 1.0 and 1.1 (https://github.com/radiantearth/stac-spec), with the extensions `eo` and `raster`.
-Assets are files below the item's folder. Those with one band each become the scene's bands, by the asset's name; one
-asset of several bands becomes them all.
+Assets are files below the item's folder. Those with one band each become the scene's bands, by the asset's name, and
+those of one band in one format its mosaic; assets of the same several bands become a mosaic of them all.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NAMES = (".tif", ".tiff", ".jp2")
 _NO_BANDS = {"thumbnail", "overview", "metadata", "visual"}
 
-Asset = tuple[str | None, Path, float | None]
-"""A band's name, or None for all bands; its file; its value for no data where the item says one."""
+Assets = tuple[str | None, tuple[Path, ...], float | None]
+"""A band's name, or None for all bands; its files; their value for no data where the item says one."""
 
 
 def is_stac(path: Path) -> bool:
@@ -31,7 +31,7 @@ def is_stac(path: Path) -> bool:
     return b'"stac_version"' in path.read_bytes()
 
 
-def stac_assets(path: Path) -> list[Asset]:
+def stac_assets(path: Path) -> list[Assets]:
     """The files of an item's bands, in the order in which it names them.
 
     Raises:
@@ -50,29 +50,39 @@ def stac_assets(path: Path) -> list[Asset]:
     )
     try:
         if single:
-            return _each_once(single, path)
-        if len(described) == 1:
-            asset = next(iter(described.values()))
-            return [(None, contained(asset["href"], path, "asset"), _nodata(asset))]
+            return _by_band(single, path)
+        if described and len({_names(each) for each in described.values()}) == 1:
+            return [_files(None, list(described.values()), path)]
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
     raise SourceError(
-        f"{path}: has {len(described)} assets of several bands and none of one: nothing says which to take; name the "
-        "file itself"
+        f"{path}: has {len(described)} assets of several bands, not the same, and none of one: nothing says which to "
+        "take; name the file itself"
     )
 
 
-def _each_once(assets: dict[str, Any], path: Path) -> list[Asset]:
-    """One asset for each band: an item may hold the same in several formats, and the first counts."""
-    found: list[Asset] = []
-    seen: set[str] = set()
+def _by_band(assets: dict[str, Any], path: Path) -> list[Assets]:
+    """Files of each band: an item may hold the same in several formats, and the first counts."""
+    found: dict[str, list[Any]] = {}
+    names: dict[str, str] = {}
     for name, asset in assets.items():
         band = str(_bands(asset)[0].get("name", name)) if _bands(asset) else name
-        if band in seen:
-            continue
-        seen.add(band)
-        found.append((name, contained(asset["href"], path, "asset"), _nodata(asset)))
-    return found
+        names.setdefault(band, name)
+        held = found.setdefault(band, [])
+        if not held or held[0].get("type") == asset.get("type"):
+            held.append(asset)
+    return [_files(names[band], held, path) for band, held in found.items()]
+
+
+def _files(name: str | None, assets: list[Any], path: Path) -> Assets:
+    nodata = [_nodata(asset) for asset in assets]
+    if len({repr(value) for value in nodata}) > 1:
+        raise SourceError(f"its assets of a band ({name or 'all'}) name different values for no data; make them equal")
+    return name, tuple(contained(asset["href"], path, "asset") for asset in assets), nodata[0]
+
+
+def _names(asset: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(each.get("name", "")) for each in _bands(asset))
 
 
 def _is_raster(asset: Any) -> bool:
