@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -190,7 +191,7 @@ def _moved(x: Floats, y: Floats, source: str | None, target: str | None) -> tupl
     from rasterio.warp import transform
 
     with rasterio.Env(PROJ_NETWORK="OFF"):
-        xs, ys = transform(source, target, x.ravel(), y.ravel())
+        xs, ys = cast("tuple[list[float], list[float]]", transform(source, target, x.ravel(), y.ravel()))
     return np.asarray(xs, np.float64).reshape(x.shape), np.asarray(ys, np.float64).reshape(y.shape)
 
 
