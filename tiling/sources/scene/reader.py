@@ -87,7 +87,7 @@ class SceneReader:
             at = [order.index(band) for band in bands]
             pixels, inside, held = np.ascontiguousarray(pixels[..., at]), inside[..., at], held[..., at]
         if facts.dtype.kind == "u":
-            held = inside & held.any(axis=-1, keepdims=True)
+            held = inside & _in_any(held)[..., np.newaxis]
         return pixels, None if held.all() else held
 
     def chunk_px(self, level: int) -> tuple[int, int]:
@@ -109,11 +109,10 @@ class SceneReader:
                 continue
             here = place.translate(-box.y0, -box.x0).slices
             seen = self._seen(part, place)
-            has_pixels, has_data = seen.inside.any(axis=-1), seen.held.any(axis=-1)
-            taken = left[here] & (has_data | (has_pixels & ~inside[here].any(axis=-1)))
-            pixels[here][taken] = seen.pixels[taken].astype(pixels.dtype)
-            inside[here][taken] = np.broadcast_to(seen.inside, seen.pixels.shape)[taken]
-            held[here][taken] = np.broadcast_to(seen.held, seen.pixels.shape)[taken]
+            has_pixels, has_data = _in_any(seen.inside), _in_any(seen.held)
+            taken = (left[here] & (has_data | (has_pixels & ~_in_any(inside[here]))))[..., np.newaxis]
+            for target, values in ((pixels, seen.pixels), (inside, seen.inside), (held, seen.held)):
+                np.copyto(target[here], values, casting="unsafe", where=taken)
             left[here] &= ~has_data
             if not left.any():
                 return
@@ -131,6 +130,11 @@ class SceneReader:
         whole = np.ones((*box.shape, 1), np.bool_)
         shown = None if part.drawn.skipped is None else present(drawn, part.drawn.skipped)
         return Seen(drawn, whole, whole if shown is None else shown)
+
+
+def _in_any(flags: Flags) -> Flags:
+    """Whether any band `(y, x, band)` has it."""
+    return flags[..., 0] if flags.shape[-1] == 1 else np.asarray(flags.any(axis=-1))
 
 
 def _identity(scene: Scene) -> str:
