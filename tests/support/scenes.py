@@ -50,6 +50,42 @@ def cut(folder: Path, pixels: NDArray[Any], rows: int = 3, cols: int = 3, **more
     ]
 
 
+SENTINEL2_METADATA = """<n1:Level-2A_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product">
+<n1:General_Info><Product_Image_Characteristics>
+<Special_Values>
+<SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX>
+</Special_Values><Special_Values>
+<SPECIAL_VALUE_TEXT>SATURATED</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>65535</SPECIAL_VALUE_INDEX>
+</Special_Values><QUANTIFICATION_VALUES_LIST>
+<BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE>
+</QUANTIFICATION_VALUES_LIST>
+<BOA_ADD_OFFSET_VALUES_LIST><BOA_ADD_OFFSET band_id="3">-1000</BOA_ADD_OFFSET>
+<BOA_ADD_OFFSET band_id="7">-900</BOA_ADD_OFFSET></BOA_ADD_OFFSET_VALUES_LIST>
+</Product_Image_Characteristics></n1:General_Info></n1:Level-2A_User_Product>"""
+"""What a product of baseline 04.00 says of its values; B08 has an offset of its own here, to tell bands apart."""
+
+LANDSAT_METADATA = """GROUP = LANDSAT_METADATA_FILE
+  GROUP = LEVEL2_SURFACE_REFLECTANCE_PARAMETERS
+    REFLECTANCE_MULT_BAND_4 = 2.75e-05
+    REFLECTANCE_ADD_BAND_4 = -0.2
+    REFLECTANCE_MULT_BAND_5 = 2.75e-05
+    REFLECTANCE_ADD_BAND_5 = -0.2
+  END_GROUP = LEVEL2_SURFACE_REFLECTANCE_PARAMETERS
+  GROUP = LEVEL2_SURFACE_TEMPERATURE_PARAMETERS
+    TEMPERATURE_MULT_BAND_ST_B10 = 0.00341802
+    TEMPERATURE_ADD_BAND_ST_B10 = 149.0
+  END_GROUP = LEVEL2_SURFACE_TEMPERATURE_PARAMETERS
+  GROUP = LEVEL1_RADIOMETRIC_RESCALING
+    RADIANCE_MULT_BAND_4 = 9.8E-03
+    RADIANCE_ADD_BAND_4 = -49.0
+    REFLECTANCE_MULT_BAND_4 = 2.0E-05
+    REFLECTANCE_ADD_BAND_4 = -0.1
+  END_GROUP = LEVEL1_RADIOMETRIC_RESCALING
+END_GROUP = LANDSAT_METADATA_FILE
+END
+"""
+
+
 def write_sentinel2(folder: Path, bands: dict[str, tuple[int, NDArray[Any]]], crs: str = CRS) -> Path:
     """A `.SAFE` folder of level 2A: bands `(y, x)` by name and metres, lossless JPEG 2000."""
     safe = folder / "S2A_MSIL2A_20200601T101031_N0500_R022_T32UQD_20200601T120000.SAFE"
@@ -68,7 +104,7 @@ def write_sentinel2(folder: Path, bands: dict[str, tuple[int, NDArray[Any]]], cr
         f"<n1:Geometric_Info><Tile_Geocoding><HORIZONTAL_CS_CODE>{crs}</HORIZONTAL_CS_CODE>{places}</Tile_Geocoding>"
         "</n1:Geometric_Info></n1:Level-2A_Tile_ID>"
     )
-    (safe / "MTD_MSIL2A.xml").write_text("<Level-2A_User_Product/>")
+    (safe / "MTD_MSIL2A.xml").write_text(SENTINEL2_METADATA)
     return safe
 
 
@@ -78,5 +114,5 @@ def write_landsat(folder: Path, bands: dict[str, NDArray[Any]]) -> Path:
     for name, pixels in bands.items():
         write_raster(scene / f"{scene.name}_{name}.TIF", pixels[..., None], nodata=0)
     write_raster(scene / f"{scene.name}_QA_PIXEL.TIF", np.ones((*next(iter(bands.values())).shape, 1), np.uint16))
-    (scene / f"{scene.name}_MTL.txt").write_text("GROUP = LANDSAT_METADATA_FILE\nEND\n")
+    (scene / f"{scene.name}_MTL.txt").write_text(LANDSAT_METADATA)
     return scene

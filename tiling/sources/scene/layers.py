@@ -10,6 +10,7 @@ import numpy as np
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.sources.facts import Scale, known_scales
 from tiling.sources.limits import MAX_BANDS
 from tiling.sources.matching import matched
 from tiling.sources.scene.grid import Affine, Grid, Placing, common_grid
@@ -57,6 +58,7 @@ class Scene:
     layers: tuple[Layer, ...]
     dtype: np.dtype[np.generic]
     nodata: float | None
+    scales: tuple[Scale, ...]
 
     @property
     def members(self) -> list[Member]:
@@ -80,7 +82,7 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
     Raises:
         SourceError: they don't fit each other.
     """
-    groups = [[look(file).told(band.georeference, band.nodata) for file in band.files] for band in bands]
+    groups = [[look(file).told(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
     grid, placings = common_grid([member.facts for member in members])
@@ -92,7 +94,9 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
         first += count
     _expect_overlap(names, layers)
     dtype = _common_dtype(members)
-    return Scene(names, grid, tuple(layers), dtype, _common_nodata([member.facts.nodata for member in members], dtype))
+    nodata = _common_nodata([member.facts.nodata for member in members], dtype)
+    scales = known_scales([scale for group in groups for scale in _common_scales(group)])
+    return Scene(names, grid, tuple(layers), dtype, nodata, scales)
 
 
 def scene_of_vrt(vrt: Vrt, look: Look) -> Scene:
@@ -115,7 +119,8 @@ def scene_of_vrt(vrt: Vrt, look: Look) -> Scene:
         raise SourceError(f"its bands hold {' and '.join(sorted(map(str, kinds)))}; convert them to one type")
     dtype = kinds.pop()
     nodata = _common_nodata([band.nodata for band in vrt.bands], dtype)
-    return Scene(_vrt_names(vrt, members), _vrt_grid(vrt), layers, dtype, nodata)
+    scales = known_scales([band.scale for band in vrt.bands])
+    return Scene(_vrt_names(vrt, members), _vrt_grid(vrt), layers, dtype, nodata, scales)
 
 
 def _drawn(source: VrtSource, member: Member, band: VrtBand) -> Part:
@@ -197,6 +202,23 @@ def _common_nodata(values: list[float | None], dtype: np.dtype[np.generic]) -> f
         return None
     is_one = all(value is not None and np.array_equal(value, first, equal_nan=True) for value in values)
     return first if is_one else None
+
+
+def _common_scales(members: list[Member]) -> tuple[Scale, ...]:
+    """Scale and offset of each band that files hold together."""
+    first = members[0]
+    for member in members:
+        if member.facts.scales != first.facts.scales:
+            raise SourceError(
+                f"{first.path.name} and {member.path.name} hold the same bands with different scales or offsets "
+                f"({_told(first)}; {_told(member)}), so that one stored value stands for two: convert them to one "
+                "(gdal_translate -unscale)"
+            )
+    return first.facts.scales or ((1.0, 0.0),) * len(first.facts.bands)
+
+
+def _told(member: Member) -> str:
+    return ", ".join(f"x {scale:g} {offset:+g}" for scale, offset in member.facts.scales[:3]) or "none"
 
 
 def _common_dtype(members: list[Member]) -> np.dtype[np.generic]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tiling.errors import SourceError
 from tiling.geometry import Box
-from tiling.sources.facts import FIRST, Georeference, ImageFacts, Reader
+from tiling.sources.facts import FIRST, Georeference, ImageFacts, Reader, Scale, known_scales
 from tiling.sources.limits import source_errors
 from tiling.sources.present import present
 from tiling.sources.shared import SharedReader
@@ -43,13 +44,19 @@ class Member:
     facts: ImageFacts
     identity: str
 
-    def told(self, georeference: Georeference | None, nodata: float | None) -> Member:
-        """The same where something else says where it lies and what is no data, and it doesn't say so itself."""
+    def told(self, georeference: Georeference | None, nodata: float | None, scales: tuple[Scale, ...] = ()) -> Member:
+        """The same where something else says where it lies, what is no data and its scale, and it doesn't itself."""
         facts = self.facts
         if facts.georeference is None:
             facts = replace(facts, georeference=georeference)
         if facts.nodata is None and not facts.has_mask:
             facts = replace(facts, nodata=nodata)
+        if not facts.scales and scales:
+            if len(scales) != len(facts.bands):
+                raise SourceError(
+                    f"{self.path.name} has {len(facts.bands)} bands, and {len(scales)} scales are given; correct them"
+                )
+            facts = replace(facts, scales=known_scales(list(scales)))
         return replace(self, facts=facts)
 
 
@@ -112,6 +119,7 @@ class OpenMembers:
 
 def _expect_same(member: Member, reader: SharedReader, identity: str) -> None:
     found = Member(member.path, reader.facts, identity).told(member.facts.georeference, member.facts.nodata)
-    if identity != member.identity or not found.facts.is_same(member.facts):
+    facts = replace(found.facts, scales=member.facts.scales)  # of the same file they are the same
+    if identity != member.identity or not facts.is_same(member.facts):
         reader.close()
         raise ValueError("the file changed after the scene was opened; start again")

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiling.errors import SourceError
-from tiling.sources.facts import Georeference
-from tiling.sources.scene.landsat import landsat_bands, landsat_folder
+from tiling.sources.facts import Georeference, Scale
+from tiling.sources.scene.landsat import landsat_bands, landsat_folder, landsat_metadata, landsat_scales
+from tiling.sources.scene.radiometry import sentinel2_metadata, sentinel2_radiometry
 from tiling.sources.scene.sentinel2 import sentinel2_bands, sentinel2_folder
 from tiling.sources.scene.stac import is_stac, stac_assets
 
@@ -43,6 +44,8 @@ class BandFiles:
     """Where they lie, if they don't say so themselves."""
     nodata: float | None = None
     """Which value of theirs is no data, if they name none themselves."""
+    scales: tuple[Scale, ...] = ()
+    """Scale and offset of each of their bands, if they name none themselves."""
 
 
 def is_list(path: Path) -> bool:
@@ -92,18 +95,25 @@ def descriptions(path: Path) -> list[Path]:
     if is_list(path):
         return []
     if delivered := sentinel2_folder(path):
-        return sorted(delivered.glob("GRANULE/*/MTD_TL.xml"))
+        return [*sorted(delivered.glob("GRANULE/*/MTD_TL.xml")), *sentinel2_metadata(delivered)]
+    if delivered := landsat_folder(path):
+        return landsat_metadata(delivered)
     return [path] if is_stac(path) else []
 
 
 def _described(path: Path) -> tuple[BandFiles, ...]:
     """The bands of what is there: a delivery, a STAC item, or a folder of images."""
     if delivered := sentinel2_folder(path):
-        return tuple(BandFiles(name, (file,), place) for name, file, place in sentinel2_bands(delivered))
+        radiometry = sentinel2_radiometry(delivered)
+        return tuple(
+            BandFiles(name, (file,), place, radiometry.nodata, radiometry.scales(name))
+            for name, file, place in sentinel2_bands(delivered)
+        )
     if delivered := landsat_folder(path):
-        return tuple(BandFiles(name, (file,)) for name, file in landsat_bands(delivered))
+        scales = landsat_scales(delivered)
+        return tuple(BandFiles(name, (file,), scales=scales.get(name, ())) for name, file in landsat_bands(delivered))
     if is_stac(path):
-        return tuple(BandFiles(name, files, nodata=nodata) for name, files, nodata in stac_assets(path))
+        return tuple(BandFiles(each.name, each.files, None, each.nodata, each.scales) for each in stac_assets(path))
     return (BandFiles(None, _in_folder(path)),)
 
 

@@ -160,4 +160,5 @@ def _facts(scene: Scene) -> ImageFacts:
         alpha=alpha.pop() if offers_alpha else (),
         memory_bytes=sum(sorted((member.facts.memory_bytes for member in members), reverse=True)[:MOST_OPEN]),
         has_mask=scene.may_lack_data,
+        scales=scene.scales,
     )

@@ -14,7 +14,7 @@ from tiling.errors import SourceError
 from tiling.sources.facts import Georeference
 from tiling.sources.limits import MAX_XML_BYTES
 
-_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml")
+METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml")
 _BAND = re.compile(r".+_(?P<band>B\d\d|B8A)(?:_(?P<metres>\d\d)m)?\.jp2", re.IGNORECASE)
 _METRES = {
     **dict.fromkeys(("B02", "B03", "B04", "B08"), 10),
@@ -26,8 +26,8 @@ _METRES = {
 def sentinel2_folder(path: Path) -> Path | None:
     """The folder of a Sentinel-2 scene, which itself or its metadata names; None of all else."""
     if path.is_dir():
-        return path if any(_METADATA.fullmatch(each.name) for each in path.iterdir()) else None
-    return path.parent if _METADATA.fullmatch(path.name) and path.is_file() else None
+        return path if any(METADATA.fullmatch(each.name) for each in path.iterdir()) else None
+    return path.parent if METADATA.fullmatch(path.name) and path.is_file() else None
 
 
 def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:
@@ -39,7 +39,7 @@ def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:
     granules = sorted(each for each in (folder / "GRANULE").glob("*") if each.is_dir())
     if len(granules) != 1:
         raise SourceError(f"{folder}: holds {len(granules)} granules in GRANULE; give a scene of one")
-    root = _parsed(granules[0] / "MTD_TL.xml")
+    root = parsed(granules[0] / "MTD_TL.xml")
     found: dict[str, tuple[int, Path]] = {}
     for file in sorted((granules[0] / "IMG_DATA").rglob("*.jp2")):
         named = _BAND.fullmatch(file.name)
@@ -55,7 +55,12 @@ def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:
     return [(band, found[band][1], _placed(root, found[band][0], granules[0])) for band in order]
 
 
-def _parsed(path: Path) -> ET.Element:
+def parsed(path: Path) -> ET.Element:
+    """A file of a scene's metadata.
+
+    Raises:
+        SourceError: it is missing, too large, or can't be parsed.
+    """
     try:
         if path.stat().st_size > MAX_XML_BYTES:
             raise SourceError(f"{path}: metadata of more than {MAX_XML_BYTES} bytes; unpack the scene's archive again")
@@ -64,7 +69,9 @@ def _parsed(path: Path) -> ET.Element:
             raise SourceError(f"{path}: declares a document type or entities, which are never followed; remove them")
         return ET.fromstring(text)
     except FileNotFoundError as error:
-        raise SourceError(f"{path}: is missing, and says where the scene lies; unpack its archive again") from error
+        raise SourceError(
+            f"{path}: is missing, and says how the scene is to be read; unpack its archive again"
+        ) from error
     except (ET.ParseError, ValueError) as error:
         raise SourceError(f"{path}: can't be parsed ({error}); unpack the scene's archive again") from error
 

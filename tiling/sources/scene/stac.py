@@ -8,20 +8,31 @@ those of one band in one format its mosaic; assets of the same several bands bec
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from tiling.errors import SourceError
+from tiling.sources.facts import Scale
 from tiling.sources.scene.contained import contained
 
 MAX_ITEM_BYTES = 8 * 1024**2
 _SUFFIXES = (".json", ".geojson")
 _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NAMES = (".tif", ".tiff", ".jp2")
+_SCALED = ("scale", "offset", "raster:scale", "raster:offset")
 _NO_BANDS = {"thumbnail", "overview", "metadata", "visual"}
 
-Assets = tuple[str | None, tuple[Path, ...], float | None]
-"""A band's name, or None for all bands; its files; their value for no data where the item says one."""
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """A band's name, or None for all bands; its files; their value for no data and scales where the item says them."""
+
+    name: str | None
+    files: tuple[Path, ...]
+    nodata: float | None
+    scales: tuple[Scale, ...]
 
 
 def is_stac(path: Path) -> bool:
@@ -78,7 +89,11 @@ def _files(name: str | None, assets: list[Any], path: Path) -> Assets:
     nodata = [_nodata(asset) for asset in assets]
     if len({repr(value) for value in nodata}) > 1:
         raise SourceError(f"its assets of a band ({name or 'all'}) name different values for no data; make them equal")
-    return name, tuple(contained(asset["href"], path, "asset") for asset in assets), nodata[0]
+    scales = {_scales(asset) for asset in assets}
+    if len(scales) > 1:
+        raise SourceError(f"its assets of a band ({name or 'all'}) name different scales or offsets; make them equal")
+    files = tuple(contained(asset["href"], path, "asset") for asset in assets)
+    return Assets(name, files, nodata[0], scales.pop())
 
 
 def _names(asset: dict[str, Any]) -> tuple[str, ...]:
@@ -103,6 +118,23 @@ def _bands(asset: dict[str, Any]) -> list[dict[str, Any]]:
         if isinstance(bands, list) and bands and all(isinstance(each, dict) for each in cast("list[Any]", bands)):
             return cast("list[dict[str, Any]]", bands)
     return []
+
+
+def _scales(asset: dict[str, Any]) -> tuple[Scale, ...]:
+    """Scale and offset of each band, by the extension `raster`: on the bands, or on the asset for all of them."""
+    for bands in (asset.get("raster:bands"), asset.get("bands"), [asset] * max(1, len(_bands(asset)))):
+        if isinstance(bands, list) and all(isinstance(each, dict) for each in cast("list[Any]", bands)):
+            described = cast("list[dict[str, Any]]", bands)
+            if any(key in each for each in described for key in _SCALED):
+                return tuple((_value(each, "scale", 1.0), _value(each, "offset", 0.0)) for each in described)
+    return ()
+
+
+def _value(band: dict[str, Any], name: str, default: float) -> float:
+    value = band.get(name, band.get(f"raster:{name}", default))
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise SourceError(f"the {name} {value!r} of a band is no number; correct it")
+    return float(value)
 
 
 def _nodata(asset: dict[str, Any]) -> float | None:

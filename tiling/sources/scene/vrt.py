@@ -15,6 +15,7 @@ import numpy as np
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.sources.facts import Scale
 from tiling.sources.limits import MAX_BANDS, MAX_SIDE_PX
 from tiling.sources.scene.contained import contained
 from tiling.sources.scene.grid import WHOLE_PX, Affine
@@ -66,6 +67,7 @@ class VrtBand:
     dtype: np.dtype[np.generic]
     nodata: float | None
     sources: tuple[VrtSource, ...]
+    scale: Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,6 @@ def _band(band: ET.Element, number: int, path: Path, shape: tuple[int, int]) -> 
     if kind := band.get("subClass"):
         raise _unread(f"band {number} as a {kind}")
     _expect_tags(band, _OF_BAND)
-    if float(band.findtext("Scale") or 1) != 1 or float(band.findtext("Offset") or 0) != 0:
-        raise _unread(f"a scale or an offset of band {number}")
     if (band.findtext("ColorInterp") or "") in {"Alpha", "Palette"}:
         raise _unread(f"{band.findtext('ColorInterp')} as band {number}")
     dtype = _TYPES.get(band.get("dataType", "Byte"))
@@ -141,6 +141,7 @@ def _band(band: ET.Element, number: int, path: Path, shape: tuple[int, int]) -> 
         np.dtype(dtype),
         _number(band.findtext("NoDataValue")),
         tuple(reversed(sources)),
+        (float(band.findtext("Scale") or 1), float(band.findtext("Offset") or 0)),
     )
 
 
