@@ -31,7 +31,7 @@ _TWO: dict[type[ast.operator], Callable[[Values, Values], Values]] = {
 
 def is_formula(text: str) -> bool:
     """Whether a text that is no band's name is arithmetic."""
-    return bool(_SIGNS.search(text))
+    return bool(_SIGNS.search(text)) and any(char.isalpha() for char in text)
 
 
 def by_number(text: str, numbers: Mapping[str, int]) -> str:

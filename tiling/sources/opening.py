@@ -9,6 +9,8 @@ from pathlib import Path
 from tiling.errors import SourceError, TilingError
 from tiling.sources.facts import Moment, Reader
 from tiling.sources.file import ImageFile, open_file
+from tiling.sources.jpeg2000 import Jpeg2000Reader
+from tiling.sources.jpeg2000_tiles import find_tiles
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
@@ -130,6 +132,10 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
         moment.expect_one_image()
     for magic, kind in _RASTER_MAGIC.items():
         if head.startswith(magic):
+            with source_errors(str(path)):
+                tiles = find_tiles(file) if kind == "jpeg2000" else None
+            if tiles is not None:
+                return Jpeg2000Reader(file, tiles)
             return RasterReader(path, file, kind, alpha=moment.alpha)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return RasterReader(path, file, "webp")

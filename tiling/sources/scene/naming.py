@@ -66,6 +66,14 @@ def is_scene(path: Path) -> bool:
     return bool(path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path))
 
 
+def is_delivery(folder: Path) -> bool:
+    """Whether a folder is a scene as ESA or the USGS deliver it; one that can't be read is none."""
+    try:
+        return landsat_folder(folder) is not None or sentinel2_folder(folder) is not None
+    except OSError:
+        return False
+
+
 def scene_files(path: Path) -> tuple[BandFiles, ...]:
     """The bands of a scene and their files.
 
