@@ -9,7 +9,9 @@ from tiling.geometry import Box
 from tiling.sources.cache import SegmentCache
 from tiling.sources.facts import ImageFacts, make_levels
 from tiling.sources.file import ImageFile
+from tiling.sources.jpeg2000_place import jpeg2000_georeference
 from tiling.sources.jpeg2000_tiles import Tiles
+from tiling.sources.tiff.georeference import ground_pixel_size
 
 Pixels = npt.NDArray[np.generic]
 
@@ -24,12 +26,14 @@ class Jpeg2000Reader:
     def __init__(self, file: ImageFile, tiles: Tiles) -> None:
         self._file, self._tiles = file, tiles
         self.cache = SegmentCache(CACHE_BYTES)
+        place = jpeg2000_georeference(file)
         self._facts = ImageFacts(
             "jpeg2000",
             ("gray",) if tiles.components == 1 else ("red", "green", "blue"),
             tiles.dtype,
-            make_levels([tiles.shape], None),
+            make_levels([tiles.shape], None if place is None else ground_pixel_size(place)),
             "min-is-black" if tiles.components == 1 else "rgb",
+            georeference=place,
             memory_bytes=file.memory_bytes + max(CACHE_BYTES, tiles.tile_bytes) + tiles.working_bytes,
         )
 

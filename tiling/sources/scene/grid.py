@@ -62,19 +62,22 @@ class Grid:
         return _to_pixels(*_moved(*_to_map(rows, cols, self.affine), self.wkt, placing.wkt), placing.affine)
 
 
-def common_grid(images: list[ImageFacts]) -> tuple[Grid, list[Placing]]:
+def common_grid(images: list[ImageFacts], names: list[str]) -> tuple[Grid, list[Placing]]:
     """The grid of the finest image, of two equal ones of the first, large enough for all; and where each lies on it.
+
+    `names` are what errors call the images.
 
     Raises:
         SourceError: they can't lie on one grid.
     """
     if all(image.georeference is None for image in images):
         return _by_pixels(images)
-    references = [_placed(image, number) for number, image in enumerate(images)]
-    base = _finest(images, references)
+    references = [_placed(image, name) for image, name in zip(images, names, strict=True)]
+    base = _finest(images, references, names)
     reference = references[base]
     assert reference.affine is not None
-    wide = [_placing(image, each, reference) for image, each in zip(images, references, strict=True)]
+    each_of = zip(images, references, names, strict=True)
+    wide = [_placing(image, each, reference, name) for image, each, name in each_of]
     top, left = min(each.box.y0 for each in wide), min(each.box.x0 for each in wide)
     bottom, right = max(each.box.y1 for each in wide), max(each.box.x1 for each in wide)
     if bottom - top > MAX_SIDE_PX or right - left > MAX_SIDE_PX:
@@ -100,21 +103,21 @@ def _by_pixels(images: list[ImageFacts]) -> tuple[Grid, list[Placing]]:
     return grid, [Placing(shape, Box(0, 0, *shape), (0, 0), same, None) for _ in images]
 
 
-def _placed(image: ImageFacts, number: int) -> Georeference:
+def _placed(image: ImageFacts, name: str) -> Georeference:
     reference = image.georeference
     if reference is None or reference.affine is None or reference.wkt is None:
         lacks = "no place on the earth" if reference is None else "a CRS" if reference.affine else "a geotransform"
         says = "says" if reference is None else "lacks"
         raise SourceError(
-            f"file {number + 1} {says} {lacks}, and others have one: nothing says how they lie together; "
+            f"{name} {says} {lacks}, and others have one: nothing says how they lie together; "
             "give it one (gdal_edit.py -a_srs, gdalwarp)"
         )
     if _area(reference.affine) <= 0:
-        raise SourceError(f"file {number + 1} has a geotransform without area; correct it")
+        raise SourceError(f"{name} has a geotransform without area; correct it")
     return reference
 
 
-def _finest(images: list[ImageFacts], references: list[Georeference]) -> int:
+def _finest(images: list[ImageFacts], references: list[Georeference], names: list[str]) -> int:
     """Which has the smallest pixels, in the CRS of the first."""
     areas: list[float] = []
     for image, reference in zip(images, references, strict=True):
@@ -123,14 +126,14 @@ def _finest(images: list[ImageFacts], references: list[Georeference]) -> int:
         assert reference.affine is not None
         x, y = _moved(*_to_map(rows, cols, reference.affine), reference.wkt, references[0].wkt)
         areas.append(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
-    lost = [number for number, area in enumerate(areas, 1) if not math.isfinite(area)]
+    lost = [name for name, area in zip(names, areas, strict=True) if not math.isfinite(area)]
     if lost:
-        raise SourceError(f"file {lost[0]} lies beyond where the CRS of the first one leads; leave it out")
+        raise SourceError(f"{lost[0]} lies beyond where the CRS of the first one leads; leave it out")
     limit = min(areas) * 1.001
     return next(number for number, area in enumerate(areas) if area <= limit)
 
 
-def _placing(image: ImageFacts, own: Georeference, grid: Georeference) -> Placing:
+def _placing(image: ImageFacts, own: Georeference, grid: Georeference, name: str) -> Placing:
     assert own.affine is not None
     assert grid.affine is not None
     shape = image.levels[0].height, image.levels[0].width
@@ -139,7 +142,7 @@ def _placing(image: ImageFacts, own: Georeference, grid: Georeference) -> Placin
     there = _moved(*_to_map(rows, cols, own.affine), own.wkt, None if wkt is None else grid.wkt)
     y, x = _to_pixels(*there, grid.affine)
     if not (np.isfinite(y).all() and np.isfinite(x).all()):
-        raise SourceError("a file lies beyond where the CRS of the finest one leads; leave it out")
+        raise SourceError(f"{name} lies beyond where the CRS of the finest one leads; leave it out")
     shift = round(float(y[0])), round(float(x[0]))
     if wkt is None and max(np.abs(y - rows - shift[0]).max(), np.abs(x - cols - shift[1]).max()) < WHOLE_PX:
         return Placing(shape, Box(0, 0, *shape).translate(*shift), shift, own.affine, None)

@@ -85,7 +85,7 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
     groups = [[look(file).told(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
-    grid, placings = common_grid([member.facts for member in members])
+    grid, placings = common_grid([member.facts for member in members], [member.path.name for member in members])
     layers: list[Layer] = []
     rest, first = iter(placings), 0
     for group in groups:
