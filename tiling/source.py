@@ -126,6 +126,11 @@ class ImageSource:
         return self._facts.alpha
 
     @property
+    def scales(self) -> tuple[tuple[float, float], ...]:
+        """Scale and offset of each band, which make its values of the stored ones; empty where the file says none."""
+        return self._facts.scales
+
+    @property
     def view(self) -> View | None:
         """View of the file that it gives; None for all of it as it is."""
         return self._view

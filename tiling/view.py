@@ -40,6 +40,13 @@ class Stretch(_Noun):
         return self
 
 
+class Formula(_Noun):
+    """A band that is computed: its name, and arithmetic on bands by number, `(b4 - b1) / (b4 + b1)`."""
+
+    name: str
+    text: str
+
+
 class View(_Noun):
     """Pixels of an image that are read.
 
@@ -49,6 +56,7 @@ class View(_Noun):
         step: sides of the view's pixels in pixels of that level; 1 takes them as they are.
         region: `y0, x0, y1, x1` of what is taken, in pixels of the resampled level; None takes all of it.
         bands: numbers of the bands from 0, in the view's order; None takes all of them.
+        formulas: bands that are computed of the file's, in place of `bands`.
         z: the focal plane, from 0.
         t: the point in time, from 0.
         series: which of a file's images, by number from 0, or as a person names it; None leaves it to the file.
@@ -63,6 +71,7 @@ class View(_Noun):
     step: tuple[Positive, Positive] = (1.0, 1.0)
     region: tuple[Index, Index, Index, Index] | None = None
     bands: tuple[Index, ...] | None = None
+    formulas: tuple[Formula, ...] = ()
     z: Index = 0
     t: Index = 0
     series: Index | str | None = None
@@ -77,6 +86,8 @@ class View(_Noun):
             y0, x0, y1, x1 = self.region
             if y1 <= y0 or x1 <= x0:
                 raise ValueError(f"region {self.region} holds no pixel; give y0 < y1 and x0 < x1")
+        if self.formulas and self.bands is not None:
+            raise ValueError("bands are taken or computed, not both; leave out one of them")
         return self
 
     @property
@@ -128,6 +139,8 @@ class View(_Noun):
             parts.append(f"region {self.box}")
         if self.bands is not None:
             parts.append(f"bands {', '.join(str(band + 1) for band in self.bands)}")
+        if self.formulas:
+            parts.append(f"computed {', '.join(each.name for each in self.formulas)}")
         if self.z or self.t:
             parts.append(f"z {self.z}, t {self.t}")
         if self.series is not None:

@@ -46,6 +46,7 @@ class SegmentOptions(TypedDict, total=False):
     image_mpp: float | None
     as_is: bool
     bands: str | Sequence[int | str] | None
+    scaled: bool
     z: int
     t: int
     series: str | int | None

@@ -16,6 +16,7 @@ from flows.commands.exit_codes import one_line_errors
 from flows.config.job import read_job
 from flows.config.option_types import Cli
 from flows.config.run import ConfigBase
+from flows.errors import ConfigError
 
 CONFIG = "config_file"
 
@@ -38,10 +39,13 @@ def takes(
         every = inspect.signature(command, eval_str=True).parameters.values()
         own = [each for each in every if each.kind is not each.VAR_KEYWORD and each.name not in names]
         own_names = {each.name for each in own}
+        words = {name for name in names if kind.cli(name).is_word and kind.cli(name).is_repeatable}
 
         @wraps(command)
         def called(**given: Any) -> None:
             given.pop(CONFIG, None)  # what it names are defaults by now
+            with one_line_errors():
+                given |= {name: _one(given[name]) for name in given.keys() & words}
             command(**{name: value for name, value in given.items() if value is not None or name in own_names})
 
         called.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
@@ -69,7 +73,7 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
     default = None if is_optional else inspect.Parameter.empty if field.is_required() else _default(field, mark)
     if mark.is_word:
         shown = typer.Argument(metavar=mark.metavar, help=field.description)
-        return _keyword(name, str, shown, default)
+        return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
     base, metavar = _value(field)
     if base is bool:
         flag = mark.flag if "/" in mark.flag or default is False else f"{mark.flag}/--no-{mark.flag.removeprefix('--')}"
@@ -85,6 +89,19 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
         autocompletion=_completion(get_args(base) if get_origin(base) is Literal else ()),
     )
     return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
+
+
+def _one(words: list[str] | None) -> str | None:
+    """Words that name one image: a path, or the bands of a scene, each as NAME=FILE."""
+    if not words or len(words) == 1:
+        return words[0] if words else None
+    unnamed = [word for word in words if "=" not in word]
+    if unnamed:
+        raise ConfigError(
+            f"{len(words)} files are given for one image, and {unnamed[0]} is no band of it: write bands as NAME=FILE, "
+            "a mosaic as a glob in quotes ('tiles/*.tif'), or give a run to each with overtile archive"
+        )
+    return ",".join(words)
 
 
 def _completion(choices: Sequence[str]) -> Callable[[str], list[str]] | None:

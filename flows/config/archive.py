@@ -87,7 +87,8 @@ def _without_credentials(source: str) -> str:
 
 def _absolute_source(source: str) -> str:
     """The same from any folder: the next night, or a rerun of it, may be started from another."""
-    return source if "://" in source else str(Path.cwd() / source)
+    ending = "/" if source.endswith("/") and any(sign in source for sign in "*?[") else ""  # a glob of folders
+    return source if "://" in source else f"{Path.cwd() / source}{ending}"
 
 
 def _absolute_place(place: Place) -> Place:

@@ -70,8 +70,8 @@ class ConfigBase(BaseModel):
 class ImageOptions(ConfigBase):
     """The image, and the run's folder."""
 
-    image: Annotated[Where, Cli(is_word=True, metavar="IMAGE")] = Field(
-        description="Any image that docs/formats.md lists, a path or URL."
+    image: Annotated[Where, Cli(is_word=True, metavar="IMAGE", is_repeatable=True)] = Field(
+        description="Any image that docs/formats.md lists, a path or URL; the bands of a scene as NAME=FILE."
     )
     out: Annotated[Output, Cli(short="-o")] = Field(
         description="The run folder, a path or URL; the same folder again resumes the run."
@@ -119,7 +119,11 @@ class PixelOptions(ConfigBase):
     )
     as_is: bool = Field(default=False, description="Take the pixels as they are, whatever they measure.")
     bands: Annotated[Joined | None, Cli(metavar="BAND,…")] = Field(
-        default=None, description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8,CD3."
+        default=None,
+        description="Bands by number from 1 or by name, as 3,2,1 or DAPI,CD8,CD3; or computed, as (nir-red)/(nir+red).",
+    )
+    scaled: bool = Field(
+        default=False, description="Take values in the bands' own units, by the scale and offset that the image says."
     )
     z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
     t: int = Field(default=0, ge=0, description="Point in time, from 0.")
@@ -159,6 +163,7 @@ class PixelOptions(ConfigBase):
             image_um=self.image_mpp,
             as_is=self.as_is,
             bands=self.bands,
+            scaled=self.scaled,
             z=self.z,
             t=self.t,
             series=self.series,

@@ -25,7 +25,7 @@ from flows.run.steps import export, find_objects, folded, record_result, remaini
 from tiling.archives.measures import measured
 from tiling.archives.slide import Slide, file_version
 from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.errors import ImageChangedError, PlanError, StorageError, TilingError
+from tiling.errors import ImageChangedError, PlanError, SourceError, StorageError, TilingError
 from tiling.runs.card import RunCard
 from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.mask import Mask
@@ -192,7 +192,10 @@ class SlideJob:
 
     def _is_changing(self, settle_seconds: float) -> bool:
         """Look again: a file that is being written is left alone."""
-        now = file_version(self.slide.place)
+        try:
+            now = file_version(self.slide.place)
+        except SourceError:  # a file of a scene went
+            now = None
         if now is not None and now == self.slide.file_version and now.is_settled(settle_seconds):
             return False
         gone = "it is no longer there" if now is None else "it is still being written"

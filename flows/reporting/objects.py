@@ -131,7 +131,7 @@ def _of_class(
 
 
 def _below(least_px: int, pixel_um2: float | None) -> str:
-    """What is too small, as the areas beside it are given."""
+    """Size below which objects are specks, as the areas beside it are given."""
     pixels = f"{least_px:,} px"
     return f"below {pixels}" if pixel_um2 is None else f"below {_short(least_px * pixel_um2)} µm² ({pixels})"
 

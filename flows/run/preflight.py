@@ -19,7 +19,7 @@ from unet_core.bundles.card import ModelCard, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
 
 _ANY_RANGE = "0,1"
-SIZES_TOLD = ("image", "bands", "pixels")
+SIZES_TOLD = ("image", "bands", "values", "pixels")
 """Notes of decisions that are shown before anything is computed."""
 
 

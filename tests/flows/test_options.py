@@ -156,3 +156,16 @@ def test_help_loads_neither_torch_nor_ray_nor_prefect() -> None:
     asked = "import sys; from flows.cli import app; print(sorted({'torch', 'ray', 'prefect'} & sys.modules.keys()))"
     ended = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout == "[]\n"
+
+
+def test_several_words_are_the_bands_of_one_image_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SegmentConfig] = []
+    monkeypatch.setattr("flows.commands.segment.run_and_report", lambda _, config: asked.append(config))
+    runner = CliRunner()
+    for words, image in ((["a.tif"], "a.tif"), (["red=r.tif", "nir=n.tif"], "red=r.tif,nir=n.tif")):
+        ended = runner.invoke(app, ["segment", *words, "--model", "nuclei", "--out", "run"])
+        assert ended.exit_code == 0, ended.output
+        assert str(asked[-1].image) == image
+    refused = runner.invoke(app, ["segment", "a.tif", "b.tif", "--model", "nuclei", "--out", "run"])
+    assert refused.exit_code == 2
+    assert "2 files are given for one image" in refused.output

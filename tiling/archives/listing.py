@@ -2,6 +2,9 @@
 
 A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
 run folder follows from it. No image is opened here: a listing says how large a file is and when it changed.
+
+A folder in which ESA or the USGS deliver a scene is one slide; other folders are scenes where a glob that ends in `/`
+names them, and VRTs and STAC items where a glob or a manifest does.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from pathlib import Path
 from tiling.archives.manifest import read_manifest
 from tiling.archives.slide import ZARR, Slide, base_name, file_version, is_zarr
 from tiling.errors import SourceError, TilingError
+from tiling.sources.limits import one_line
+from tiling.sources.scene.naming import is_delivery
 from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
@@ -29,6 +34,9 @@ SUFFIXES = (
 
 RESULT_CARDS = ("run.json", "archive.json")
 """A folder with one of these holds results, whose pictures are no slides."""
+
+_DESCRIPTIONS = (".vrt", ".json", ".geojson", ".xml", ".txt")
+"""Of files that may say which others are a scene."""
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -87,7 +95,7 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
     if isinstance(place, ObjectPath):
         found = _listed(place, exclude)
     elif place.is_dir():
-        found = _walked(place, exclude)
+        found = _walked(place, exclude, pattern, of_folders=source.endswith("/"))
     elif pattern is not None:
         raise SourceError(
             f"{source}: the glob matches nothing, for {root} is no folder: nothing would be segmented; correct the path"
@@ -96,8 +104,13 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
         raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
     for slide in found:
         is_closed_folder = slide.refused is not None and slide.name.endswith("/")
-        if is_closed_folder or (pattern.fullmatch(slide.name) if pattern else _is_image(slide.name)):
+        is_asked = _is_asked(slide, pattern) if pattern else slide.is_folder or _is_image(slide.name)
+        if is_closed_folder or is_asked:
             yield slide
+
+
+def _is_asked(slide: Slide, pattern: re.Pattern[str]) -> bool:
+    return bool(pattern.fullmatch(slide.name) or (slide.is_folder and pattern.fullmatch(f"{slide.name}/")))
 
 
 def expect_disjoint(source: str, results: Place) -> None:
@@ -165,9 +178,17 @@ def _holds_image(zarr: Place) -> bool:
     return False
 
 
-def _walked(root: Path, exclude: Place) -> Iterator[Slide]:
-    """Regular files below a folder, by name. Links to folders are not followed, so there are no circles."""
+def _walked(
+    root: Path, exclude: Place, pattern: re.Pattern[str] | None, *, of_folders: bool = False
+) -> Iterator[Slide]:
+    """Regular files and scenes below a folder, by name. Links to folders are not followed, so there are no circles.
+
+    Raises:
+        SourceError: the folder can't be read, or is a scene itself.
+    """
     real, results = root.resolve(), exclude.resolve()
+    if is_delivery(root):
+        raise SourceError(f"{root} is one scene and no archive: give the folder above, or use overtile segment")
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -192,16 +213,34 @@ def _walked(root: Path, exclude: Place) -> Iterator[Slide]:
                 if path.resolve() == results:
                     continue
                 if not is_zarr(entry.name):
-                    inner.append(path)
+                    name = path.relative_to(root).as_posix()
+                    is_named = pattern is not None and pattern.fullmatch(f"{name}/" if of_folders else name) is not None
+                    # A glob may name the files in a scene and not the scene.
+                    if (of_folders and is_named) or ((is_named or pattern is None) and is_delivery(path)):
+                        yield _scene(name, path)
+                    else:
+                        inner.append(path)
                 elif _holds_image(path):
                     yield Slide(path.relative_to(root).as_posix(), path, file_version(path))
             elif entry.is_file():
+                name = path.relative_to(root).as_posix()
+                if entry.name.lower().endswith(_DESCRIPTIONS) and pattern is not None and pattern.fullmatch(name):
+                    yield _scene(name, path)
+                    continue
                 try:
                     stamp = FileVersion.of_file(entry.stat())
                 except FileNotFoundError:
                     continue  # gone since the listing
-                yield Slide(path.relative_to(root).as_posix(), path, stamp)
+                yield Slide(name, path, stamp)
         folders += reversed(inner)
+
+
+def _scene(name: str, path: Path) -> Slide:
+    """A scene of several files; one that is incomplete is refused."""
+    try:
+        return Slide(name, path, file_version(path), is_folder=path.is_dir())
+    except (SourceError, OSError) as error:
+        return Slide(name, path, None, refused=one_line(error), is_folder=path.is_dir())
 
 
 def _linked(path: Path, root: Path, real: Path) -> Iterator[Slide]:

@@ -102,7 +102,7 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
             return Slide(name, place, None, refused=reason)
     try:
         stamp = file_version(place)
-    except StorageError as error:
+    except (SourceError, StorageError) as error:
         return Slide(name, place, None, overrides, refused=str(error))
     if stamp is None:
         return Slide(name, place, None, overrides, refused="there is no such file; correct the manifest")

@@ -143,7 +143,7 @@ def _computed_area(rows: Sequence[Row], unit: str) -> float | None:
 
 
 def _speck_px(run: Run, source: ImageSource) -> float:
-    """How many pixels an object has at least that is no speck."""
+    """Least number of pixels of an object that is no speck."""
     placement = placement_of(run, source)
     size, area = placement.pixel_size, placement.pixel_area
     return SPECK_PX if size is None or area is None or size.unit != "um" else SPECK_UM2 / area

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tiling.storage.file_version import FileVersion
+from tiling.sources.scene.content import content_of, is_scene
+from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.place import Place
 
 ZARR = ".zarr"
@@ -16,7 +17,8 @@ ZARR = ".zarr"
 class Slide:
     """One image of an archive.
 
-    overrides: what a manifest asks for this slide alone. refused: why it is not opened, if it isn't.
+    overrides: what a manifest asks for this slide alone. refused: why it is not opened, if it isn't. is_folder: whether
+    it is a scene in a folder of its own.
     """
 
     name: str
@@ -24,18 +26,30 @@ class Slide:
     file_version: FileVersion | None
     overrides: Mapping[str, str] = field(default_factory=dict[str, str])
     refused: str | None = None
+    is_folder: bool = False
 
 
 def file_version(place: Place) -> FileVersion | None:
-    """The version of a file or Zarr now; None where there is none."""
+    """The version of a file, Zarr or scene now; None where there is none.
+
+    Raises:
+        SourceError: a scene is incomplete.
+        OSError, StorageError: it can't be looked at.
+    """
     try:
         if isinstance(place, Path):
+            if not _is_zarr_folder(place) and is_scene(place):
+                return FileVersion.of_files(content_of(place))
             return FileVersion.of_folder(place) if place.is_dir() else FileVersion.of_file(place.stat())
         if is_zarr(place.name) and place.is_dir():
             return FileVersion.of_objects(place.listed())
         return FileVersion.of_object(place.facts())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _is_zarr_folder(place: Path) -> bool:
+    return place.is_dir() and (is_zarr(place.name) or any((place / name).is_file() for name in ZARR_METADATA))
 
 
 def is_zarr(name: str) -> bool:

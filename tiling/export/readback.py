@@ -130,7 +130,7 @@ def _lines(path: Path, objects: int) -> None:
 
 
 def _cells(path: Path) -> list[int]:
-    """How many cells each line has, of the first ones; all of them the same."""
+    """Number of cells that each line has, of the first ones; all of them the same."""
     with path.open(newline="", encoding="utf-8") as file:
         cells = [len(row) for row in islice(csv.reader(file, strict=True), MOST_LINES)]
     if len(set(cells)) > 1:

@@ -8,7 +8,6 @@ and the option is named that says what is meant.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from tiling.errors import PlanError, SourceError
@@ -16,6 +15,7 @@ from tiling.geometry import IMAGE_GRID
 from tiling.georeference.ground_areas import Ground
 from tiling.georeference.placement import Placement
 from tiling.selection.band_names import BandsDifferError, match_bands
+from tiling.selection.chosen_bands import parse_bands, scaled_bands, scales_told
 from tiling.selection.normalisation import Normalisation
 from tiling.selection.outline import Outline
 from tiling.selection.region import Region
@@ -50,6 +50,7 @@ class ViewRequest:
         image_um: what a pixel of the image's level 0 measures, where the image doesn't say or is wrong.
         as_is: whether the pixels are taken as they are, whatever they measure.
         bands, region, normalise: as typed.
+        scaled: whether values are taken in the bands' own units.
         damaged: `mask` takes pixels of segments that don't decode for no data; without it, what needs them fails.
     """
 
@@ -58,6 +59,7 @@ class ViewRequest:
     image_um: float | None = None
     as_is: bool = False
     bands: str | None = None
+    scaled: bool = False
     z: int = 0
     t: int = 0
     series: str | None = None
@@ -105,11 +107,14 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         view, notes = _choose_scale(source, request, model)
         notes = _which(source, request) | notes | as_stored(source)
         series = source.series if source.images else None
-        bands = _bands(source, request.bands)
+        bands, formulas = parse_bands(source, request.bands)
         if request.bands is None and (bands := _by_name(source, model)) is not None:
             taken = ", ".join(f"{model.bands[at]} from band {band + 1}" for at, band in enumerate(bands))
             notes |= {"bands": f"by name, since their order differs: {taken}"}
-        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands}
+        if request.scaled and not formulas:
+            bands, formulas = None, scaled_bands(source, bands)
+        notes |= scales_told(source, formulas)
+        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands, "formulas": formulas}
         view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if request.region is not None:
@@ -119,9 +124,10 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
             view = view.model_copy(update={"region": region.on(view, level.height, level.width), "outline": digest})
         if request.normalise is not None:
             asked = Normalisation.parse(request.normalise)
-            bands = view.bands if view.bands is not None else tuple(range(len(source.bands)))
-            every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha else None
-            with source.viewed(View(z=request.z, t=request.t, series=series, bands=every)) as measured:
+            bands = view.bands if view.bands is not None else tuple(range(len(formulas or source.bands)))
+            every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha and not formulas else None
+            whole = View(z=request.z, t=request.t, series=series, bands=every, formulas=formulas)
+            with source.viewed(whole) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
         if request.damaged is not None:
             damaged = _damaged(source, view.level)
@@ -348,18 +354,6 @@ def _um(side: Um) -> str:
     return f"{y} {unit}/px" if y == x else f"{y} x {x} {unit}/px"
 
 
-def _bands(source: ImageSource, text: str | None) -> tuple[int, ...] | None:
-    """Numbers of the bands that were named, from 0; None where those are all of them in their order.
-
-    A number counts from 1, alpha channels after all others; where a band is named like a number, its name wins.
-    """
-    if text is None:
-        return None
-    names = [name.casefold() for name in (*source.bands, *source.alpha)]
-    chosen = tuple(_band(source, names, part.strip().casefold()) for part in text.split(","))
-    return None if chosen == tuple(range(len(source.bands))) else chosen
-
-
 def _by_name(source: ImageSource, model: ModelRequirements) -> tuple[int, ...] | None:
     """The image's bands in the model's order where their names say that it is another; None where it is the same."""
     try:
@@ -371,14 +365,3 @@ def _by_name(source: ImageSource, model: ModelRequirements) -> tuple[int, ...] |
             f"{', '.join(model.bands)}: by others it would see something else; give --bands with the image's in the "
             f"model's order, for example --bands {numbers} if they are meant as they stand, or another model"
         ) from error
-
-
-def _band(source: ImageSource, names: Sequence[str], wanted: str) -> int:
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        return int(wanted) - 1
-    raise SourceError(
-        f"{source.path} has no band {wanted!r}; give --bands with numbers from 1 to {len(names)} or names of "
-        f"{', '.join((*source.bands, *source.alpha))}"
-    )

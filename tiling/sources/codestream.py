@@ -102,7 +102,7 @@ def check_jpeg_scans(data: bytes) -> None:
 
 def jpeg2000_frame(data: bytes) -> Frame:
     """The SIZ marker of a JPEG 2000 codestream, bare or inside JP2 boxes."""
-    start = 0 if data[:4] == b"\xff\x4f\xff\x51" else _jp2_codestream(data)
+    start = jpeg2000_codestream(data)
     if data[start : start + 4] != b"\xff\x4f\xff\x51":
         raise SourceError("not a JPEG 2000 codestream: SOC and SIZ markers are missing")
     x1, y1, x0, y0 = struct.unpack_from(">4I", data, start + 8)
@@ -111,7 +111,10 @@ def jpeg2000_frame(data: bytes) -> Frame:
     return Frame(max(0, y1 - y0), max(0, x1 - x0), components, bits, working_factor=5 if bits <= 8 else 3)
 
 
-def _jp2_codestream(data: bytes) -> int:
+def jpeg2000_codestream(data: bytes) -> int:
+    """Offset at which a JPEG 2000 codestream begins, bare or inside JP2 boxes."""
+    if data[:4] == b"\xff\x4f\xff\x51":
+        return 0
     position = 0
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.sources.matching import matched
 from tiling.sources.series import FileImage
+
+Scale = tuple[float, float]
+"""Scale and offset of a band: its value is the stored one times the first plus the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class ImageFacts:
     `origins_px` are where the first pixel's centre of each level lies in the file's own coordinates, in that level's
     pixels, y before x; empty where that is the corner of those coordinates. `bounds_px` is where what the scanner took
     begins on level 0, y before x: programs that crop slides to it count pixels from there.
+    `scales` are scale and offset of each band, which make its values of those that are stored; empty where they are so.
     `orientation` is what TIFF 6.0 and EXIF call so, 1 to 8; pixels stay as they are stored whatever it says.
     """
 
@@ -85,6 +90,7 @@ class ImageFacts:
     alpha: tuple[str, ...] = ()
     is_slide: bool = False
     lacks_by_value: bool | None = None
+    scales: tuple[Scale, ...] = ()
 
     def is_same(self, other: ImageFacts) -> bool:
         """True if both say the same; a no-data value that is no number equals itself here."""
@@ -149,6 +155,12 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def known_scales(scales: list[Scale]) -> tuple[Scale, ...]:
+    """Scale and offset of bands; empty where they change nothing, or are such that no value is left."""
+    is_sound = all(math.isfinite(scale) and math.isfinite(offset) and scale != 0 for scale, offset in scales)
+    return tuple(scales) if is_sound and any(each != (1.0, 0.0) for each in scales) else ()
 
 
 def make_levels(shapes: list[tuple[int, int]], pixel_size: PixelSize | None) -> tuple[Level, ...]:

@@ -10,6 +10,8 @@ from tiling.errors import SourceError
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.vendor import TIFFS_WITH_SIDECARS, companions
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
+from tiling.sources.scene.content import FORMAT as SCENE
+from tiling.sources.scene.content import content_of
 from tiling.sources.tiff.sidecars import pixel_sidecars
 from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
 from tiling.storage.place import Place
@@ -28,7 +30,8 @@ class Digest(Protocol):
 def fingerprint_of(path: Place, kind: str) -> str:
     """The fingerprint of an image of a format.
 
-    A file: its content; a slide of several files, or a Zarr in a folder: that of all of them, with their names. What
+    A file: its content; a slide of several files, or a Zarr in a folder: that of all of them, with their names; a
+    scene: that of all of them, with its bands' names, in the order in which they lie. What
     would have to be read over the network is known by size and tag instead: of an object, with its first 64 KiB, after
     the word `object`; of a Zarr, of every chunk, with its metadata, after the word `objects`. A web server lists
     nothing: there it is the metadata and the pixels of the coarsest level.
@@ -40,6 +43,9 @@ def fingerprint_of(path: Place, kind: str) -> str:
     digest = hashlib.sha256()
     if kind.startswith("ome-zarr"):
         return _of_zarr(path, digest)
+    if kind == SCENE:
+        assert isinstance(path, Path)
+        return _of_scene(path, digest)
     if isinstance(path, ObjectPath):
         file = RemoteFile(path)
         digest.update(f"{file.identity}\n".encode())
@@ -76,6 +82,13 @@ def _of_zarr(path: Place, digest: Digest) -> str:
     finally:
         reader.close()
     return digest.hexdigest() if isinstance(path, Path) else f"objects {digest.hexdigest()}"
+
+
+def _of_scene(path: Path, digest: Digest) -> str:
+    for label, file in content_of(path):
+        digest.update(f"\n{label} {file.stat().st_size}\n".encode())
+        _add(file, digest)
+    return digest.hexdigest()
 
 
 def _add_folder(folder: Path, digest: Digest) -> None:

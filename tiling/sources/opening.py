@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
 from tiling.sources.facts import Moment, Reader
 from tiling.sources.file import ImageFile, open_file
+from tiling.sources.jpeg2000 import Jpeg2000Reader
+from tiling.sources.jpeg2000_tiles import find_tiles
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
+from tiling.sources.scene.content import is_scene
+from tiling.sources.scene.naming import is_list
+from tiling.sources.scene.reader import SceneReader
 from tiling.sources.shared import SharedReader, moment_of, needs_alpha
 from tiling.sources.tiff.reader import TiffReader
 from tiling.sources.viewed import ViewReader
@@ -62,10 +68,37 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
 
 def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
+        if isinstance(path, Path) and is_list(path):
+            return _open_scene(path, moment)
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
-        return (zarr, zarr.identity) if zarr is not None else _open_file_reader(path, moment)
+        if zarr is not None:
+            return zarr, zarr.identity
+        if isinstance(path, Path) and is_scene(path):
+            return _open_scene(path, moment)
+        return _open_file_reader(path, moment)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
+
+
+def _open_scene(path: Path, moment: Moment) -> tuple[Reader, str]:
+    if moment.z or moment.t or moment.damaged:
+        raise SourceError(f"{path}: a scene of several files has one focal plane and time; leave out --z and --t")
+    with source_errors(str(path)):
+        moment.expect_one_image()
+    scene = SceneReader(path, partial(_open_member, alpha=moment.alpha))
+    return scene, scene.identity
+
+
+def _open_member(path: Path, *, alpha: bool) -> tuple[Reader, str]:
+    """A file of a scene, by our own readers alone."""
+    try:
+        reader, identity = _open_file_reader(path, Moment(alpha=alpha))
+    except OSError as error:
+        raise SourceError(f"{path}: {one_line(error)}") from error
+    if isinstance(reader, SlideReader):
+        reader.close()
+        raise SourceError(f"{path}: a slide is no part of a scene; segment it by itself")
+    return reader, identity
 
 
 def _may_be_zarr(path: Place) -> bool:
@@ -99,6 +132,10 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
         moment.expect_one_image()
     for magic, kind in _RASTER_MAGIC.items():
         if head.startswith(magic):
+            with source_errors(str(path)):
+                tiles = find_tiles(file) if kind == "jpeg2000" else None
+            if tiles is not None:
+                return Jpeg2000Reader(file, tiles)
             return RasterReader(path, file, kind, alpha=moment.alpha)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return RasterReader(path, file, "webp")

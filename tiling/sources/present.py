@@ -7,7 +7,7 @@ number are held together: a pixel has to pass all of them.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,13 @@ class _Readable(Protocol):
     def read(self, level: int, box: Box) -> Pixels: ...
 
     def read_mask(self, level: int, box: Box) -> Present | None: ...
+
+
+@runtime_checkable
+class _HoldsByBand(Protocol):
+    """Reader of an image whose bands may lack data in different pixels, which no one value and no mask says."""
+
+    def read_held(self, level: int, box: Box, bands: tuple[int, ...] | None) -> tuple[Pixels, Present | None]: ...
 
 
 def present(pixels: Pixels, nodata: float | None, mask: Present | None = None) -> Present | None:
@@ -71,8 +78,18 @@ def read_present(
 ) -> tuple[Pixels, Present | None]:
     """Pixels of some bands of a file, and which of their values are data."""
     facts = reader.facts
-    pixels = reader.read(level, box)
-    if bands is not None:
-        pixels = np.ascontiguousarray(pixels[..., list(bands)])
+    file = getattr(reader, "file", reader)
+    if isinstance(file, _HoldsByBand):
+        return file.read_held(level, box, bands)
+    pixels = read_bands(reader, level, box, bands)
     mask = reader.read_mask(level, box) if facts.has_mask else None
     return pixels, present(pixels, facts.nodata, mask)
+
+
+def read_bands(reader: _Readable, level: int, box: Box, bands: tuple[int, ...] | None) -> Pixels:
+    """Pixels of some bands of a file; None takes all."""
+    file = getattr(reader, "file", reader)
+    if isinstance(file, _HoldsByBand):
+        return file.read_held(level, box, bands)[0]
+    pixels = reader.read(level, box)
+    return pixels if bands is None else np.ascontiguousarray(pixels[..., list(bands)])

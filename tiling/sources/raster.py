@@ -16,8 +16,10 @@ from tiling.geometry import Box
 from tiling.sources import codestream
 from tiling.sources.facts import ImageFacts, make_levels
 from tiling.sources.file import ImageFile
+from tiling.sources.jpeg2000_place import jpeg2000_georeference
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, source_errors
 from tiling.sources.orientation import exif_orientation
+from tiling.sources.tiff.georeference import ground_pixel_size
 from tiling.storage.place import Place
 
 Pixels = npt.NDArray[np.generic]
@@ -103,7 +105,9 @@ class RasterReader:
         offered = ("alpha",) if has_alpha and self._kind == "png" else ()
         if self._keeps_alpha:
             names, offered = (*names, *offered), ()
-        levels = make_levels([(frame.height, frame.width)], None)
+        place = jpeg2000_georeference(self._file) if self._kind == "jpeg2000" else None
+        size = None if place is None else ground_pixel_size(place)
+        levels = make_levels([(frame.height, frame.width)], size)
         dtype = np.dtype(np.uint8 if frame.bits <= 8 else np.uint16)
         photometric = "min-is-black" if names[0] == "gray" else "rgb"
         return ImageFacts(
@@ -112,6 +116,7 @@ class RasterReader:
             dtype,
             levels,
             photometric,
+            georeference=place,
             has_alpha=has_alpha,
             alpha=offered,
             has_mask=(has_alpha and not self._keeps_alpha) or (self._kind == "png" and bool(_transparency(data))),

@@ -7,8 +7,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tiling.errors import SourceError
 from tiling.sources.omezarr.labels import is_labels_group
 from tiling.sources.openslide.vendor import companions
+from tiling.sources.scene.content import FORMAT as SCENE
+from tiling.sources.scene.content import content_of
+from tiling.sources.scene.naming import is_list
 from tiling.storage.file_version import FileVersion
 from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
@@ -31,6 +35,7 @@ class ImageFiles:
     def __init__(self, place: Place, kind: str) -> None:
         self._place = place
         self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
+        self._is_scene, self._parts = kind == SCENE, list[Path]()
         self._others = [] if self._is_zarr or not isinstance(place, Path) else companions(place, kind)
         self._is_conditional = False
         self._folders: list[Path] = []
@@ -44,6 +49,11 @@ class ImageFiles:
             OSError, StorageError: they can't be looked at.
         """
         if isinstance(self._place, Path):
+            if self._is_scene:
+                parts = _scene_parts(self._place)
+                # A folder's own time says that a file came or went.
+                self._parts = [self._place, *parts] if not is_list(self._place) and self._place.is_dir() else parts
+                return _of_files(parts)
             if not self._is_zarr:
                 return _of_files([self._place, *self._others])
             names = list(_walked(self._place))
@@ -68,6 +78,8 @@ class ImageFiles:
         Raises:
             As `whole` does.
         """
+        if self._is_scene:
+            return _of_files(self._parts)  # a file that a glob would find by now belongs to no read
         if isinstance(self._place, Path):
             return _of_files(self._folders) if self._is_large else self.whole()
         return "" if self._is_zarr or self._is_conditional else self.whole()
@@ -80,11 +92,19 @@ def _walked(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(name), files
 
 
+def _scene_parts(place: Path) -> list[Path]:
+    """Every file of a scene; one that is missing leaves none."""
+    try:
+        return [file for _, file in content_of(place)]
+    except SourceError as error:
+        raise FileNotFoundError(str(error)) from error
+
+
 def version_of_file(place: Place) -> str | None:
     """The version of an image that is one file on a disk; None of others, and of what can't be looked at."""
-    if not isinstance(place, Path) or place.is_dir():
-        return None
     try:
+        if not isinstance(place, Path) or place.is_dir():
+            return None
         return _of_files([place.expanduser().absolute()])
     except (OSError, ValueError):
         return None

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
+from tiling.sources.computed import ComputedReader
 from tiling.sources.facts import Georeference, ImageFacts, Level, Reader, make_levels
 from tiling.sources.matching import matched
-from tiling.sources.present import Present, read_present
+from tiling.sources.present import Present, read_bands, read_present
 from tiling.sources.resampling import WORKING_BYTES, Axis, Resampling
 from tiling.view import Stretch, View
 
@@ -39,9 +40,10 @@ class ViewReader:
     """An open file of which a view is taken. Safe to call from several threads at once."""
 
     def __init__(self, reader: Reader, view: View) -> None:
-        self._reader = reader
+        self._file = reader
+        self._reader = ComputedReader(reader, view.formulas) if view.formulas else reader
         self._view = view
-        facts = reader.facts
+        facts = self._reader.facts
         if view.level >= len(facts.levels):
             raise SourceError(f"level {view.level} is not in the image; it has levels 0 to {len(facts.levels) - 1}")
         chosen = view.bands if view.bands is not None else range(len(facts.bands))
@@ -55,7 +57,7 @@ class ViewReader:
     @property
     def file(self) -> Reader:
         """The open file itself."""
-        return self._reader
+        return self._file
 
     @property
     def facts(self) -> ImageFacts:
@@ -65,12 +67,12 @@ class ViewReader:
         """Pixels `(y, x, band)` of a box inside the level."""
         sampled, facts = self._levels[level], self._reader.facts
         if sampled.corner is not None:
-            pixels = self._chosen(self._reader.read(sampled.level, box.translate(*sampled.corner)))
+            pixels = self._chosen(sampled.level, box.translate(*sampled.corner))
         elif facts.may_lack_data:
             return self.read_present(level, box)[0]
         else:
             resampling = Resampling(sampled.rows, sampled.cols, len(self._facts.bands), facts.dtype)
-            pixels = resampling.read(lambda seen: self._chosen(self._reader.read(sampled.level, seen)), box)
+            pixels = resampling.read(lambda seen: self._chosen(sampled.level, seen), box)
         return pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)
 
     def read_present(self, level: int, box: Box) -> tuple[Pixels, Present | None]:
@@ -113,9 +115,8 @@ class ViewReader:
     def close(self) -> None:
         self._reader.close()
 
-    def _chosen(self, pixels: Pixels) -> Pixels:
-        bands = self._view.bands
-        return pixels if bands is None else np.ascontiguousarray(pixels[..., list(bands)])
+    def _chosen(self, level: int, box: Box) -> Pixels:
+        return read_bands(self._reader, level, box, self._view.bands)
 
 
 def stretched(pixels: Pixels, stretch: Stretch) -> Pixels:
@@ -181,6 +182,7 @@ def _facts(facts: ImageFacts, view: View, bands: tuple[str, ...], levels: list[_
     return replace(
         facts,
         bands=bands,
+        scales=tuple(facts.scales[band] for band in view.bands) if view.bands and facts.scales else facts.scales,
         dtype=facts.dtype if view.stretch is None else np.dtype(view.stretch.dtype),
         levels=make_levels([level.shape for level in levels], size),
         origins_px=_origins(facts, view),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from object_store import place, s3_server
+from scenes import scene_pixels, write_landsat, write_sentinel2
 
 from flows.archive import dry_run
 from flows.config.archive import COLUMNS, ArchiveConfig
@@ -45,6 +46,45 @@ def test_a_folder_gives_its_images_and_no_results(tmp_path: Path) -> None:
         "old/overlay.png", "image.zarr/0.png", "out/archive.json", "out/slides/a.TIFF/overlay.png", "svs",
     )  # fmt: skip
     assert list(found(root, root / "out")) == ["a.TIFF", "b/1.svs"]
+
+
+def test_a_delivered_scene_is_one_slide_that_changes_with_its_files(tmp_path: Path) -> None:
+    pixels = scene_pixels(12, 12, 2)
+    safe = write_sentinel2(tmp_path / "in" / "2020", {"B04": (10, pixels[..., 0]), "B08": (10, pixels[..., 1])})
+    landsat = write_landsat(tmp_path / "in", {"B4": pixels[..., 0], "B5": pixels[..., 1]})
+    make(tmp_path / "in", "a.tif")
+    slides = found(tmp_path / "in")
+    assert set(slides) == {"a.tif", landsat.name, f"2020/{safe.name}"}
+    assert set(found(f"{tmp_path}/in/**/*.SAFE")) == {f"2020/{safe.name}"}
+    assert len(found(f"{tmp_path}/in/**/*.jp2")) == 2
+    band = next(landsat.glob("*_B5.TIF"))
+    before = slides[landsat.name].file_version
+    assert before is not None
+    assert before.size_bytes > 2 * band.stat().st_size
+    band.write_bytes(band.read_bytes() + b"more")
+    assert found(tmp_path / "in")[landsat.name].file_version != before
+    band.unlink()
+    next(landsat.glob("*_B4.TIF")).unlink()
+    assert "no band" in (found(tmp_path / "in")[landsat.name].refused or "")
+    with pytest.raises(SourceError, match="is one scene and no archive"):
+        found(safe)
+
+
+def test_folders_lists_and_descriptions_are_scenes_where_they_are_named(tmp_path: Path) -> None:
+    root = make(tmp_path / "in", "east/1.tif", "east/2.tif", "west/1.tif", "b.tif", "n.tif", "out/run.json")
+    (root / "plain.vrt").write_text("<VRTDataset/>")
+    folders = found(f"{root}/*/", root / "out")
+    assert set(folders) == {"east", "west"}
+    make(root, "east/3.tif")
+    assert found(f"{root}/*/", root / "out")["east"].file_version != folders["east"].file_version
+    assert ArchiveConfig(source=f"{root}/*/", out=tmp_path / "out", model="nuclei").source == f"{root}/*/"
+    manifest = root / "list.csv"
+    manifest.write_text('slide,name\neast,\n"red=b.tif,nir=n.tif",both\n"{b,n}.tif",\n"red=b.tif,nir=gone.tif",lacks\n')
+    slides = found(manifest)
+    assert {name for name, slide in slides.items() if slide.refused is None} == {"east", "both", "{b,n}.tif"}
+    assert "gone.tif: there is no such file" in (slides["lacks"].refused or "")
+    assert slides["both"].place == root / "red=b.tif,nir=n.tif"
+    assert "none of an image" in (found(f"{root}/*.vrt")["plain.vrt"].refused or "")
 
 
 def test_a_zarr_of_an_image_is_one_slide_that_changes_with_its_chunks(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     assert_refused(tmp_path / "text.tif", "not a supported image", "use TIFF")
     assert_refused(tmp_path / "short.tif", "not a TIFF file")
     assert_refused(tmp_path / "pipe.tif", "is a device, pipe or socket")
-    assert_refused(tmp_path, "is a folder")
+    (tmp_path / "folder").mkdir()
+    assert_refused(tmp_path / "folder", "is a folder without an image")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

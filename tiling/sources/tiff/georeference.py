@@ -76,6 +76,29 @@ def read_georeference(directory: Directory, beside: Sidecars = NO_SIDECARS) -> G
     return Georeference(name, affine, None if crs is None else crs.to_wkt(version="WKT2_2019"), points)
 
 
+def georeference_of(dataset: Any) -> Georeference | None:
+    """Place of an open file of GDAL's; None where it doesn't say so."""
+    crs, affine, points = _crs(dataset), _affine(dataset), _points(dataset)
+    if crs is None and affine is None and not points:
+        return None
+    return Georeference(_name(crs), affine, None if crs is None else crs.to_wkt(version="WKT2_2019"), points)
+
+
+@contextmanager
+def settings_of_gdal() -> Generator[None]:
+    """The options under which GDAL reads places, without its words on a file in memory."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    options: Any = rasterio.Env(**cast("dict[str, Any]", _OPTIONS))
+    with ExitStack() as held, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        _Quiet.here.quiet = True
+        held.callback(setattr, _Quiet.here, "quiet", False)
+        held.enter_context(options)
+        yield
+
+
 def sidecar_nodata(beside: Sidecars) -> float | None:
     """The value for no data that GDAL's notes beside an image give its first band; it counts before the image's own."""
     if beside.aux is None or b"<NoDataValue" not in beside.aux:
@@ -126,20 +149,13 @@ def _tags(directory: Directory, keys: Any) -> Iterator[Tag]:
 @contextmanager
 def _as_gdal_sees_it(tags: list[Tag], beside: Sidecars) -> Generator[Any]:
     """One pixel with those tags, opened by GDAL's own reader of GeoTIFF with what lies beside it."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
     file = BytesIO()
     # Float64, which holds every value for no data that a note beside the image may name.
     tifffile.imwrite(file, np.zeros((1, 1)), extratags=tags, metadata=None)
     folder = uuid4().hex
-    options: Any = rasterio.Env(**cast("dict[str, Any]", _OPTIONS))
-    with ExitStack() as held, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        _Quiet.here.quiet = True
-        held.callback(setattr, _Quiet.here, "quiet", False)
-        held.enter_context(options)
+    with settings_of_gdal(), ExitStack() as held:
         image = held.enter_context(MemoryFile(file.getvalue(), dirname=folder, filename="image.tif"))
         for name, data in (("image.tfw", beside.world), ("image.tif.aux.xml", beside.aux)):
             if data:

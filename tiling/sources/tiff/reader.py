@@ -22,7 +22,7 @@ from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
 from tiling.sources.orientation import known_orientation
-from tiling.sources.tiff.descriptions import described
+from tiling.sources.tiff.descriptions import described, scales
 from tiling.sources.tiff.dialect import Dialect, detect_dialect, read_nodata
 from tiling.sources.tiff.directory import Chain, Directory, TiffLayout
 from tiling.sources.tiff.georeference import sidecar_nodata
@@ -276,4 +276,5 @@ def _facts(dialect: Dialect, planes: list[list[Plane]], directory: Directory) ->
         alpha=first.alpha if len(planes[0]) == 1 and not first.is_alpha_kept else (),
         series=dialect.series,
         orientation=known_orientation(directory.number(_ORIENTATION, 1)),
+        scales=scales(len(bands), directory),
     )

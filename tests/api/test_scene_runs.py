@@ -1,0 +1,57 @@
+"""Runs of scenes of several files: the labels of the one file, resume, verification, and a file that changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from cli import tissue
+from scenes import WHERE, cut, write_raster
+from test_stac import asset, write_item
+from test_vrt import mosaic
+from torch import nn
+
+from flows.api.segment_image import segment_image
+from tiling.errors import TilingError
+
+PIXELS = np.maximum(tissue(200, 220), 1)
+PIXELS[:, 150:] = 0
+FACTS = {"classes": ["background", "cell"], "mean": [120.0, 120.0, 120.0], "std": [60.0, 60.0, 60.0]}
+ASKED: dict[str, Any] = {"card": FACTS, "as_is": True, "core": 64, "progress": False, "executor": "local"}
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)).eval()
+
+
+def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp_path: Path) -> None:
+    one = write_raster(tmp_path / "one.tif", PIXELS, nodata=0)
+    files = cut(tmp_path / "parts", PIXELS, nodata=0)
+    for band, name in enumerate(("red", "green", "blue")):
+        write_raster(tmp_path / f"{name}.tif", PIXELS[..., band : band + 1], nodata=0)
+    expected = segment_image(one, tmp_path / "one", model=network, export="none", **ASKED).labels.compute()
+    assert set(np.unique(expected)) == {0, 1, 255}
+    assert (expected[:, 150:] == 255).all()
+    bands = tmp_path / "red=red.tif,green=green.tif,blue=blue.tif"
+    vrt = mosaic(tmp_path / "parts", files, 3, "uint8", "0")
+    item = write_item(tmp_path / "item.json", {file.stem: asset(f"parts/{file.name}", *"rgb") for file in files})
+    for number, scene in enumerate((tmp_path / "parts", bands, vrt, item)):
+        out = tmp_path / f"run{number}"
+        result = segment_image(scene, out, model=network, export="cog" if number == 0 else "none", **ASKED)
+        assert np.array_equal(result.labels.compute(), expected)
+        assert result.run.card.image.path == str(scene)
+        assert segment_image(scene, out, model=network, export="none", **ASKED).complete
+    with rasterio.open(next((tmp_path / "run0" / "exports").glob("*.tif"))) as cog:
+        assert (cog.crs, cog.transform) == ("EPSG:32632", WHERE)
+        assert np.array_equal(cog.read(1), expected)
+    moved = np.roll(PIXELS, 3, axis=0)
+    cut(tmp_path / "parts", moved, nodata=0)
+    with pytest.raises(TilingError, match=r"another|differ"):
+        segment_image(tmp_path / "parts", tmp_path / "run0", model=network, export="none", **ASKED)
+    assert len(files) == 9

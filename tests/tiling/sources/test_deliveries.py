@@ -1,0 +1,95 @@
+"""Scenes in the folders in which ESA and the USGS deliver them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scenes import WHERE, scene_pixels, write_landsat, write_sentinel2
+
+from tiling.errors import SourceError
+from tiling.geometry import Box
+from tiling.source import open_source
+from tiling.sources.scene.member import OpenMembers
+from tiling.view import View
+
+FINE, COARSE = scene_pixels(120, 120, 2), scene_pixels(60, 60, 2)
+BANDS = {"B04": (10, FINE[..., 0]), "B08": (10, FINE[..., 1]), "B11": (20, COARSE[..., 0]), "B8A": (20, COARSE[..., 1])}
+
+
+def test_a_sentinel_2_folder_is_its_bands_on_the_finest_grid(tmp_path: Path) -> None:
+    safe = write_sentinel2(tmp_path, {**BANDS, "B01": (60, COARSE[:20, :20, 0])})
+    for name in (safe, safe / "MTD_MSIL2A.xml"):
+        with open_source(name) as scene:
+            assert scene.bands == ("B01", "B04", "B08", "B8A", "B11")
+            assert scene.levels[0].box == Box(0, 0, 120, 120)
+            assert scene.levels[0].pixel_size is not None
+            assert scene.levels[0].pixel_size.y == 10
+            assert scene.georeference is not None
+            assert (scene.georeference.crs, scene.georeference.affine) == ("EPSG:32632", tuple(WHERE)[:6])
+            pixels = scene.read(0, scene.levels[0].box)
+            assert np.array_equal(pixels[..., 1:3], FINE)
+            assert abs(pixels[..., 4].mean() - COARSE[..., 0].mean()) < 5
+
+
+def test_a_band_in_two_sizes_is_taken_in_the_finer(tmp_path: Path) -> None:
+    safe = write_sentinel2(tmp_path, BANDS)
+    write_sentinel2(tmp_path, {"B04": (20, COARSE[..., 0] + 1)})
+    with open_source(safe) as scene:
+        assert np.array_equal(scene.read(0, scene.levels[0].box)[..., 0], FINE[..., 0])
+
+
+def test_a_landsat_folder_is_its_bands_without_flags(tmp_path: Path) -> None:
+    folder = write_landsat(tmp_path, {"SR_B4": FINE[..., 0], "SR_B10": FINE[..., 1], "SR_B5": FINE[..., 1]})
+    for name in (folder, next(folder.glob("*_MTL.txt"))):
+        with open_source(name) as scene:
+            assert scene.bands == ("SR_B4", "SR_B5", "SR_B10")
+            assert scene.nodata == 0
+            assert np.array_equal(scene.read(0, scene.levels[0].box)[..., :2], FINE)
+
+
+def test_files_of_bands_that_are_not_asked_for_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_landsat(tmp_path, {"B4": FINE[..., 0], "B5": FINE[..., 1]})
+    read: list[str] = []
+    real = OpenMembers.read
+    monkeypatch.setattr(
+        OpenMembers, "read", lambda self, member, box: [read.append(member.path.stem[-2:]), real(self, member, box)][1]
+    )
+    with open_source(folder, View(bands=(1,))) as scene:
+        assert np.array_equal(scene.read(0, scene.levels[0].box)[..., 0], FINE[..., 1])
+        scene.read_present(0, scene.levels[0].box)
+    assert set(read) == {"B5"}
+
+
+def test_incomplete_deliveries_are_refused(tmp_path: Path) -> None:
+    safe = write_sentinel2(tmp_path, BANDS)
+    tile = next(safe.glob("GRANULE/*/MTD_TL.xml"))
+    text = tile.read_text()
+    for broken, told in (
+        (text.replace('resolution="20"', 'resolution="30"'), "where pixels of 20 m lie"),
+        (text.replace("EPSG:32632", "EPSG:1"), "doesn't say where"),
+        (text[:-5], "can't be parsed"),
+        ("<!DOCTYPE a>" + text, "document type"),
+    ):
+        tile.write_text(broken)
+        assert_refused(safe, told)
+    tile.unlink()
+    assert_refused(safe, "is missing")
+    (safe / "GRANULE" / "second").mkdir()
+    assert_refused(safe, "holds 2 granules")
+    folder = write_landsat(tmp_path, {"B4": FINE[..., 0]})
+    band = next(folder.glob("*_B4.TIF"))
+    other = folder / band.name.replace("20200601", "20200617")
+    other.write_bytes(band.read_bytes())
+    assert_refused(folder, "holds 2 Landsat scenes")
+    other.unlink()
+    band.unlink()
+    assert_refused(folder, "no band")
+
+
+def assert_refused(path: Path, told: str) -> None:
+    with pytest.raises(SourceError) as error:
+        open_source(path)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,204 @@
+"""Grid of a scene: the one raster of pixels on which its members lie, and where each of them does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tiling.errors import SourceError
+from tiling.geometry import Box
+from tiling.sources.facts import Georeference, ImageFacts
+from tiling.sources.limits import MAX_SIDE_PX
+
+Affine = tuple[float, float, float, float, float, float]
+Floats = npt.NDArray[np.float64]
+
+WHOLE_PX = 0.01
+"""By how much of a pixel a member may lie off the grid, anywhere, and still be taken as it is."""
+_EDGE_POINTS = 65
+_ROUNDING_PX = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Place of a member on a grid.
+
+    Attributes:
+        shape: of the member, in its own pixels.
+        box: pixels of the grid that it may touch; it may reach beyond the grid.
+        shift: rows and columns from the member's corner to the grid's, where pixels of both are the same; else None.
+        affine: of the member, from its pixels to its CRS.
+        wkt: its CRS, where that is not the grid's.
+    """
+
+    shape: tuple[int, int]
+    box: Box
+    shift: tuple[int, int] | None
+    affine: Affine
+    wkt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Pixels of equal size in one CRS; without one they are those of the images themselves, unless it is placed."""
+
+    shape: tuple[int, int]
+    affine: Affine
+    wkt: str | None
+    crs: str | None
+    is_placed: bool = False
+
+    @property
+    def georeference(self) -> Georeference | None:
+        return None if self.wkt is None and not self.is_placed else Georeference(self.crs, self.affine, self.wkt)
+
+    def places(self, box: Box, placing: Placing) -> tuple[Floats, Floats]:
+        """Places of the centres of a box's pixels in a member, `(y, x)` each, in its pixels from its corner."""
+        rows, cols = np.mgrid[box.y0 : box.y1, box.x0 : box.x1].astype(np.float64) + 0.5
+        return _to_pixels(*_moved(*_to_map(rows, cols, self.affine), self.wkt, placing.wkt), placing.affine)
+
+
+def common_grid(images: list[ImageFacts], names: list[str]) -> tuple[Grid, list[Placing]]:
+    """The grid of the finest image, of two equal ones of the first, large enough for all; and where each lies on it.
+
+    `names` are what errors call the images.
+
+    Raises:
+        SourceError: they can't lie on one grid.
+    """
+    if all(image.georeference is None for image in images):
+        return _by_pixels(images)
+    references = [_placed(image, name) for image, name in zip(images, names, strict=True)]
+    base = _finest(images, references, names)
+    reference = references[base]
+    assert reference.affine is not None
+    each_of = zip(images, references, names, strict=True)
+    wide = [_placing(image, each, reference, name) for image, each, name in each_of]
+    top, left = min(each.box.y0 for each in wide), min(each.box.x0 for each in wide)
+    bottom, right = max(each.box.y1 for each in wide), max(each.box.x1 for each in wide)
+    if bottom - top > MAX_SIDE_PX or right - left > MAX_SIDE_PX:
+        raise SourceError(f"its files lie so far apart that the scene has {bottom - top} x {right - left} px; split it")
+    a, b, c, d, e, f = reference.affine
+    affine = (a, b, c + a * left + b * top, d, e, f + d * left + e * top)
+    grid = Grid((bottom - top, right - left), affine, reference.wkt, reference.crs)
+    return grid, [_moved_by(each, top, left) for each in wide]
+
+
+def _by_pixels(images: list[ImageFacts]) -> tuple[Grid, list[Placing]]:
+    """Images that say nothing of their place lie pixel on pixel, where they have the same size."""
+    shapes = {(image.levels[0].height, image.levels[0].width) for image in images}
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{height} x {width}" for height, width in sorted(shapes)[:3])
+        raise SourceError(
+            f"its files say no place on the earth and have different sizes ({sizes} px), so that nothing says how they "
+            "lie together; give files of one size, or with a CRS"
+        )
+    shape = shapes.pop()
+    same: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    grid = Grid(shape, same, None, None)
+    return grid, [Placing(shape, Box(0, 0, *shape), (0, 0), same, None) for _ in images]
+
+
+def _placed(image: ImageFacts, name: str) -> Georeference:
+    reference = image.georeference
+    if reference is None or reference.affine is None or reference.wkt is None:
+        lacks = "no place on the earth" if reference is None else "a CRS" if reference.affine else "a geotransform"
+        says = "says" if reference is None else "lacks"
+        raise SourceError(
+            f"{name} {says} {lacks}, and others have one: nothing says how they lie together; "
+            "give it one (gdal_edit.py -a_srs, gdalwarp)"
+        )
+    if _area(reference.affine) <= 0:
+        raise SourceError(f"{name} has a geotransform without area; correct it")
+    return reference
+
+
+def _finest(images: list[ImageFacts], references: list[Georeference], names: list[str]) -> int:
+    """Index of the one with the smallest pixels, in the CRS of the first."""
+    areas: list[float] = []
+    for image, reference in zip(images, references, strict=True):
+        row, col = image.levels[0].height / 2, image.levels[0].width / 2
+        rows, cols = np.array([row, row, row + 1]), np.array([col, col + 1, col])
+        assert reference.affine is not None
+        x, y = _moved(*_to_map(rows, cols, reference.affine), reference.wkt, references[0].wkt)
+        areas.append(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+    lost = [name for name, area in zip(names, areas, strict=True) if not math.isfinite(area)]
+    if lost:
+        raise SourceError(f"{lost[0]} lies beyond where the CRS of the first one leads; leave it out")
+    limit = min(areas) * 1.001
+    return next(number for number, area in enumerate(areas) if area <= limit)
+
+
+def _placing(image: ImageFacts, own: Georeference, grid: Georeference, name: str) -> Placing:
+    assert own.affine is not None
+    assert grid.affine is not None
+    shape = image.levels[0].height, image.levels[0].width
+    wkt = None if own.wkt == grid.wkt or _is_same(own.wkt, grid.wkt) else own.wkt
+    rows, cols = _outline(*shape)
+    there = _moved(*_to_map(rows, cols, own.affine), own.wkt, None if wkt is None else grid.wkt)
+    y, x = _to_pixels(*there, grid.affine)
+    if not (np.isfinite(y).all() and np.isfinite(x).all()):
+        raise SourceError(f"{name} lies beyond where the CRS of the finest one leads; leave it out")
+    shift = round(float(y[0])), round(float(x[0]))
+    if wkt is None and max(np.abs(y - rows - shift[0]).max(), np.abs(x - cols - shift[1]).max()) < WHOLE_PX:
+        return Placing(shape, Box(0, 0, *shape).translate(*shift), shift, own.affine, None)
+    box = Box(
+        math.floor(y.min() + _ROUNDING_PX),
+        math.floor(x.min() + _ROUNDING_PX),
+        math.ceil(y.max() - _ROUNDING_PX),
+        math.ceil(x.max() - _ROUNDING_PX),
+    )
+    return Placing(shape, box, None, own.affine, wkt)
+
+
+def _moved_by(placing: Placing, top: int, left: int) -> Placing:
+    box = placing.box.translate(-top, -left)
+    shift = None if placing.shift is None else (box.y0, box.x0)
+    return Placing(placing.shape, box, shift, placing.affine, placing.wkt)
+
+
+def _outline(height: int, width: int) -> tuple[Floats, Floats]:
+    """Points along an image's edge, its first corner first."""
+    down, along = np.linspace(0, height, _EDGE_POINTS), np.linspace(0, width, _EDGE_POINTS)
+    zero, one = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
+    rows = np.concatenate([zero, down, one * height, down])
+    return rows, np.concatenate([along, one * width, along, zero])
+
+
+def _area(affine: Affine) -> float:
+    a, b, _, d, e, _ = affine
+    return abs(a * e - b * d)
+
+
+def _to_map(rows: Floats, cols: Floats, affine: Affine) -> tuple[Floats, Floats]:
+    a, b, c, d, e, f = affine
+    return a * cols + b * rows + c, d * cols + e * rows + f
+
+
+def _to_pixels(x: Floats, y: Floats, affine: Affine) -> tuple[Floats, Floats]:
+    """Rows and columns of map coordinates."""
+    a, b, c, d, e, f = affine
+    area = a * e - b * d
+    return (a * (y - f) - d * (x - c)) / area, (e * (x - c) - b * (y - f)) / area
+
+
+def _moved(x: Floats, y: Floats, source: str | None, target: str | None) -> tuple[Floats, Floats]:
+    """Coordinates of one CRS in another; where no way leads, not finite. None is the same CRS."""
+    if source == target or target is None:
+        return x, y
+    import rasterio
+    from rasterio.warp import transform
+
+    with rasterio.Env(PROJ_NETWORK="OFF"):
+        xs, ys = cast("tuple[list[float], list[float]]", transform(source, target, x.ravel(), y.ravel()))
+    return np.asarray(xs, np.float64).reshape(x.shape), np.asarray(ys, np.float64).reshape(y.shape)
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    from rasterio.crs import CRS
+
+    return one is not None and other is not None and CRS.from_wkt(one) == CRS.from_wkt(other)

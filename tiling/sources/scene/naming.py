@@ -1,0 +1,219 @@
+"""Naming of a scene: which files its bands are made of, from a folder, a glob, or a list of bands by name.
+
+A scene is named by one path, so that a run's card, a manifest and a command line hold it as they hold a file:
+
+- `folder`: a scene as ESA (`.SAFE`) or the USGS deliver it, whose metadata may name it too; else every image in it, as
+  a mosaic;
+- `item.json`: a STAC item, whose assets are the bands;
+- `tiles/*.tif`, `{west,east}.tif`: the files that a glob finds, as a mosaic, in the order of the braces and, of one
+  pattern, by name;
+- `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob.
+
+Relative names begin at the deepest folder that the path names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiling.errors import SourceError
+from tiling.sources.facts import Georeference, Scale
+from tiling.sources.scene.landsat import landsat_bands, landsat_folder, landsat_metadata, landsat_scales
+from tiling.sources.scene.radiometry import sentinel2_metadata, sentinel2_radiometry
+from tiling.sources.scene.sentinel2 import sentinel2_bands, sentinel2_folder
+from tiling.sources.scene.stac import is_stac, stac_assets
+
+MAX_MEMBERS = 65_536
+_BAND = re.compile(r"([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
+_MAGIC = re.compile(r"[*?\[{]")
+_WILD = re.compile(r"[*?\[]")
+_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp")
+_BESIDE = (".ovr", ".msk", ".aux.xml")
+
+
+@dataclass(frozen=True, slots=True)
+class BandFiles:
+    """Files of one band, or of all bands where it has no name; the first lies on top."""
+
+    name: str | None
+    files: tuple[Path, ...]
+    georeference: Georeference | None = None
+    """Where they lie, if they don't say so themselves."""
+    nodata: float | None = None
+    """Which value of theirs is no data, if they name none themselves."""
+    scales: tuple[Scale, ...] = ()
+    """Scale and offset of each of their bands, if they name none themselves."""
+
+
+def is_list(path: Path) -> bool:
+    """True if a path is a glob or a list of bands by name, at which no file lies."""
+    try:
+        if path.exists() or path.is_symlink():
+            return False
+    except OSError:
+        pass  # longer than a file's name can be
+    text = _below(path)[1]
+    return bool(_MAGIC.search(text) or _BAND.match(text))
+
+
+def is_scene(path: Path) -> bool:
+    """True if a path names a scene: a glob or a list, a folder, a delivery's metadata, or a STAC item."""
+    if is_list(path):
+        return True
+    return bool(path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path))
+
+
+def is_delivery(folder: Path) -> bool:
+    """True if a folder is a scene as ESA or the USGS deliver it; one that can't be read is none."""
+    try:
+        return landsat_folder(folder) is not None or sentinel2_folder(folder) is not None
+    except OSError:
+        return False
+
+
+def scene_files(path: Path) -> tuple[BandFiles, ...]:
+    """The bands of a scene and their files.
+
+    Raises:
+        SourceError: a part of the name is empty, finds no file, or stands twice.
+        OSError: the folder can't be read.
+    """
+    if not is_list(path):
+        return _described(path)
+    folder, text = _below(path)
+    if not _BAND.match(text):
+        return (BandFiles(None, _found(folder, text, path)),)
+    bands: list[BandFiles] = []
+    for item in _split(text):
+        named = _BAND.fullmatch(item.strip())
+        if named is None:
+            raise SourceError(f"{path}: {item.strip()!r} is no band of a scene; write each as NAME=FILE, with commas")
+        name, pattern = named.groups()
+        if any(band.name == name for band in bands):
+            raise SourceError(f"{path}: the band {name!r} stands twice; give each band a name of its own")
+        bands.append(BandFiles(name, _found(folder, pattern, path)))
+    return tuple(bands)
+
+
+def descriptions(path: Path) -> list[Path]:
+    """Files that say what a scene is made of, beside those that hold its pixels."""
+    if is_list(path):
+        return []
+    if delivered := sentinel2_folder(path):
+        return [*sorted(delivered.glob("GRANULE/*/MTD_TL.xml")), *sentinel2_metadata(delivered)]
+    if delivered := landsat_folder(path):
+        return landsat_metadata(delivered)
+    return [path] if is_stac(path) else []
+
+
+def _described(path: Path) -> tuple[BandFiles, ...]:
+    """The bands of what is there: a delivery, a STAC item, or a folder of images."""
+    if delivered := sentinel2_folder(path):
+        radiometry = sentinel2_radiometry(delivered)
+        return tuple(
+            BandFiles(name, (file,), place, radiometry.nodata, radiometry.scales(name))
+            for name, file, place in sentinel2_bands(delivered)
+        )
+    if delivered := landsat_folder(path):
+        scales = landsat_scales(delivered)
+        return tuple(BandFiles(name, (file,), scales=scales.get(name, ())) for name, file in landsat_bands(delivered))
+    if is_stac(path):
+        return tuple(BandFiles(each.name, each.files, None, each.nodata, each.scales) for each in stac_assets(path))
+    return (BandFiles(None, _in_folder(path)),)
+
+
+def _below(path: Path) -> tuple[Path, str]:
+    """The deepest folder that there is on the way, and what is named below it."""
+    parts = path.parts
+    folder, count = Path(parts[0]), 1
+    try:
+        while count < len(parts) and (folder / parts[count]).is_dir():
+            folder, count = folder / parts[count], count + 1
+    except OSError:
+        pass  # longer than a file's name can be
+    return folder, "/".join(parts[count:])
+
+
+def _in_folder(folder: Path) -> tuple[Path, ...]:
+    found = sorted(
+        each
+        for each in folder.iterdir()
+        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and each.is_file()
+    )
+    if not found:
+        raise SourceError(f"{folder}: is a folder without an image; as a scene it holds files {' '.join(_SUFFIXES)}")
+    return _limited(found, folder)
+
+
+def _found(folder: Path, pattern: str, scene: Path) -> tuple[Path, ...]:
+    """Files that a pattern with braces finds, each once; a name without `*`, `?` and `[` is a file that must be."""
+    files: dict[Path, None] = {}
+    for each in _braced(pattern):
+        place = folder / each
+        if place.is_file():
+            files[place] = None
+            continue
+        matches = _globbed(folder, each) if _WILD.search(each) else []
+        if not matches:
+            what = "the glob finds no file" if _WILD.search(each) else "there is no such file"
+            raise SourceError(f"{scene}: {place}: {what}; correct the name, or leave it out")
+        files |= dict.fromkeys(matches)
+        if len(files) > MAX_MEMBERS:
+            break
+    return _limited(list(files), scene)
+
+
+def _globbed(folder: Path, pattern: str) -> list[Path]:
+    """Files by name; `**` is any number of folders."""
+    absolute = Path(pattern).anchor
+    try:
+        matches = sorted((Path(absolute) if absolute else folder).glob(pattern.removeprefix(absolute)))
+    except (ValueError, NotImplementedError) as error:
+        raise SourceError(f"{pattern!r} is no pattern of names ({error}); * ? [abc] and **/ may be used") from error
+    return [
+        match
+        for match in matches
+        if match.is_file() and not match.name.startswith(".") and not match.name.endswith(_BESIDE)
+    ]
+
+
+def _limited(files: list[Path], scene: Path) -> tuple[Path, ...]:
+    if len(files) > MAX_MEMBERS:
+        raise SourceError(f"{scene}: more than {MAX_MEMBERS} files; split the scene")
+    return tuple(files)
+
+
+def _split(text: str) -> Iterator[str]:
+    """Parts between commas that no brace holds."""
+    depth = start = 0
+    for at, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if char == "," and depth == 0:
+            yield text[start:at]
+            start = at + 1
+    yield text[start:]
+
+
+def _braced(pattern: str) -> Iterator[str]:
+    """Every name that braces stand for, in their order; one that closes nowhere is a name's own."""
+    opened = pattern.find("{")
+    closed = _closing(pattern, opened) if opened >= 0 else -1
+    if closed < 0:
+        yield pattern
+        return
+    for count, choice in enumerate(_split(pattern[opened + 1 : closed])):
+        if count >= MAX_MEMBERS:
+            return
+        yield from _braced(pattern[:opened] + choice + pattern[closed + 1 :])
+
+
+def _closing(pattern: str, opened: int) -> int:
+    depth = 0
+    for at in range(opened, len(pattern)):
+        depth += (pattern[at] == "{") - (pattern[at] == "}")
+        if depth == 0:
+            return at
+    return -1
