@@ -293,7 +293,10 @@ def test_a_package_that_bioimageios_own_tool_wrote_is_read(network: nn.Module, g
                 axes=[library.BatchAxis(), library.ChannelAxis(channel_names=["red", "green", "blue"]), *sizes],
                 test_tensor=library.FileDescr(source=tmp_path / "in.npy"),
                 data=library.IntervalOrRatioDataDescr(type="uint8"),
-                preprocessing=[library.ScaleLinearDescr(kwargs=library.ScaleLinearKwargs(gain=1 / 255, offset=-0.5))],
+                preprocessing=[
+                    library.ScaleLinearDescr(kwargs=library.ScaleLinearKwargs(gain=1 / 255, offset=-0.5)),
+                    library.EnsureDtypeDescr(kwargs=library.EnsureDtypeKwargs(dtype="float32")),
+                ],
             )
         ],
         outputs=[
