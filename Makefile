@@ -8,7 +8,7 @@ TORCH       ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint benchmark browser fuzz cases pictures soak setup viewer clean
+.PHONY: demo test check lint docs benchmark browser fuzz cases pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -48,10 +48,14 @@ PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loa
 test: $(STAMP) browser
 	$(PYTEST) -m "not slow" $(ARGS)
 
-# Lint, types and import contracts, then the tests that take long, such as kills at every change and whole command
+# Lint, types, import contracts and the links of the documentation, then the tests that take long, such as kills at every change and whole command
 # lines; `.ci/run` calls it after `make test`.
-check: lint browser
+check: lint docs browser
 	$(PYTEST) -m slow $(ARGS)
+
+# The documentation as a site, in build/site; a broken link is an error.
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 # Everything that benchmarks/results/ shows, on this machine; `make benchmark ARGS="contest --rounds 1"` for a part.
 benchmark: $(STAMP)

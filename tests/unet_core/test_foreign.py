@@ -47,15 +47,9 @@ def zipped(member: str) -> object:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (written("net.onnx"), "an ONNX graph, which is not read: .*torch.export.save"),
-        (written("net.ONNX"), "an ONNX graph"),
-        (written("folder/model.onnx"), "an ONNX graph"),
+        (written("folder/model.onnx"), "a folder with an ONNX graph, which is not read: give the .onnx file itself"),
         (scripted, "a TorchScript archive, which is not read: .*torch.export.save"),
         (written("net.ts"), "a TorchScript archive"),
-        (written("bundle/configs/inference.json"), "a MONAI bundle, which is not read: .*network_def"),
-        (zipped("spleen/configs/metadata.json"), "a MONAI bundle"),
-        (written("package/rdf.yaml"), "a package of bioimage.io, which is not read: .*pytorch_state_dict names Python"),
-        (zipped("bioimageio.yaml"), "a package of bioimage.io"),
         (written("model/saved_model.pb"), "a TensorFlow model"),
         (written("epoch.ckpt"), "a checkpoint of a training, .*state_dict alone"),
         (weights, "holds weights, which don't say of which network"),
@@ -69,6 +63,21 @@ def test_a_model_of_another_format_is_refused_by_name(make: object, said: str, t
     config = SegmentConfig.model_validate({"image": "none.tif", "out": tmp_path / "run", "model": str(path)})
     with pytest.raises(BundleError, match=said):
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (written("net.onnx"), "onnx"),
+        (written("net.ONNX"), "onnx"),
+        (written("bundle/configs/inference.json"), "monai"),
+        (zipped("spleen/configs/metadata.json"), "monai"),
+        (written("package/rdf.yaml"), "bioimageio"),
+        (zipped("bioimageio.yaml"), "bioimageio"),
+    ],
+)
+def test_a_model_of_a_format_that_is_read_is_known_by_its_files(make: object, kind: str, tmp_path: Path) -> None:
+    assert Origin(str(make(tmp_path))).kind == kind  # type: ignore[operator]
 
 
 def test_a_bundle_beside_a_graph_of_onnx_is_a_bundle(tmp_path: Path) -> None:

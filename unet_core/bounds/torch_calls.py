@@ -138,6 +138,7 @@ _UPSAMPLE_MODES = {
     "upsample_bilinear2d": "bilinear",
     "upsample_bicubic2d": "bicubic",
 }
+_PAD_MODES = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
 
 
 def bare_name(node: fx.Node) -> str:
@@ -196,8 +197,8 @@ def bind(node: fx.Node) -> dict[str, Any]:
         if str(node.target).endswith(".vec"):
             given["scale_factor"] = args[-1] if len(args) > 2 else None
         return _filled("interpolate", (), given)
-    if bare in ("reflection_pad2d", "replication_pad2d"):
-        return {"input": args[0], "pad": args[1], "mode": bare.split("_")[0].replace("ion", ""), "value": None}
+    if bare in _PAD_MODES:
+        return {"input": args[0], "pad": args[1], "mode": _PAD_MODES[bare], "value": None}
     if bare == "constant_pad_nd":
         return _filled("pad", args[:2], {"mode": "constant", "value": args[2] if len(args) > 2 else 0})
     if bare in _ATEN_NORMS and isinstance(node.target, _OVERLOAD):

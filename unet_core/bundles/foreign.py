@@ -1,13 +1,14 @@
 """Formats of models that are not read: known by their files, and refused by name with the way out. Never imports torch.
 
-What an ONNX graph or a TorchScript archive computes can't be followed to exact bounds here yet; a MONAI bundle and a
-package of bioimage.io name Python code that would have to be run.
+What a TorchScript archive computes can't be followed to exact bounds here; a checkpoint would have to be
+run.
 """
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 EXPORT = (
     "where the network is at hand in Python, export it with torch.export.save and give the .pt2, or give "
@@ -15,7 +16,6 @@ EXPORT = (
 )
 
 _SUFFIXES = {
-    ".onnx": "an ONNX graph",
     ".ts": "a TorchScript archive",
     ".torchscript": "a TorchScript archive",
     ".ckpt": "a checkpoint of a training",
@@ -29,21 +29,20 @@ _SUFFIXES = {
     ".trt": "a TensorRT engine",
     ".pkl": "a pickle, which runs code as it is read",
 }
-_OF_FOLDERS = {
-    "rdf.yaml": "a package of bioimage.io",
-    "bioimageio.yaml": "a package of bioimage.io",
-    "configs/metadata.json": "a MONAI bundle",
-    "configs/inference.json": "a MONAI bundle",
-    "configs/inference.yaml": "a MONAI bundle",
-    "saved_model.pb": "a TensorFlow model",
+PACKAGES: dict[str, Literal["bioimageio", "monai"]] = {
+    "rdf.yaml": "bioimageio",
+    "bioimageio.yaml": "bioimageio",
+    "configs/metadata.json": "monai",
+    "configs/inference.json": "monai",
+    "configs/inference.yaml": "monai",
+    "configs/inference.yml": "monai",
+    "configs/train.json": "monai",
 }
+"""Packages of other projects, by a file that each has."""
+
+_OF_FOLDERS = {"saved_model.pb": "a TensorFlow model"}
 _WAYS = {
-    "a package of bioimage.io": "its pytorch_state_dict names Python code, and its other weights are ONNX or "
-    "TorchScript; take the network's class from its source as package.module:factory, its weights with --weights, and "
-    "its normalisation, classes and axes into --card",
-    "a MONAI bundle": "its configuration names Python classes to run; get the network with "
-    "ConfigParser.get_parsed_content('network_def'), take that as package.module:factory with the bundle's "
-    "models/model.pt as --weights, and its normalisation and classes into --card",
+    "a folder with an ONNX graph": "give the .onnx file itself",
     "a checkpoint of a training": "save the network's state_dict alone, and give it as --weights of its factory",
 }
 _MEMBERS_LOOKED_AT = 2000
@@ -58,9 +57,19 @@ def refusal_of(reference: str) -> str | None:
     return f"model {reference!r} is {kind}, which is not read: {_WAYS.get(kind, EXPORT)}"
 
 
+def package_of(path: Path) -> Literal["bioimageio", "monai"] | None:
+    """Whose package a folder or a ZIP is; nothing of it is read."""
+    if path.is_dir():
+        return next((kind for name, kind in PACKAGES.items() if (path / name).is_file()), None)
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        return None
+    names = _members(path)
+    return next((kind for name, kind in PACKAGES.items() if name in names), None)
+
+
 def _of_folder(folder: Path) -> str | None:
     found = (kind for name, kind in _OF_FOLDERS.items() if (folder / name).is_file())
-    graphs = ("an ONNX graph" for _ in folder.glob("*.onnx"))
+    graphs = ("a folder with an ONNX graph" for _ in folder.glob("*.onnx"))
     return next(found, None) or next(graphs, None)
 
 
@@ -72,12 +81,17 @@ def _of_file(path: Path) -> str | None:
 
 def _of_archive(path: Path) -> str | None:
     """A ZIP by the names of its members; nothing of it is read."""
+    parts = _members(path)
+    if any(part.startswith("code/") for part in parts):
+        return "a TorchScript archive"
+    return next((kind for name, kind in _OF_FOLDERS.items() if name in parts), None)
+
+
+def _members(path: Path) -> set[str]:
+    """The names in a ZIP, also below one folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()[:_MEMBERS_LOOKED_AT]
     except (zipfile.BadZipFile, OSError):
-        return None
-    parts = {name.partition("/")[2] for name in names} | set(names)
-    if any(part.startswith("code/") for part in parts):
-        return "a TorchScript archive"
-    return next((kind for name, kind in _OF_FOLDERS.items() if name in parts), None)
+        return set()
+    return {name.partition("/")[2] for name in names} | set(names)

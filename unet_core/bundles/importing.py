@@ -16,8 +16,10 @@ from unet_core.bundles.exported import Program, module_of, read_archive
 from unet_core.bundles.exported.exporting import export
 from unet_core.bundles.exported.schema import REMEDY
 from unet_core.bundles.factory import call_factory, load_smp
-from unet_core.bundles.facts import CardFacts, facts_of
+from unet_core.bundles.facts import CardFacts, facts_from, facts_of
+from unet_core.bundles.onnx import OPEN_ONNX, OnnxNetwork, read_onnx
 from unet_core.bundles.origin import Origin
+from unet_core.bundles.packages import read_bioimageio, read_monai
 from unet_core.bundles.weights import expect_fit, read_weights, without_prefix
 from unet_core.errors import BundleError, FootprintError
 from unet_core.models import build
@@ -83,6 +85,15 @@ def import_model(origin: Origin, bands: int | None = None) -> Imported:
             return _from_registry(origin, _weighted(network, origin), origin.reference, origin.parameters)
         case "program":
             program, tensors = read_archive(Path(origin.reference))
+        case "onnx":
+            return _from_onnx(origin, read_onnx(Path(origin.reference)), CardFacts())
+        case "bioimageio":
+            described = read_bioimageio(Path(origin.reference))
+            return _from_onnx(origin, described.network, described.facts)
+        case "monai":
+            bundled = read_monai(Path(origin.reference))
+            program, tensors = export(bundled.network, bands or bundled.bands or _bands_of(bundled.network, origin))
+            return replace(_from_program(origin, program, tensors), known=bundled.facts)
         case "smp":
             network = load_smp(Path(origin.reference))
             program, tensors = export(network, bands or _bands_of(network, origin))
@@ -104,13 +115,22 @@ def import_network(network: nn.Module, bands: int | None = None) -> Imported:
     return _from_program(origin, program, tensors)
 
 
-def _from_program(origin: Origin, program: Program, tensors: dict[str, Tensor]) -> Imported:
+def _from_program(origin: Origin, program: Program, tensors: dict[str, Tensor], remedy: str = REMEDY) -> Imported:
     program, left_out = program.without_last_activation()
     module = module_of(program).to_empty(device="cpu")
     module.load_state_dict({name: tensors[name] for name in module.state_dict()})
     parameters = {"graph": program.digest(), "bands": program.bands}
-    outputs = _outputs(module, program.bands, is_fixed=program.fixed_px is not None)
+    outputs = _outputs(module, program.bands, is_fixed=program.fixed_px is not None, remedy=remedy)
     return Imported(origin, module, EXPORTED, parameters, program, program.bands, outputs, CardFacts(), left_out)
+
+
+def _from_onnx(origin: Origin, network: OnnxNetwork, facts: CardFacts) -> Imported:
+    """A graph of ONNX; an argmax or a softmax that ends it is the card's decision."""
+    imported = _from_program(origin, network.program, network.tensors, OPEN_ONNX)
+    left_out = network.left_out or imported.left_out
+    rules = {"argmax": "argmax", "softmax": "argmax", "sigmoid": "threshold"}
+    decision = facts_from({"decision": rules[left_out]} if left_out in rules and imported.outputs > 1 else {})
+    return replace(imported, left_out=left_out, known=facts.merged_with(decision))
 
 
 def _from_registry(origin: Origin, module: nn.Module, architecture: str, parameters: dict[str, Any]) -> Imported:
@@ -141,16 +161,16 @@ def _bands_of(network: nn.Module, origin: Origin) -> int:
     return first.in_channels
 
 
-def _outputs(module: nn.Module, bands: int, *, is_fixed: bool) -> int:
+def _outputs(module: nn.Module, bands: int, *, is_fixed: bool, remedy: str = REMEDY) -> int:
     """The channels of the logits, from a network whose graph can be followed."""
     try:
         network = inferred(module, bands)
     except FootprintError as error:
-        raise FootprintError(f"{error}; {REMEDY}" if is_fixed else str(error)) from error
+        raise FootprintError(f"{error}; {remedy}" if is_fixed else str(error)) from error
     baked = [f"{op.layer}: {op.problem}" for op in network.operators.values() if "extent of" in (op.problem or "")]
     if is_fixed and baked:
         raise BundleError(
             f"the program was exported for one height and width, and has them baked in ({'; '.join(baked)}): on other "
-            f"tiles it would be another network; {REMEDY}"
+            f"tiles it would be another network; {remedy}"
         )
     return cast("int", network.output.meta["shape"][1])

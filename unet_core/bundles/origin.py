@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_core.bundles.card import CARD_NAME, SHIPPED_DIR, locate
-from unet_core.bundles.foreign import refusal_of
+from unet_core.bundles.foreign import package_of, refusal_of
 from unet_core.errors import BundleError
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
 
-Kind = Literal["bundle", "program", "smp", "network", "factory"]
+Kind = Literal["bundle", "program", "onnx", "bioimageio", "monai", "smp", "network", "factory"]
+_FILES: dict[str, Literal["program", "onnx"]] = {".pt2": "program", ".onnx": "onnx"}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A model as it was named.
 
-    reference: a shipped name or a bundle's folder, a `.pt2` file, a folder of segmentation_models_pytorch, the name
-        of one of overtile's networks, or `package.module:factory`.
+    reference: a shipped name or a bundle's folder, a `.pt2` or `.onnx` file, a package of bioimage.io or a MONAI
+        bundle (folder or ZIP), a folder of segmentation_models_pytorch, the name of one of overtile's networks, or
+        `package.module:factory`.
     weights: of a network or a factory.
     trust_code: leave to run the factory's code.
     parameters: of a network of overtile's.
@@ -37,13 +39,15 @@ class Origin:
         path = Path(self.reference)
         if (SHIPPED_DIR / self.reference / CARD_NAME).is_file() and path.name == self.reference:
             return "bundle"
+        if not (path / CARD_NAME).is_file() and (package := package_of(path)) is not None:
+            return package
         if not (path / CARD_NAME).is_file() and (refusal := refusal_of(self.reference)) is not None:
             raise BundleError(refusal)
         if path.is_dir():
             return self._kind_of_folder(path)
-        if path.suffix == ".pt2":
+        if (kind := _FILES.get(path.suffix.lower())) is not None:
             if path.is_file():
-                return "program"
+                return kind
             raise BundleError(f"program {self.reference!r} does not exist; correct the path")
         if path.suffix in (".pt", ".pth", ".safetensors"):
             raise BundleError(

@@ -69,8 +69,8 @@ def translate(graph_module: dict[str, Any], name: str) -> Draft:
     reader = _Reader(name, graph["tensor_values"], tensors, is_fixed=fixed_px is not None)
     steps = [step for node in graph["nodes"] if not is_check(node["target"]) for step in reader.steps(node)]
     output = outputs[0]["as_tensor"]["name"]
-    steps = _used(steps, output)
-    used = _named([step.args for step in steps] + [[*step.options.values()] for step in steps], "tensor")
+    steps = used_steps(steps, output)
+    used = named_in([step.args for step in steps] + [[*step.options.values()] for step in steps], "tensor")
     return Draft(inputs[0], output, shape[1]["as_int"], fixed_px, steps, sorted(used))
 
 
@@ -207,21 +207,21 @@ def _layer(stack: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-def _used(steps: list[ProgramStep], output: str) -> list[ProgramStep]:
+def used_steps(steps: list[ProgramStep], output: str) -> list[ProgramStep]:
     """Values that the output depends on; a call that writes in place counts although nobody asks for its result."""
     wanted, kept = {output}, list[ProgramStep]()
     for step in reversed(steps):
-        names = _named([step.args, [*step.options.values()]], "value")
+        names = named_in([step.args, [*step.options.values()]], "value")
         if step.name in wanted or (writes_in_place(step.op) and names & wanted):
             kept.append(step)
             wanted |= names
     return kept[::-1]
 
 
-def _named(arg: Any, kind: str) -> set[str]:
+def named_in(arg: Any, kind: str) -> set[str]:
     """The values or tensors that arguments name."""
     if isinstance(arg, dict):
         return {arg[kind]} if kind in arg else set()
     if isinstance(arg, list):
-        return set().union(*(_named(item, kind) for item in arg))
+        return set().union(*(named_in(item, kind) for item in arg))
     return set()
