@@ -319,7 +319,7 @@ def test_a_tile_costs_few_requests(s3: str, image: ObjectPath) -> None:
             worker.process(run.path, tile.index, staged=True)
         inference = Counter(method for method, _, _ in script.seen[before:])
     tiles = len(others)
-    # A chunk is read, looked at and given back, and a shard written.
+    # A look whether the run is still there; then a chunk is read and given back, and a shard written.
     assert inference == dict.fromkeys(("GET", "HEAD", "POST", "PUT"), tiles)
     assert (staging["HEAD"], staging["PUT"]) == (tiles, tiles), "a look whether it is there, and the chunk"
     assert staging["GET"] <= 4 * tiles, "of the image"
