@@ -14,7 +14,7 @@ from tiling.export.verification import NOT_KNOWN
 from tiling.runs.ledger import CARD, PLANNED, LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.runs.verification import Finding
-from tiling.storage.place import pasted, write_atomic
+from tiling.storage.place import pasted, place_of, write_atomic
 
 REPORT_NAME = "verification.json"
 
@@ -157,4 +157,4 @@ def _remedy(report: VerificationReport, state: LedgerState, lost: Sequence[str])
         return f"run the overtile segment command of {report.run} again"
     if not report.is_wrong and all("ledger" in each for each in report.unchecked):
         return ""  # nothing is wrong, and what is computed again is chosen by a person
-    return f"overtile rerun {pasted(report.run)} {'--failed ' if state.failed else ''}--damaged"
+    return f"overtile rerun {pasted(place_of(report.run))} {'--failed ' if state.failed else ''}--damaged"

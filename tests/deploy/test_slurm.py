@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,36 @@ def test_nodes_meet_at_an_address_that_others_reach(tmp_path: Path, answers: str
     )
     assert f"head node1 at {address}:20007, 1 nodes" in ended.stderr
     assert "Ray's head doesn't answer" in ended.stderr
+
+
+def test_a_job_whose_head_ends_does_not_wait_for_its_time_limit(tmp_path: Path) -> None:
+    scripts = {
+        "srun": 'while [ "${1#-}" != "$1" ]; do shift; done; [ "$1" = bash ] && echo 127.0.0.1 && exit; exec "$@"',
+        "scontrol": "echo node1",
+        "squeue": "echo RUNNING",
+        "python": "echo token",
+        "ray": '[ "$1" = health-check ] && exit 0; sleep 2; exit 1',
+        "overtile": "trap 'exit 143' TERM; sleep 50 & wait",
+    }
+    for name, line in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = str(head.getsockname()[1])
+        job = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_ID": "7", "OVERTILE_BIN": str(tmp_path)}
+        ended = subprocess.run(
+            ["bash", SCRIPT, "slides"],
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "OVERTILE_RAY_PORT": port, **job},
+            stdout=subprocess.DEVNULL,
+            stderr=(tmp_path / "log").open("w"),
+            timeout=40,
+            check=False,
+        )
+    said = (tmp_path / "log").read_text()
+    assert ended.returncode == 1, said
+    assert "Ray's head has ended" in said
+    assert "the same sbatch resumes" in said
+    assert "queued again\n" not in said
 
 
 def test_a_job_without_arguments_says_what_it_needs(slurm: dict[str, str], tmp_path: Path) -> None:

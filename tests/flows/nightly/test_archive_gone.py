@@ -106,8 +106,9 @@ def archive_of_two(tmp_path: Path, source: str) -> tuple[ArchiveConfig, Archive]
         assert slide.file_version is not None
         stamp = slide.file_version.size_bytes, slide.file_version.version
         archive.ledger.append(SlideRecord(slide.name, SlideState.DONE, f"slides/{slide.name}", *stamp, night="n1"))
-        (archive.run_path(f"slides/{slide.name}")).mkdir(parents=True)
-        (archive.run_path(f"slides/{slide.name}") / "run.json").touch()
+        run = tmp_path / "out/slides" / slide.name
+        run.mkdir(parents=True)
+        (run / "run.json").touch()
     archive.ledger.flush()
     return config, archive
 
@@ -171,9 +172,9 @@ def test_what_is_left_out_of_a_night_has_not_vanished(
 
 
 def test_slides_and_masks_that_moved_together_have_not_vanished(two: Path) -> None:
-    _, archive = archive_of_two(two, str(two / "in"))
+    archive_of_two(two, str(two / "in"))
     (two / "in").rename(two / "moved")
-    archive.path.rename(two / "masks")
+    (two / "out").rename(two / "masks")
     config = ArchiveConfig.model_validate({"source": str(two / "moved"), "out": two / "masks", "settle": 0})
     found = scan(config, Archive.open(two / "masks"))
     assert (found.missing, found.gone) == ((), ())

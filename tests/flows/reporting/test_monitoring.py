@@ -60,6 +60,42 @@ def test_the_dashboard_counts_failed_tiles_from_a_series_first_value_on(tmp_path
     run_tool(promtool, "test", "rules", tmp_path / "tests.json")
 
 
+def test_alerts_ask_for_exported_figures_and_fire_when_they_should(tmp_path: Path) -> None:
+    (file,) = read_yaml(DEPLOY / "prometheus" / "rules.yaml")
+    (group,) = file["groups"]
+    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
+    assert {name for rule in group["rules"] for name in re.findall(r"\bray_\w+", rule["expr"])} <= exported
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Prometheus) is not installed")
+    # One night that fails a tile and moves on, one that stands still, one without a worker, one that has ended.
+    values = {
+        'ray_overtile_tiles_total{run="moves",state="done"}': "0+5x120",
+        'ray_overtile_tiles_total{run="moves",state="failed"}': "_x100 1x20",
+        'ray_overtile_tiles_to_do{run="moves"}': "600-5x120",
+        'ray_overtile_workers{run="moves"}': "2x120",
+        'ray_overtile_tiles_total{run="stands",state="done"}': "0+5x60 300x60",
+        'ray_overtile_tiles_to_do{run="stands"}': "90x120",
+        'ray_overtile_workers{run="stands"}': "2x120",
+        'ray_overtile_tiles_to_do{run="waits"}': "90x120",
+        'ray_overtile_workers{run="waits"}': "0x120",
+        'ray_overtile_tiles_total{run="ended",state="done"}': "300x120",
+        'ray_overtile_tiles_to_do{run="ended"}': "0x120",
+        'ray_overtile_workers{run="ended"}': "0x120",
+    }
+    alerts = {"OvertileTilesFailed": "moves", "OvertileStalled": "stands", "OvertileNoWorker": "waits"}
+    checks = [
+        {"expr": f'count by (alertname, run) (ALERTS{{alertname="{name}",alertstate="firing"}})', "eval_time": "115m"}
+        | {"exp_samples": [{"labels": f'{{alertname="{name}",run="{run}"}}', "value": 1}]}
+        for name, run in alerts.items()
+    ]
+    series = [{"series": name, "values": each} for name, each in values.items()]
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": checks}]
+    rules = {"rule_files": [str(DEPLOY / "prometheus" / "rules.yaml")], "tests": tests}
+    (tmp_path / "tests.json").write_text(json.dumps(rules))
+    run_tool(promtool, "test", "rules", tmp_path / "tests.json")
+
+
 def dashboard_queries() -> dict[str, str]:
     """The first query of every panel, by the panel's title."""
     dashboard = json.loads((DEPLOY / "grafana" / "overtile.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def run(tmp_path: Path) -> Run:
 def drawn(run: Run) -> dict[str, Image.Image]:
     with run.open_source() as source:
         write_close_ups(run, source, run.ledger.fold())
-    return {path.stem: Image.open(path) for _, path in close_up_paths(run) if path.is_file()}
+    return {path.stem: Image.open(BytesIO(path.read_bytes())) for _, path in close_up_paths(run) if path.is_file()}
 
 
 def test_they_are_at_full_resolution_with_outlines_and_the_same_for_the_same_run(run: Run) -> None:
@@ -45,8 +46,8 @@ def test_they_are_at_full_resolution_with_outlines_and_the_same_for_the_same_run
 
 def test_of_a_mask_without_anything_nothing_is_shown_and_former_pictures_go(tmp_path: Path) -> None:
     run = draw_run(tmp_path / "run", skipped=tuple((row, col) for row in range(3) for col in range(4)))
-    (run.path / "close-ups").mkdir()
-    (run.path / "close-ups/densest.png").write_bytes(b"of an earlier mask")
+    (tmp_path / "run/close-ups").mkdir()
+    (tmp_path / "run/close-ups/densest.png").write_bytes(b"of an earlier mask")
     assert drawn(run) == {}
 
 
