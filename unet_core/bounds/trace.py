@@ -149,9 +149,9 @@ class _Recorder(TorchFunctionMode):
             # Factories must see the parameters' device: a tensor without data can't be kept as a constant.
             return self._device if attribute == "device" else func(*args, **kwargs)
         stood_in, named = map_aggregate(args, self._stand_in), _map(kwargs, self._stand_in)
-        result = result_of(func, stood_in, named)  # type: ignore[arg-type]
+        result = result_of(func, stood_in, named)
         if result is None:
-            result = func(*stood_in, **named)  # type: ignore[misc]
+            result = func(*stood_in, **named)
         if (result is None and self._carries(args)) or kwargs.get("out") is not None:
             raise FootprintError(
                 f"{self.layer or 'the network'} writes into part of a tensor ({getattr(func, '__name__', func)}): what "
