@@ -45,7 +45,7 @@ def outlined(image_HW3: NDArray[np.uint8], objects_HW: NDArray[np.int32], halves
     least_HW = ndimage.grey_erosion(large_HW, footprint=cross)
     is_outline_HW = (large_HW > 0) & ((greatest_HW != large_HW) | (least_HW != large_HW))
     if halves > 1:
-        is_outline_HW = ndimage.binary_dilation(is_outline_HW, iterations=halves - 1)
+        is_outline_HW = np.asarray(ndimage.binary_dilation(is_outline_HW, iterations=halves - 1), np.bool_)
     large_HW3[is_outline_HW] = _OUTLINE
     return large_HW3
 

@@ -13,10 +13,12 @@ import pytest
 from cli import on_disk
 from drawn import draw_run
 
+from flows.reporting import report
 from flows.reporting.report import FAILED_SHOWN, PICTURE_BYTES, REPORT_NAME, render_report, write_report
 from flows.reporting.tile_grid import MOST_CELLS_PER_SIDE, TileGrid
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
+from unet_core.bundles.card import read_card
 
 HOSTILE = '"><script>alert(1)</script>\x1b[2J\u202e{{ 7 * 7 }}'
 
@@ -158,3 +160,12 @@ def test_a_run_without_picture_or_model_has_a_report_all_the_same(tmp_path: Path
     assert "1 damaged tile" in page.text
     assert "--damaged" in page.text
     assert "MPix" in page.text
+
+
+def test_a_models_scores_are_those_on_images_that_were_held_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_model_card", lambda run: read_card("nuclei"))
+    text = Page(render_report(run)).text
+    assert "On images that were held back" in text
+    assert "all 52 0.849 0.786" in text
+    monkeypatch.setattr(report, "_model_card", lambda run: read_card("vessels"))
+    assert "On its validation images" in Page(render_report(run)).text
