@@ -10,9 +10,8 @@ import pytest
 import rasterio
 import torch
 from cli import tissue
+from described_scenes import asset, mosaic, write_item
 from scenes import WHERE, cut, write_raster
-from test_stac import asset, write_item
-from test_vrt import mosaic
 from torch import nn
 
 from flows.api.segment_image import segment_image
