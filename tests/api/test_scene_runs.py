@@ -11,8 +11,6 @@ import rasterio
 import torch
 from cli import tissue
 from scenes import WHERE, cut, write_raster
-from test_stac import asset, write_item
-from test_vrt import mosaic
 from torch import nn
 
 from flows.api.segment_image import segment_image
@@ -39,9 +37,7 @@ def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp
     assert set(np.unique(expected)) == {0, 1, 255}
     assert (expected[:, 150:] == 255).all()
     bands = tmp_path / "red=red.tif,green=green.tif,blue=blue.tif"
-    vrt = mosaic(tmp_path / "parts", files, 3, "uint8", "0")
-    item = write_item(tmp_path / "item.json", {file.stem: asset(f"parts/{file.name}", *"rgb") for file in files})
-    for number, scene in enumerate((tmp_path / "parts", bands, vrt, item)):
+    for number, scene in enumerate((tmp_path / "parts", bands)):
         out = tmp_path / f"run{number}"
         result = segment_image(scene, out, model=network, export="cog" if number == 0 else "none", **ASKED)
         assert np.array_equal(result.labels.compute(), expected)

@@ -42,7 +42,7 @@ def jpeg2000_georeference(file: ImageFile) -> Georeference | None:
 
 def _one_pixel(boxes: list[bytes]) -> bytes:
     """A JP2 of one pixel with those boxes before its codestream."""
-    own = list(_boxes(imagecodecs.jpeg2k_encode(np.zeros((1, 1), np.uint8), codecformat="jp2")))
+    own = list(_boxes(bytes(imagecodecs.jpeg2k_encode(np.zeros((1, 1), np.uint8), codecformat="jp2"))))
     stream = [box for kind, box in own if kind == b"jp2c"]
     return b"".join([*(box for kind, box in own if kind != b"jp2c"), *boxes, *stream])
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
+from tiling.sources.cache import DEFAULT_CACHE_BYTES
 from tiling.sources.facts import Moment, Reader
 from tiling.sources.file import ImageFile, open_file
 from tiling.sources.jpeg2000 import Jpeg2000Reader
@@ -34,6 +35,9 @@ _RASTER_MAGIC = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "jpeg2000",
 }
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+
+MEMBER_CACHE_BYTES = 8 * 1024**2
+"""Decoded segments that each file of a scene keeps, of which many are open at once."""
 
 
 def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
@@ -92,7 +96,7 @@ def _open_scene(path: Path, moment: Moment) -> tuple[Reader, str]:
 def _open_member(path: Path, *, alpha: bool) -> tuple[Reader, str]:
     """A file of a scene, by our own readers alone."""
     try:
-        reader, identity = _open_file_reader(path, Moment(alpha=alpha))
+        reader, identity = _open_file_reader(path, Moment(alpha=alpha), MEMBER_CACHE_BYTES)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
     if isinstance(reader, SlideReader):
@@ -108,16 +112,16 @@ def _may_be_zarr(path: Place) -> bool:
     return ".zarr" in path.key or "." not in path.name
 
 
-def _open_file_reader(path: Place, moment: Moment) -> tuple[Reader, str]:
+def _open_file_reader(path: Place, moment: Moment, cache_bytes: int = DEFAULT_CACHE_BYTES) -> tuple[Reader, str]:
     file = open_file(path)
     try:
-        return _reader_of(path, file, moment), file.identity
+        return _reader_of(path, file, moment, cache_bytes), file.identity
     except (OSError, TilingError):
         file.close()
         raise
 
 
-def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
+def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -> Reader:
     head = file.read(16, 0)
     if not head:
         raise SourceError(f"{path}: the file is empty (0 bytes)")
@@ -125,7 +129,7 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment) -> Reader:
     if vendor is not None:
         return _slide_reader(path, file, vendor, moment)
     if head[:4] in _TIFF_MAGIC:
-        return TiffReader(path, file, moment)
+        return TiffReader(path, file, moment, cache_bytes)
     if moment.z or moment.t:
         raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
     with source_errors(str(path)):

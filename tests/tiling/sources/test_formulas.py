@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from described_scenes import asset, source_xml, write_item, write_vrt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scenes import cut, scene_pixels, write_landsat, write_raster, write_sentinel2
-from test_stac import asset, write_item
-from test_vrt import source_xml, write_vrt
 
 from tiling.errors import PlanError, SourceError
 from tiling.geometry import Box

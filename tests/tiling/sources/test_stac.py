@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from described_scenes import GEOTIFF, asset, write_item
 from scenes import cut, scene_pixels, write_raster
 
 from tiling.errors import SourceError
 from tiling.source import open_source
 
 PIXELS = scene_pixels(40, 50, 3)
-GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
-
-
-def write_item(path: Path, assets: dict[str, Any], **more: Any) -> Path:
-    path.write_text(json.dumps({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": assets, **more}))
-    return path
-
-
-def asset(href: str, *bands: str, **more: Any) -> dict[str, Any]:
-    return {"href": href, "type": GEOTIFF, "roles": ["data"], "eo:bands": [{"name": each} for each in bands], **more}
 
 
 def test_assets_of_one_band_are_the_bands(tmp_path: Path) -> None:

@@ -9,58 +9,17 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from described_scenes import mosaic, source_xml, write_vrt
 from numpy.typing import NDArray
 from scenes import WHERE, cut, scene_pixels, write_raster
 
 from tiling.errors import SourceError
 from tiling.source import open_source
 
-_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
-
-
-def source_xml(file: str, size: tuple[int, int], corner: tuple[int, int], band: int, nodata: str = "") -> str:
-    """One source as gdalbuildvrt writes it, `(height, width)` at `(y, x)`."""
-    kind = "ComplexSource" if nodata else "SimpleSource"
-    wide = f'xSize="{size[1]}" ySize="{size[0]}"'
-    return (
-        f'<{kind}><SourceFilename relativeToVRT="1">{file}</SourceFilename><SourceBand>{band}</SourceBand>'
-        f'<SrcRect xOff="0" yOff="0" {wide}/><DstRect xOff="{corner[1]}" yOff="{corner[0]}" {wide}/>'
-        f"{f'<NODATA>{nodata}</NODATA>' if nodata else ''}</{kind}>"
-    )
-
-
-def write_vrt(path: Path, shape: tuple[int, int], dtype: str, bands: list[str], nodata: str = "") -> Path:
-    """A VRT whose bands hold these sources."""
-    a, b, c, d, e, f = tuple(WHERE)[:6]
-    value = f"<NoDataValue>{nodata}</NoDataValue>" if nodata else ""
-    filled = "".join(
-        f'<VRTRasterBand dataType="{_TYPES[dtype]}" band="{number}">{value}{each}</VRTRasterBand>'
-        for number, each in enumerate(bands, 1)
-    )
-    path.write_text(
-        f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}"><SRS>EPSG:32632</SRS>'
-        f"<GeoTransform>{c}, {a}, {b}, {f}, {d}, {e}</GeoTransform>{filled}</VRTDataset>"
-    )
-    return path
-
 
 def by_gdal(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with rasterio.open(path) as file:
         return np.moveaxis(file.read(), 0, -1), file.dataset_mask() > 0
-
-
-def mosaic(folder: Path, files: list[Path], bands: int, dtype: str, nodata: str = "") -> Path:
-    """A VRT of files in their own places."""
-    texts = ["" for _ in range(bands)]
-    height = width = 0
-    for file in files:
-        with rasterio.open(file) as each:
-            left, top = ~WHERE @ (each.transform.c, each.transform.f)
-            corner = round(top), round(left)
-            height, width = max(height, corner[0] + each.height), max(width, corner[1] + each.width)
-            for band in range(bands):
-                texts[band] += source_xml(str(file.relative_to(folder)), each.shape, corner, band + 1, nodata)
-    return write_vrt(folder / "scene.vrt", (height, width), dtype, texts, nodata)
 
 
 def test_a_vrt_of_nine_files_is_the_one_that_was_cut(tmp_path: Path) -> None:

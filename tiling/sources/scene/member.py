@@ -20,8 +20,10 @@ from tiling.sources.shared import SharedReader
 
 Opener = Callable[[Path], tuple[Reader, str]]
 
-MOST_OPEN = 8
-"""Files of a scene that are open at once; others are opened again when they are read."""
+OPEN_BYTES = 256 * 1024**2
+"""What the files of a scene that are open hold together; others are opened again when they are read."""
+MOST_OPEN = 64
+"""How many they are at the most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,7 @@ class OpenMembers:
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
         self._open: OrderedDict[Path, SharedReader] = OrderedDict()
+        self._held_bytes = 0
         self._lock = threading.Lock()
 
     def look(self, path: Path) -> Member:
@@ -97,11 +100,12 @@ class OpenMembers:
         with self._lock:
             readers = list(self._open.values())
             self._open.clear()
+            self._held_bytes = 0
         for reader in readers:
             reader.close()
 
     def _used(self, member: Member) -> SharedReader:
-        """A member's reader for one more use; where too many are open, the one that was used least recently closes."""
+        """A member's reader for one more use; where too many are open, those used least recently close."""
         with self._lock:
             reader = self._open.pop(member.path, None)
             if reader is None:
@@ -109,12 +113,21 @@ class OpenMembers:
                 reader = SharedReader(opened, FIRST)
                 with source_errors(str(member.path)):
                     _expect_same(member, reader, identity)
+                self._held_bytes += reader.facts.memory_bytes
             self._open[member.path] = reader
-            stale = self._open.popitem(last=False)[1] if len(self._open) > MOST_OPEN else None
-            used = reader.share()
-        if stale is not None:
-            stale.close()
+            used, stale = reader.share(), list[SharedReader]()
+            while len(self._open) > 1 and (self._held_bytes > OPEN_BYTES or len(self._open) > MOST_OPEN):
+                stale.append(self._open.popitem(last=False)[1])
+                self._held_bytes -= stale[-1].facts.memory_bytes
+        for each in stale:
+            each.close()
         return used
+
+
+def open_bytes(members: list[Member]) -> int:
+    """The most that a scene's open files hold: all of them, or the budget and the one that is opened beyond it."""
+    held = [member.facts.memory_bytes for member in members]
+    return min(sum(held), OPEN_BYTES + max(held))
 
 
 def _expect_same(member: Member, reader: SharedReader, identity: str) -> None:

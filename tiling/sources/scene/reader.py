@@ -14,7 +14,7 @@ from tiling.sources.limits import source_errors
 from tiling.sources.present import present
 from tiling.sources.scene.content import FORMAT, is_vrt
 from tiling.sources.scene.layers import Layer, Part, Scene, scene_of_files, scene_of_vrt
-from tiling.sources.scene.member import MOST_OPEN, Opener, OpenMembers, Seen
+from tiling.sources.scene.member import Opener, OpenMembers, Seen, open_bytes
 from tiling.sources.scene.naming import is_list, scene_files
 from tiling.sources.scene.resampled import resampled
 from tiling.sources.scene.vrt import read_vrt
@@ -158,7 +158,7 @@ def _facts(scene: Scene) -> ImageFacts:
         georeference=georeference,
         has_alpha=all(member.facts.has_alpha for member in members),
         alpha=alpha.pop() if offers_alpha else (),
-        memory_bytes=sum(sorted((member.facts.memory_bytes for member in members), reverse=True)[:MOST_OPEN]),
+        memory_bytes=open_bytes(members),
         has_mask=scene.may_lack_data,
         scales=scene.scales,
     )
