@@ -31,20 +31,38 @@ SourceArgument = Annotated[
 ]
 BundleOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")]
 ParameterOption = Annotated[
-    list[str] | None, typer.Option("--parameter", help="NAME=VALUE of one of overtile's networks; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--parameter",
+        metavar="NAME=VALUE",
+        help="A parameter of one of overtile's networks, as bands=3; may be repeated.",
+    ),
 ]
 CardOption = Annotated[Path | None, typer.Option(help="A TOML or JSON file with any of the facts below.")]
-NameOption = Annotated[str | None, typer.Option(help="The model's name; the source's by default.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="One sentence on what it finds.")]
-BandsOption = Annotated[str | None, typer.Option(help="Bands in the network's order: red,green,blue.")]
-DtypeOption = Annotated[str | None, typer.Option(help="uint8 (the default), uint16 or float32.")]
-ClassesOption = Annotated[str | None, typer.Option(help="Labels, 0 first: background,nucleus.")]
-ColorsOption = Annotated[str | None, typer.Option(help="One #rrggbb per class; a palette by default.")]
-DecisionOption = Annotated[str | None, typer.Option(help="argmax or threshold; by the number of channels by default.")]
-ThresholdsOption = Annotated[str | None, typer.Option(help="One per class but the background; 0.5 by default.")]
-PixelSizeOption = Annotated[float | None, typer.Option(help="Pixel size that it was trained at, in µm.")]
-MeanOption = Annotated[str | None, typer.Option(help="Mean per band, in the image's raw numbers: 123.7,116.3,103.5.")]
-StdOption = Annotated[str | None, typer.Option(help="Deviation per band, in the same numbers.")]
+NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="The model's name; the source's by default.")]
+DescriptionOption = Annotated[str | None, typer.Option(metavar="SENTENCE", help="One sentence on what it finds.")]
+BandsOption = Annotated[
+    str | None, typer.Option(metavar="BAND,…", help="Bands in the network's order: red,green,blue.")
+]
+DtypeOption = Annotated[
+    str | None, typer.Option(metavar="uint8|uint16|float32", help="Type of the image's numbers; uint8 when not given.")
+]
+ClassesOption = Annotated[str | None, typer.Option(metavar="CLASS,…", help="Labels, 0 first: background,nucleus.")]
+ColorsOption = Annotated[
+    str | None, typer.Option(metavar="COLOR,…", help="One #rrggbb per class; a palette by default.")
+]
+DecisionOption = Annotated[
+    str | None,
+    typer.Option(metavar="argmax|threshold", help="How channels become labels; by their number when not given."),
+]
+ThresholdsOption = Annotated[
+    str | None, typer.Option(metavar="X,…", help="One per class but the background; 0.5 by default.")
+]
+PixelSizeOption = Annotated[float | None, typer.Option(metavar="X>0", help="Pixel size that it was trained at, in µm.")]
+MeanOption = Annotated[
+    str | None, typer.Option(metavar="X,…", help="Mean per band, in the image's raw numbers: 123.7,116.3,103.5.")
+]
+StdOption = Annotated[str | None, typer.Option(metavar="X,…", help="Deviation per band, in the same numbers.")]
 
 
 @takes(ModelOptions, only=["weights", "trust_code"])
@@ -65,7 +83,9 @@ def import_command(
     pixel_size: PixelSizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    license_name: Annotated[str | None, typer.Option("--license", help="The weights' licence.")] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", metavar="LICENCE", help="The weights' licence.")
+    ] = None,
     **asked: Any,
 ) -> None:
     """Make a bundle of a network of your own; what isn't given and can't be derived is asked for."""

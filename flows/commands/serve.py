@@ -25,9 +25,11 @@ NIGHTS_COMPARED = 64
 """Of a clock's next nights, to find the longest pause between two."""
 
 ArchiveArgument = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive's folder that has seen a night.")]
-CronOption = Annotated[str, typer.Option(help="When nights begin: '0 1 * * *' is one o'clock every night.")]
+CronOption = Annotated[
+    str, typer.Option(metavar="CRON", help="When nights begin: '0 1 * * *' is one o'clock every night.")
+]
 ZoneOption = Annotated[
-    str | None, typer.Option("--timezone", help="Of the clock, such as Europe/Berlin; UTC by default.")
+    str | None, typer.Option("--timezone", metavar="ZONE", help="Of the clock, such as Europe/Berlin; UTC by default.")
 ]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect's pages are, on localhost.")]
 

@@ -85,8 +85,8 @@ class ModelOptions(ConfigBase):
 
     model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei",
-        description="A shipped model's name, a bundle's folder, a .pt2, a folder of segmentation_models_pytorch, or "
-        "package.module:factory.",
+        description="A shipped model's name, a bundle's folder, a .pt2 or .onnx, a package of bioimage.io or MONAI, a "
+        "folder of segmentation_models_pytorch, or package.module:factory.",
     )
     card: Path | None = Field(
         default=None, description="Bands, classes and normalisation of a model that is no bundle: TOML or JSON."
@@ -127,7 +127,7 @@ class PixelOptions(ConfigBase):
     )
     z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
     t: int = Field(default=0, ge=0, description="Point in time, from 0.")
-    series: Joined | None = Field(
+    series: Annotated[Joined | None, Cli(metavar="N|NAME")] = Field(
         default=None,
         description="Which image of a file of several, by number from 0 or by name; the largest with a pixel size "
         "when not given.",

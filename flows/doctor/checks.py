@@ -57,7 +57,7 @@ class DoctorConfig(ConfigBase):
     model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei", description="The model of the plan: a shipped one's name or a bundle's folder."
     )
-    series: str | None = Field(
+    series: Annotated[str | None, Cli(metavar="N|NAME")] = Field(
         default=None, description="Which image of a file of several, by number from 0 or by name."
     )
     workers: PositiveInt | None = Field(default=None, description="Actors of the plan; one per core when not given.")
@@ -66,4 +66,6 @@ class DoctorConfig(ConfigBase):
         description="An archive's folder: whether its last night died and whether one is overdue. Alone, nothing else "
         "is looked at.",
     )
-    ray_address: str | None = Field(default=None, description="A running Ray cluster, whose nodes are asked too.")
+    ray_address: Annotated[str | None, Cli(metavar="HOST:PORT")] = Field(
+        default=None, description="A running Ray cluster, whose nodes are asked too."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ from flows.verify import verify
 from tiling.archives.manifest import read_manifest
 from tiling.errors import SourceError
 from unet_core.bundles.facts import CardFacts
+
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
     "segment": (SegmentConfig, {"dry_run"}),
@@ -169,3 +172,20 @@ def test_several_words_are_the_bands_of_one_image_or_refused(monkeypatch: pytest
     refused = runner.invoke(app, ["segment", "a.tif", "b.tif", "--model", "nuclei", "--out", "run"])
     assert refused.exit_code == 2
     assert "2 files are given for one image" in refused.output
+
+
+def commands_of(group: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every command that is shown, by the words that call it."""
+    found: list[tuple[str, Any]] = []
+    for name, command in group.commands.items():
+        found += [] if command.hidden else [(f"{path}{name}", command)]
+        found += commands_of(command, f"{path}{name} ") if hasattr(command, "commands") else []
+    return found
+
+
+def test_each_help_says_what_a_value_is_shows_two_examples_and_names_its_page() -> None:
+    for name, command in commands_of(typer.main.get_command(app)):
+        assert command.epilog.count("  overtile ") >= 2, name
+        assert (ROOT / command.epilog.rpartition("Docs: ")[2].strip()).is_file(), name
+        shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"}).output
+        assert re.findall(r"--[a-z-]+ .* (TEXT|INTEGER|FLOAT|BOOLEAN)\b", shown) == [], name
