@@ -80,6 +80,7 @@ def test_a_run_in_a_bucket_is_the_run_on_disk(image: ObjectPath, local: tuple[Pa
     for name in ("overlay.png", "exports/foreground.png"):
         assert (run.path / name).read_bytes() == (local[1] / name).read_bytes()
     assert sorted(item.name for item in place("runs/same").iterdir()) == [
+        "close-ups",
         "exports",
         "ledger",
         "mask.ome.zarr",

@@ -56,7 +56,7 @@ class BloscChunks:
         whole = np.ascontiguousarray(pixels, self._dtype).reshape(self._shape)
         encoded = bytes(
             blosc_encode(
-                whole,
+                cast("Any", whole),
                 level=self._level,
                 compressor=self._compressor,
                 shuffle=self._shuffle,
@@ -73,7 +73,7 @@ class BloscChunks:
             raise ChunkFormatError("its bytes aren't those that were written")
         flat = np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8)
         try:
-            decoded = blosc_decode(encoded, numthreads=1, out=flat)
+            decoded = cast("Any", blosc_decode(encoded, numthreads=1, out=cast("Any", flat)))
         except (RuntimeError, ValueError) as error:
             raise ChunkFormatError(f"it doesn't decode: {error}") from error
         if decoded.nbytes != flat.nbytes:

@@ -31,8 +31,9 @@ def result_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         shape = rule(*args, **kwargs)
     except (TypeError, ValueError):  # no call of these; torch says so in its own words
         return None
-    fits = shape is not None and min(shape) > 0
-    return torch.empty(shape, dtype=tensors[0].dtype, device="meta") if fits else None
+    if shape is None or min(shape) <= 0:
+        return None
+    return torch.empty(shape, dtype=tensors[0].dtype, device="meta")
 
 
 def _flat(args: tuple[Any, ...]) -> list[Any]:

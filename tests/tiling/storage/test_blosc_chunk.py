@@ -22,7 +22,7 @@ def array_of(path: Path, dtype: str, codecs: list[Any]) -> zarr.Array[Any]:
 
 
 def staged(path: Path, dtype: str = "uint8", **codec: Any) -> zarr.Array[Any]:
-    given = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle"} | codec
+    given: dict[str, Any] = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle"} | codec
     return array_of(path, dtype, [BloscCodec(**given), Crc32cCodec()])
 
 
