@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -281,3 +282,12 @@ def test_graphs_of_torchs_newer_exporter_are_read(name: str, tmp_path: Path) -> 
     module, image = loaded(tmp_path / "net.onnx"), torch.randn(1, 3, 80, 64)
     with torch.inference_mode():
         assert torch.equal(module(image).argmax(1), network(image).argmax(1))
+
+
+def test_without_the_library_the_command_that_installs_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BundleError, match=r"pip install 'overtile\[onnx\]'"):
+        read_onnx(tmp_path / "net.onnx")
