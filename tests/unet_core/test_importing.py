@@ -18,10 +18,11 @@ from torch import nn
 from torch.export import Dim
 
 from unet_core.bounds import footprint
-from unet_core.bundles.bundle import bundle_digest, load_bundle
+from unet_core.bundles.bundle import bundle_digest, load_bundle, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
-from unet_core.bundles.importing import import_model
+from unet_core.bundles.importing import import_model, import_network
 from unet_core.bundles.origin import Origin
+from unet_core.bundles.program_file import copy_bundle, write_program_file
 from unet_core.errors import BundleError, FootprintError
 from unet_core.inference.predictor import Predictor
 from unet_core.models import build
@@ -261,3 +262,17 @@ def test_what_is_no_model_is_refused(reference: str, told: str) -> None:
 def test_weights_beside_a_program_are_refused(program: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="has no use"):
         import_model(Origin(str(program), tmp_path / "w.pt"))
+
+
+def test_an_exported_model_is_imported_with_the_same_labels_and_its_card(tmp_path: Path, network: nn.Module) -> None:
+    import_network(network).save(tmp_path / "mine", FACTS)
+    facts = write_program_file(str(tmp_path / "mine"), tmp_path / "out.pt2")
+    import_model(Origin(str(tmp_path / "out.pt2"))).save(tmp_path / "again", read_facts(facts))
+    before, after = read_card(tmp_path / "mine"), read_card(tmp_path / "again")
+    assert (after.bands, after.classes, after.normalization) == (before.bands, before.classes, before.normalization)
+    expect_same_labels(tmp_path / "again", network)
+    copy_bundle(str(tmp_path / "mine"), tmp_path / "copy")
+    assert bundle_digest(tmp_path / "copy") == bundle_digest(tmp_path / "mine")
+    (tmp_path / "other.toml").write_text("")
+    with pytest.raises(BundleError, match="nothing is overwritten"):
+        write_program_file(str(tmp_path / "mine"), tmp_path / "other.pt2")
