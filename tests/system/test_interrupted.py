@@ -120,7 +120,7 @@ def expect_identical(interrupter: Interrupter, whole: Path, moments: list[Moment
         "open mask.ome.zarr/.zarr.json.*.partial",
         "open mask.ome.zarr/#/c/#/.#.*.partial",
         "open ledger/.#.jsonl.*.partial",
-        "open staged.zarr/c/#/#/#/#.*.partial",
+        "open staged.zarr/c/#/#/#/.#.*.partial",
         "open .overlay.png.*.partial",
         "open exports/.foreground.png.*.partial",
     ],
