@@ -22,8 +22,8 @@ from flows.pool.ray_sessions import sweep_sessions
 from flows.pool.socket_folder import short_folder
 from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
 
-STARTS, TOO_SLOW = 3, "timed out during startup"
-"""Ray gives its raylet half a minute, which on a busy machine is too little; giving up would lose a night."""
+STARTS, TOO_SLOW = 3, ("timed out during startup", "Failed to start GCS")
+"""Ray gives its processes half a minute, which on a busy machine is too little; giving up would lose a night."""
 OBJECT_STORE_BYTES = 128 * 2**20  # indices go out and small results come back: no pixel passes through it
 
 
@@ -46,7 +46,7 @@ def start_ray(workers: int | None) -> None:
                 with watched_start():
                     _init(workers)
             except Exception as error:  # (Ray's own has no kind)
-                if not left or TOO_SLOW not in str(error):
+                if not left or not any(each in str(error) for each in TOO_SLOW):
                     raise
                 _end_what_started()
             else:

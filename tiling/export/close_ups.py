@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tiling.runs.run import Run
     from tiling.source import ImageSource
 
-FOLDER = "close-ups"
 SIDE_PX = 256
 """Pixels of the segmented level that one shows, and that its picture has at least."""
 
@@ -55,7 +54,7 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
     stains = np.concatenate([picture.reshape(-1, 3) for picture, _ in shown.values()]) if shown else np.zeros((0, 3))
     colors = contrasting(stains, len(run.classes) - 1) if shown else []
     for name in PLACES:
-        path = run.path / FOLDER / f"{name}.png"
+        path = run.close_ups / f"{name}.png"
         if name not in shown:
             path.unlink(missing_ok=True)
             continue
@@ -68,7 +67,7 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
 def close_up_paths(run: Run) -> Iterator[tuple[str, Place]]:
     """Close-ups that the run may have: what each shows, and where it is."""
     for name, shown in PLACES.items():
-        yield shown, run.path / FOLDER / f"{name}.png"
+        yield shown, run.close_ups / f"{name}.png"
 
 
 def chosen_places(run: Run, state: LedgerState, shares: Shares, factor: int) -> Mapping[str, Corner]:

@@ -132,7 +132,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove what a killed driver has left beside the card and the ledger; only for the run's one driver."""
-        for folder in (self.path, self.path / "ledger", self.exports):
+        for folder in (self.path, self.path / "ledger", self.exports, self.close_ups):
             sweep_partials(folder)
 
     @property
@@ -192,6 +192,10 @@ class Run:
     @property
     def exports(self) -> Place:
         return self.path / "exports"
+
+    @property
+    def close_ups(self) -> Place:
+        return self.path / "close-ups"
 
     @property
     def skipped_path(self) -> Place:
