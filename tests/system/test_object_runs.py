@@ -322,6 +322,6 @@ def test_a_tile_costs_few_requests(s3: str, image: ObjectPath) -> None:
     tiles = len(others)
     # A look whether the run is still there; then a chunk is read and given back, and a shard written.
     assert inference == dict.fromkeys(("GET", "HEAD", "POST", "PUT"), tiles)
-    assert (staging["HEAD"], staging["PUT"]) == (tiles, tiles), "a look whether it is there, and the chunk"
+    assert (staging["HEAD"], staging["PUT"]) == (2 * tiles, tiles), "two looks, and the chunk"
     assert staging["GET"] <= 4 * tiles, "of the image"
     assert set(staging) <= {"GET", "HEAD", "PUT"}
