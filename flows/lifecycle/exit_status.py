@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -21,5 +20,5 @@ def recorded_exit_status() -> Generator[None]:
 
 
 def exit_status() -> int:
-    """Exit status of the command; of a script, 1 where an error ended it and 0 otherwise."""
-    return _recorded[-1] if _recorded else int(hasattr(sys, "last_value"))
+    """Exit status of the command; 1 where none was recorded, as of a script: what it was to be isn't known."""
+    return _recorded[-1] if _recorded else 1

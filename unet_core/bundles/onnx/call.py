@@ -15,7 +15,7 @@ REMEDY = "express it in convolutions, poolings, interpolations and pointwise ope
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One node. `shapes` are the shapes that the file tells of its inputs, None where it leaves an extent open."""
+    """One node. `shapes` are the shapes that the file gives its inputs, None where it leaves an extent open."""
 
     op: str
     label: str
