@@ -11,10 +11,12 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 
-from flows.errors import IncompleteError, StoppedError
+from flows.errors import ERRORS, IncompleteError, StoppedError
+from flows.reporting.escaping import plain
 from flows.reporting.prefect_events import install, recorded
 from flows.reporting.prefect_names import leave_out_tracebacks
 
@@ -46,15 +48,17 @@ def finished(outcome: ResultT, message: str) -> ResultT:
 
 
 def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], OutcomeT]:
-    """A flow's function that ends truly when it was asked to stop and all is in order.
+    """A flow's function that ends truly when it was asked to stop, and whose failure is one sentence in Prefect.
 
     Under Prefect's runner the flow run is `Cancelled` where that was asked for. Prefect would know it from its own
     handler of SIGTERM, but that raises wherever the flow is, and leaves no tile in flight its end. Where a machine
-    was taken away, the flow run is `Crashed`, from which Prefect's automations and retries start.
+    was taken away, the flow run is `Crashed`, from which Prefect's automations and retries start. An expected error
+    ends it as `Failed` with the error's message alone.
 
     Raises:
         StoppedError: to whoever called the flow himself.
         TerminationSignal: to Prefect's runner, where nobody asked for a cancellation.
+        FlowError: and the other expected errors, to whoever called the flow himself.
     """
 
     @wraps(work)
@@ -69,10 +73,22 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
                 message = f"{error}; {error.outcome}" if error.outcome is not None else str(error)
                 return cast("OutcomeT", Cancelled(message=message))
             raise TerminationSignal(signal=error.signal_number) from error
+        except ERRORS as error:
+            if not _nobody_catches():
+                raise
+            return cast("OutcomeT", Failed(message=plain(str(error))))
 
     # Prefect would look names of types up where this function is, not where the flow's is.
     until_stopped.__dict__["__signature__"] = inspect.signature(work, eval_str=True)
     return until_stopped
+
+
+def _nobody_catches() -> bool:
+    """True in the flow run that Prefect's runner began, unless it is to be retried: an error brings that about."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None or context.flow.retries:
+        return False
+    return str(context.flow_run.id) == os.environ.get("PREFECT__FLOW_RUN_ID")
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:

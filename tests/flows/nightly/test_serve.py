@@ -316,6 +316,7 @@ def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, arch
     state = served.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")
     assert state["type"] == "FAILED"
     assert "1 failed" in state["message"]
+    assert "encountered an exception" not in state["message"]
     artifacts = served.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
     failed = next(each for each in artifacts if each["key"] == artifact_key("failed-slides", archive))
     assert "bad.tif" in failed["data"]
