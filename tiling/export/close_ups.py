@@ -30,6 +30,7 @@ PLACES = {
     "densest": "where most is found",
     "median": "where a middling amount is found",
     "sparsest": "where least is found, but something",
+    "uncertain": "where probabilities are nearest to one half",
     "seam": "across the corner of four tiles",
     "edge": "where tiles that were computed meet skipped ones",
 }
@@ -47,7 +48,8 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
     mask = run.open_mask(read_only=True)
     factor = screen_factor(source, run.card.image.level, run.plan.extent)
     shares = _shares(run, mask, factor)
-    found = {} if shares is None else chosen_places(run, state, shares, factor)
+    doubts = None if shares is None else _doubts(run, shares.shape, factor)
+    found = {} if shares is None else chosen_places(run, state, shares, factor, doubts)
     is_8_bit = run.card.image.dtype == "uint8"
     limits = (0.0, 255.0) if is_8_bit or not found else display_range(block_mean(source, run.card.image.level, factor))
     shown = {name: drawn for name, place in found.items() if (drawn := _pixels(run, source, mask, place, limits))}
@@ -70,8 +72,15 @@ def close_up_paths(run: Run) -> Iterator[tuple[str, Place]]:
         yield shown, run.close_ups / f"{name}.png"
 
 
-def chosen_places(run: Run, state: LedgerState, shares: Shares, factor: int) -> Mapping[str, Corner]:
-    """The first pixel of each close-up, in pixels of the segmented level."""
+def chosen_places(
+    run: Run, state: LedgerState, shares: Shares, factor: int, doubts: Shares | None = None
+) -> Mapping[str, Corner]:
+    """The first pixel of each close-up, in pixels of the segmented level.
+
+    Args:
+        shares: where something was found, `(y, x)` at one pixel of `factor` x `factor`.
+        doubts: how near to one half the probabilities are, 0 to 1, on the same grid, where the run keeps them.
+    """
     side = max(1, SIDE_PX // factor)
     near = ndimage.uniform_filter(shares, side, mode="constant")
     cells = [
@@ -93,9 +102,13 @@ def chosen_places(run: Run, state: LedgerState, shares: Shares, factor: int) -> 
         top = max(centres, key=share, default=None)
         return None if top is None or share(top) <= 1e-6 else _corner(run, *top)
 
-    seams = {"seam": best(_tile_corners(run)), "edge": best(_edges(run, state))}
+    others = {
+        "uncertain": None if doubts is None else _most_uncertain(run, doubts, factor),
+        "seam": best(_tile_corners(run)),
+        "edge": best(_edges(run, state)),
+    }
     # Two names of one place would say that a mask was looked at in more places than it was.
-    for name, place in seams.items():
+    for name, place in others.items():
         if place is not None and place not in places.values():
             places[name] = place
     return {name: places[name] for name in PLACES if name in places and _is_first(name, places)}
@@ -126,6 +139,30 @@ def _shares(run: Run, mask: Mask, factor: int) -> Shares | None:
     labels = labels_under(mask, (float(scale[0] * factor), float(scale[1] * factor)), shape)
     covered = (labels > 0) & (labels < len(run.classes))
     return covered.astype(np.float32) if covered.any() else None
+
+
+def _doubts(run: Run, shape: tuple[int, ...], factor: int) -> Shares | None:
+    """How near to one half the probabilities are at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
+    probabilities = run.open_probabilities(read_only=True)
+    if probabilities is None:
+        return None
+    levels, scale = probabilities.pyramid.levels, run.plan.grid.scale
+    steps = [float(each * factor) for each in scale]
+    level = max(0, min(len(levels) - 1, int(np.log2(max(1.0, min(steps))))))
+    height, width = (int(side) for side in levels[level].shape[-2:])
+    values = probabilities.read(Box(0, 0, height, width), level)
+    rows, cols = (
+        np.minimum(((np.arange(count) + 0.5) * step / 2**level).astype(int), side - 1)
+        for count, step, side in zip(shape, steps, (height, width), strict=True)
+    )
+    return (1 - np.abs(values[:, rows[:, None], cols] / np.float32(127.5) - 1)).max(axis=0)
+
+
+def _most_uncertain(run: Run, doubts: Shares, factor: int) -> Corner | None:
+    """The place whose square is the least certain on the whole; the first of equal ones."""
+    near = ndimage.uniform_filter(doubts, max(1, SIDE_PX // factor), mode="constant")
+    y, x = (int(at) for at in np.unravel_index(int(near.argmax()), near.shape))
+    return _corner(run, y * factor, x * factor) if near[y, x] > 0 else None
 
 
 def _corner(run: Run, y: int, x: int) -> Corner:
