@@ -9,7 +9,7 @@ from flows.nightly.night import ThroughputEstimate
 from flows.nightly.slide_job import SlideJob
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.escaping import markdown, plain
-from flows.reporting.metrics import Queue, RunMetrics
+from flows.reporting.metrics import NightMetrics, Queue, RunMetrics
 from flows.reporting.progress import Progress, Throttle, format_seconds, report_progress
 from flows.run.watch import ARTIFACT_SECONDS, PROGRESS_SECONDS, log_failure, start_artifact
 from tiling.archives.archive import Archive
@@ -23,7 +23,7 @@ class NightWatch:
         self._archive, self._pace = archive, pace
         self._to_terminal, self._to_prefect = Throttle(PROGRESS_SECONDS), Throttle(ARTIFACT_SECONDS)
         self._artifact = start_artifact("slides", archive.path)
-        self._metrics = RunMetrics(archive.path.name)
+        self._metrics, self._night = RunMetrics(archive.path.name), NightMetrics(archive.path.name)
 
     def update(self, job: SlideJob, outcome: TileOutcome, queue: Queue) -> None:
         self._metrics.add(outcome.result, queue)
@@ -31,12 +31,16 @@ class NightWatch:
             log_failure(job.run, outcome.result)
         ended = self._ended()
         if self._to_terminal.due() or ended:
-            report_progress(self._now(ended))
+            now = self._now(ended)
+            report_progress(now)
+            self._night.show(now)
         if self._to_prefect.due():
             self._artifact.show(**self._shown())
 
     def end(self, queue: Queue) -> None:
-        report_progress(self._now(self._ended()))
+        now = self._now(self._ended())
+        report_progress(now)
+        self._night.show(now)
         self._artifact.end(**self._shown())
         self._metrics.flush(queue)
 

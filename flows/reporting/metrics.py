@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from flows.reporting.progress import Throttle
+from flows.reporting.progress import Progress, Throttle
 from flows.worker.result import TileResult
 
 FLUSH_SECONDS = 1.0
@@ -28,6 +28,10 @@ GAUGES = {
     "overtile_tiles_to_do": "Tiles of the run that have not ended.",
     "overtile_ready_tiles": "Tiles that wait for a worker: the depth of the queue before inference.",
     "overtile_workers": "Workers that there are, or will be as soon as they have started.",
+}
+NIGHT_GAUGES = {
+    "overtile_night_slides": "Slides of the night under way, by archive and state: done, failed, to do.",
+    "overtile_night_left_seconds": "Seconds to the end of the night's slides at its rate so far.",
 }
 # Ray exports a histogram by the middles of its buckets, so its sum is no sum: that is what the counter is for.
 HISTOGRAMS = {"overtile_stage_seconds": "Seconds of a tile in each stage: stage, read, compute, write."}
@@ -87,6 +91,23 @@ class RunMetrics:
         values = (queue.to_do, queue.ready, queue.workers)
         for gauge, value in zip(self._gauges.values(), values, strict=True):
             gauge.set(value, {"run": self._run})
+
+
+class NightMetrics:
+    """A night's figures, by its archive."""
+
+    def __init__(self, archive: str) -> None:
+        self._archive = label_of(archive)
+        tags = {"overtile_night_slides": ("archive", "state"), "overtile_night_left_seconds": ("archive",)}
+        self._gauges = {name: Gauge(name, text, tags[name]) for name, text in NIGHT_GAUGES.items()}
+
+    def show(self, progress: Progress) -> None:
+        """Export the slides of a night by state, and the time that they will take where there is a rate."""
+        counts = {"done": progress.done - progress.failed, "failed": progress.failed}
+        for state, count in {**counts, "to do": progress.total - progress.done}.items():
+            self._gauges["overtile_night_slides"].set(count, {"archive": self._archive, "state": state})
+        if progress.eta_seconds is not None:
+            self._gauges["overtile_night_left_seconds"].set(progress.eta_seconds, {"archive": self._archive})
 
 
 def label_of(name: str) -> str:

@@ -19,7 +19,8 @@ from cli import free_port
 
 from flows.reporting import metrics
 from flows.reporting.logs import JsonFormatter, about
-from flows.reporting.metrics import Queue, RunMetrics, label_of
+from flows.reporting.metrics import NightMetrics, Queue, RunMetrics, label_of
+from flows.reporting.progress import Progress
 from flows.worker.result import TileResult
 
 REPORT_MILLISECONDS = 200
@@ -88,6 +89,16 @@ def test_a_run_is_exported_as_the_dashboard_asks_for_it(exporter: str) -> None:
     assert value(page, "ray_overtile_stage_seconds_count", run="slide-7", stage="compute") == 4
     assert value(page, "ray_overtile_worked_seconds_total", run="slide-7", stage="compute") == pytest.approx(2)
     assert value(page, "ray_overtile_stage_seconds_bucket", run="slide-7", stage="read", le="0.03") == 4
+
+
+def test_a_night_is_exported_by_its_archive(exporter: str) -> None:
+    figures = NightMetrics("ward-7")
+    figures.show(Progress("segment", done=0, total=30, unit="slides"))
+    figures.show(Progress("segment", done=12, total=30, failed=2, unit="slides", left_seconds=90.0))
+    page = scrape(exporter, "ray_overtile_night_left_seconds")
+    by_state = {state: value(page, "ray_overtile_night_slides", state=state) for state in ("done", "failed", "to do")}
+    assert by_state == {"done": 10, "failed": 2, "to do": 18}
+    assert value(page, "ray_overtile_night_left_seconds", archive="ward-7") == 90
 
 
 @pytest.mark.usefixtures("exporter")

@@ -18,7 +18,7 @@ from manifests import (
     run_tool,
 )
 
-from flows.reporting.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from flows.reporting.metrics import COUNTERS, GAUGES, HISTOGRAMS, NIGHT_GAUGES
 
 
 def test_prometheus_takes_the_figures_of_every_ray_node_and_of_nothing_else() -> None:
@@ -104,7 +104,7 @@ def dashboard_queries() -> dict[str, str]:
 
 def test_the_dashboard_asks_for_metrics_that_are_exported() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "overtile.json").read_text())
-    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
+    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in (*GAUGES, *NIGHT_GAUGES)}
     exported |= {f"ray_{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count")}
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     queries += [each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
