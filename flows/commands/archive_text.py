@@ -14,7 +14,7 @@ from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.escaping import some, word
 from tiling.storage.place import pasted
 

@@ -17,7 +17,7 @@ from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.errors import TilingError
 from tiling.selection.choose_view import ModelRequirements, choose_view
 from tiling.source import open_source

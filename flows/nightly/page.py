@@ -15,7 +15,7 @@ from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
 from tiling.archives.flags import flags_by_slide
-from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
+from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.escaping import some, word
 from tiling.storage.place import pasted, write_atomic

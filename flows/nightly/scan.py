@@ -10,7 +10,7 @@ from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides, glob_pattern, is_gone, is_manifest
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 @dataclass(frozen=True, slots=True)

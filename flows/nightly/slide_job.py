@@ -24,7 +24,7 @@ from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.measures import measured
 from tiling.archives.slide import Slide, file_version
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, PlanError, SourceError, StorageError, TilingError
 from tiling.runs.card import RunCard
 from tiling.runs.ledger import INFERRING, LedgerState

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.viewer.shown_run import ShownRun
 from tiling.archives.archive import CARD_NAME, Archive
 from tiling.archives.flags import flags_by_slide
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.errors import RunError
 from tiling.storage.jsonl import Segments
 from tiling.storage.place import Place

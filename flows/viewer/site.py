@@ -26,7 +26,7 @@ from flows.viewer.library import Library
 from flows.viewer.reruns import BusyError, RerunRequest, Reruns
 from flows.viewer.shown_run import ShownRun, paint_of
 from tiling.archives.acknowledge import acknowledge
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.errors import TilingError
 
 STATIC = Path(__file__).parent / "static"

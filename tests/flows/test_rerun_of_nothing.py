@@ -10,7 +10,7 @@ from cli import Cli, clean_environment
 from drawn import draw_run
 from nights import archive_at
 
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 WATCH = """
 import atexit, os, sys

@@ -20,7 +20,7 @@ from flows.pool.scheduler import TileOutcome
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.run import Run
 from tiling.source import open_source
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideLedger
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.export.foreign_files import sentence
 from tiling.runs.card import RunCard, read_card

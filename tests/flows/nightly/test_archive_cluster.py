@@ -33,7 +33,7 @@ from small_bundles import whole_labels
 from tiny import save_tiny, write_noise
 
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle

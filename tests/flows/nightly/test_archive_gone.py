@@ -17,7 +17,7 @@ from flows.nightly.scan import ScanResult, scan
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides, is_gone
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.runs.run import Run
 

@@ -15,7 +15,7 @@ from growing import growing
 from nights import QUICK, latest, records
 from tiny import save_tiny, write_noise
 
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
 
 

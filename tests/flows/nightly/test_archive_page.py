@@ -15,7 +15,7 @@ from flows.nightly import index
 from flows.nightly.night import NightSummary
 from flows.nightly.page import page_of, publish
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 def archive_at(path: Path) -> Archive:

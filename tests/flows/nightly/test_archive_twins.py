@@ -15,7 +15,7 @@ from tiny import write_noise
 from flows.lifecycle.stopping import StopRequest
 from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import DiskError
 
 

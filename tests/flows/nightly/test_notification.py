@@ -21,7 +21,7 @@ from flows.nightly.left import WorkLeft
 from flows.nightly.notification import Notification, of_night, send, wanted
 from flows.nightly.notified import notified
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import DiskError, RunError, SourceError
 from unet_core.errors import BundleError
 

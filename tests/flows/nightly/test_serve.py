@@ -35,7 +35,7 @@ from flows.reporting.prefect_names import artifact_key
 from flows.rerun import rerun
 from flows.segment import segment
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
 
 ROOT = Path(__file__).parents[3]

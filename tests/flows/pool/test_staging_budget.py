@@ -29,7 +29,7 @@ from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.geometry import Halo
 from tiling.plan import TilePlan
 from tiling.runs.run import Run

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from flows.viewer.guard import TOKEN_HEADER
 from flows.viewer.library import Library
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.storage.place import lock_run
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from flows.run.verification_report import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
 from tiling.archives.archive import folder_name
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain
