@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from flows.config.option_types import Cli
-from flows.config.run import ConfigBase, Output, Where
+from flows.config.base import ConfigBase
+from flows.config.option_types import Cli, Output, Where
 
 
 class Level(StrEnum):

@@ -19,7 +19,8 @@ from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
 from tiling.archives.slide_record import SlideState
 from tiling.errors import TilingError
-from tiling.selection.choose_view import ModelRequirements, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements
 from tiling.source import open_source
 from unet_core.bundles.card import ModelCard, read_card
 

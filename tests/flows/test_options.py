@@ -19,8 +19,9 @@ from flows.api.segment_image import segment_image
 from flows.archive import segment_archive
 from flows.cli import app
 from flows.config.archive import COLUMNS, ArchiveConfig
+from flows.config.base import ConfigBase, checked
 from flows.config.export import ExportConfig
-from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.doctor.examine import DoctorConfig
 from flows.errors import ConfigError
 from flows.rerun import rerun

@@ -26,8 +26,9 @@ from tiny import save_tiny, write_noise
 
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
+from flows.config.base import checked
 from flows.config.deployed import SERVED_ARCHIVE, TRUSTED_MODEL, allowed, serve_only
-from flows.config.run import RerunConfig, SegmentConfig, checked
+from flows.config.run import RerunConfig, SegmentConfig
 from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer

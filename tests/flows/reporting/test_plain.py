@@ -12,7 +12,8 @@ from cli import Cli, clean_environment, write_tissue
 from pydantic import ValidationError
 from rich.table import Table
 
-from flows.config.run import RerunConfig, SegmentConfig, problem_in
+from flows.config.base import problem_in
+from flows.config.run import RerunConfig, SegmentConfig
 from flows.reporting.escaping import PlainConsole, markdown, plain
 
 HOSTILE = "a\x1b[2J\x07[red]<img src=x onerror=alert(1)>\nerror: all is well\r|`*\u202e.tif"

@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from flows.config.recipe import DataConfig, RasterConfig
 from flows.training.examples import read_examples
 from tiling.errors import SourceError
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.source import open_source
 from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError

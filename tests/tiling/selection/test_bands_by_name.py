@@ -16,7 +16,8 @@ from flows.config.recipe import RasterConfig
 from flows.training.rasters import raster_examples
 from tiling.errors import PlanError
 from tiling.selection.band_names import BandsDifferError, match_bands
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from unet_core.bundles.card import read_card
 from unet_core.errors import TrainingError

@@ -16,7 +16,9 @@ from rasterio.warp import transform
 from source_oracle import picture
 
 from tiling.errors import AnnotationError, PlanError, SourceError
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view, ground_um
+from tiling.selection.choose_view import choose_view
+from tiling.selection.chosen_scale import ground_um
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 
 ANY = ModelRequirements("any", None, "uint8")

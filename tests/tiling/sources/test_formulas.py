@@ -17,7 +17,8 @@ from scenes import cut, scene_pixels, write_landsat, write_raster, write_sentine
 
 from tiling.errors import PlanError, SourceError
 from tiling.geometry import Box
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from tiling.sources.formula import by_number, computed
 

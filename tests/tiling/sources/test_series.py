@@ -25,7 +25,8 @@ from flows.training.rasters import raster_examples
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.archives.manifest import read_manifest
 from tiling.errors import RunError, SourceError
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from tiling.view import View
 from unet_core.bundles.card import read_card
