@@ -100,7 +100,7 @@ def _last_night_facts(night: PastNight) -> Facts:
     facts = night.facts or {}
     return {
         "name": night.name,
-        "summary": night.told,
+        "summary": night.summary,
         "verdict": facts.get("verdict"),
         "left": facts.get("left") or None,
     }

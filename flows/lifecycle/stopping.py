@@ -78,8 +78,8 @@ def sigterm_as_error() -> Generator[None]:
     previous = {number: signal.signal(number, stopped) for number in _heard(signal.SIGTERM)}
     try:
         yield
-    except _Terminated as told:
-        raise StoppedError.by(signal.Signals(told.number)) from None
+    except _Terminated as terminated:
+        raise StoppedError.by(signal.Signals(terminated.number)) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

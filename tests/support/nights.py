@@ -63,11 +63,11 @@ def carry(
             return threads.submit(both)
 
         for work, ended in Pipeline(context, begin).run(slides, stop or StopRequest()):
-            tiles.append(told(work, ended))
+            tiles.append(named_outcome(work, ended))
     return tiles, {record.slide: record for record in context.archive.ledger}
 
 
-def told(job: SlideJob, outcome: TileOutcome) -> tuple[str, int]:
+def named_outcome(job: SlideJob, outcome: TileOutcome) -> tuple[str, int]:
     return job.slide.name, outcome.result.tile
 
 

@@ -2,7 +2,7 @@
 
 All of it is real: Prefect's server, a worker of a work pool, the deployments of `deploy/prefect.yaml`, a head, a node
 that is there to stage, and a node of another address with two GPUs, which are declared and not there: its actors are
-told to compute on the processor.
+set to compute on the processor.
 """
 
 from __future__ import annotations

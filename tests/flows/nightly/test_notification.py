@@ -112,7 +112,7 @@ def test_a_webhook_that_refuses_is_named_with_its_answer(
     ],
 )
 def test_a_night_that_dies_is_notified_too(error: BaseException, said: str, tmp_path: Path) -> None:
-    file = tmp_path / "told"
+    file = tmp_path / "notification"
     config = ArchiveConfig(source="in", out=tmp_path, notify=f"tee {file}")
 
     def die() -> Any:

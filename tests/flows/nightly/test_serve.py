@@ -180,11 +180,11 @@ def test_an_answer_that_is_not_http_is_no_answer_yet(tmp_path: Path, monkeypatch
 def test_an_embedded_server_that_ends_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uses_as_server(monkeypatch, tmp_path, "raise SystemExit(7)")
     with (
-        pytest.raises(FlowError, match=r"has ended with code 7.*prefect server start") as told,
+        pytest.raises(FlowError, match=r"has ended with code 7.*prefect server start") as raised,
         EmbeddedServer().begin(),
     ):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture

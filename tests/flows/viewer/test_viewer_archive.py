@@ -49,7 +49,7 @@ def archive(tmp_path: Path) -> Archive:
     tell(
         archive,
         SlideRecord("sound.svs", SlideState.FAILED, "slides/sound.svs", reason="1 of 12 tiles failed"),
-        SlideRecord("twin.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
+        SlideRecord("duplicate.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
         SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON),
     )
     return archive
@@ -92,7 +92,7 @@ def test_a_failure_is_acknowledged_by_the_page_of_this_start_alone(archive: Arch
 
         refused = ({}, {TOKEN_HEADER: "guessed"}, {**ours, "origin": "http://evil.example"}, {**ours, "origin": "null"})
         assert [asked("ward/broken.svs", **headers) for headers in refused] == [403] * 4
-        assert [asked(slide, **ours) for slide in ("", 7, None, "no.svs", "twin.svs")] == [422, 422, 422, 409, 409]
+        assert [asked(slide, **ours) for slide in ("", 7, None, "no.svs", "duplicate.svs")] == [422, 422, 422, 409, 409]
         assert client.get("/api/acknowledge").status_code == 405
         assert rows_of(client)[1] == LACKING, "nothing was stored so far"
         with lock_run(archive.path):
@@ -119,9 +119,9 @@ def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
 def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
     (archive.path / "ledger" / "00000099.jsonl").write_bytes(b"{}\n")
     with let_in(Library(archive.path)) as client:
-        run, told = rows_of(client)
+        run, record = rows_of(client)
         assert run["name"] == "slides/sound.svs"
-        assert "holds a line that is no record" in told["error"]
+        assert "holds a line that is no record" in record["error"]
 
 
 @pytest.mark.slow

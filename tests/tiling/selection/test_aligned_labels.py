@@ -89,9 +89,9 @@ def test_labels_are_read_where_they_lie(way: str, tmp_path: Path) -> None:
 def test_labels_that_lie_elsewhere_are_refused(
     labels: NDArray[np.uint8], place: Affine, crs: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match=r"a\.tif.*a\.tif") as told:
+    with pytest.raises(TrainingError, match=r"a\.tif.*a\.tif") as raised:
         learnt(tmp_path, labels, place, crs)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_cases_of_labels_beside_their_image(tmp_path: Path) -> None:

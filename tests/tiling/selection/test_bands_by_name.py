@@ -1,4 +1,4 @@
-"""Band names of the image against the model's: an order that is told is followed, another meaning refused."""
+"""Band names of the image against the model's: another order is followed with a note, another meaning refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RGB = ("red", "green", "blue")
         (("DAPI",), ("gray",), None),
         (("DAPI", "FITC", "Cy3"), ("1", "2", "3"), None),
         (("DAPI", "2"), ("DAPI", "FITC"), None),
-        (("DAPI", "FITC"), RGB, None),  # counts differ: told elsewhere
+        (("DAPI", "FITC"), RGB, None),  # counts differ: reported elsewhere
     ],
 )
 def test_what_is_taken(image: tuple[str, ...], model: tuple[str, ...], expected: tuple[int, ...] | None) -> None:

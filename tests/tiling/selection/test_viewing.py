@@ -336,9 +336,9 @@ def test_an_image_of_one_value_has_no_percentiles(tmp_path: Path) -> None:
 
 def test_a_model_without_a_pixel_size_says_at_which_it_was_used(tmp_path: Path) -> None:
     path, cells = slide(tmp_path / "slide.tif", 0.5), ModelRequirements("cells", None, "uint8", (0.05, 5.0))
-    told = choose_view(path, ViewRequest(), cells).notes["pixels"]
-    assert told.startswith("level 0 as it is, of 0.5")
-    assert "cells has no pixel size of its own" in told
+    note = choose_view(path, ViewRequest(), cells).notes["pixels"]
+    assert note.startswith("level 0 as it is, of 0.5")
+    assert "cells has no pixel size of its own" in note
     assert "pixels" not in choose_view(path, ViewRequest(), ANY).notes
 
 

@@ -1,4 +1,4 @@
-"""Orientation is decided once, for all formats: pixels as they are stored, as this field's programs show them, told."""
+"""Orientation, decided once for all formats: pixels as they are stored, as this field shows them, and a note."""
 
 from __future__ import annotations
 
