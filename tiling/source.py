@@ -149,7 +149,7 @@ class ImageSource(DescribedImage):
         return self._version
 
     def current_version(self) -> str:
-        """The version that the files have now; of objects, whose fingerprint is of their tags, none besides that."""
+        """Version that the files have now; unknown in an object store, where the fingerprint follows from the tags."""
         if isinstance(self._path, ObjectPath):
             return UNKNOWN
         try:
@@ -170,7 +170,7 @@ class ImageSource(DescribedImage):
         raise SourceError(f"{self._path}: is being written while it is read; segment it when it is whole")
 
     def viewed(self, view: View | None, fill: Fill | None = None) -> ImageSource:
-        """A view of the same image, closed on its own; of the file that is open here, where that gives it.
+        """A view of the same image, closed on its own; it shares the file that is open here where that is possible.
 
         Raises as `open_source` does.
         """

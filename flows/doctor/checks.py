@@ -46,7 +46,7 @@ class Check:
 
 
 class DoctorConfig(ConfigBase):
-    """Look at this machine, and at whatever else is named."""
+    """Check this machine, and whatever else is named."""
 
     image: Where | None = Field(
         default=None, description="An image to read and plan for: memory, space, reading speed."

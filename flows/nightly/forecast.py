@@ -33,7 +33,7 @@ WORST_BYTES_PER_PIXEL = 4 / 3
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A night that isn't held.
+    """Forecast of a night that is not run.
 
     Attributes:
         slides: that would be segmented, in order, with the pixels of each; of one that is begun what is left.
@@ -55,7 +55,7 @@ class Forecast:
 
 
 def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Forecast:
-    """Open every slide that would be segmented, as far as its pyramid, and reckon."""
+    """Read the header of every slide that would be segmented, and estimate time and space."""
     slides: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
     card, shares = _card_of(config), left_shares(archive, found.todo)

@@ -39,7 +39,7 @@ class ScanResult:
 
 
 def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> ScanResult:
-    """Hold the source, or what it was found to hold, against the ledger. A slide whose size and times are those of its
+    """Compare the source, or a listing of it, with the ledger. A slide whose size and times are those of its
     record is not opened; any other is, and then its content decides.
     """
     todo: list[Slide] = []

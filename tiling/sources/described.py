@@ -10,7 +10,7 @@ from tiling.storage.place import Place
 
 
 class DescribedImage:
-    """What is known of an image before any of its pixels is read."""
+    """An image's metadata, known before any of its pixels is read."""
 
     def __init__(self, path: Place, facts: ImageFacts) -> None:
         self._path = path
@@ -110,12 +110,12 @@ class DescribedImage:
 
     @property
     def series(self) -> int:
-        """The number of the one that is read, from 0."""
+        """The number of the image that is read, from 0."""
         return self._facts.series
 
     @property
     def has_mask(self) -> bool:
-        """True if the file says which pixels hold data, so that `read_mask` may tell."""
+        """True if the file says which pixels hold data, so that `read_mask` gives a mask."""
         return self._facts.has_mask
 
     @property

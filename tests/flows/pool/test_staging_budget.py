@@ -21,7 +21,7 @@ from tiny import write_noise
 
 from flows.lifecycle.stopping import StopRequest
 from flows.nightly.context import NightContext
-from flows.nightly.slide_job import tile_bytes
+from flows.nightly.staged_size import tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
 from flows.pool.staging_budget import Batch, leftover_staged_tiles
