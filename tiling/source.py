@@ -20,7 +20,7 @@ from tiling.sources.described import DescribedImage
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.lazy import lazy_level
-from tiling.sources.limits import LIBRARY_ERRORS, one_line, reason
+from tiling.sources.limits import one_line, source_errors
 from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
 from tiling.sources.shared import SharedReader
@@ -71,10 +71,8 @@ class ImageSource(DescribedImage):
         """
         self._expect_inside(level, box)
         reader = self._opened()
-        try:
+        with source_errors(f"{self._path}: level {level}, box {box}"):
             return reader.read(level, box)
-        except (SourceError, *LIBRARY_ERRORS) as error:
-            raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
 
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
         """Mask of the pixels `(y, x)` of a box that hold data, by the file's own mask or alpha; None without one.
@@ -83,10 +81,8 @@ class ImageSource(DescribedImage):
         """
         self._expect_inside(level, box)
         reader = self._opened()
-        try:
+        with source_errors(f"{self._path}: mask of level {level}, box {box}"):
             return reader.read_mask(level, box)
-        except (SourceError, *LIBRARY_ERRORS) as error:
-            raise SourceError(f"{self._path}: mask of level {level}, box {box}: {reason(error)}") from error
 
     def read_present(self, level: int, box: Box) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]:
         """Pixels of a box as `read` gives them, and which of their values are data (`tiling.sources.present`).
@@ -98,12 +94,10 @@ class ImageSource(DescribedImage):
             return self.read(level, box), None
         self._expect_inside(level, box)
         reader = self._opened()
-        try:
+        with source_errors(f"{self._path}: level {level}, box {box}"):
             if isinstance(reader, ViewReader):
                 return reader.read_present(level, box)
             return read_present(reader, level, box, None)
-        except (SourceError, *LIBRARY_ERRORS) as error:
-            raise SourceError(f"{self._path}: level {level}, box {box}: {reason(error)}") from error
 
     def read_filled(self, level: int, box: Box) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]:
         """Pixels of a box with `fill` in place of what is no data, and which pixels `(y, x)` hold data.
