@@ -17,11 +17,11 @@ import atexit, os, sys
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect")
 seen = []
 sys.addaudithook(lambda event, _: seen.append(event) if event in STARTS else None)
-def tell():
+def write_imports():
     heavy = {"ray", "prefect", "torch", "rasterio", "dask.array", "pandas", "napari"} & sys.modules.keys()
     with open(os.environ["IMPORTED"], "w") as file:
         file.write(" ".join([*seen, *sorted(heavy)]))
-atexit.register(tell)
+atexit.register(write_imports)
 """
 """A process's own account of what it started and loaded, written when it ends."""
 

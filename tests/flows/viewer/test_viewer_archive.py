@@ -35,7 +35,7 @@ def made(folder: Path) -> Archive:
     return Archive.create_or_resume(folder, card)
 
 
-def tell(archive: Archive, *records: SlideRecord) -> None:
+def append_records(archive: Archive, *records: SlideRecord) -> None:
     for record in records:
         archive.ledger.append(record)
     archive.ledger.flush()
@@ -46,7 +46,7 @@ def archive(tmp_path: Path) -> Archive:
     archive = made(tmp_path / "archive")
     (tmp_path / "archive" / "slides").mkdir()
     draw_run(tmp_path / "archive" / "slides" / "sound.svs")
-    tell(
+    append_records(
         archive,
         SlideRecord("sound.svs", SlideState.FAILED, "slides/sound.svs", reason="1 of 12 tiles failed"),
         SlideRecord("duplicate.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
@@ -69,7 +69,7 @@ def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: 
         assert client.get("/api/runs").json()["runs"] == 2
         assert rows_of(client, start=1) == [LACKING]
         assert rows_of(client, start=2) == []
-        tell(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
+        append_records(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
         assert len(rows_of(client)) == 1, "the page follows the archive's ledger"
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_to_be_looked_at_says_why(archive: Archive) -> None:
     done = SlideRecord("sound.svs", SlideState.DONE, "slides/sound.svs", measures={"objects": 0})
     with let_in(Library(archive.path)) as client:
         assert "flags" not in rows_of(client)[0]
-        tell(archive, done)
+        append_records(archive, done)
         assert rows_of(client)[0]["flags"] == ["no object"]
 
 
@@ -110,7 +110,7 @@ def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
     archive = made(tmp_path / "archive")
     with pytest.raises(RunError, match=r"holds no run .* and no runs"):
         Library(archive.path)
-    tell(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
+    append_records(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
     with let_in(Library(archive.path)) as client:
         assert rows_of(client) == [LACKING]
         assert client.get("/api/run").status_code == 404
