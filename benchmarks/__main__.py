@@ -37,18 +37,18 @@ PARTS = (
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def hold_contest(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     ground = contest.prepare(SCRATCH / "work", asked.side)
-    found = contest.contestants(ground, asked.kinds, tell)
-    yield from contest.hold(ground, found, asked.rounds, tell)
+    found = contest.contestants(ground, asked.kinds, log)
+    yield from contest.hold(ground, found, asked.rounds, log)
 
 
 def hold_growth(asked: argparse.Namespace) -> Iterator[contest.Figures]:
-    yield from growth.hold(SCRATCH / "work", asked.sides, asked.rounds, tell)
+    yield from growth.hold(SCRATCH / "work", asked.sides, asked.rounds, log)
 
 
 def hold_driver(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -57,19 +57,19 @@ def hold_driver(asked: argparse.Namespace) -> Iterator[contest.Figures]:
         # The curve, then what each tile of a large slide takes.
         for actors, tiles in (*((actors, asked.tiles // 5) for actors in asked.actors), (2, asked.tiles)):
             row = run([*command, "--tiles", str(tiles), "--workers", str(actors)], sample_seconds=1.0)
-            tell(f"driver: {actors} actors, {row['milliseconds_per_tile']:.3f} ms per tile")
+            log(f"driver: {actors} actors, {row['milliseconds_per_tile']:.3f} ms per tile")
             yield {"kind": "driver", "round": number, **row}
 
 
 def hold_startup(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     if not REAL_SLIDE.is_file():
-        tell(f"start-up is left out: {REAL_SLIDE.name} is absent")
+        log(f"start-up is left out: {REAL_SLIDE.name} is absent")
         return
     command = [sys.executable, "-m", "benchmarks.startup", str(REAL_SLIDE), "--out", str(SCRATCH / "work" / "start")]
     for number in range(asked.rounds):
         for options in ([], ["--precision", "bfloat16"]):
             row = run([*command, *options], sample_seconds=1.0)
-            tell(f"start-up, precision {row['precision']}: {row['seconds']}")
+            log(f"start-up, precision {row['precision']}: {row['seconds']}")
             yield {"kind": "startup", "round": number, **row}
 
 
@@ -77,7 +77,7 @@ def hold_archive(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.archive", "--out", str(SCRATCH / "work" / "night")]
     for number in range(asked.rounds):
         row = run([*command, "--slides", str(asked.slides)], sample_seconds=1.0)
-        tell(f"archive: actors busy {row['busy_share']:.1%}, computing {row['computing_share']:.1%}")
+        log(f"archive: actors busy {row['busy_share']:.1%}, computing {row['computing_share']:.1%}")
         yield {"kind": "archive", "round": number, **row}
 
 
@@ -86,7 +86,7 @@ def hold_measuring(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     for number in range(asked.rounds):
         for side in (4096, 8192, 16384):
             row = run([*command, str(side)], sample_seconds=0.2)
-            tell(f"measuring: {side} px, {row['seconds_per_gigapixel']:.1f} s per gigapixel, {row['peak_mb']:.0f} MB")
+            log(f"measuring: {side} px, {row['seconds_per_gigapixel']:.1f} s per gigapixel, {row['peak_mb']:.0f} MB")
             yield {"kind": "measuring", "round": number, **row}
 
 
@@ -95,7 +95,7 @@ def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     for part, counts in asked.counts.items():
         for count in counts:
             row = run([*command, part, "--count", str(count)], sample_seconds=0.2)
-            tell(f"scale: {part} {count}, {row['seconds']}, driver {row['memory']['largest'] / 1e6:.0f} MB")
+            log(f"scale: {part} {count}, {row['seconds']}, driver {row['memory']['largest'] / 1e6:.0f} MB")
             yield {"kind": part, **row}
 
 
@@ -105,17 +105,17 @@ def hold_steps(asked: argparse.Namespace) -> Iterator[contest.Figures]:
         pyramid = ["--reduced", "4", "16"]
         for side, reduced in ((2 * asked.side, []), (2 * asked.side, pyramid), (4 * asked.side, pyramid)):
             row = run([*command, "--side", str(side), *reduced])
-            tell(f"steps: {side} px, {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
+            log(f"steps: {side} px, {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
             yield {"kind": "steps", "round": number, **row}
 
 
 def hold_exports(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     yield from (row for row in measured_before(asked, "exports") if row["subject"] not in asked.subjects)
-    yield from exports.hold(SCRATCH / "work", asked.subjects, asked.labels, asked.rounds, tell)
+    yield from exports.hold(SCRATCH / "work", asked.subjects, asked.labels, asked.rounds, log)
 
 
 def hold_polygons(asked: argparse.Namespace) -> Iterator[contest.Figures]:
-    yield from exports.hold_polygons(SCRATCH / "work", asked.polygons, tell)
+    yield from exports.hold_polygons(SCRATCH / "work", asked.polygons, log)
 
 
 def measured_before(asked: argparse.Namespace, part: str) -> list[contest.Figures]:
@@ -159,7 +159,7 @@ def report(results: Path) -> None:
     try:
         run([str(PLOT.ensure()), "-m", "benchmarks.plot", str(results)])
     except (PeerError, MeasurementError) as error:
-        tell(f"no plot: {error}")
+        log(f"no plot: {error}")
 
 
 def main() -> None:
@@ -180,7 +180,7 @@ def main() -> None:
     asked.counts = scale.COUNTS
     (SCRATCH / "work").mkdir(parents=True, exist_ok=True)
     if machine.load() > 0.5:
-        tell(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
+        log(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
     holders = {
         "contest": hold_contest,
         "growth": hold_growth,

@@ -23,7 +23,7 @@ from flows.config.archive import ArchiveConfig
 from flows.errors import IncompleteError
 from flows.nightly.night import NightSummary
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
 
 SIDES_PX = (1024, 1536, 2048, 2560)

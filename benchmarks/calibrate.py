@@ -86,10 +86,10 @@ def main() -> None:
     recipe, bundle = read_recipe(arguments.recipe), load_bundle(arguments.model)
     examples = [each.whole() for each in read_examples(recipe.data, recipe.card)[1]]
     shift, least_px = best_shift(logits_of(bundle, examples), examples)
-    told = f"ground {shift[0]:+.1f}, border {shift[2]:+.1f}, chosen on {len(examples)} images"
-    made = calibrated(bundle, shift, {"calibration": f"added to the logits: {told}"})
+    summary = f"ground {shift[0]:+.1f}, border {shift[2]:+.1f}, chosen on {len(examples)} images"
+    made = calibrated(bundle, shift, {"calibration": f"added to the logits: {summary}"})
     save_bundle(arguments.out, made.card, made.module)
-    sys.stdout.write(f"{told}; least object {least_px} px\n")
+    sys.stdout.write(f"{summary}; least object {least_px} px\n")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def prepare(folder: Path, side_px: int) -> Ground:
     return Ground(folder, slide, reference)
 
 
-def contestants(ground: Ground, wanted: Iterable[str], tell: Callable[[str], None]) -> list[Contestant]:
+def contestants(ground: Ground, wanted: Iterable[str], log: Callable[[str], None]) -> list[Contestant]:
     """All contestants of the wanted kinds; a peer that can't be installed is named and left out."""
     kinds = set(wanted)
     found: list[Contestant] = []
@@ -71,14 +71,14 @@ def contestants(ground: Ground, wanted: Iterable[str], tell: Callable[[str], Non
             try:
                 peer.environment.ensure()
             except PeerError as error:
-                tell(f"{peer.label} is left out: {error}")
+                log(f"{peer.label} is left out: {error}")
                 found.append(replace(_peer(ground, peer), kind="absent", command=[]))
             else:
                 found.append(_peer(ground, peer))
     return found
 
 
-def hold(ground: Ground, found: list[Contestant], rounds: int, tell: Callable[[str], None]) -> Iterator[Figures]:
+def hold(ground: Ground, found: list[Contestant], rounds: int, log: Callable[[str], None]) -> Iterator[Figures]:
     """Measure all in turns; yields a row of figures per measurement, as soon as there is one."""
     for number in range(rounds):
         for contestant in found if number % 2 == 0 else reversed(found):
@@ -93,7 +93,7 @@ def hold(ground: Ground, found: list[Contestant], rounds: int, tell: Callable[[s
                 row["error"] = str(error)
             finally:
                 _remove(contestant.labels)
-            tell(f"round {number + 1}: {contestant.key}: {row.get('pixels_per_second', 0.0) / 1e6:.2f} MPix/s")
+            log(f"round {number + 1}: {contestant.key}: {row.get('pixels_per_second', 0.0) / 1e6:.2f} MPix/s")
             yield row
 
 

@@ -34,9 +34,9 @@ class Described:
 
     @property
     def configuration(self) -> str:
-        told = [f"{name} {value}" for name, value in self.options.items() if value is not True]
-        told += [name.replace("_", " ") for name, value in self.options.items() if value is True]
-        return ", ".join([f"{self.bands} → {self.classes}", *told])
+        parts = [f"{name} {value}" for name, value in self.options.items() if value is not True]
+        parts += [name.replace("_", " ") for name, value in self.options.items() if value is True]
+        return ", ".join([f"{self.bands} → {self.classes}", *parts])
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ WARM_UP_PX = 2048
 BYTES_PER_PIXEL = 0.5  # slide, mask and pyramid together, with room to spare
 
 
-def hold(folder: Path, sides_px: Sequence[int], rounds: int, tell: Callable[[str], None]) -> Iterator[Figures]:
+def hold(folder: Path, sides_px: Sequence[int], rounds: int, log: Callable[[str], None]) -> Iterator[Figures]:
     """Segment slides of growing sides; small ones once per round, large ones once."""
     warm_up = write_slide(folder / f"slide-{WARM_UP_PX}.svs", WARM_UP_PX)
     for number in range(rounds):
@@ -26,7 +26,7 @@ def hold(folder: Path, sides_px: Sequence[int], rounds: int, tell: Callable[[str
                 continue
             needed = round(side_px**2 * BYTES_PER_PIXEL)
             if shutil.disk_usage(folder).free < needed:
-                tell(f"{side_px} px is left out: it needs {needed / 1e9:.1f} GB of disk")
+                log(f"{side_px} px is left out: it needs {needed / 1e9:.1f} GB of disk")
                 continue
             slide = write_slide(folder / f"slide-{side_px}.svs", side_px)
             out = folder / f"growth-{side_px}"
@@ -34,5 +34,5 @@ def hold(folder: Path, sides_px: Sequence[int], rounds: int, tell: Callable[[str
             command += ["--precision", PRECISION, "--core", str(CORE_PX), "--warm-up", str(warm_up)]
             row: Figures = {"kind": "growth", "side_px": side_px, "round": number, **run(command, sample_seconds=1.0)}
             shutil.rmtree(out)
-            tell(f"{side_px} px: {row['pixels_per_second'] / 1e6:.2f} MPix/s")
+            log(f"{side_px} px: {row['pixels_per_second'] / 1e6:.2f} MPix/s")
             yield row

@@ -79,10 +79,10 @@ def write_page(
         pictures = [(name, image_HW3)]
         for bundle in bundles:
             objects_HW = objects_of(bundle, image_HW3)
-            told = f"{int(objects_HW.max())} objects, {100 * (objects_HW > 0).mean():.1f} % of the pixels"
-            sys.stdout.write(f"{name}: {told}\n")
+            counts = f"{int(objects_HW.max())} objects, {100 * (objects_HW > 0).mean():.1f} % of the pixels"
+            sys.stdout.write(f"{name}: {counts}\n")
             sys.stdout.flush()
-            pictures.append((told, outlined(image_HW3, objects_HW, halves)))
+            pictures.append((counts, outlined(image_HW3, objects_HW, halves)))
         for column, (text, pixels_HW3) in enumerate(pictures):
             draw.text((left + column * cell, top), text, INK, font(15), "lt")
             picture = Image.fromarray(pixels_HW3).resize((width, height), Image.Resampling.LANCZOS)

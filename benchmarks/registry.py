@@ -50,7 +50,7 @@ WORTH_REPEATING_S = 2.0
 SQUARES = 64
 
 
-def measure(told: Callable[[str], None]) -> Facts:
+def measure(message: Callable[[str], None]) -> Facts:
     """All that the table tells of what was run, row by row."""
     torch.set_num_threads(1)
     began = time.monotonic()
@@ -58,9 +58,9 @@ def measure(told: Callable[[str], None]) -> Facts:
     rows: dict[str, Facts] = {}
     for described in DESCRIBED:
         rows[described.key] = {**seams(described.small(), pixels), **speed(described)}
-        told(f"{described.key}: {rows[described.key]}")
+        message(f"{described.key}: {rows[described.key]}")
     sliding = sliding_window()
-    told(f"patch_classifier, sliding: {sliding}")
+    message(f"patch_classifier, sliding: {sliding}")
     facts: Facts = {"machine": machine.describe(), "tissue": name, "crop_px": CROP_PX, "core_px": CORE_PX}
     minutes = (time.monotonic() - began) / 60
     return {**facts, "speed_core_px": SPEED_CORE_PX, "minutes": minutes, "rows": rows, "sliding": sliding}

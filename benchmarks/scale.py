@@ -35,7 +35,7 @@ from flows.run.steps import remaining
 from flows.worker.tuning import Tuning
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.slide import file_version
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 

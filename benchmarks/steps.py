@@ -31,7 +31,7 @@ from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.storage.place import size_of_tree
 

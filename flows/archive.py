@@ -47,7 +47,7 @@ from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import NightHistory, latest_fact
 from tiling.archives.listing import expect_disjoint, find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.errors import TilingError
 from tiling.storage.place import lock_run
 from unet_core.inference.predictor import MATHS_VERSION

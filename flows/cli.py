@@ -102,11 +102,11 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, its errors shown on one line."""
 
     @wraps(command)
-    def told(*args: Any, **options: Any) -> None:
+    def reported(*args: Any, **options: Any) -> None:
         with one_line_errors():
             command(*args, **options)
 
-    return told
+    return reported
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from flows.config.archive import ArchiveConfig
-from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig
+from flows.config.base import ConfigBase
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError, UnrecordedError
 from flows.lifecycle.environment import expect_cluster, has_cluster
 from flows.lifecycle.prefect_server import EmbeddedServer

@@ -7,8 +7,9 @@ import time
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.config.base import checked
 from flows.config.deployed import allowed
-from flows.config.run import RerunConfig, checked
+from flows.config.run import RerunConfig
 from flows.lifecycle.flow_states import finished, stoppable
 from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs

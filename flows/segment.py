@@ -10,8 +10,9 @@ from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.config.base import checked
 from flows.config.deployed import allowed
-from flows.config.run import SegmentConfig, checked
+from flows.config.run import SegmentConfig
 from flows.errors import StoppedError
 from flows.lifecycle.flow_states import finished, stoppable
 from flows.lifecycle.stopping import stop_on_signals

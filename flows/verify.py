@@ -7,7 +7,8 @@ import time
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.config.run import VerifyConfig, checked
+from flows.config.base import checked
+from flows.config.run import VerifyConfig
 from flows.pool.open import open_pool
 from flows.rerun import reopen
 from flows.run import verification as steps

@@ -60,7 +60,7 @@ class Box:
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     def scaled(self, factor: int) -> Box:
-        """The same box in pixels of which `factor` make one of this box's."""
+        """The same box on a grid that is `factor` times finer."""
         return Box(self.y0 * factor, self.x0 * factor, self.y1 * factor, self.x1 * factor)
 
     def relative_to(self, other: Box) -> Box:

@@ -192,7 +192,7 @@ class TilePlan:
 
     @property
     def mask(self) -> Box:
-        """The whole mask, in mask pixels; one that the image covers in part belongs to it."""
+        """The whole mask, in mask pixels, partly covered ones included."""
         return Box(0, 0, self.y.mask_extent, self.x.mask_extent)
 
     @property

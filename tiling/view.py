@@ -127,7 +127,7 @@ class View(_Noun):
         return None if self.pixel_size is None else PixelSize(*self.pixel_size)
 
     def whole(self, height: int, width: int) -> Box:
-        """All of a level of that size in the view's pixels; one that the level covers in part belongs to it."""
+        """Box of a whole level of that size in the view's pixels, partly covered pixels included."""
         return Box(0, 0, _pixels(height, self.step[0]), _pixels(width, self.step[1]))
 
     def __str__(self) -> str:

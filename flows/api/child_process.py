@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, checked
+from flows.config.base import ConfigBase, checked
+from flows.config.run import RerunConfig, SegmentConfig
 from flows.errors import ERRORS, FlowError
 from flows.lifecycle.environment import quiet_environment
 from flows.lifecycle.prefect_server import PR_SET_PDEATHSIG

@@ -13,7 +13,8 @@ from flows.api.executor import choose_executor, run_with
 from flows.api.network import bundle_network, card_file, is_network
 from flows.api.options import Executor, SegmentOptions
 from flows.api.segmentation import Segmentation, open_run
-from flows.config.run import SegmentConfig, checked
+from flows.config.base import checked
+from flows.config.run import SegmentConfig
 from flows.reporting.progress import Progress
 from flows.reporting.progress_line import ProgressLine
 from flows.run.preflight import check

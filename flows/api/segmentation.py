@@ -10,7 +10,8 @@ import numpy as np
 
 from flows.api.executor import choose_executor, run_with
 from flows.api.options import Executor
-from flows.config.run import RerunConfig, checked
+from flows.config.base import checked
+from flows.config.run import RerunConfig
 from flows.reporting.areas import Area, known_areas
 from flows.reporting.page import render
 from flows.reporting.progress_line import ProgressLine

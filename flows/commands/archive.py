@@ -20,7 +20,7 @@ from flows.errors import StoppedError
 from flows.lifecycle.environment import expect_cluster, quiet_environment
 from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import PlainConsole
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.escaping import some, word
 from tiling.storage.place import Place, pasted
 

@@ -14,7 +14,7 @@ from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.history import shown_time
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.escaping import some, word
 from tiling.storage.place import pasted
 
@@ -102,7 +102,7 @@ def print_archive(out_folder: str) -> None:
     out.print(f"{message or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
     history = NightHistory.of(archive.ledger.events)
     if history.ended:
-        out.print(f"night of {history.ended[-1].name}: {history.ended[-1].told}", soft_wrap=True)
+        out.print(f"night of {history.ended[-1].name}: {history.ended[-1].summary}", soft_wrap=True)
     unended = unended_nights(archive, history)
     _print_unended(out, history, unended)
     failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from flows.config.run import problem_in
+from flows.config.base import problem_in
 from flows.errors import StoppedError
 from flows.lifecycle.stopping import sigterm_as_error
 from flows.reporting.escaping import PlainConsole

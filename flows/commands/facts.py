@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.errors import StoppedError
 from tiling.archives.flags import flags_by_slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.ledger import TileState
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _last_night_facts(night: PastNight) -> Facts:
     facts = night.facts or {}
     return {
         "name": night.name,
-        "summary": night.told,
+        "summary": night.summary,
         "verdict": facts.get("verdict"),
         "left": facts.get("left") or None,
     }

@@ -13,9 +13,9 @@ import typer
 from pydantic.fields import FieldInfo
 
 from flows.commands.exit_codes import one_line_errors
+from flows.config.base import ConfigBase
 from flows.config.job import read_job
 from flows.config.option_types import Cli
-from flows.config.run import ConfigBase
 from flows.errors import ConfigError
 
 CONFIG = "config_file"

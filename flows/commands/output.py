@@ -21,7 +21,7 @@ import typer
 from pydantic import ValidationError
 
 from flows.commands.facts import facts_at_stop
-from flows.config.run import problem_in
+from flows.config.base import problem_in
 from flows.errors import ERRORS, ConfigError
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.logs import PACKAGES, configure_logs

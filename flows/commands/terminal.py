@@ -14,7 +14,8 @@ from rich.text import Text
 
 from flows.commands.lines import ProgressLines
 from flows.commands.output import output, print_event
-from flows.config.run import ConfigBase, SegmentConfig
+from flows.config.base import ConfigBase
+from flows.config.run import SegmentConfig
 from flows.launch import run_flow
 from flows.reporting.escaping import PlainConsole, plain
 from flows.reporting.progress import Progress, format_seconds

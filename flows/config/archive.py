@@ -20,8 +20,9 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from flows.config.option_types import Cli
-from flows.config.run import ConfigBase, Options, Output, PixelOptions, SegmentConfig
+from flows.config.base import ConfigBase
+from flows.config.option_types import Cli, Output
+from flows.config.run import Options, PixelOptions, SegmentConfig
 from tiling.archives.listing import split_glob
 from tiling.storage.place import Place, place_of
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from flows.config.run import ConfigBase
+from flows.config.base import ConfigBase
 from flows.errors import ConfigError
 
 

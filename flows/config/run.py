@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from flows.config.base import ConfigBase
 from flows.config.option_types import Cli, Joined, Output, TileName, Where
-from flows.errors import ConfigError
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
+from tiling.selection.view_request import ViewRequest
 from unet_core.bundles.origin import Origin
-
-if TYPE_CHECKING:
-    from tiling.selection.choose_view import ViewRequest
 
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -41,30 +34,6 @@ def _as_object_rule(text: str) -> str:
     if text not in (OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE) and not all(text.partition(":")):
         raise ValueError("objects are auto, components, none, or by code as package.module:factory")
     return text
-
-
-class ConfigBase(BaseModel):
-    """Root of all configurations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    panel: ClassVar[str | None] = None
-    """The heading in a command's help of the options that a class declares itself."""
-
-    @classmethod
-    def cli(cls, name: str) -> Cli:
-        """Declare how one of the options is written on the command line."""
-        marks = [each for each in cls.model_fields[name].metadata if isinstance(each, Cli)]
-        mark = marks[0] if marks else Cli()
-        return replace(mark, flag=mark.flag or f"--{name.replace('_', '-')}")
-
-    @classmethod
-    def written(cls, name: str) -> str:
-        """An option's name in a message of the command line: `--keep-staged`."""
-        if name not in cls.model_fields:
-            return f"--{name}"
-        mark = cls.cli(name)
-        return name if mark.is_word else mark.flag.partition("/")[0]
 
 
 class ImageOptions(ConfigBase):
@@ -155,8 +124,6 @@ class PixelOptions(ConfigBase):
         """
         if self.mpp is not None and self.gsd is not None:
             raise PlanError("--mpp and --gsd are one pixel size in two units; give one of them")
-        from tiling.selection.choose_view import ViewRequest  # brings every reader, which most commands need not
-
         return ViewRequest(
             level=self.level,
             pixel_um=self.mpp if self.gsd is None else self.gsd * UM_PER_METRE,
@@ -299,44 +266,3 @@ class Sample(FinishedRun):
 
 class VerifyConfig(MachineOptions, Sample):
     """Check a run: every shard, the pyramid, and a sample of tiles and seams computed again."""
-
-
-def _kinds(kind: type[ConfigBase]) -> Iterator[type[ConfigBase]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _kinds(each)
-
-
-_LONGEST_SHOWN = 80
-
-Config = TypeVar("Config", bound=BaseModel)
-
-
-def checked(kind: type[Config], config: Config | Mapping[str, Any]) -> Config:
-    """Options as a checked configuration: parameters of a deployment and tables of a job file are mappings.
-
-    Raises:
-        ConfigError: a key that there isn't, or a value that can't be; the message names what may be.
-    """
-    try:
-        return kind.model_validate(config)
-    except ValidationError as error:
-        raise ConfigError(problem_in(error)) from error
-
-
-def problem_in(error: ValidationError, *, flags: bool = False) -> str:
-    """Name what is wrong with what was asked, on one line: the value (by its flag, if asked for), and what may be."""
-    first = error.errors(include_url=False)[0]
-    kind = {each.__name__: each for each in _kinds(ConfigBase)}.get(error.title)
-    known = kind.model_fields if kind is not None else {}
-    loc = [str(part) for part in first["loc"]] or [error.title]
-    where = (kind or ConfigBase).written(loc[0]) if flags else ".".join(loc)
-    if first["type"] == "extra_forbidden" and known:
-        return f"{where}: there is no such key; known are {', '.join(known)}"
-    about = known[loc[0]].description if loc[0] in known else None
-    meaning = f"; {about}" if about else ""
-    if first["type"] == "missing":
-        return f"{where}: a value is needed{meaning}"
-    given = repr(first["input"])
-    shown = given if len(given) <= _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}…"
-    return f"{where}: {first['msg']}, not {shown}{meaning}"

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from flows.config.option_types import Cli
-from flows.config.run import ConfigBase, Output, Where
+from flows.config.base import ConfigBase
+from flows.config.option_types import Cli, Output, Where
 
 
 class Level(StrEnum):
@@ -46,7 +46,7 @@ class Check:
 
 
 class DoctorConfig(ConfigBase):
-    """Look at this machine, and at whatever else is named."""
+    """Check this machine, and whatever else is named."""
 
     image: Where | None = Field(
         default=None, description="An image to read and plan for: memory, space, reading speed."

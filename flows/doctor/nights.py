@@ -38,7 +38,7 @@ def _last(archive: Archive, history: NightHistory, status: str) -> Check:
         remedy = f"see {status} and the log; the next night resumes"
         return Check.missing("last night", "; ".join(night.death for night in open_ones), remedy)
     assert history.last is not None
-    message = f"{history.last.name}: {history.last.told}"
+    message = f"{history.last.name}: {history.last.summary}"
     if (history.last.facts or {}).get("verdict") == "new failures":
         return Check.warning("last night", message, f"see {status}")
     return Check.ok("last night", message)

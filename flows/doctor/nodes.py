@@ -89,12 +89,12 @@ def image_fault(image: str) -> str | None:
 def _fault(act: Callable[[], object]) -> str | None:
     """Reason why it can't be done, on one line; storage that is dead never says so."""
 
-    def told() -> str | None:
+    def fault() -> str | None:
         try:
             act()
         except (OSError, TilingError) as error:
             return " ".join(str(error).split()) or type(error).__name__
         return None
 
-    found = answered(told)
+    found = answered(fault)
     return found[0] if found else "no answer"

@@ -22,14 +22,14 @@ _LONGEST_TOKEN = 200
 # The token stands behind the #, which no browser sends: no log, referrer or preview of a link has it or uses it up.
 # Prefect's pages keep the password where this one puts it, for this address and port alone.
 _PAGE = f"""<!doctype html><meta charset="utf-8"><title>overtile</title>
-<meta name="referrer" content="no-referrer"><p id="told">Logging in …</p>
+<meta name="referrer" content="no-referrer"><p id="status">Logging in …</p>
 <script nonce="NONCE">
 fetch("{LOGIN}", {{method: "POST", body: location.hash.slice(1)}}).then(async answer => {{
   const text = await answer.text();
   if (!answer.ok) throw Error(text);
   localStorage.setItem("prefect-password", text);
   location.replace("/");
-}}).catch(error => {{ document.getElementById("told").textContent = error.message; }});
+}}).catch(error => {{ document.getElementById("status").textContent = error.message; }});
 </script>"""
 _USED_UP = "This link has been used, or is of another server. The file that overtile serve names has the next one."
 

@@ -1,4 +1,4 @@
-"""A calm end on request: a drained node, a preempted machine, Ctrl-C, a terminal that is closed."""
+"""Graceful shutdown: on a drained node, a preempted machine, Ctrl-C, or a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ACTION_BYTES = 512
 """More than any system's `struct sigaction` has, which is kept as it is."""
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
-"""What a terminal sends to all processes of a command at once, of which the first alone is to hear it."""
+"""What a terminal sends to all processes of a command at once, of which the first alone is to handle it."""
 
 
 class _Terminated(BaseException):
@@ -78,8 +78,8 @@ def sigterm_as_error() -> Generator[None]:
     previous = {number: signal.signal(number, stopped) for number in _heard(signal.SIGTERM)}
     try:
         yield
-    except _Terminated as told:
-        raise StoppedError.by(signal.Signals(told.number)) from None
+    except _Terminated as terminated:
+        raise StoppedError.by(signal.Signals(terminated.number)) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -112,7 +112,7 @@ def unheard_by_children() -> Generator[None]:
 
 @contextmanager
 def keep_sigterm() -> Generator[None]:
-    """While Ray starts inside, in this thread: whoever heard SIGTERM before hears it afterwards.
+    """While Ray starts inside, in this thread: the handler of SIGTERM from before is restored afterwards.
 
     Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
     stack trace and aborts the process three seconds later, whatever is still being ended in order. Python sets handlers
@@ -131,7 +131,7 @@ def keep_sigterm() -> Generator[None]:
 
 @contextmanager
 def stop_on_signals(ends_at: float = float("inf"), *, only: signal.Signals | None = None) -> Generator[StopRequest]:
-    """While inside, the first SIGTERM, SIGINT or SIGHUP asks for a calm end, as `ends_at` does.
+    """While inside, the first SIGTERM, SIGINT or SIGHUP asks for a graceful end, as `ends_at` does.
 
     A second SIGINT ends at once. `only` one of them, where the others are the caller's own affair.
 

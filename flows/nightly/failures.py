@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from flows.config.run import problem_in
+from flows.config.base import problem_in
 from flows.errors import FlowError, PoolError
 from tiling.errors import DiskError, PlanError, SourceError, StagingError, TilingError
 from unet_core.errors import FootprintError, UnetCoreError

@@ -17,9 +17,10 @@ from flows.run.preflight import check_fit, requirements_of
 from flows.worker.model import local_bundle
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.errors import TilingError
-from tiling.selection.choose_view import ModelRequirements, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements
 from tiling.source import open_source
 from unet_core.bundles.card import ModelCard, read_card
 
@@ -32,7 +33,7 @@ WORST_BYTES_PER_PIXEL = 4 / 3
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A night that isn't held.
+    """Forecast of a night that is not run.
 
     Attributes:
         slides: that would be segmented, in order, with the pixels of each; of one that is begun what is left.
@@ -54,7 +55,7 @@ class Forecast:
 
 
 def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Forecast:
-    """Open every slide that would be segmented, as far as its pyramid, and reckon."""
+    """Read the header of every slide that would be segmented, and estimate time and space."""
     slides: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
     card, shares = _card_of(config), left_shares(archive, found.todo)

@@ -48,7 +48,7 @@ def _row(night: PastNight) -> Row:
         "verdict": verdict,
         **{name: str(counts.get(name, "")) for name in ("done", "failed", "known to fail", "to look at")},
         "left": str(facts.get("left", "")),
-        "told": night.told if night.ended is not None else night.death,
+        "told": night.summary if night.ended is not None else night.death,
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import TilingError
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run

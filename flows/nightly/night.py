@@ -11,7 +11,7 @@ from flows.nightly.verdict import Verdict
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import Progress, format_seconds
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
+from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.escaping import some
 from tiling.storage.place import Place, pasted
 

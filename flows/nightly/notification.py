@@ -19,7 +19,7 @@ from flows.nightly.night import NightSummary
 from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.history import shown_time
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.escaping import some
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place

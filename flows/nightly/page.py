@@ -15,7 +15,7 @@ from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
 from tiling.archives.flags import flags_by_slide
-from tiling.archives.slide_ledger import BAD, SlideRecord, SlideState
+from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.escaping import some, word
 from tiling.storage.place import pasted, write_atomic
@@ -116,8 +116,8 @@ def _missing(names: Sequence[str]) -> Iterator[str]:
     """Slides that are done, and whose images somebody has taken away since the last night."""
     if names:
         masks = "its mask stays" if len(names) == 1 else "their masks stay"
-        told = f"{len(names)} done before and no longer in the source; {masks}: {some(names, MISSING_SHOWN)}."
-        yield f"<p>{_text(told)}</p>"
+        sentence = f"{len(names)} done before and no longer in the source; {masks}: {some(names, MISSING_SHOWN)}."
+        yield f"<p>{_text(sentence)}</p>"
 
 
 def _figures(night: NightSummary) -> Iterator[str]:

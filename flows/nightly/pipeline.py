@@ -24,7 +24,8 @@ from flows.lifecycle.stopping import StopRequest
 from flows.nightly.context import NightContext
 from flows.nightly.failures import EXPECTED_ERRORS, FATAL_ERRORS
 from flows.nightly.phase import Phase
-from flows.nightly.slide_job import SlideJob, tile_bytes
+from flows.nightly.slide_job import SlideJob
+from flows.nightly.staged_size import tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.cores import usable_threads
 from flows.pool.pool import AHEAD_PER_WORKER

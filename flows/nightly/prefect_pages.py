@@ -11,7 +11,7 @@ from flows.nightly.notification import address
 from flows.reporting.escaping import markdown
 from flows.reporting.prefect_events import recorded
 from flows.reporting.prefect_names import artifact_key
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.storage.picture import data_url
 
 ROWS = 1000

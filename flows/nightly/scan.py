@@ -10,7 +10,7 @@ from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides, glob_pattern, is_gone, is_manifest
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ScanResult:
 
 
 def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None = None) -> ScanResult:
-    """Hold the source, or what it was found to hold, against the ledger. A slide whose size and times are those of its
+    """Compare the source, or a listing of it, with the ledger. A slide whose size and times are those of its
     record is not opened; any other is, and then its content decides.
     """
     todo: list[Slide] = []

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import numpy as np
-
 from flows.config.run import SegmentConfig
 from flows.nightly.context import NightContext
 from flows.nightly.failures import is_permanent, reason_of
 from flows.nightly.phase import Phase
+from flows.nightly.run_options import matches_options
+from flows.nightly.staged_size import expect_budget
 from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
@@ -24,9 +24,8 @@ from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.measures import measured
 from tiling.archives.slide import Slide, file_version
-from tiling.archives.slide_ledger import SlideRecord, SlideState
-from tiling.errors import ImageChangedError, PlanError, SourceError, StorageError, TilingError
-from tiling.runs.card import RunCard
+from tiling.archives.slide_record import SlideRecord, SlideState
+from tiling.errors import ImageChangedError, SourceError, StorageError, TilingError
 from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.mask import Mask
 from tiling.runs.run import Run
@@ -97,7 +96,7 @@ class SlideJob:
                 RunRequest(context.model, source, version, config, pool.size, context.tune, context.available_bytes)
             )
         run = planned.run
-        self._expect_budget(run)
+        expect_budget(run, context.config)
         self.todo = remaining(run, planned.state)
         self._tiles_left = len(self.todo)
         self._run = run
@@ -244,15 +243,6 @@ class SlideJob:
         where = {"run": str(self._context.archive.run_path(record.folder)), "slide": str(self.slide.place)}
         return {**where, **facts, "reason": record.reason, "seconds": record.seconds}
 
-    def _expect_budget(self, run: Run) -> None:
-        config = self._context.config
-        takes, budget = tile_bytes(run), config.staging_budget
-        if config.staging and budget is not None and takes > budget:
-            raise PlanError(
-                f"one staged tile takes {takes / 1e6:.0f} MB, more than the staging budget of {budget / 1e6:.0f} MB: "
-                f"nothing could be staged; use a smaller --core, or --no-staging"
-            )
-
     def _finish(
         self,
         state: SlideState,
@@ -304,21 +294,3 @@ class SlideJob:
             measures=duplicate.measures if duplicate else self._measures,
             stage_seconds=duplicate.stage_seconds if duplicate else self._stage_seconds,
         )
-
-
-def tile_bytes(run: Run) -> int:
-    """Most bytes that a staged tile takes."""
-    height, width = run.plan.read_shape
-    return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
-
-
-def matches_options(card: RunCard, config: SegmentConfig) -> bool:
-    """True if a run matches the options that a manifest gives now; options left open match any run."""
-    view = card.image.view
-    return (
-        config.level in {None, card.image.level if view is None else view.level}
-        and card.image.asked == config.view_request().as_given()
-        and config.core in {None, card.geometry.core_px}
-        and config.precision in {"auto", card.precision}
-        and card.foreground == config.foreground
-    )

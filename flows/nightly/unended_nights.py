@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.storage.place import is_locked
 
 if TYPE_CHECKING:

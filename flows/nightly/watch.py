@@ -13,7 +13,7 @@ from flows.reporting.metrics import NightMetrics, Queue, RunMetrics
 from flows.reporting.progress import Progress, Throttle, format_seconds, report_progress
 from flows.run.watch import ARTIFACT_SECONDS, PROGRESS_SECONDS, log_failure, start_artifact
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 class NightWatch:

@@ -59,7 +59,7 @@ class Backlog:
             return not self._closed
 
     def take_space(self, batch: Batch) -> bool:
-        """True if a batch that has its places has its space too; where it has none, its tiles go on unstaged."""
+        """True if a batch that has its places has its space too; without it, its tiles are inferred unstaged."""
         with self._changed:
             if not self._budget.has_room(batch):
                 return False

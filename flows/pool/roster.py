@@ -1,4 +1,4 @@
-"""The tile actors of a pool: begun, taken in, lost and replaced, and more of them on a cluster that grows."""
+"""The tile actors of a pool: started, replaced where they are lost, and more of them on a cluster that grows."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Roster:
             self.add()
 
     def add(self) -> None:
-        """Begin one more."""
+        """Start one more actor."""
         # Ray sets OMP_NUM_THREADS to an actor's CPUs: one thread per worker, so that none waits for another.
         gpus = 1 if self._cluster.device == "cuda" else 0
         environment = None if self._cluster.is_embedded else {"env_vars": MEMORY_ENVIRONMENT}
@@ -111,13 +111,13 @@ class Roster:
         self._slots[self._numbered] = _Slot(actor, actor.is_ready.remote())
 
     def discard(self, number: int) -> None:
-        """End one."""
+        """Stop an actor."""
         actor = self._slots.pop(number).actor
         if not self._cluster.is_lost:
             ray.kill(actor)
 
     def clear(self) -> None:
-        """End all."""
+        """Stop all actors."""
         for number in [*self._slots]:
             self.discard(number)
 
@@ -126,7 +126,7 @@ class Roster:
         self._last_worker_at = time.monotonic()
 
     def arrivals(self) -> Iterator[int]:
-        """Take in those that have started since; look now and then whether the cluster has grown.
+        """Add the actors that have started since, and check now and then whether the cluster has grown.
 
         Raises:
             PoolError: none can be started, or an embedded cluster has died. Else what one raised while it loaded.

@@ -56,14 +56,14 @@ class StagingBudget:
         return self._fits(batch, self.leftover_bytes)
 
     def take(self, batch: Batch) -> None:
-        """A batch is being staged."""
+        """Take the space of a batch that is being staged."""
         if self._budget_bytes is not None:
             for tile in batch.tiles:
                 key = (batch.run, tile)
                 self._ahead[key] = self._leftover.pop(key, batch.tile_bytes)
 
     def tile_finished(self, ready: ReadyTile, result: TileResult) -> None:
-        """A tile has ended: its worker gives back what it has labelled, unless that is kept, and nothing else."""
+        """Free the space of a tile that has ended; what its worker hasn't given back counts as leftover."""
         key = (ready.run, ready.tile)
         size_bytes = self._ahead.pop(key, None)
         is_given_back = ready.staged and result.digest is not None and not self._keeps
@@ -71,7 +71,7 @@ class StagingBudget:
             self._leftover[key] = size_bytes
 
     def cancel(self, batch: Batch) -> None:
-        """Nobody waits any more for what is being staged; it may lie there."""
+        """Count a batch that nobody waits for any more as leftover: it may have been staged."""
         for key in ((batch.run, tile) for tile in batch.tiles):
             if key in self._ahead:
                 self._leftover[key] = self._ahead.pop(key)

@@ -19,7 +19,8 @@ from tiling.runs.skipped import Skipped
 from tiling.runs.unchanged_source import VerifiedSource
 from tiling.runs.uncomputed import SHARE
 from tiling.selection.choose_view import ViewChoice
-from tiling.selection.foreground import Foreground, find_foreground
+from tiling.selection.find_foreground import find_foreground
+from tiling.selection.foreground import Foreground
 from tiling.source import ImageSource
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from tiling.storage.place import Place
 
 
 def expect_same_image(run: Run, read: Sequence[int] = ()) -> None:
-    """Look at a run's image at the end of a stage that read these tiles of it.
+    """Check a run's image at the end of a stage that read these tiles of it.
 
     Where it is another, what was read between two looks that agree stays. Of an image that a look beside each tile
     tells too little of, every tile since the stage began is doubtful, and is computed again.
@@ -41,7 +41,7 @@ def settled(run: Run, read: Sequence[int], error: ImageChangedError) -> ImageCha
 
 @contextmanager
 def drawn_of_one_image(run: Run) -> Generator[ImageSource]:
-    """The image for pictures of it, which go again where it is another when they are drawn.
+    """The image for pictures of it; they are deleted again where it changed while they were drawn.
 
     Raises:
         ImageChangedError: the image has another content.
@@ -62,7 +62,7 @@ def _thumbnails(run: Run) -> list[Place]:
 
 
 def with_consequences(run: Run, error: ImageChangedError) -> ImageChangedError:
-    """The error with what it costs the run and what helps."""
+    """The error with its consequences for the run, and the remedy."""
     state = run.ledger.fold()
     done = state.count(TileState.DONE) + state.count(TileState.SKIPPED)
     return ImageChangedError(

@@ -20,7 +20,7 @@ from tiling.plan import Tile
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.view import View
 from unet_core.errors import FootprintError
 from unet_core.inference.autotune import TuningJob, seconds_per_core

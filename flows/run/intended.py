@@ -113,7 +113,7 @@ def intend(request: RunRequest) -> Intended:
 def wanted_formats(
     source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False
 ) -> list[str]:
-    """Names of the formats with which the run is to end; what the run can't be said in is refused where it is asked."""
+    """Names of the formats with which the run is to end; a format that can't hold the run is refused here."""
     placement = Placement.of(source, level, plan.grid)
     subject = Subject(str(config.image), placement, plan.mask.shape, config.probabilities)
     names: list[str] = []
@@ -177,7 +177,7 @@ def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: b
 def image_card(
     config: SegmentConfig, choice: ViewChoice, seen: ImageSource, whole: ImageSource, bundle: Bundle
 ) -> ImageCard:
-    """The card of an image; `seen` is what is segmented of it."""
+    """The card of an image; `seen` is the view of it that is segmented."""
     level = seen.levels[choice.level]
     size = level.pixel_size
     return ImageCard(

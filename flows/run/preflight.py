@@ -10,9 +10,10 @@ from tiling.export.formats import AUTO, NONE, chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import IMAGE_GRID
 from tiling.georeference.placement import Placement
-from tiling.selection.choose_view import ModelRequirements, choose_view
+from tiling.selection.choose_view import choose_view
 from tiling.selection.emptiness import expect_data
 from tiling.selection.normalisation import Normalisation
+from tiling.selection.view_request import ModelRequirements
 from tiling.source import ImageSource, open_source
 from tiling.view import View
 from unet_core.bundles.card import ModelCard, read_card

@@ -39,7 +39,7 @@ VERSIONS = ("overtile", "torch", "zarr", "tifffile", "imagecodecs", "numpy", "ra
 
 
 def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
-    """Open or make the run folder for what was asked; raises as `prepared` does."""
+    """Open or make the run folder of a configuration; raises as `prepared` does."""
     return prepared(config, workers, tuner).run
 
 

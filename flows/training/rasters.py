@@ -36,7 +36,7 @@ def raster_examples(config: RasterConfig, card: ModelCard) -> list[LazyExample]:
     """The examples of one image: one for training, or its squares for validation.
 
     Raises SourceError or AnnotationError for a file that can't be read, and TrainingError for labels that don't
-    fit the image or the card. Labels of a raster are looked through once, piece by piece, for unknown classes.
+    fit the image or the card. Labels of a raster are scanned once, window by window, for unknown classes.
     """
     source = _opened(config, card)
     if config.level >= len(source.levels):

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.viewer.shown_run import ShownRun
 from tiling.archives.archive import CARD_NAME, Archive
 from tiling.archives.flags import flags_by_slide
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.errors import RunError
 from tiling.storage.jsonl import Segments
 from tiling.storage.place import Place
@@ -25,7 +25,7 @@ class Library:
     """The runs below a place, by name. Safe to use from several threads.
 
     Args:
-        place: a run folder, or a folder in which run folders lie, at any depth down to `DEEPEST`.
+        place: a run folder, or a folder with run folders in it, at any depth down to `DEEPEST`.
 
     Raises:
         RunError: there is neither a run nor an archive.
@@ -54,7 +54,7 @@ class Library:
         return [*found]
 
     def slides_without_run(self) -> list[SlideRecord]:
-        """Slides of an archive that nothing came of yet, because they can't be opened, say; by name.
+        """Slides of an archive without a run, by name: those that can't be opened, for example.
 
         Raises:
             RunError: the archive's card or its ledger is damaged.

@@ -1,4 +1,4 @@
-"""Tiles that are computed again because somebody pressed a button: the command line itself, in a process of its own.
+"""Reruns of tiles from the viewer's page: the command line itself, in a process of its own.
 
 The viewer stays small, and what ends a rerun can't end the viewer. The ledger has the outcome of each tile.
 """

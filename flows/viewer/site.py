@@ -26,7 +26,7 @@ from flows.viewer.library import Library
 from flows.viewer.reruns import BusyError, RerunRequest, Reruns
 from flows.viewer.shown_run import ShownRun, paint_of
 from tiling.archives.acknowledge import acknowledge
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.errors import TilingError
 
 STATIC = Path(__file__).parent / "static"
@@ -37,7 +37,7 @@ LONGEST_BODY = 2**20
 
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 _LABEL = re.compile(r"[0-9]{1,3}")
-Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -95,7 +95,7 @@ class Site:
         """Lines of the archive's table, some at a time."""
         names, start = self._library.names(), max(0, _whole(request, "start"))
         slides = self._slides()
-        flags, failures = self._told(self._library.flags), self._told(self._library.failures)
+        flags, failures = self._answered(self._library.flags), self._answered(self._library.failures)
         of_run = {each.folder: _failure(each) for each in failures.values() if each.failed_tiles}
         rows = [self._row(name, flags) | of_run.get(name, {}) for name in names[start : start + ROWS_AT_ONCE]]
         first = max(0, start - len(names))
@@ -158,7 +158,7 @@ class Site:
             return JSONResponse({"error": str(error)}, 409)
         return JSONResponse({"slide": record.slide, "acknowledged": True})
 
-    def _told(self, ask: Callable[[], dict[str, Told]]) -> dict[str, Told]:
+    def _answered(self, ask: Callable[[], dict[str, Answer]]) -> dict[str, Answer]:
         try:
             return ask()
         except (TilingError, OSError):  # a line of the table says so

@@ -23,7 +23,7 @@ class TileResult:
 
     @property
     def work_seconds(self) -> float:
-        """Seconds that the worker had the tile in hand. What it loads before its first one, the model, is no part."""
+        """Seconds that the worker spent on the tile, without loading the model."""
         return sum(self.seconds.get(stage, 0.0) for stage in ("read", "compute", "write"))
 
 

@@ -19,7 +19,7 @@ from manifests import DEPLOY
 from tiny import save_tiny, write_noise
 
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 
 SCRIPT = DEPLOY / "slurm" / "overtile.sbatch"
 STAND_INS = Path(__file__).parent / "slurm"

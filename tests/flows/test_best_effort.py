@@ -13,7 +13,7 @@ CHECK = "import prefect.flow_engine as engine; print(engine.propose_state_sync._
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["archive", "verify"])
 def test_a_process_that_imports_one_flow_records_its_states_best_effort(name: str) -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", f"import flows.{name}; {CHECK}"], capture_output=True, text=True, check=True
     ).stdout
-    assert told.split() == ["flows.reporting.prefect_events"]
+    assert output.split() == ["flows.reporting.prefect_events"]

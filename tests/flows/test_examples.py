@@ -117,7 +117,7 @@ def test_instances_stay_with_their_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "changes", "told"),
+    ("broken", "changes", "message"),
     [
         ("", {"image_names": "*.webp"}, "holds no image called '\\*.webp' in a known format"),
         ("", {"label_name": "{stem}_other.tif"}, "0_other.tif' are missing: every image needs its own"),
@@ -127,16 +127,16 @@ def test_instances_stay_with_their_example(tmp_path: Path) -> None:
         ("0_mask.tif", {}, r"0_mask.tif: .*replace or remove it"),
     ],
 )
-def test_bad_folder_is_refused(tmp_path: Path, broken: str, changes: dict[str, Any], told: str) -> None:
+def test_bad_folder_is_refused(tmp_path: Path, broken: str, changes: dict[str, Any], message: str) -> None:
     write_folder(tmp_path, ".tif")
     if broken:
         (tmp_path / broken).write_bytes((tmp_path / broken).read_bytes()[:150])
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         read_examples(folder_data(tmp_path, ".tif", **changes), CARD)
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         (np.zeros((48, 40, 3), np.uint8), r"are uint8 \(48, 40, 3\): labels are one band of whole numbers"),
         (np.zeros((48, 40), np.float32), "are float32"),
@@ -146,10 +146,10 @@ def test_bad_folder_is_refused(tmp_path: Path, broken: str, changes: dict[str, A
         (np.zeros((48, 41), np.uint8), r"labels of 1 are \(48, 41\), its image \(48, 40\)"),
     ],
 )
-def test_bad_labels_are_refused(tmp_path: Path, labels: NDArray[Any], told: str) -> None:
+def test_bad_labels_are_refused(tmp_path: Path, labels: NDArray[Any], message: str) -> None:
     write_folder(tmp_path, ".tif")
     tifffile.imwrite(tmp_path / "1_mask.tif", labels)
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         Trainer(a_config(), CARD, *read_examples(folder_data(tmp_path, ".tif"), CARD), tmp_path / "out")
 
 
@@ -161,15 +161,15 @@ def test_one_image_in_two_formats_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ({}, "nothing to learn from"),
         ({"images": "a"}, "images and labels belong together"),
         ({"images": "a", "labels": "a", "label_name": "mask.png"}, "gives every image the same labels"),
     ],
 )
-def test_data_section_that_names_no_data_is_refused(data: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_data_section_that_names_no_data_is_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         DataConfig(**data)
 
 
@@ -285,8 +285,8 @@ def test_real_scene_is_learnt_from_by_its_map_of_buildings(data_dir: Path, tmp_p
 def test_bad_rasters_are_refused(tmp_path: Path) -> None:
     write_slide(tmp_path, 2)
 
-    def refused(error: type[Exception], told: str, **changes: Any) -> None:
-        with pytest.raises(error, match=told):
+    def refused(error: type[Exception], message: str, **changes: Any) -> None:
+        with pytest.raises(error, match=message):
             read_examples(slide_data(tmp_path, **changes), TISSUE_CARD)
 
     tifffile.imwrite(tmp_path / "small.tif", np.zeros((512, 500), np.uint8))
@@ -315,10 +315,10 @@ def test_bad_data_is_told_in_one_line_by_the_command(tmp_path: Path) -> None:
     recipe = RECIPE.read_text(encoding="utf-8")
     raster = f'[[data.rasters]]\nimage = "{tmp_path / "slide.tif"}"\nlabels = "{tmp_path / "tumour.geojson"}"\n'
     (tmp_path / "recipe.toml").write_text(raster + recipe[recipe.index("[card]") :])
-    told = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "out")])
-    assert told.exit_code == 2
-    assert "feature 0 is of class 'Tumour', the card's are background, ellipse" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "feature 0 is of class 'Tumour', the card's are background, ellipse" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -19,8 +19,9 @@ from flows.api.segment_image import segment_image
 from flows.archive import segment_archive
 from flows.cli import app
 from flows.config.archive import COLUMNS, ArchiveConfig
+from flows.config.base import ConfigBase, checked
 from flows.config.export import ExportConfig
-from flows.config.run import ConfigBase, RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.doctor.examine import DoctorConfig
 from flows.errors import ConfigError
 from flows.rerun import rerun
@@ -79,14 +80,14 @@ def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(com
 
 
 def test_python_takes_the_same_options() -> None:
-    signature, told = inspect.signature(segment_image), inspect.getdoc(segment_image) or ""
+    signature, described = inspect.signature(segment_image), inspect.getdoc(segment_image) or ""
     own = {"image", "out", "executor", "progress"}
     assert signature.parameters.keys() - own == SegmentConfig.model_fields.keys() - own
     for name, field in SegmentConfig.model_fields.items():
         if name not in own:
             assert signature.parameters[name].default == field.default
             assert signature.parameters[name].annotation == field.annotation
-            assert f"{name}: {field.description}" in told
+            assert f"{name}: {field.description}" in described
 
 
 def test_editors_and_type_checkers_see_the_same_options() -> None:

@@ -14,7 +14,8 @@ from cli import Cli
 from pydantic import BaseModel
 
 from flows.config.archive import ArchiveConfig
-from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig, checked
+from flows.config.base import checked
+from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import ConfigError
 from tiling.errors import PlaceError
 

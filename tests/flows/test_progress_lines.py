@@ -9,7 +9,7 @@ import pytest
 from flows.commands.lines import ProgressLines
 from flows.nightly.watch import line_of
 from flows.reporting.progress import Progress
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 def test_slides_are_lines_and_the_rest_waits_for_the_heartbeat() -> None:

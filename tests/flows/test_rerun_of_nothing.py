@@ -10,18 +10,18 @@ from cli import Cli, clean_environment
 from drawn import draw_run
 from nights import archive_at
 
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 WATCH = """
 import atexit, os, sys
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect")
 seen = []
 sys.addaudithook(lambda event, _: seen.append(event) if event in STARTS else None)
-def tell():
+def write_imports():
     heavy = {"ray", "prefect", "torch", "rasterio", "dask.array", "pandas", "napari"} & sys.modules.keys()
-    with open(os.environ["TOLD"], "w") as file:
+    with open(os.environ["IMPORTED"], "w") as file:
         file.write(" ".join([*seen, *sorted(heavy)]))
-atexit.register(tell)
+atexit.register(write_imports)
 """
 """A process's own account of what it started and loaded, written when it ends."""
 
@@ -34,7 +34,7 @@ def watched(tmp_path: Path) -> Cli:
     """The command, in whose process every start of another one is seen."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
-    seen = {"PYTHONPATH": str(tmp_path / "watch"), "TOLD": str(tmp_path / "told.txt")}
+    seen = {"PYTHONPATH": str(tmp_path / "watch"), "IMPORTED": str(tmp_path / "imported.txt")}
     return Cli(clean_environment(tmp_path / "home", **seen))
 
 
@@ -47,7 +47,7 @@ def test_of_an_archive_nothing_is_started(watched: Cli, tmp_path: Path, slides: 
     ended = watched.run("rerun", archive.path, "--failed")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"no slide of {archive.path} stands failed: nothing to try again{said}\n"
-    assert (tmp_path / "told.txt").read_text() == ""
+    assert (tmp_path / "imported.txt").read_text() == ""
 
 
 def test_of_a_run_nothing_is_started(watched: Cli, tmp_path: Path) -> None:
@@ -55,5 +55,5 @@ def test_of_a_run_nothing_is_started(watched: Cli, tmp_path: Path) -> None:
     ended = watched.run("rerun", tmp_path / "run", "--failed")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"no tile of {tmp_path / 'run'} failed: nothing to compute again\n"
-    told = set((tmp_path / "told.txt").read_text().split())
-    assert told <= {"dask.array", "pandas", "rasterio"}, "a run's card and ledger are read, and nothing is started"
+    imported = set((tmp_path / "imported.txt").read_text().split())
+    assert imported <= {"dask.array", "pandas", "rasterio"}, "a run's card and ledger are read, and nothing is started"

@@ -162,7 +162,7 @@ def test_counterstain_darkens_the_ground_more_than_the_foreground() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image_shape", "labels_shape", "greatest", "told"),
+    ("image_shape", "labels_shape", "greatest", "message"),
     [
         ((32, 32, 1), (32, 31), 1, r"labels of odd are \(32, 31\), its image \(32, 32\)"),
         ((32, 32, 3), (32, 32), 1, "the card wants uint8 .height, width, 1 bands"),
@@ -170,10 +170,10 @@ def test_counterstain_darkens_the_ground_more_than_the_foreground() -> None:
     ],
 )
 def test_example_that_does_not_fit_the_card_is_named(
-    image_shape: tuple[int, ...], labels_shape: tuple[int, ...], greatest: int, told: str
+    image_shape: tuple[int, ...], labels_shape: tuple[int, ...], greatest: int, message: str
 ) -> None:
     odd = Example("odd", np.zeros(image_shape, np.uint8), np.full(labels_shape, greatest, np.uint8))
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         check_examples([*discs(1, seed=1), odd], CARD)
 
 

@@ -175,8 +175,8 @@ def test_verify_and_rerun_mend_a_run_to_the_last_byte(cli: Cli, copy: Run) -> No
     assert json.loads((copy.path / "verification.json").read_bytes())["sound"] is False
     status = cli.run("status", copy.path)
     assert "28 done, 1 skipped, 0 failed, 1 damaged" in status.out
-    mended = cli.run("rerun", copy.path, "--damaged", "--workers", 1)
-    assert mended.code == 0, mended.err
+    repaired = cli.run("rerun", copy.path, "--damaged", "--workers", 1)
+    assert repaired.code == 0, repaired.err
     assert mask_files(on_disk(copy.path)) == before
     again = cli.run("verify", copy.path, "--workers", 1)
     assert again.code == 0, again.out

@@ -37,7 +37,7 @@ class Stage:
 
 
 def build(stages: Sequence[Sequence[str]], context: Path, roots: Path, arguments: Mapping[str, str]) -> Stage:
-    """Carry all stages out; returns the last. `arguments` are build arguments and, as PIP_…, what pip is told."""
+    """Carry all stages out; returns the last. `arguments` are build arguments and, as PIP_…, the settings of pip."""
     built: dict[str, Stage] = {}
     stage = Stage(roots)
     for number, lines in enumerate(stages):
@@ -140,8 +140,8 @@ def _carry_out(
         case "RUN" if rest.startswith("apt-get "):
             pass  # the base is this machine's system, read-only: whether the packages are enough shows elsewhere
         case "RUN":
-            told = {name: value for name, value in {**os.environ, **arguments}.items() if name.startswith("PIP_")}
-            ended = run_in(stage, ["/bin/bash", "-o", "pipefail", "-c", rest], more={**stage.arguments, **told})
+            given = {name: value for name, value in {**os.environ, **arguments}.items() if name.startswith("PIP_")}
+            ended = run_in(stage, ["/bin/bash", "-o", "pipefail", "-c", rest], more={**stage.arguments, **given})
             if ended.returncode:
                 raise AssertionError(f"{rest}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}")
         case "FROM" | "SHELL" | "HEALTHCHECK" | "CMD":

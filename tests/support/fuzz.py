@@ -89,7 +89,7 @@ def _in_a_child(files: list[Good], seeds: list[int]) -> list[Tried]:
         try:
             _try_all(files, seeds, writing)
             status = 0
-        except BaseException:  # noqa: BLE001 (told below; a child must never return into its parent's code)
+        except BaseException:  # noqa: BLE001 (reported below; a child must never return into its parent's code)
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -97,15 +97,15 @@ def _in_a_child(files: list[Good], seeds: list[int]) -> list[Tried]:
     os.close(writing)
     tried: list[Tried] = []
     started: Tried | None = None
-    for told in _lines(reading, child):
-        if told is None:
+    for report in _lines(reading, child):
+        if report is None:
             os.kill(child, signal.SIGKILL)
             if started is not None:
                 started.outcome, started.seconds = "hung", HANG_SECONDS
-        elif told.outcome == "started":
-            started = told
+        elif report.outcome == "started":
+            started = report
         else:
-            tried.append(told)
+            tried.append(report)
             started = None
     os.close(reading)
     _, status = os.waitpid(child, 0)

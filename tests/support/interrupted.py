@@ -228,16 +228,16 @@ def _forked(work: Callable[[], list[Change]]) -> tuple[int, list[Change]]:
             with os.fdopen(writing, "wb") as pipe:
                 pipe.write(result)
             status = 0
-        except BaseException:  # noqa: BLE001 (told, and never returned into the parent's code)
+        except BaseException:  # noqa: BLE001 (reported, and never returned into the parent's code)
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), json.loads(told or b"[]")
+    return os.waitstatus_to_exitcode(status), json.loads(output or b"[]")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from flows.pool.scheduler import TileOutcome
 from tiling.archives.archive import Archive, ArchiveCard
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.run import Run
 from tiling.source import open_source
 
@@ -63,11 +63,11 @@ def carry(
             return threads.submit(both)
 
         for work, ended in Pipeline(context, begin).run(slides, stop or StopRequest()):
-            tiles.append(told(work, ended))
+            tiles.append(named_outcome(work, ended))
     return tiles, {record.slide: record for record in context.archive.ledger}
 
 
-def told(job: SlideJob, outcome: TileOutcome) -> tuple[str, int]:
+def named_outcome(job: SlideJob, outcome: TileOutcome) -> tuple[str, int]:
     return job.slide.name, outcome.result.tile
 
 

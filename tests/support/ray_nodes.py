@@ -53,7 +53,7 @@ class Node:
         return [each for each in self.processes if "".join(_command(each)).startswith(f"ray::{kind}")]
 
     def kill(self) -> None:
-        """As when the machine's power is cut: nobody is told."""
+        """As when the machine's power is cut: without a word to anybody."""
         _kill(self.processes)
         self.process.kill()
         self.process.wait()
@@ -105,15 +105,15 @@ class Cluster:
         return self.start(*options, *more, within=within)
 
     def start(self, *options: str, within: Sequence[str] = ()) -> Node:
-        memory, told = "--object-store-memory=80000000", self.logs / f"{len(self.nodes)}.log"
-        with told.open("wb") as log:
+        memory, message = "--object-store-memory=80000000", self.logs / f"{len(self.nodes)}.log"
+        with message.open("wb") as log:
             command = [*within, str(RAY), "start", "--block", "--disable-usage-stats", memory, *options]
             node = Node(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
         self.nodes.append(node)
         deadline = time.monotonic() + WAIT_SECONDS
-        while JOINED not in told.read_text() or node.node_id is None:
+        while JOINED not in message.read_text() or node.node_id is None:
             if node.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"no node has started:\n{told.read_text()[-2000:]}")
+                pytest.fail(f"no node has started:\n{message.read_text()[-2000:]}")
             time.sleep(0.1)
         return node
 

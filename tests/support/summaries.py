@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.nightly.night import NightSummary
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 BAD = SlideRecord("bad.svs", SlideState.FAILED, "slides/bad.svs", reason="cut off", lasting=True)
 DONE = SlideRecord("b.svs", SlideState.DONE, "slides/b.svs", seconds=12.0)

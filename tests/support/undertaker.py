@@ -95,13 +95,15 @@ class Undertaker:
         if code == 0:
             return True
         lines = self._log.read_text(errors="replace").splitlines()
-        told = "\n".join(line for line in lines if not line.startswith("WARNING flows."))  # tiles that are tried again
+        output = "\n".join(
+            line for line in lines if not line.startswith("WARNING flows.")
+        )  # tiles that are tried again
         if self._is_killed:
-            assert "Traceback" not in told, told
+            assert "Traceback" not in output, output
         else:
-            self.words.append(told)
-            assert code == 1, f"the driver ended with {code}, {self}: {told}"
-            assert re.fullmatch("error: [^\n]+", told), f"more or less than one line, {self}: {told}"
+            self.words.append(output)
+            assert code == 1, f"the driver ended with {code}, {self}: {output}"
+            assert re.fullmatch("error: [^\n]+", output), f"more or less than one line, {self}: {output}"
         self._is_killed = False
         self._driver = self._start()
         return False

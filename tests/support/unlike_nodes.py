@@ -83,8 +83,13 @@ def main() -> None:
         stagers = {node_of(actor) for actor in pool._stagers.actors}  # pyright: ignore[reportPrivateUsage]
         backlog.close()
         gpu = gpu or join_with_gpus(cluster)
-        told = [ended.result.reason for ended in pool.infer(backlog)]
-        facts = {"nodes": {"gpu": gpu, "staging": staging}, "size": pool.size, "stagers": sorted(stagers), "told": told}
+        reasons = [ended.result.reason for ended in pool.infer(backlog)]
+        facts = {
+            "nodes": {"gpu": gpu, "staging": staging},
+            "size": pool.size,
+            "stagers": sorted(stagers),
+            "told": reasons,
+        }
     sys.stdout.write(f"\n{json.dumps(facts)}\n")
 
 

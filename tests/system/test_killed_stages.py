@@ -94,10 +94,10 @@ def test_killed_in_the_last_stages_it_ends_identical(
     folder = Path(shutil.copytree(job.inferred, tmp_path / "run"))
     segments = len(list((folder / "ledger").glob("*.jsonl")))
     reached = partial(pyramid_is_begun, folder) if stage == "pyramid" else partial(pyramid_is_done, folder, segments)
-    code, told = stop_when(reached, cli, job.command(folder), sent)
+    code, output = stop_when(reached, cli, job.command(folder), sent)
     assert pyramid_is_done(folder, segments) == (stage == "export")
     assert not (folder / "overlay.png").exists()
-    assert (code, told) == ((143, STOPPED) if sent == signal.SIGTERM else (-signal.SIGKILL, ""))
+    assert (code, output) == ((143, STOPPED) if sent == signal.SIGTERM else (-signal.SIGKILL, ""))
     end(opened(job.image, job.model, folder))
     assert mask_files(folder) == job.finished
     assert (folder / "overlay.png").read_bytes() == job.picture
@@ -127,8 +127,8 @@ def stop_when(reached: Callable[[int], bool], cli: Cli, command: list[str], sent
         time.sleep(0.002)
     driver.send_signal(sent)
     try:
-        _, told = driver.communicate(timeout=60)
+        _, output = driver.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         driver.kill()
         raise
-    return driver.returncode, told.strip()
+    return driver.returncode, output.strip()

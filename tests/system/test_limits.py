@@ -65,10 +65,10 @@ def test_json_that_is_too_deep_or_too_long_is_refused_on_one_line(raw: bytes, tm
         (lambda: read_facts(facts), BundleError),
     )
     for ask, kind in asked:
-        with pytest.raises(kind) as told:
+        with pytest.raises(kind) as raised:
             ask()
-        assert "\n" not in str(told.value)
-        assert len(str(told.value)) < 1000
+        assert "\n" not in str(raised.value)
+        assert len(str(raised.value)) < 1000
     assert is_made(group)
     assert Holder.parse(raw) is None
 

@@ -128,8 +128,8 @@ def test_statistics_report_and_exports_tell_no_data_from_what_failed(tiny: Path,
 
 def replace_result(run: Run, index: int) -> Any:
     """A worker's result for a tile that failed."""
-    told = TileWorker().process(run.path, index, staged=False)
-    return replace(told, digest=None, reason="it failed on purpose", empty=type(told.empty)())
+    result = TileWorker().process(run.path, index, staged=False)
+    return replace(result, digest=None, reason="it failed on purpose", empty=type(result.empty)())
 
 
 def statistics_of(run: Run) -> dict[str, dict[str, Any]]:

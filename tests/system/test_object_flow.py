@@ -17,7 +17,8 @@ from scipy import ndimage
 from segmented import compute, segmented
 from tiny import save_tiny, write_noise
 
-from flows.config.run import SegmentConfig, checked
+from flows.config.base import checked
+from flows.config.run import SegmentConfig
 from flows.errors import ConfigError
 from flows.run.objects import asked_rule
 from flows.run.steps import export, find_objects, folded

@@ -285,14 +285,14 @@ def test_the_command_line_runs_in_a_bucket(cli: Cli, s3: str, image: ObjectPath,
     shard.write_bytes(b"rotten" * 20)
     verified = remote.run("verify", out, "--tiles", 1, "--seams", 1)
     assert verified.code == 3, verified.err
-    mended = remote.run("rerun", out, "--damaged")
-    assert mended.code == 0, mended.err
+    repaired = remote.run("rerun", out, "--damaged")
+    assert repaired.code == 0, repaired.err
     assert shard.read_bytes() == before
     status = remote.run("status", out)
     assert "9 done, 0 skipped, 0 failed, 0 to do of 9 tiles" in status.out
     refused = remote.run("status", f"s3://me:{SECRET}@{BUCKET}/runs/cli")
     assert refused.code == 2
-    for text in (ended, verified, mended, status, refused):
+    for text in (ended, verified, repaired, status, refused):
         assert SECRET not in text.out + text.err
         assert TOKEN not in text.out + text.err
     for name, data in objects_below(place("runs/cli")).items():

@@ -151,9 +151,9 @@ def test_no_tile_of_another_image_is_accepted_and_the_old_one_resumes(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         at_a_read(patch, partial(change, job), before=before)
-        with pytest.raises(ImageChangedError, match=r"noise\.tif .*seen at \d\d:\d\d:\d\d") as told:
+        with pytest.raises(ImageChangedError, match=r"noise\.tif .*seen at \d\d:\d\d:\d\d") as raised:
             job.compute(staged=staged)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     state = Run.open(job.out).ledger.fold()
     assert state.states.tolist() == [TileState.DONE] * AT + [TileState.PENDING] * (TILES - AT)
     job.image.unlink(missing_ok=True)

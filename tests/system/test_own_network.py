@@ -158,7 +158,7 @@ def test_factory_without_leave_is_refused_before_anything_starts(own: Own) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--mean", "a,b,c"), "mean"),
         (("--decision", "majority"), "decision"),
@@ -166,10 +166,10 @@ def test_factory_without_leave_is_refused_before_anything_starts(own: Own) -> No
         (("--card", "gone.toml"), "can't be read"),
     ],
 )
-def test_wrong_options_are_named(own: Own, tmp_path: Path, options: tuple[str, str], told: str) -> None:
+def test_wrong_options_are_named(own: Own, tmp_path: Path, options: tuple[str, str], message: str) -> None:
     code, said = here("models", "import", own.program, "--out", tmp_path / "b", *options)
     assert code == 2
-    assert told in said
+    assert message in said
 
 
 def test_folder_that_holds_no_bundle_is_not_written_into(own: Own, tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ def test_what_is_no_file_is_refused_at_once(
     made: Callable[[Path], object], name: str, ask: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     made(tmp_path / name)
-    with pytest.raises((RunError, OSError)) as told:
+    with pytest.raises((RunError, OSError)) as raised:
         ask(tmp_path)
-    assert "\n" not in str(told.value)
-    assert name.removesuffix(".json") in str(told.value) or str(tmp_path) in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert name.removesuffix(".json") in str(raised.value) or str(tmp_path) in str(raised.value)
     assert name != "zarr.json" or is_made(tmp_path)
 
 

@@ -304,6 +304,6 @@ def test_a_mask_without_its_metadata_is_told_on_one_line(ended: Finished, name: 
     file = ended.out / name
     for content in (b"", file.read_bytes()[:200], b"[]"):
         file.write_bytes(content)
-        with pytest.raises(RunError, match=r"overtile segment on the image again") as told:
+        with pytest.raises(RunError, match=r"overtile segment on the image again") as raised:
             Run.open(ended.out).open_mask(read_only=True)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)

@@ -146,7 +146,7 @@ class Life(RuleBasedStateMachine):
     def tile_fails(self, index: int) -> None:
         had_labels = self._shard(index).exists()
         self._write_down(TileResult(index, None, 0, {}, "it broke"), TileState.FAILED)
-        if had_labels:  # the ledger is told first: never is a tile done whose labels are gone
+        if had_labels:  # the ledger records it first: never is a tile done whose labels are gone
             self._told()
 
     @rule(index=tiles)

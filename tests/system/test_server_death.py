@@ -81,8 +81,8 @@ class Driver:
 
     def end(self, seconds: float) -> tuple[int, str]:
         """Its exit code and all that it says to the terminal's error stream."""
-        _, told = self.process.communicate(timeout=seconds)
-        return self.process.returncode, told.strip()
+        _, output = self.process.communicate(timeout=seconds)
+        return self.process.returncode, output.strip()
 
 
 def kind_of(command: str) -> str | None:
@@ -114,9 +114,9 @@ def driver(job: Job, tmp_path: Path) -> Iterator[Driver]:
 @pytest.mark.slow
 def test_prefects_embedded_server_is_killed_and_the_run_is_complete(job: Job, driver: Driver) -> None:
     driver.kill("Prefect's server")
-    code, told = driver.end(300)
+    code, output = driver.end(300)
     assert code == 0
-    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", output), output
     assert mask_files(driver.folder) == job.mask
     assert (driver.folder / "overlay.png").is_file()
 
@@ -129,9 +129,9 @@ def test_an_embedded_ray_that_dies_while_it_starts_ends_the_run_on_one_line(
     command, environment = job.command(tmp_path / "run"), clean_environment(tmp_path / "home")
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     kill_at_birth(process, kind)
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.fullmatch("error: Ray('s| can't be started)[^\n]+same command [^\n]+", told.strip()), told
+    assert re.fullmatch("error: Ray('s| can't be started)[^\n]+same command [^\n]+", output.strip()), output
     again = cli.run(*command[1:], timeout=400)
     assert again.code == 0, again.err
     assert mask_files(tmp_path / "run") == job.mask
@@ -164,10 +164,12 @@ def test_an_embedded_ray_that_dies_ends_the_run_on_one_line_and_it_resumes(
     cli: Cli, job: Job, driver: Driver, kind: str
 ) -> None:
     driver.kill(kind)
-    code, told = driver.end(60)
+    code, output = driver.end(60)
     assert code == 1
-    told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
-    assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command resumes[^\n]+", told), told
+    output = "\n".join(
+        line for line in output.splitlines() if not line.startswith("WARNING flows.")
+    )  # tiles tried again
+    assert re.fullmatch("error: Ray's (raylet|gcs_server)[^\n]+the same command resumes[^\n]+", output), output
     again = cli.run(*job.command(driver.folder)[1:], timeout=400)
     assert again.code == 0, again.err
     assert mask_files(driver.folder) == job.mask
@@ -181,10 +183,12 @@ def test_an_embedded_ray_that_stands_still_ends_the_run_on_one_line_and_it_resum
     """A process that was stopped is there, answers nobody and ends nothing; without its actor the run needs it."""
     driver.send(kind, signal.SIGSTOP)
     driver.kill("tile actor")
-    code, told = driver.end(150)
+    code, output = driver.end(150)
     assert code == 1
-    told = "\n".join(line for line in told.splitlines() if not line.startswith("WARNING flows."))  # tiles tried again
-    assert re.fullmatch(r"error: Ray's \w+, which this command has started, [^\n]+", told), told
+    output = "\n".join(
+        line for line in output.splitlines() if not line.startswith("WARNING flows.")
+    )  # tiles tried again
+    assert re.fullmatch(r"error: Ray's \w+, which this command has started, [^\n]+", output), output
     resumed = cli.run(*job.command(driver.folder)[1:])
     assert resumed.code == 0, resumed.err
     assert mask_files(driver.folder) == job.mask
@@ -208,8 +212,8 @@ def test_an_embedded_ray_that_starts_too_slowly_is_started_again(job: Job, tmp_p
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
     os.kill(found[0], signal.SIGSTOP)
-    _, told = process.communicate(timeout=400)
-    assert (process.returncode, told.strip()) == (0, "")
+    _, output = process.communicate(timeout=400)
+    assert (process.returncode, output.strip()) == (0, "")
     assert mask_files(tmp_path / "run") == job.mask
     assert not psutil.pid_exists(found[0])
 
@@ -224,9 +228,9 @@ def raylets_of(pid: int) -> list[int]:
 @pytest.mark.soak
 def test_prefects_embedded_server_stands_still_and_the_run_is_complete(job: Job, driver: Driver) -> None:
     driver.send("Prefect's server", signal.SIGSTOP)
-    code, told = driver.end(400)
+    code, output = driver.end(400)
     assert code == 0
-    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", output), output
     assert mask_files(driver.folder) == job.mask
 
 
@@ -267,18 +271,18 @@ def night(job: Job, tmp_path: Path) -> Iterator[Driver]:
 @pytest.mark.soak
 def test_prefects_server_is_killed_in_a_night_which_is_complete(job: Job, night: Driver) -> None:
     night.kill("Prefect's server")
-    code, told = night.end(300)
+    code, output = night.end(300)
     assert code == 0
-    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", output), output
     assert mask_files(night.folder) == job.mask
 
 
 @pytest.mark.soak
 def test_an_embedded_ray_dies_in_a_night_and_the_next_one_goes_on(cli: Cli, job: Job, night: Driver) -> None:
     night.kill("raylet")
-    code, told = night.end(60)
+    code, output = night.end(60)
     assert code == 1
-    assert len([line for line in told.splitlines() if not line.startswith("WARNING flows.")]) == 1, told
+    assert len([line for line in output.splitlines() if not line.startswith("WARNING flows.")]) == 1, output
     archive = night.folder.parents[1]
     options = (archive.parent / "in", "--out", archive, "--model", job.model, *NIGHT)
     again = cli.run("archive", *options, timeout=400)
@@ -310,9 +314,9 @@ def test_an_external_server_that_is_killed_costs_nothing_either(job: Job, tmp_pa
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    code, told = driver.end(300)
+    code, output = driver.end(300)
     assert code == 0
-    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", told), told
+    assert re.fullmatch("WARNING flows[^\n]+Prefect's server can't be reached[^\n]+", output), output
     assert mask_files(folder) == job.mask
 
 

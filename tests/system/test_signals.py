@@ -38,13 +38,13 @@ ANYWHERE = "print('here', flush=True); time.sleep(60)"
 INFERRING = "with stop_on_signals() as stop:\n        print('here', flush=True); time.sleep(2); print(stop.by.name)"
 
 
-@pytest.mark.parametrize(("inside", "code", "told"), [(ANYWHERE, 129, STOPPED), (INFERRING, 0, "")])
-def test_a_closed_terminal_is_a_wish_to_stop(inside: str, code: int, told: str) -> None:
+@pytest.mark.parametrize(("inside", "code", "message"), [(ANYWHERE, 129, STOPPED), (INFERRING, 0, "")])
+def test_a_closed_terminal_is_a_wish_to_stop(inside: str, code: int, message: str) -> None:
     process = started(inside)
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err.strip()) == (code, told)
-    assert out.strip() == ("" if told else "SIGHUP")
+    assert (process.returncode, err.strip()) == (code, message)
+    assert out.strip() == ("" if message else "SIGHUP")
 
 
 STARTING = """

@@ -21,7 +21,7 @@ from undertaker import Undertaker
 
 from flows.viewer.guard import TOKEN_HEADER
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 

@@ -19,7 +19,8 @@ from flows.pool.embedded import private_folder
 from flows.run.custom_model import workplace
 from flows.run.prepare import prepare
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideLedger
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import LinkError, RunError, StagingError
 from tiling.export.destination import replacing
 from tiling.export.foreign_files import sentence, unknown_files

@@ -239,9 +239,9 @@ def test_a_card_that_was_altered_is_named(run: Run) -> None:
     assert isinstance(run.path, Path)
     color = run.card.model.classes[1].color
     rewritten("run.json", color, "#123456")(run.path)
-    told = verdict_of(Run.open(run.path))
-    assert not told.is_sound
-    assert "run.json isn't what it was" in told.lacking[0]
+    report = verdict_of(Run.open(run.path))
+    assert not report.is_sound
+    assert "run.json isn't what it was" in report.lacking[0]
     rewritten("run.json", "#123456", color)(run.path)
     assert verdict_of(Run.open(run.path)).is_sound
 
@@ -265,26 +265,26 @@ def test_shards_that_nobody_wrote_are_named_and_change_nothing(run: Run) -> None
     stranger = run.path / MASK / "0" / "c" / "7" / "7"
     stranger.parent.mkdir()
     stranger.write_bytes(b"?")
-    told = verdict_of(run)
-    assert told.is_sound
-    assert "1 files in mask.ome.zarr are no part of it, such as 0/c/7/7" in told.notes[0]
+    report = verdict_of(run)
+    assert report.is_sound
+    assert "1 files in mask.ome.zarr are no part of it, such as 0/c/7/7" in report.notes[0]
 
 
 def test_other_names_of_classes_in_the_metadata_are_noted(run: Run) -> None:
     """A person may colour a mask otherwise; nobody calls it what was written without saying so."""
     assert isinstance(run.path, Path)
     rewritten(f"{MASK}/zarr.json", run.card.model.classes[1].name, "other")(run.path)
-    told = verdict_of(run)
-    assert told.is_sound
-    assert told.notes == [f"{MASK}/zarr.json says other names, colours or codecs than were planned"]
+    report = verdict_of(run)
+    assert report.is_sound
+    assert report.notes == [f"{MASK}/zarr.json says other names, colours or codecs than were planned"]
 
 
 def test_a_lost_segment_of_the_ledger_is_named(run: Run) -> None:
     assert isinstance(run.path, Path)
     lost_segment_with('"tile":4,')(run.path)
-    told = verdict_of(run)
-    assert told.pending == 1
-    assert "the ledger has lost 1 segments" in told.notes[0]
+    report = verdict_of(run)
+    assert report.pending == 1
+    assert "the ledger has lost 1 segments" in report.notes[0]
 
 
 def test_exports_that_show_another_mask_are_named_and_renewed(world: World, run: Run) -> None:
@@ -295,10 +295,10 @@ def test_exports_that_show_another_mask_are_named_and_renewed(world: World, run:
     record_result(run, run.open_mask(), TileResult(tile.index, changed, 1, probabilities=result.probabilities), 1)
     run.ledger.flush()
     stitch(run)
-    told = verdict_of(run)
-    assert told.damaged == {}
-    assert told.exports["exports/mask.ome.tif"] == "it shows another mask than there is now"
-    assert "overlay.png" in told.exports
+    report = verdict_of(run)
+    assert report.damaged == {}
+    assert report.exports["exports/mask.ome.tif"] == "it shows another mask than there is now"
+    assert "overlay.png" in report.exports
     export(run)
     assert verdict_of(run).is_sound
 
@@ -317,12 +317,12 @@ def test_of_runs_of_before_what_cannot_be_told_is_named(run: Run) -> None:
     digest = mask_digest(run)
     for segment in sorted((run.path / "ledger").iterdir()):
         segment.write_text(re.sub('"mask": "[0-9a-f]+"', f'"mask": "{digest}"', segment.read_text()))
-    told = verdict_of(Run.open(run.path))
-    assert not told.is_wrong
-    assert not told.is_sound
-    assert told.unchecked[0].startswith(f"probabilities of {TILES} tiles: the ledger has no digest of them")
-    assert any(text.startswith("exports/mask.ome.tif") for text in told.unchecked)
-    assert any(text.startswith("overlay.png") for text in told.unchecked)
+    report = verdict_of(Run.open(run.path))
+    assert not report.is_wrong
+    assert not report.is_sound
+    assert report.unchecked[0].startswith(f"probabilities of {TILES} tiles: the ledger has no digest of them")
+    assert any(text.startswith("exports/mask.ome.tif") for text in report.unchecked)
+    assert any(text.startswith("overlay.png") for text in report.unchecked)
     flipped(f"{KEPT}/0/c/0/0/3")(run.path)
     assert list(verdict_of(Run.open(run.path)).damaged) == ["0,3"]
 
@@ -331,10 +331,10 @@ def test_a_failed_tile_keeps_a_run_from_being_sound(world: World, run: Run) -> N
     record_result(run, run.open_mask(), TileResult(2, None, 0, {}, "it broke"), 1)
     run.ledger.flush()
     close(run)
-    told = verdict_of(run)
-    assert told.damaged == {}
-    assert told.lacking == ["1 tiles failed and hold no labels (such as 0,2)"]
-    assert told.remedy == f"overtile rerun {run.path} --failed --damaged"
+    report = verdict_of(run)
+    assert report.damaged == {}
+    assert report.lacking == ["1 tiles failed and hold no labels (such as 0,2)"]
+    assert report.remedy == f"overtile rerun {run.path} --failed --damaged"
 
 
 def test_nothing_is_built_over_a_damaged_tile(world: World, run: Run) -> None:
@@ -358,9 +358,11 @@ def test_nothing_is_built_over_a_damaged_tile(world: World, run: Run) -> None:
 def test_rot_that_nobody_knows_yet_stops_the_pyramid_with_one_line(world: World, tmp_path: Path) -> None:
     folder = shutil.copytree(world.inferred, tmp_path / "run")
     flipped(f"{MASK}/0/c/0/3")(folder)
-    with pytest.raises(RunError, match=r"can't be read .*: the pyramid can't be built on it; overtile verify") as told:
+    with pytest.raises(
+        RunError, match=r"can't be read .*: the pyramid can't be built on it; overtile verify"
+    ) as raised:
         stitch(Run.open(folder))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.slow

@@ -146,8 +146,8 @@ def test_an_implausible_slide_is_refused_before_anything_starts(sized: tuple[str
     with pytest.raises(PlanError, match="doesn't say what its pixels measure"):
         check(config)
     assert not (tmp_path / "run").exists()
-    told = check(config.model_copy(update={"as_is": True})).notes
-    assert "as they are, as asked" in told["pixels"]
+    notes = check(config.model_copy(update={"as_is": True})).notes
+    assert "as they are, as asked" in notes["pixels"]
     with pytest.raises(PlanError, match="--mpp and --gsd are one pixel size"):
         check(config.model_copy(update={"mpp": 0.5, "gsd": 0.1}))
 

@@ -134,7 +134,7 @@ def test_pickled_weights_are_refused(bundle_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda tensors: tensors.pop("head.bias"), "1 tensors are missing .head.bias."),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "1 are unknown .extra."),
@@ -146,15 +146,15 @@ def test_pickled_weights_are_refused(bundle_dir: Path) -> None:
     ],
 )
 def test_weights_that_do_not_fit_are_refused(
-    bundle_dir: Path, change: Callable[[dict[str, torch.Tensor]], object], told: str
+    bundle_dir: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
 ) -> None:
     edit_weights(bundle_dir, change)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         load_bundle(bundle_dir)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"architecture": "vnet"}, "known ones are .*unet"),
         ({"parameters": PARAMETERS | {"first_channels": 8}}, "the network needs"),
@@ -170,10 +170,10 @@ def test_weights_that_do_not_fit_are_refused(
     ],
 )
 def test_card_that_contradicts_itself_or_the_weights_is_refused(
-    bundle_dir: Path, changes: dict[str, Any], told: str
+    bundle_dir: Path, changes: dict[str, Any], message: str
 ) -> None:
     edit_card(bundle_dir, **changes)
-    with pytest.raises(BundleError, match=told) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         load_bundle(bundle_dir)
     assert "\n" not in str(caught.value)
 

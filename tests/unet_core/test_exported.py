@@ -259,7 +259,7 @@ def naming(**changes: Any) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize(
-    ("record", "edit", "told"),
+    ("record", "edit", "message"),
     [
         (MODEL, calling("torch.ops.aten.from_file.default"), "not among the operations"),
         (MODEL, calling("torch.ops.aten.bernoulli.default"), "not among the operations"),
@@ -277,10 +277,10 @@ def naming(**changes: Any) -> Callable[[Any], None]:
     ],
 )
 def test_hostile_program_is_refused(
-    saved: tuple[nn.Module, Path], tmp_path: Path, record: str, edit: Callable[[Any], None], told: str
+    saved: tuple[nn.Module, Path], tmp_path: Path, record: str, edit: Callable[[Any], None], message: str
 ) -> None:
     hostile = rewritten(saved[1], tmp_path / "net.pt2", editing(record, edit))
-    with pytest.raises(BundleError, match=told) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         load(hostile)
     assert "\n" not in str(caught.value)
 
@@ -337,13 +337,13 @@ def test_program_that_computes_nonsense_is_refused(steps: list[dict[str, Any]]) 
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "message"),
     [
         ({"name": "x", "op": "torch.ops.aten.relu.default", "args": [X]}, "two steps are called x"),
         ({"name": "a", "op": "torch.ops.aten.relu.default", "args": [{"value": "gone"}]}, "step a takes"),
         ({"name": "a", "op": "torch.ops.aten.relu.default", "args": [{"tensor": "gone"}]}, "step a takes"),
     ],
 )
-def test_program_that_contradicts_itself_is_refused(step: dict[str, Any], told: str) -> None:
-    with pytest.raises(BundleError, match=told):
+def test_program_that_contradicts_itself_is_refused(step: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
         module_of(program_of(step))

@@ -130,7 +130,7 @@ def test_current_folder_is_importable_with_leave(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("factory", "told"),
+    ("factory", "message"),
     [
         ("third_party:nothing", "gives no network .AttributeError"),
         ("no_such_module:make", "gives no network .ModuleNotFoundError"),
@@ -138,8 +138,8 @@ def test_current_folder_is_importable_with_leave(tmp_path: Path, monkeypatch: py
         ("third_party:make_text", "gives a str"),
     ],
 )
-def test_factory_that_gives_no_network_is_named(factory: str, told: str) -> None:
-    with pytest.raises(BundleError, match=told):
+def test_factory_that_gives_no_network_is_named(factory: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
         import_model(Origin(factory, trust_code=True))
 
 
@@ -175,7 +175,7 @@ def test_everything_that_is_missing_is_named_at_once(program: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"bands": ("gray",)}, "takes 3 bands, 1 are named"),
         ({"classes": ("background", "cell")}, "gives 3 channels"),
@@ -187,8 +187,8 @@ def test_everything_that_is_missing_is_named_at_once(program: Path, tmp_path: Pa
         ({"pixel_size_um": -1.0}, "pixel_size_um"),
     ],
 )
-def test_facts_that_do_not_fit_are_named(program: Path, tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(BundleError, match=told) as caught:
+def test_facts_that_do_not_fit_are_named(program: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
         import_model(Origin(str(program))).save(tmp_path / "b", FACTS.model_copy(update=changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "b").exists()
@@ -247,15 +247,15 @@ def test_network_of_segmentation_models_pytorch_becomes_a_bundle(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("gone.pt2", "does not exist"),
         ("weights.pt", "don't say of which network"),
         ("nuklei", "no model called"),
     ],
 )
-def test_what_is_no_model_is_refused(reference: str, told: str) -> None:
-    with pytest.raises(BundleError, match=told):
+def test_what_is_no_model_is_refused(reference: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
         import_model(Origin(reference))
 
 

@@ -213,7 +213,7 @@ def test_heads_are_weighed_and_guidance_is_added() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "told"),
+    ("name", "parameters", "message"),
     [
         (
             "tversky",
@@ -227,8 +227,8 @@ def test_heads_are_weighed_and_guidance_is_added() -> None:
         ("cross_entropy", {}, "decision rule argmax, the card has threshold: use bce"),
     ],
 )
-def test_loss_that_can_not_be_built_is_told(name: str, parameters: dict[str, float], told: str) -> None:
-    with pytest.raises(TrainingError, match=told):
+def test_loss_that_can_not_be_built_is_told(name: str, parameters: dict[str, float], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
         build_loss(name, parameters)
 
 

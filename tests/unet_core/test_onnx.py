@@ -220,9 +220,9 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_means_something_else_than_torchs_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    model, told = REFUSED[name]
+    model, message = REFUSED[name]
     onnx.save(model, tmp_path / "net.onnx")
-    with pytest.raises(BundleError, match=told) as refused:
+    with pytest.raises(BundleError, match=message) as refused:
         read_onnx(tmp_path / "net.onnx")
     assert "\n" not in str(refused.value)
 

@@ -129,7 +129,7 @@ def test_postprocessing_becomes_the_decision(
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "message"),
     [
         ({"id": "zero_mean_unit_variance", "kwargs": {"axes": ["x", "y"]}}, "'zero_mean_unit_variance' before its"),
         ({"id": "scale_range", "kwargs": {"min_percentile": 1}}, "'scale_range' before its network"),
@@ -139,15 +139,15 @@ def test_postprocessing_becomes_the_decision(
     ],
 )
 def test_preprocessing_that_is_not_one_for_all_images_is_refused(
-    graph: Path, tmp_path: Path, step: dict[str, Any], told: str
+    graph: Path, tmp_path: Path, step: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BundleError, match=told) as refused:
+    with pytest.raises(BundleError, match=message) as refused:
         import_model(Origin(str(package(tmp_path, graph, description(graph, step)))))
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"weights": {"torchscript": {"source": "net.pt"}}}, "with torchscript and without ONNX weights"),
         ({"weights": {"pytorch_state_dict": {"source": "net.pt"}}}, "package.module:factory"),
@@ -159,9 +159,9 @@ def test_preprocessing_that_is_not_one_for_all_images_is_refused(
     ],
 )
 def test_a_package_that_cannot_be_read_safely_is_refused(
-    graph: Path, tmp_path: Path, changes: dict[str, Any], told: str
+    graph: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         import_model(Origin(str(package(tmp_path / "p", graph, description(graph) | changes))))
 
 
@@ -221,7 +221,7 @@ def steps(*entries: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"network_def": {"_target_": "os.system", "command": "id"}}, "'os.system', which is no network of monai"),
         ({"network_def": {"_target_": "UNet", "in_channels": "$__import__('os').getpid()"}}, "which is Python"),
@@ -239,9 +239,9 @@ def steps(*entries: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_what_a_bundle_of_monai_would_run_or_do_otherwise_is_refused(
-    tmp_path: Path, changes: dict[str, Any], told: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BundleError, match=told) as refused:
+    with pytest.raises(BundleError, match=message) as refused:
         import_model(Origin(str(bundle(tmp_path / "b", {**CONFIG, **changes}))))
     assert "\n" not in str(refused.value)
 

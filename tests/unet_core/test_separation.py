@@ -88,7 +88,7 @@ def test_seeds_grow_into_borders_no_farther_than_their_reach() -> None:
 
 
 def by_every_pixel(labels_HW: np.ndarray[Any, Any], reach_px: int) -> np.ndarray[Any, Any]:
-    """The rule as it is told: all seeds step at once, and the one whose first pixel comes first wins."""
+    """The rule as it is documented: all seeds step at once, and the one whose first pixel comes first wins."""
     objects_HW = components(labels_HW, 1)
     for _ in range(reach_px):
         before_HW = objects_HW.copy()

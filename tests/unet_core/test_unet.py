@@ -71,7 +71,7 @@ def test_registry_builds_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "told"),
+    ("name", "parameters", "message"),
     [
         ("u-net", {"bands": 1, "classes": 1}, "known ones are .*unet"),
         ("unet", {"bands": 1}, "classes"),
@@ -80,6 +80,6 @@ def test_registry_builds_by_name() -> None:
         ("unet", {"bands": "three", "classes": 1}, "can't be built"),
     ],
 )
-def test_unbuildable_network_is_named(name: str, parameters: dict[str, object], told: str) -> None:
-    with pytest.raises(BundleError, match=told):
+def test_unbuildable_network_is_named(name: str, parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
         build(name, parameters)

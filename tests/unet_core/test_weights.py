@@ -83,12 +83,12 @@ def test_truncated_file_is_refused(state: State, tmp_path: Path, suffix: str, ke
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [([torch.zeros(1)], "holds a list"), ({"a": {"b": torch.zeros(1)}}, "a is no tensor"), ({}, "holds a dict")],
 )
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any, told: str) -> None:
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         read_weights(tmp_path / "w.pt")
 
 
@@ -101,7 +101,7 @@ def test_unknown_kind_of_file_and_missing_file_are_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda s: s.pop("head.bias"), r"1 tensors are missing .head.bias."),
         (lambda s: s.update(extra=torch.zeros(1)), r"1 are unknown .extra."),
@@ -112,9 +112,9 @@ def test_unknown_kind_of_file_and_missing_file_are_refused(tmp_path: Path) -> No
     ],
 )
 def test_weights_that_do_not_fit_the_network_are_named(
-    state: State, tmp_path: Path, change: Callable[[State], object], told: str
+    state: State, tmp_path: Path, change: Callable[[State], object], message: str
 ) -> None:
     change(state)
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         import_model(Origin("third_party:make_net", tmp_path / "w.pt", trust_code=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.storage.place import Place, lock_run
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideLedger
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.export.foreign_files import sentence
 from tiling.runs.card import RunCard, read_card
@@ -153,7 +154,7 @@ class Archive:
         return len(doomed)
 
     def is_there(self, record: SlideRecord) -> bool:
-        """True if the run that a record speaks of still is where it was, and of that content."""
+        """True if the run of a record is still in its folder, and of the same content."""
         place = self.run_path(record.folder)
         if not (place / "run.json").is_file():
             return False
@@ -164,7 +165,7 @@ class Archive:
 
 
 def folder_name(slide: str) -> str:
-    """Name of the folder of a slide's run: the slide's, part by part, with what could do harm written out.
+    """Name of the folder of a slide's run: the slide's name, part by part, with unsafe characters escaped.
 
     Two names never give one folder: `%` itself is written out too.
     """

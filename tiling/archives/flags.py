@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 FAR = 3.5
 """Of the robust z-score; Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993."""

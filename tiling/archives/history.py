@@ -18,7 +18,7 @@ class PastNight:
     Attributes:
         name: its date and time. began, ended: seconds since 1970; not ended where it died or is under way.
         todo: slides that it had to do; None where it didn't say. is_rerun: only of what failed, asked for by hand.
-        told: its result in one sentence. died_of: why it died, where it could still say so.
+        summary: its result in one sentence. died_of: why it died, where it could still say so.
         facts: of its end, for estimates. every: seconds after which its options say that the next one is due.
     """
 
@@ -27,7 +27,7 @@ class PastNight:
     todo: int | None = None
     is_rerun: bool = False
     ended: float | None = None
-    told: str = ""
+    summary: str = ""
     died_of: str = ""
     facts: Mapping[str, Any] | None = None
     every: float | None = None
@@ -57,7 +57,7 @@ class NightHistory:
                 is_its = bool(nights) and nights[-1].ended is None
                 before = nights.pop() if is_its else PastNight(facts["night"], event["time"])
                 ended = facts.get("ended_at", event["time"])
-                nights.append(replace(before, name=facts["night"], ended=ended, told=facts["told"], facts=facts))
+                nights.append(replace(before, name=facts["night"], ended=ended, summary=facts["told"], facts=facts))
             elif event["event"] == "died" and nights:
                 nights[-1] = replace(nights[-1], died_of=facts["reason"])
         return cls(tuple(nights))

@@ -47,7 +47,7 @@ def is_manifest(source: str) -> bool:
 
 
 def is_gone(source: str, name: str) -> bool:
-    """True if a slide that a source held, and that a look at it didn't find, is no longer there.
+    """True if a slide that a source held, and that its listing lacks now, is no longer there.
 
     What a narrower glob leaves out still is, and of a folder that can't be looked into nothing is known. A manifest
     holds what it names.

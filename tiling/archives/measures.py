@@ -1,4 +1,4 @@
-"""Measures of a slide and its mask by which people judge it: brightness, sharpness, objects, areas, what is missing.
+"""Measures for the quality control of a slide and its mask: brightness, sharpness, objects, areas, what is missing.
 
 They are taken where the slide is closed, from a few dozen small reads and from the run's statistics, so that they cost
 little beside the slide itself. None of them changes a label.

@@ -1,4 +1,4 @@
-"""Slides of an archive: their names, and what a look says of their files."""
+"""Slides of an archive: their names, and the versions of their files."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
+from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.storage.jsonl import Segments
 from tiling.storage.place import Place
@@ -18,104 +18,8 @@ from tiling.storage.place import Place
 FLUSH_SECONDS = 1.0
 SEGMENTS_KEPT = 256
 
-
-class SlideState(StrEnum):
-    """The last known state of a slide.
-
-    DONE: its mask is complete. FAILED: it could not be planned or closed, or some of its tiles failed. BEGUN: some
-    of its tiles are done. SAME: its content is that of another slide, whose mask is its own. CHANGING: it was written
-    while it was looked at. REFUSED: it is not opened, for its name or place. GONE: nothing came of it, or not all, and
-    its source holds it no longer; what there is of its run stays.
-    """
-
-    DONE = "done"
-    FAILED = "failed"
-    BEGUN = "begun"
-    SAME = "same"
-    CHANGING = "changing"
-    REFUSED = "refused"
-    GONE = "gone"
-
-
-BAD = (SlideState.FAILED, SlideState.REFUSED)
-"""States of slides that stand failed."""
-
 _KEEP_ACKNOWLEDGED = (*BAD, SlideState.BEGUN)
-"""What a slide may become without somebody's having to look at its failure again; a night tries it from the begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlideRecord:
-    """One line of an archive's ledger.
-
-    Attributes:
-        slide: its name.
-        folder: its run's, below the archive.
-        size_bytes, version: the listing's stamp of the content that this is about.
-        fingerprint: of that content; None where it wasn't read.
-        asked: what a manifest asked for this slide alone.
-        reason: why it failed, or of which slide it is the same.
-        lasting: a failure that the same content would have again.
-        tiles, failed_tiles: of its run.
-        pixels: of the level that is segmented. seconds: from its first tile to its last. mask_bytes: on disk.
-        pixel_size: y, x and unit of that level's pixels; None where neither the image nor an option says them.
-        night: when it was looked at. time: when this was written.
-        acknowledged: a failure that somebody has seen and leaves as it is, for as long as the file stays the same.
-        failed_before: of a slide that is begun, whether the same file has failed in an earlier night.
-        left_tiles: of a slide that is begun, those that are still to be computed.
-        measures: what is known of image and mask by name, as `tiling.archives.measures` has it.
-        stage_seconds: of work per stage, summed over all workers.
-        missing_since: of a slide that has its mask, the night since which the source no longer holds the image.
-    """
-
-    slide: str
-    state: SlideState
-    folder: str
-    size_bytes: int = 0
-    version: str = ""
-    fingerprint: str | None = None
-    asked: Mapping[str, str] = field(default_factory=dict[str, str])
-    reason: str | None = None
-    lasting: bool = False
-    tiles: int = 0
-    failed_tiles: int = 0
-    pixels: int = 0
-    seconds: float = 0.0
-    mask_bytes: int = 0
-    pixel_size: tuple[float, float, str] | None = None
-    night: str = ""
-    time: float = 0.0
-    acknowledged: bool = False
-    failed_before: bool = False
-    left_tiles: int = 0
-    measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
-    missing_since: str = ""
-
-    @property
-    def is_bad(self) -> bool:
-        """True if the slide stands failed."""
-        return self.state in BAD
-
-    @property
-    def stands_failed(self) -> bool:
-        """True if it failed, or is being tried again after it did."""
-        return self.is_bad or self.failed_before
-
-    @property
-    def share_left(self) -> float:
-        """Share of the slide's tiles that is still to be computed, as far as its record says."""
-        is_begun = self.state is SlideState.BEGUN and self.tiles > 0
-        return min(1.0, self.left_tiles / self.tiles) if is_begun and self.left_tiles else 1.0
-
-    def is_of(self, size_bytes: int, version: str, asked: Mapping[str, str]) -> bool:
-        """True if it is about that listing of the file, with the same asked for it."""
-        return (self.size_bytes, self.version) == (size_bytes, version) and dict(self.asked) == dict(asked)
-
-    @property
-    def is_settled(self) -> bool:
-        """True if the same content needs no further look."""
-        return self.state in {SlideState.DONE, SlideState.SAME}
+"""States in which a failure that somebody acknowledged stays acknowledged; a night tries the slide all the same."""
 
 
 class SlideLedger:
@@ -140,7 +44,7 @@ class SlideLedger:
                 if "event" in entry:
                     self.events.append(entry)
                 else:
-                    self._fold(_loaded(entry))
+                    self._fold(SlideRecord.of_entry(entry))
             except (ValueError, RecursionError, KeyError, TypeError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
@@ -284,7 +188,7 @@ class SlideLedger:
             for entry in self.events:
                 self._segments.keep(_dump(entry))
             for record in self._records.values():
-                self._segments.keep(_dump({**asdict(record), "state": record.state.value}))
+                self._segments.keep(_dump(record.entry()))
             # The new segment says all that the old ones do: whichever of them are left after a kill change nothing.
             self._segments.flush()
         for segment in old:
@@ -299,7 +203,7 @@ class SlideLedger:
                 record = replace(record, failed_before=True)
         record = replace(record, time=time.time())
         self._fold(record)
-        self._segments.append(_dump({**asdict(record), "state": record.state.value}))
+        self._segments.append(_dump(record.entry()))
 
     def _fold(self, record: SlideRecord) -> None:
         before = self._records.get(record.slide)
@@ -317,13 +221,6 @@ class SlideLedger:
             # A mask that was shared outlives the slide that it was made for, once that has another content.
             if record.state is SlideState.DONE or key not in self._by_content:
                 self._by_content[key] = record.slide
-
-
-def _loaded(entry: Mapping[str, Any]) -> SlideRecord:
-    fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
-    if fields.get("pixel_size") is not None:
-        fields["pixel_size"] = tuple(fields["pixel_size"])  # JSON has no tuples
-    return SlideRecord(**fields)
 
 
 def _key(asked: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tiling.archives.slide_ledger import SlideRecord
+from tiling.archives.slide_record import SlideRecord
 from tiling.escaping import cell
 
 COLUMNS: dict[str, str] = {

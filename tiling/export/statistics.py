@@ -42,7 +42,7 @@ def write_statistics(finished: Finished, paths: Sequence[Path]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    # Told, not inferred: a column without a value, as where a mask has no objects, keeps its type.
+    # Declared, not inferred: a column without a value, as where a mask has no objects, keeps its type.
     schema = pa.schema([(name, getattr(pa, _TYPES.get(name, "float64"))()) for name in rows[0]])
     parquet.write_table(pa.Table.from_pylist(rows, schema), columnar)
 

@@ -75,7 +75,7 @@ class BlockGrid:
 
 
 class BlockMap(Protocol):
-    """A way to work on blocks: what comes of each, in their order, some being worked on at a time.
+    """A map over blocks, as `Executor.map`: the results in order, some blocks being worked on at a time.
 
     The work pickles where its pixels do, so that it can be done in other processes, and may be done again.
     """
@@ -86,7 +86,7 @@ class BlockMap(Protocol):
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Items and what comes of each, in their order; a few are worked on at a time, and held."""
+    """Items with their results, in order; a few are worked on, and held, at a time."""
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque[tuple[Item, Future[Result]]]()
         try:

@@ -1,6 +1,6 @@
 """Objects of a whole image, block by block: the same for any blocks, and in memory that doesn't grow with its pixels.
 
-1. Seeds of each block, and how they hang together over the blocks' borders: each gets its number.
+1. Seeds of each block, and how they connect across the blocks' borders: each gets its number.
 2. Growth, with the rule's reach of seeds around each block.
 3. Holes, joined over the borders as seeds are.
 4. Specks go, the rest is numbered, and blocks are written.

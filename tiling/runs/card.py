@@ -58,7 +58,7 @@ NUMBERS = "values that are no numbers"
 
 
 class ImageCard(_Card):
-    """The image and the level of it that is segmented: of the view, where one was taken, whose level 0 it is then."""
+    """The image, and the level that is segmented: one of the file's, or level 0 of the view where there is one."""
 
     path: str
     fingerprint: str
@@ -131,7 +131,7 @@ class MemoryCard(_Card):
 
 
 class RunCard(_Card):
-    """`run.json`."""
+    """`run.json`: the options, the image, the model and the geometry of a run."""
 
     format_version: int = FORMAT_VERSION
     created: str

@@ -98,7 +98,7 @@ class LedgerState:
     """`(tile, 33)`: state and digests of what each tile holds, of a damaged one those before; only where asked for."""
 
     def add(self, entry: TileRecord | Event) -> None:
-        """Take in what was written since: the state is then what folding anew would give."""
+        """Add the records that were written since; the state then equals a fresh fold."""
         if isinstance(entry, Event):
             _fold_event(self, entry)
         else:
@@ -111,7 +111,7 @@ class LedgerState:
         return np.flatnonzero(np.isin(self.states, states))
 
     def empty_of(self, tile: int) -> NoDataCounts:
-        """Counts of a tile's pixels without data."""
+        """Counts of one tile's pixels without data."""
         return NoDataCounts(*(int(count) for count in self.empty[tile])) if len(self.empty) else NoDataCounts()
 
     def no_data_counts(self, tiles: NDArray[np.int64] | slice = slice(None)) -> NoDataCounts:
@@ -159,7 +159,7 @@ class Ledger:
     """The ledger of one run folder, or of a run in an object store.
 
     Args:
-        folder: where the segments lie.
+        folder: holds the segments.
         tiles: number of tiles of the run's plan.
     """
 

@@ -137,7 +137,7 @@ class Run:
 
     @property
     def pixel_size(self) -> PixelSize | None:
-        """Of the level that is segmented; the mask's own is `pixel_size.on(plan.grid)`."""
+        """Pixel size of the level that is segmented; the mask's own is `pixel_size.on(plan.grid)`."""
         recorded = self.card.image.pixel_size
         if recorded is None:
             return None
@@ -245,7 +245,7 @@ class Run:
         return [f"{path.name}/{name}" for path, each in self._metadata.items() for name in each.missing(path)]
 
     def altered_metadata(self) -> list[str]:
-        """Those that say something else than planned, but where pixels lie."""
+        """Metadata files that differ from the plan in anything but the place of pixels."""
         return [f"{path.name}/{name}" for path, each in self._metadata.items() for name in each.altered(path)]
 
     @property
@@ -296,6 +296,6 @@ class Run:
             self.open_verified().close()
 
     def open_verified(self) -> VerifiedSource:
-        """The same, refused as soon as it is no longer the image that the run began with."""
+        """The image as `open_source` gives it, refused once it is no longer the one that the run began with."""
         image = self.card.image
         return VerifiedSource(image.path, image.view, image.fingerprint, image.version, self.fill)

@@ -16,7 +16,7 @@ from tiling.source import ImageSource
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Skipped:
-    """Labels of a skipped tile's valid region, `(y, x)`, and what it lacks."""
+    """Labels of a skipped tile's valid region, `(y, x)`, and how many of its pixels lack data."""
 
     labels: NDArray[np.uint8]
     empty: NoDataCounts = ALL_DATA

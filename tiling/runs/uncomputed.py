@@ -68,7 +68,7 @@ class UncomputedArea:
         return self.skipped + (self.outside or 0)
 
     def rows(self, not_predicted: int) -> list[tuple[int, str, int]]:
-        """Label, name and pixels of what is listed apart, in the order of tables."""
+        """Label, name and pixels of each kind of uncomputed area, in the order of tables."""
         outside = [] if self.outside is None else [(BACKGROUND, OUTSIDE_NAME, self.outside)]
         skipped = (BACKGROUND, SKIPPED_NAME, self.skipped)
         no_data = [] if self.no_data is None else [(NO_DATA, NO_DATA_NAME, self.no_data)]

@@ -20,7 +20,7 @@ TOLERANCE_PX = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """From a box of an image to that of its labels.
+    """Map from boxes of an image to boxes of its labels.
 
     Attributes:
         first: the labels' pixel that lies on the image's first one, y before x.

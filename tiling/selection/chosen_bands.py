@@ -55,11 +55,11 @@ def scales_told(source: ImageSource, formulas: Sequence[Formula]) -> dict[str, s
     """Notes on scales that formulas apply."""
     if not formulas or not source.scales:
         return {}
-    told = [
+    clauses = [
         f"{name} = stored x {scale:.6g} {offset:+.6g}"
         for name, (scale, offset) in zip(source.bands, source.scales, strict=True)
     ]
-    listed = ", ".join(dict.fromkeys(told[:6])) + (" …" if len(told) > 6 else "")
+    listed = ", ".join(dict.fromkeys(clauses[:6])) + (" …" if len(clauses) > 6 else "")
     return {"values": f"in the bands' own units, as the image says: {listed}"}
 
 

@@ -1,8 +1,8 @@
 """Ink and other dark areas of a bright-field slide that are no stain: pens, lines, shadows, borders, empty tiles.
 
-Told by its colour and by its lack of detail, both of which are needed: a pen over tissue shows the tissue through it,
-and some stains (alcian blue, methyl green) have the colour of a pen. Other pipelines go by colour alone (the red, green
-and blue pen filters of HistoQC and histolab, https://github.com/histolab/histolab), and lose such tissue.
+Recognised by its colour and by its lack of detail, both of which are needed: a pen over tissue shows the tissue through
+it, and some stains (alcian blue, methyl green) have the colour of a pen. Other pipelines go by colour alone (the red,
+green and blue pen filters of HistoQC and histolab, https://github.com/histolab/histolab), and lose such tissue.
 
 Colours are optical densities (Beer and Lambert; Ruifrok and Johnston 2001), whose proportions between the bands are the
 same for a pale and a dark mark: haematoxylin 0.65, 0.70, 0.29, eosin 0.07, 0.99, 0.11, DAB 0.27, 0.57, 0.78.

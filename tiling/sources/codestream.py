@@ -45,13 +45,8 @@ def jpeg_frame(data: bytes) -> Frame:
     if data[:2] != b"\xff\xd8":
         raise SourceError("not a JPEG stream: it does not start with SOI")
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise SourceError(f"JPEG stream is damaged: no marker at byte {position}")
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
+    while (found := _next_marker(data, position)) is not None:
+        marker, position = found
         if marker in _SOF_MARKERS:
             if position + 10 > len(data):
                 break
@@ -69,28 +64,31 @@ def check_jpeg_end(data: bytes) -> None:
     if data.endswith(b"\xff\xd9"):
         return
     position = 2
-    scans = 0
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise SourceError(f"JPEG stream is damaged: no marker at byte {position}")
-        marker = data[position + 1]
+    while (found := _next_marker(data, position)) is not None:
+        marker, position = found
         if marker == 0xD9:
             return
-        if marker == 0xFF:
-            position += 1
-            continue
-        length = struct.unpack_from(">H", data, position + 2)[0]
-        position += 2 + length
+        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
         if marker != 0xDA:
             continue
-        scans += 1
-        found = _AFTER_SCAN.search(data, position)
-        if found is None:
+        after = _AFTER_SCAN.search(data, position)
+        if after is None:
             break
-        position = found.start()
+        position = after.start()
         if data[position : position + 2] == b"\xff\xd9":
             return
     raise SourceError("JPEG stream is truncated: its end marker is missing")
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int] | None:
+    """The marker at a place of a JPEG stream, fill bytes before it skipped, and where it is; None at the end."""
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            raise SourceError(f"JPEG stream is damaged: no marker at byte {position}")
+        if data[position + 1] != 0xFF:
+            return data[position + 1], position
+        position += 1
+    return None
 
 
 def check_jpeg_scans(data: bytes) -> None:

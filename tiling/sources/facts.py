@@ -107,7 +107,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Moment of a file: the focal plane and the point in time that are read, from 0; of which image; with its alpha?
+    """Plane of a file that is read: its focal plane and point in time, from 0, its image, and whether with alpha.
 
     `series` is a number from 0, or a name; None leaves it to `choose_image`. `alpha` makes bands of alpha channels.
     `damaged` segments, by level, plane and number, are read as if they had never been written.

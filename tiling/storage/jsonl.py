@@ -34,7 +34,7 @@ class Segments:
     """The segments in a folder, or below a name in an object store.
 
     Args:
-        folder: where the segments lie.
+        folder: holds the segments.
         flush_seconds: after how long further lines make a segment of their own.
     """
 

@@ -29,7 +29,7 @@ READ_ONLY_SCHEMES = ("https", "http")
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """By what a store tells one content of an object from others, for conditional requests."""
+    """Identity of an object's content in its store, such as its ETag, for conditional requests."""
 
     e_tag: str | None
     version: str | None
@@ -230,7 +230,7 @@ class ObjectPath:
         return (path for path, _ in self.listed())
 
     def listed(self) -> Iterator[tuple[ObjectPath, ObjectFacts]]:
-        """The same, with what the listing says of each: no request of its own per object.
+        """Every object below with its size and tag, from the listing alone: no request per object.
 
         A listing that is cut resumes where it was.
         """

@@ -49,7 +49,7 @@ def delete_tree(place: Place) -> None:
 
 
 def move_tree(source: Place, target: Place, last: str) -> None:
-    """Move a folder to where there is none; killed in between and asked again, it goes on.
+    """Move a folder to a free place; a move that was killed is resumed by the same call.
 
     An object store can't rename: objects are copied, then deleted, the one named `last` at the very end, so that as
     long as the source has it the move isn't over.
@@ -77,7 +77,7 @@ def size_of_tree(place: Place) -> int:
 
 
 def sweep_partials(folder: Place) -> None:
-    """Remove what writers that were killed have left beside a folder's files; only when none writes."""
+    """Remove partial files of writers that were killed from a folder; only when none writes."""
     if isinstance(folder, Path):  # a put that is not complete leaves nothing
         _remove_partials(folder.glob(f"*{PARTIAL}*"))  # libraries want suffixes of their own
 

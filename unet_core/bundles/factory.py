@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
+from unet_core.bundles.library import build_network, import_library
 from unet_core.bundles.origin import SMP_CONFIG, SMP_WEIGHTS
 from unet_core.bundles.reference import FAILURES, follow
-from unet_core.bundles.weights import expect_fit, read_safetensors
+from unet_core.bundles.weights import load_fitting, read_safetensors
 from unet_core.errors import BundleError
 
 SMP_LIBRARY = "segmentation_models_pytorch"
@@ -46,14 +46,8 @@ def load_smp(folder: Path) -> nn.Module:
     Its class comes from the library, its weights from safetensors; nothing is downloaded. Raises BundleError where
     the library is not installed, or the folder isn't what it writes.
     """
-    try:
-        library = importlib.import_module(SMP_LIBRARY)
-    except ImportError as error:
-        raise BundleError(
-            f"folder {str(folder)!r} is a model of {SMP_LIBRARY}, which can't be imported ({error}): install it with "
-            f"pip install segmentation-models-pytorch; or, where it is installed, export the network with "
-            f"torch.export.save and use the .pt2"
-        ) from error
+    needed = f"folder {str(folder)!r} is a model of {SMP_LIBRARY}, which"
+    library = import_library(SMP_LIBRARY, needed, "segmentation-models-pytorch")
     name, options = _smp_config(folder / SMP_CONFIG)
     network_class = getattr(library, name, None)
     if name not in _SMP_CLASSES or not isinstance(network_class, type):
@@ -61,17 +55,10 @@ def load_smp(folder: Path) -> nn.Module:
             f"folder {str(folder)!r} wants {SMP_LIBRARY}.{name}, which is none of its networks; known are "
             f"{', '.join(_SMP_CLASSES)}"
         )
-    try:
-        network = cast("nn.Module", network_class(**options))
-    except FAILURES as error:
-        raise BundleError(
-            f"{SMP_LIBRARY}.{name} can't be built from {str(folder / SMP_CONFIG)!r}: {error}; save it again with the "
-            f"installed version"
-        ) from error
+    remedy = "save it again with the installed version"
+    network = build_network(network_class, options, f"{SMP_LIBRARY}.{name}", folder / SMP_CONFIG, remedy)
     weights = folder / SMP_WEIGHTS
-    tensors = read_safetensors(weights)
-    expect_fit(network.state_dict(), tensors, weights, f"save it again with the installed version of {SMP_LIBRARY}")
-    network.load_state_dict(tensors)
+    load_fitting(network, read_safetensors(weights), weights, f"{remedy} of {SMP_LIBRARY}")
     return network
 
 

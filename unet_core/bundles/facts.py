@@ -29,7 +29,7 @@ _HALF = 0.5
 
 
 class CardFacts(BaseModel):
-    """The part of a card that no network tells; all optional, so that facts from several places can be merged."""
+    """Part of a card that can't be read off a network; all optional, so that facts from several places merge."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -20,7 +20,7 @@ from unet_core.bundles.facts import CardFacts, facts_from, facts_of
 from unet_core.bundles.onnx import OPEN_ONNX, OnnxNetwork, read_onnx
 from unet_core.bundles.origin import Origin
 from unet_core.bundles.packages import read_bioimageio, read_monai
-from unet_core.bundles.weights import expect_fit, read_weights, without_prefix
+from unet_core.bundles.weights import load_fitting, read_weights, without_prefix
 from unet_core.errors import BundleError, FootprintError
 from unet_core.models import build
 
@@ -143,10 +143,8 @@ def _weighted(network: nn.Module, origin: Origin) -> nn.Module:
     """The network with the weights that were named."""
     if origin.weights is None:
         return network
-    expected = network.state_dict()
-    tensors = without_prefix(read_weights(origin.weights), expected)
-    expect_fit(expected, tensors, origin.weights, f"give the weights of {origin.reference}, or correct the network")
-    network.load_state_dict(tensors)
+    tensors = without_prefix(read_weights(origin.weights), network.state_dict())
+    load_fitting(network, tensors, origin.weights, f"give the weights of {origin.reference}, or correct the network")
     return network
 
 

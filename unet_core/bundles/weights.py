@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unet_core.errors import BundleError
 
@@ -152,6 +152,16 @@ def expect_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], we
                 f"{where}: {name} is stored as {tensor.dtype}, the network needs {wanted.dtype}; save it as that"
             )
         expect_finite(name, tensor, weights)
+
+
+def load_fitting(network: nn.Module, tensors: Mapping[str, Tensor], weights: Path, remedy: str) -> None:
+    """Load the tensors of a file into a network.
+
+    Raises:
+        BundleError: they don't fit it.
+    """
+    expect_fit(network.state_dict(), tensors, weights, remedy)
+    network.load_state_dict(tensors)
 
 
 def expect_finite(name: str, tensor: Tensor, weights: Path) -> None:

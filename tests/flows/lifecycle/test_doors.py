@@ -202,8 +202,8 @@ def test_a_segment_minds_no_settings_that_nobody_asked_for_and_leaves_nothing(
         for process in running:
             homes |= {each for each in servers_of(process.pid) if each}
         time.sleep(0.05)
-    told = [(hostile_folder / f"{number}.log").read_text() for number in range(2)]
-    assert [process.returncode for process in running] == [0, 0], told
+    logs = [(hostile_folder / f"{number}.log").read_text() for number in range(2)]
+    assert [process.returncode for process in running] == [0, 0], logs
     assert len(homes) == 2, "each has a server with a folder and a password of its own, and no other"
     assert (hostile_folder / "home/.prefect/prefect.db").read_bytes() == database
     left = {str(each) for each in (hostile_folder / "tmp").glob("overtile-prefect-*")}

@@ -84,11 +84,11 @@ def test_a_server_that_records_nothing_is_named_before_anything_begins(forgetful
     install()
     with configured(forgetful):
         expect_prefect()
-        with pytest.raises(UnrecordedError, match="doesn't record that a flow begins") as told:
+        with pytest.raises(UnrecordedError, match="doesn't record that a flow begins") as raised:
             flow(name="begun")(begin)()
     assert not begun
-    assert forgetful in str(told.value)
-    assert "\n" not in str(told.value)
+    assert forgetful in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @contextmanager
@@ -97,11 +97,13 @@ def configured(url: str) -> Generator[None]:
         yield
 
 
-@pytest.mark.parametrize(("stranger", "told"), [(404, "404"), (401, "AUTH_STRING"), (200, "")], indirect=["stranger"])
-def test_what_is_no_server_for_us_is_named_with_a_remedy(stranger: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("stranger", "message"), [(404, "404"), (401, "AUTH_STRING"), (200, "")], indirect=["stranger"]
+)
+def test_what_is_no_server_for_us_is_named_with_a_remedy(stranger: str, message: str) -> None:
     with configured(stranger), pytest.raises(ConfigError) as refused:
         expect_prefect()
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert stranger in str(refused.value)
     assert "\n" not in str(refused.value)
 

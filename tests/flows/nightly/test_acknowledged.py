@@ -15,7 +15,7 @@ from flows.config.archive import ArchiveConfig
 from flows.nightly.scan import scan
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.escaping import word
 

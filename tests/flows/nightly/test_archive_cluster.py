@@ -2,7 +2,7 @@
 
 All of it is real: Prefect's server, a worker of a work pool, the deployments of `deploy/prefect.yaml`, a head, a node
 that is there to stage, and a node of another address with two GPUs, which are declared and not there: its actors are
-told to compute on the processor.
+set to compute on the processor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from small_bundles import whole_labels
 from tiny import save_tiny, write_noise
 
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle

@@ -1,4 +1,4 @@
-"""Slides that the source no longer holds: told once, no failure for ever, and no mask lost."""
+"""Slides that the source no longer holds: reported once, no failure for ever, and no mask lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.nightly.scan import ScanResult, scan
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides, is_gone
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.runs.run import Run
 
@@ -133,18 +133,18 @@ def said(archive: Archive, found: ScanResult, night: str) -> tuple[str, ...]:
 def test_a_done_slide_that_vanishes_is_told_once_and_again_only_after_it_was_back(two: Path) -> None:
     config, archive = archive_of_two(two, str(two / "in"))
     aside = two / "aside.svs"
-    told: list[tuple[str, ...]] = []
+    missing: list[tuple[str, ...]] = []
     for night, move in enumerate(
         (None, ("in/old/b.svs", aside), None, (aside, "in/old/b.svs"), ("in/old/b.svs", aside))
     ):
         if move is not None:
             (two / move[0]).rename(two / move[1])
         archive = Archive.open(archive.path)
-        told.append(said(archive, scan(config, archive), f"n{night + 2}"))
+        missing.append(said(archive, scan(config, archive), f"n{night + 2}"))
         record = archive.ledger.get("old/b.svs")
         assert record is not None
         assert record.state is SlideState.DONE, "its mask is there, and another name of its content is the same"
-    assert told == [(), ("old/b.svs",), (), (), ("old/b.svs",)]
+    assert missing == [(), ("old/b.svs",), (), (), ("old/b.svs",)]
     rows = {row["slide"]: row for row in SlideTable(archive.ledger, "m", {}).rows()}
     assert (rows["a.svs"]["missing_since"], rows["old/b.svs"]["missing_since"]) == (None, "n6")
 

@@ -15,7 +15,7 @@ from growing import growing
 from nights import QUICK, latest, records
 from tiny import save_tiny, write_noise
 
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
 
 
@@ -44,7 +44,7 @@ def first_night(cli: Cli, model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_one_bad_slide_never_stops_the_others(first_night: tuple[Path, Path, str]) -> None:
-    source, out, told = first_night
+    source, out, output = first_night
     known = records(out)
     good = [f"sub/{number}.tif" for number in range(4)]
     assert all(known[name].state is SlideState.DONE for name in (*good, "name\x1b[31m.tif"))
@@ -57,15 +57,15 @@ def test_one_bad_slide_never_stops_the_others(first_night: tuple[Path, Path, str
         assert not (out / "slides" / name / "staged.zarr").exists()
     assert known["corrupt.tif"].state is SlideState.FAILED
     assert known["growing.tif"].state is SlideState.CHANGING
-    assert "corrupt.tif: " in told
-    assert "outside.svs: a symbolic link to a file outside the archive" in told
-    assert "growing.tif: it is still being written" in told
+    assert "corrupt.tif: " in output
+    assert "outside.svs: a symbolic link to a file outside the archive" in output
+    assert "growing.tif: it is still being written" in output
     assert "name\\x1b[31m.tif" in (out / "nights/latest.html").read_text()
-    assert "\x1b" not in told + (out / "nights/latest.html").read_text() + (out / "slides.csv").read_text()
+    assert "\x1b" not in output + (out / "nights/latest.html").read_text() + (out / "slides.csv").read_text()
     assert (out / "slides" / "name%1B[31m.tif" / "run.json").is_file()
-    assert "another try would end alike for corrupt.tif: repair or replace the file" in told
-    assert "rerun" not in told, "it is advised only where it can help"
-    assert "sub/3.tif: done, " in told, "off a terminal each slide is a line"
+    assert "another try would end alike for corrupt.tif: repair or replace the file" in output
+    assert "rerun" not in output, "it is advised only where it can help"
+    assert "sub/3.tif: done, " in output, "off a terminal each slide is a line"
 
 
 def test_a_table_and_a_page_tell_of_the_night(first_night: tuple[Path, Path, str]) -> None:
@@ -88,7 +88,7 @@ def test_the_second_night_does_only_what_is_new(cli: Cli, model: Path, first_nig
     write_noise(source / "sub/3.tif", 342, 200, seed=33)  # another content under the same name
     write_noise(source / "growing.tif", 150, 200, seed=40)  # whole by now
     write_noise(source / "new.tif", 90, 90, seed=41)
-    (source / "twin.tif").write_bytes((source / "sub/1.tif").read_bytes())  # a known content under another name
+    (source / "duplicate.tif").write_bytes((source / "sub/1.tif").read_bytes())  # a known content under another name
     known = records(out)
     ended = cli.run("archive", source, "--out", out, "--model", model, *QUICK)
     assert ended.code == 0, "the corrupt one and the link have made a night red already"
@@ -100,9 +100,9 @@ def test_the_second_night_does_only_what_is_new(cli: Cli, model: Path, first_nig
         "sub/3.tif": "done",
         "growing.tif": "done",
         "new.tif": "done",
-        "twin.tif": "same",
+        "duplicate.tif": "same",
     }
-    assert tonight["twin.tif"].folder == "slides/sub/1.tif"
+    assert tonight["duplicate.tif"].folder == "slides/sub/1.tif"
     assert "unchanged" in ended.out
     assert "corrupt.tif" in ended.out
     assert {name: mask_files(out / "slides" / name) for name in before} == before
@@ -206,11 +206,11 @@ def test_slides_that_are_cut_short_or_removed_in_mid_night_are_named_and_the_oth
     os.truncate(source / "5.tif", 5000)
     (source / "4.tif").unlink()
     assert night.wait(240) == 0, (tmp_path / "log").read_text()  # as of slides that are still being copied
-    told = (tmp_path / "log").read_text()
-    assert "Traceback" not in told
+    output = (tmp_path / "log").read_text()
+    assert "Traceback" not in output
     known = records(out)
     assert {name for name, record in known.items() if record.state is SlideState.DONE} == {f"{n}.tif" for n in range(4)}
-    left = told.split("left to a later night:")[1].split("to look at:")[0]
+    left = output.split("left to a later night:")[1].split("to look at:")[0]
     assert "5.tif: it is still being written; the next night looks again" in left
     assert "4.tif: it is no longer there; the next night looks again" in left
     (source / "5.tif").write_bytes(kept)

@@ -15,7 +15,7 @@ from flows.nightly import index
 from flows.nightly.night import NightSummary
 from flows.nightly.page import page_of, publish
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 
 
 def archive_at(path: Path) -> Archive:
@@ -64,7 +64,7 @@ def test_table_and_page_say_at_which_pixel_size_each_slide_was_segmented(tmp_pat
         ]
     page = (tmp_path / "nights/latest.html").read_text()
     assert "<th>pixel size</th>" in page
-    assert all(f'<td class="n">{told}</td>' in page for told in ("0.25 µm", "12.5 × 10 m", "not known"))
+    assert all(f'<td class="n">{output}</td>' in page for output in ("0.25 µm", "12.5 × 10 m", "not known"))
     assert {record.slide: record.pixel_size for record in Archive.open(tmp_path).ledger} == sizes
 
 

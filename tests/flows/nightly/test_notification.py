@@ -21,7 +21,7 @@ from flows.nightly.left import WorkLeft
 from flows.nightly.notification import Notification, of_night, send, wanted
 from flows.nightly.notified import notified
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import DiskError, RunError, SourceError
 from unet_core.errors import BundleError
 
@@ -112,7 +112,7 @@ def test_a_webhook_that_refuses_is_named_with_its_answer(
     ],
 )
 def test_a_night_that_dies_is_notified_too(error: BaseException, said: str, tmp_path: Path) -> None:
-    file = tmp_path / "told"
+    file = tmp_path / "notification"
     config = ArchiveConfig(source="in", out=tmp_path, notify=f"tee {file}")
 
     def die() -> Any:

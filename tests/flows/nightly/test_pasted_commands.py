@@ -22,7 +22,7 @@ from flows.nightly.night import NightSummary
 from flows.nightly.notification import of_night
 from flows.nightly.page import facts, page_of
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.storage.place import pasted
 
 NAME = """it's "an" $(touch harm) `touch harm` archive; touch harm"""

@@ -26,8 +26,9 @@ from tiny import save_tiny, write_noise
 
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig
+from flows.config.base import checked
 from flows.config.deployed import SERVED_ARCHIVE, TRUSTED_MODEL, allowed, serve_only
-from flows.config.run import RerunConfig, SegmentConfig, checked
+from flows.config.run import RerunConfig, SegmentConfig
 from flows.deployments import deployments_of
 from flows.errors import ConfigError, FlowError
 from flows.lifecycle.prefect_server import EmbeddedServer
@@ -35,7 +36,7 @@ from flows.reporting.prefect_names import artifact_key
 from flows.rerun import rerun
 from flows.segment import segment
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
 
 ROOT = Path(__file__).parents[3]
@@ -179,11 +180,11 @@ def test_an_answer_that_is_not_http_is_no_answer_yet(tmp_path: Path, monkeypatch
 def test_an_embedded_server_that_ends_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uses_as_server(monkeypatch, tmp_path, "raise SystemExit(7)")
     with (
-        pytest.raises(FlowError, match=r"has ended with code 7.*prefect server start") as told,
+        pytest.raises(FlowError, match=r"has ended with code 7.*prefect server start") as raised,
         EmbeddedServer().begin(),
     ):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from flows.nightly.left import Rates, WorkLeft, work_left
 from flows.nightly.night import NightSummary, ThroughputEstimate
 from flows.nightly.verdict import Verdict
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.storage.file_version import FileVersion
 
 

@@ -37,7 +37,7 @@ from flows.nightly.notified import notified
 from flows.nightly.watch import NightWatch
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.errors import DiskError
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -19,8 +19,8 @@ def test_a_process_bound_to_one_processor_counts_one() -> None:
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
         "from flows.pool.cores import usable_cores, usable_threads\nprint(usable_cores(), usable_threads())"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert told.stdout.split() == ["1", "1"]
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert output.stdout.split() == ["1", "1"]
 
 
 def test_there_is_at_least_one_and_no_more_than_there_are() -> None:

@@ -105,9 +105,9 @@ def test_a_driver_whose_head_is_killed_says_so_and_another_cluster_goes_on(
             worker.suspend()  # actors need no head, so the work might be done before its death is noticed
             nodes.head.kill()
             assert driver.process.wait(55) == 1
-            (told,) = [line for line in driver.log.read_text().splitlines() if line.startswith("error: ")]
-            assert "the head of the Ray cluster at" in told
-            assert "the same command resumes" in told
+            (message,) = [line for line in driver.log.read_text().splitlines() if line.startswith("error: ")]
+            assert "the head of the Ray cluster at" in message
+            assert "the same command resumes" in message
             known = sum(driver.tiles_by_node().values())
             assert 20 < known < TILES
     with cluster(tmp_path / "other", **QUICK_TO_NOTICE) as nodes:

@@ -1,4 +1,4 @@
-"""A cluster that doesn't come up: told at once, never waited for."""
+"""A cluster that doesn't come up: reported at once, never waited for."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tiny import write_noise
 
 from flows.lifecycle.stopping import StopRequest
 from flows.nightly.context import NightContext
-from flows.nightly.slide_job import tile_bytes
+from flows.nightly.staged_size import tile_bytes
 from flows.pool.backlog import Backlog
 from flows.pool.pool import Pool
 from flows.pool.staging_budget import Batch, leftover_staged_tiles
@@ -29,7 +29,7 @@ from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.archive import Archive
 from tiling.archives.listing import find_slides
 from tiling.archives.slide import Slide
-from tiling.archives.slide_ledger import SlideState
+from tiling.archives.slide_record import SlideState
 from tiling.geometry import Halo
 from tiling.plan import TilePlan
 from tiling.runs.run import Run
@@ -94,7 +94,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def lying(context: NightContext) -> Mapping[Place, Mapping[int, int]]:
+def staged_of(context: NightContext) -> Mapping[Place, Mapping[int, int]]:
     return dict(leftover_staged_tiles(Archive.open(context.archive.path)))
 
 
@@ -119,21 +119,21 @@ def stop_with_staged_tiles(source: Path, model: Path, pool: Pool) -> NightContex
 def test_what_a_stopped_night_has_left_counts(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=1)
-    shift = stop_with_staged_tiles(source, model, pool)
+    context = stop_with_staged_tiles(source, model, pool)
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=0)
-    (run,) = lying(shift)
+    (run,) = staged_of(context)
     assert isinstance(run, Path)
     before = staged_files(source.parent / "out")
-    assert len(lying(shift)[run]) == before == 9
+    assert len(staged_of(context)[run]) == before == 9
     counts = list[int]()
 
     def count(step: str, slide: str) -> None:
         counts.append(staged_files(source.parent / "out"))
 
     budget = 9 * tile_bytes(Run.open(run))
-    others = [slide for slide in slides_of(shift) if slide.name != run.name]
-    full = context_of(source, model, pool, staging_budget=sum(lying(shift)[run].values()))
+    others = [slide for slide in slides_of(context) if slide.name != run.name]
+    full = context_of(source, model, pool, staging_budget=sum(staged_of(context)[run].values()))
     _, known = carry(full, after=count, slides=others)
     assert set(counts) == {9}, "there was room for no other: they were read from the image"
     with Pool(2, actor=FaultyActor) as own:  # a pool lives one night, in which no slide comes twice
@@ -155,7 +155,7 @@ def test_what_a_slide_with_a_failed_tile_leaves_counts_where_it_is_kept(
     context = context_of(source, model, pool, keep_staged=True, staging_budget="1MB")
     _, known = carry(context)
     assert known["1.tif"].state is SlideState.FAILED
-    assert {run.name: sorted(sizes) for run, sizes in lying(context).items()} == {"1.tif": [*range(12)]}
+    assert {run.name: sorted(sizes) for run, sizes in staged_of(context).items()} == {"1.tif": [*range(12)]}
 
 
 @pytest.mark.slow
@@ -187,14 +187,14 @@ def test_a_slide_that_fails_as_a_whole_leaves_nothing_staged(source: Path, model
 def test_a_run_that_makes_room_takes_no_staged_tiles_along(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=1)
-    shift = stop_with_staged_tiles(source, model, pool)
+    context = stop_with_staged_tiles(source, model, pool)
     for tile in range(9):
         plan_fault(faults, "hang", tile, times=0)
-    ((run, _),) = lying(shift).items()
+    ((run, _),) = staged_of(context).items()
     write_noise(source / run.name, 192, 192, seed=77)
     with Pool(2, actor=FaultyActor) as own:
         hold(source, model, own)
-    (aside,) = shift.archive.earlier(f"slides/{run.name}")
+    (aside,) = context.archive.earlier(f"slides/{run.name}")
     assert (aside / "run.json").is_file()
     assert not (aside / "staged.zarr").exists()
 

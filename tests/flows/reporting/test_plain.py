@@ -12,7 +12,8 @@ from cli import Cli, clean_environment, write_tissue
 from pydantic import ValidationError
 from rich.table import Table
 
-from flows.config.run import RerunConfig, SegmentConfig, problem_in
+from flows.config.base import problem_in
+from flows.config.run import RerunConfig, SegmentConfig
 from flows.reporting.escaping import PlainConsole, markdown, plain
 
 HOSTILE = "a\x1b[2J\x07[red]<img src=x onerror=alert(1)>\nerror: all is well\r|`*\u202e.tif"
@@ -45,10 +46,10 @@ def test_markdown_makes_no_link_of_an_address(text: str) -> None:
 def test_the_terminal_takes_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
     console = PlainConsole()
     console.print(f"run {HOSTILE} :smiley:", soft_wrap=True)
-    told = capsys.readouterr().out
-    assert told.rstrip("\n").isprintable()
-    assert "[red]" in told
-    assert ":smiley:" in told
+    output = capsys.readouterr().out
+    assert output.rstrip("\n").isprintable()
+    assert "[red]" in output
+    assert ":smiley:" in output
     table = Table.grid()
     table.add_row("[bold]name[/bold]")
     console.print(table)
@@ -67,7 +68,7 @@ def test_a_hostile_file_name_is_told_on_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"cores": 3}, "cores: there is no such key; known are image, out, model, "),
         ({"core": -5}, "core: Input should be greater than 0, not -5"),
@@ -79,10 +80,10 @@ def test_a_hostile_file_name_is_told_on_one_line(tmp_path: Path) -> None:
         ({"out": None}, "out: Value error, a path or a URL is needed, not None"),
     ],
 )
-def test_a_wrong_parameter_is_named_with_what_it_may_be(change: dict[str, Any], told: str) -> None:
+def test_a_wrong_parameter_is_named_with_what_it_may_be(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SegmentConfig.model_validate({"image": "a.tif", "out": "run", **change})
-    assert problem_in(caught.value).startswith(told)
+    assert problem_in(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("kind", [SegmentConfig.model_validate, RerunConfig.model_validate])

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from flows.viewer.guard import TOKEN_HEADER
 from flows.viewer.library import Library
 from tiling.archives.archive import Archive, ArchiveCard
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError
 from tiling.storage.place import lock_run
 
@@ -35,7 +35,7 @@ def made(folder: Path) -> Archive:
     return Archive.create_or_resume(folder, card)
 
 
-def tell(archive: Archive, *records: SlideRecord) -> None:
+def append_records(archive: Archive, *records: SlideRecord) -> None:
     for record in records:
         archive.ledger.append(record)
     archive.ledger.flush()
@@ -46,10 +46,10 @@ def archive(tmp_path: Path) -> Archive:
     archive = made(tmp_path / "archive")
     (tmp_path / "archive" / "slides").mkdir()
     draw_run(tmp_path / "archive" / "slides" / "sound.svs")
-    tell(
+    append_records(
         archive,
         SlideRecord("sound.svs", SlideState.FAILED, "slides/sound.svs", reason="1 of 12 tiles failed"),
-        SlideRecord("twin.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
+        SlideRecord("duplicate.svs", SlideState.SAME, "slides/sound.svs", reason="sound.svs"),
         SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON),
     )
     return archive
@@ -69,7 +69,7 @@ def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: 
         assert client.get("/api/runs").json()["runs"] == 2
         assert rows_of(client, start=1) == [LACKING]
         assert rows_of(client, start=2) == []
-        tell(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
+        append_records(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
         assert len(rows_of(client)) == 1, "the page follows the archive's ledger"
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_to_be_looked_at_says_why(archive: Archive) -> None:
     done = SlideRecord("sound.svs", SlideState.DONE, "slides/sound.svs", measures={"objects": 0})
     with let_in(Library(archive.path)) as client:
         assert "flags" not in rows_of(client)[0]
-        tell(archive, done)
+        append_records(archive, done)
         assert rows_of(client)[0]["flags"] == ["no object"]
 
 
@@ -92,7 +92,7 @@ def test_a_failure_is_acknowledged_by_the_page_of_this_start_alone(archive: Arch
 
         refused = ({}, {TOKEN_HEADER: "guessed"}, {**ours, "origin": "http://evil.example"}, {**ours, "origin": "null"})
         assert [asked("ward/broken.svs", **headers) for headers in refused] == [403] * 4
-        assert [asked(slide, **ours) for slide in ("", 7, None, "no.svs", "twin.svs")] == [422, 422, 422, 409, 409]
+        assert [asked(slide, **ours) for slide in ("", 7, None, "no.svs", "duplicate.svs")] == [422, 422, 422, 409, 409]
         assert client.get("/api/acknowledge").status_code == 405
         assert rows_of(client)[1] == LACKING, "nothing was stored so far"
         with lock_run(archive.path):
@@ -110,7 +110,7 @@ def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
     archive = made(tmp_path / "archive")
     with pytest.raises(RunError, match=r"holds no run .* and no runs"):
         Library(archive.path)
-    tell(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
+    append_records(archive, SlideRecord("ward/broken.svs", SlideState.FAILED, "slides/ward/broken.svs", reason=REASON))
     with let_in(Library(archive.path)) as client:
         assert rows_of(client) == [LACKING]
         assert client.get("/api/run").status_code == 404
@@ -119,9 +119,9 @@ def test_an_archive_of_which_no_slide_opened_is_shown(tmp_path: Path) -> None:
 def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
     (archive.path / "ledger" / "00000099.jsonl").write_bytes(b"{}\n")
     with let_in(Library(archive.path)) as client:
-        run, told = rows_of(client)
+        run, record = rows_of(client)
         assert run["name"] == "slides/sound.svs"
-        assert "holds a line that is no record" in told["error"]
+        assert "holds a line that is no record" in record["error"]
 
 
 @pytest.mark.slow

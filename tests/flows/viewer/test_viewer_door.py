@@ -173,9 +173,9 @@ def test_two_viewers_keep_their_cookies_apart(run: Path) -> None:
 
 def test_a_browser_is_led_to_the_link_by_a_page_of_this_account_alone(run: Path, tmp_path: Path) -> None:
     """What a browser is started with, every account can see."""
-    told = tmp_path / "told"
+    record = tmp_path / "record"
     browser = tmp_path / "browser"
-    browser.write_text(f"#!/bin/sh\ncat /proc/$$/cmdline > {told}.new && mv {told}.new {told}\n")
+    browser.write_text(f"#!/bin/sh\ncat /proc/$$/cmdline > {record}.new && mv {record}.new {record}\n")
     browser.chmod(0o755)
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -184,9 +184,9 @@ def test_a_browser_is_led_to_the_link_by_a_page_of_this_account_alone(run: Path,
     assert process.stdout is not None
     link = process.stdout.readline().partition(" at ")[2].partition(" ")[0]
     deadline = time.monotonic() + 60
-    while not told.exists() and time.monotonic() < deadline:
+    while not record.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    arguments = told.read_text()
+    arguments = record.read_text()
     (page,) = folder.iterdir()
     assert page.as_uri() in arguments
     assert link.partition("token=")[2] not in arguments

@@ -160,7 +160,7 @@ def test_the_object_under_the_pointer_shows_its_outline_and_values(browser: Brow
 
 
 @pytest.mark.slow
-def test_a_failed_tile_shows_its_reason_and_is_mended_without_reloading(
+def test_a_failed_tile_shows_its_reason_and_is_repaired_without_reloading(
     browser: Browser, archive: Path, cli: Cli, tmp_path: Path
 ) -> None:
     with shown(archive / "broken", cli.environment) as viewer, opened(browser, viewer) as page:
@@ -184,10 +184,10 @@ def mend(page: Page, archive: Path, tmp_path: Path) -> None:
     expect(page.locator("#job")).to_contain_text("computed again in", timeout=240_000)
     expect(page.locator("#selected-state")).to_have_text("done")
     page.get_by_role("button", name="Close").first.click()
-    mended = stage(page, tmp_path / "mended.png")
+    repaired = stage(page, tmp_path / "repaired.png")
     assert page.evaluate("window.stillThere") is True
     x, y = (round(value) for value in at_tile(page, 1, 1))
-    assert not np.array_equal(mended[y - 60 : y + 60, x - 60 : x + 60], hatched[y - 60 : y + 60, x - 60 : x + 60])
+    assert not np.array_equal(repaired[y - 60 : y + 60, x - 60 : x + 60], hatched[y - 60 : y + 60, x - 60 : x + 60])
     state = Run.open(archive / "broken").ledger.fold()
     assert state.states[run.plan.at(1, 1).index] == TileState.DONE
     mask = Run.open(archive / "broken").open_mask(read_only=True)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from tiling.archives.flags import Usual, flags_by_slide, flags_of
 from tiling.archives.measures import measured, sharpness, speck_counts
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.export.export_run import export_run
 from tiling.objects.spec import ObjectSpec
 

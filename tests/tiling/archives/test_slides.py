@@ -19,7 +19,8 @@ from tiling.archives import slide_ledger
 from tiling.archives.archive import Archive, ArchiveCard, folder_name
 from tiling.archives.listing import expect_disjoint, find_slides, glob_pattern
 from tiling.archives.slide import Slide, file_version
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideLedger
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import RunError, SourceError
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, move_tree, size_of_tree

@@ -61,7 +61,7 @@ def test_on_a_disk_that_fills_an_export_is_whole_or_not_there(
     whole = files_of(roomy)
     refusals = [refused for room in ROOMS if (refused := refusal(run, name, room, small_disk / BALLAST, whole))]
     assert refusals, "the disk never was too small"
-    assert all("make space" in told and "\n" not in told for told in refusals), refusals
+    assert all("make space" in message and "\n" not in message for message in refusals), refusals
     export(run, name)
     assert files_of(run) == whole
 
@@ -73,16 +73,16 @@ def refusal(run: Run, name: str, room: int, ballast: Path, whole: dict[str, byte
     try:
         export(run, name)
     except (ExportError, DiskError) as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = None
+        message = None
     there = files_of(run)
     # Beside a refusal a whole file may be there, of which the ledger for want of room could not say so.
-    assert (there == whole) if told is None else (there.items() <= whole.items()), room
+    assert (there == whole) if message is None else (there.items() <= whole.items()), room
     for file in there:
         (run.exports / file).unlink()
     ballast.unlink()
-    return told
+    return message
 
 
 def test_every_pixel_an_object_fills_the_disk_with_their_list(small_disk: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def test_what_a_format_cannot_say_is_refused_before_anything_is_written(small: P
         with pytest.raises(ExportError, match=hint):
             export(run, f"statistics,{name}")
     assert not exported(run, "statistics.csv").exists()
-    told = "^--format: 'shapefile' is no format; give none, auto, or names of statistics, ome-tiff"
-    with pytest.raises(ConfigError, match=told) as refused:
+    message = "^--format: 'shapefile' is no format; give none, auto, or names of statistics, ome-tiff"
+    with pytest.raises(ConfigError, match=message) as refused:
         ExportConfig(run=run.path, formats="shapefile")
     assert "\n" not in str(refused.value)
 

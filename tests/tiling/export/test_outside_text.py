@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from flows.run.verification_report import VerificationReport, _remedy  # pyright: ignore[reportPrivateUsage] (what reports say)
 from tiling.archives.archive import folder_name
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.errors import WritingError
 from tiling.escaping import cell, plain
@@ -170,7 +170,7 @@ def test_large_collections_are_looked_at_from_both_ends(run: Run, tmp_path: Path
 
 
 def test_an_export_whose_file_no_reader_takes_keeps_the_earlier_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that a writer doesn't escape: what is told is the failure, not the success."""
+    """A name that a writer doesn't escape: what is reported is the failure, not the success."""
     before = (Path(str(run.exports)) / "mask.ome.tif").read_bytes()
     monkeypatch.setattr("tiling.runs.run.plain", str)
     with run.open_source() as source, pytest.raises(WritingError, match=r"ome-tiff of .* can't be (written|read)"):
@@ -186,9 +186,9 @@ def test_a_command_that_is_shown_obeys_no_slides_name(name: str, tmp_path: Path)
     one = np.zeros(1, np.uint8)
     state = LedgerState(one + TileState.FAILED, one, one.astype(bool), failed={0: TileRecord(0, TileState.FAILED)})
     verdict = VerificationReport(str(folder), 1, {"0,0": "it broke"}, [])
-    for told in (state.remedy(folder), _remedy(verdict, state, ())):
-        assert told.startswith("overtile rerun")
-        script = f'overtile() {{ printf "%s\\n" "$@"; }}\n{told}'
+    for output in (state.remedy(folder), _remedy(verdict, state, ())):
+        assert output.startswith("overtile rerun")
+        script = f'overtile() {{ printf "%s\\n" "$@"; }}\n{output}'
         words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
         assert str(folder) in words.stdout.splitlines()
     assert [*tmp_path.iterdir()] == []

@@ -116,7 +116,7 @@ def test_napari_opens_a_runs_card_without_asking_which_reader_to_take(run: Run) 
 
 
 def test_a_mask_of_one_level_is_no_pyramid_in_napari(tmp_path: Path) -> None:
-    """Of labels napari takes the array out of a list of one, and fails where it was told of a pyramid."""
+    """Of labels napari takes the array out of a list of one, and fails where the metadata name a pyramid."""
     run = finished_run(write_tissue(tmp_path / "small.tif", 200, 160), tmp_path / "run")
     assert len(run.open_mask().levels) == 1
     _, (mask, looks, _) = read_run(str(run.path))

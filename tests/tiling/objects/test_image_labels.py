@@ -15,7 +15,8 @@ from finished import write_labels as write_tiles
 from segmented import segmented
 from tiny import save_tiny, write_noise
 
-from flows.config.run import SegmentConfig, checked
+from flows.config.base import checked
+from flows.config.run import SegmentConfig
 from flows.errors import ConfigError
 from flows.run.objects import asked_rule
 from flows.run.steps import find_objects, folded

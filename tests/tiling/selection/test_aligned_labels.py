@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from flows.config.recipe import DataConfig, RasterConfig
 from flows.training.examples import read_examples
 from tiling.errors import SourceError
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.source import open_source
 from unet_core.bundles.card import ClassInfo, Decision, ModelCard, Normalization
 from unet_core.errors import TrainingError
@@ -89,9 +89,9 @@ def test_labels_are_read_where_they_lie(way: str, tmp_path: Path) -> None:
 def test_labels_that_lie_elsewhere_are_refused(
     labels: NDArray[np.uint8], place: Affine, crs: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match=r"a\.tif.*a\.tif") as told:
+    with pytest.raises(TrainingError, match=r"a\.tif.*a\.tif") as raised:
         learnt(tmp_path, labels, place, crs)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_cases_of_labels_beside_their_image(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Band names of the image against the model's: an order that is told is followed, another meaning refused."""
+"""Band names of the image against the model's: another order is followed with a note, another meaning refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from flows.config.recipe import RasterConfig
 from flows.training.rasters import raster_examples
 from tiling.errors import PlanError
 from tiling.selection.band_names import BandsDifferError, match_bands
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from unet_core.bundles.card import read_card
 from unet_core.errors import TrainingError
@@ -41,7 +42,7 @@ RGB = ("red", "green", "blue")
         (("DAPI",), ("gray",), None),
         (("DAPI", "FITC", "Cy3"), ("1", "2", "3"), None),
         (("DAPI", "2"), ("DAPI", "FITC"), None),
-        (("DAPI", "FITC"), RGB, None),  # counts differ: told elsewhere
+        (("DAPI", "FITC"), RGB, None),  # counts differ: reported elsewhere
     ],
 )
 def test_what_is_taken(image: tuple[str, ...], model: tuple[str, ...], expected: tuple[int, ...] | None) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from tiling.errors import SourceError
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.source import open_source
 from tiling.sources.downsample import block_mean, screen_factor
 from tiling.sources.facts import Level

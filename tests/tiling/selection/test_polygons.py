@@ -111,7 +111,7 @@ def test_real_buildings_lie_where_another_program_drew_them(data_dir: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("geometry", "told"),
+    ("geometry", "message"),
     [
         (None, "feature 0 is a feature without geometry"),
         ({"type": "LineString", "coordinates": SQUARE}, "feature 0 is a LineString: only a Polygon"),
@@ -125,13 +125,13 @@ def test_real_buildings_lie_where_another_program_drew_them(data_dir: Path) -> N
         ({"type": "MultiPolygon", "coordinates": [[]]}, "broken MultiPolygon"),
     ],
 )
-def test_broken_geometry_is_refused_by_name(tmp_path: Path, geometry: Any, told: str) -> None:
-    with pytest.raises(AnnotationError, match=told):
+def test_broken_geometry_is_refused_by_name(tmp_path: Path, geometry: Any, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
         read_geojson(write(tmp_path / "x.geojson", geometry), None)
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "message"),
     [
         ({"classification": {"name": "Tumour"}}, "feature 0 is of class 'Tumour', the card's are background, Tumor"),
         ({"classification": {}}, "feature 0 has no class in its property 'classification'.*one of background, Tumor"),
@@ -139,13 +139,13 @@ def test_broken_geometry_is_refused_by_name(tmp_path: Path, geometry: Any, told:
         (None, "feature 0 has no class"),
     ],
 )
-def test_unknown_class_is_refused(tmp_path: Path, properties: Any, told: str) -> None:
-    with pytest.raises(AnnotationError, match=told):
+def test_unknown_class_is_refused(tmp_path: Path, properties: Any, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
         read_geojson(write(tmp_path / "x.geojson", a_polygon(SQUARE), properties), {"background": 0, "Tumor": 1})
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not GeoJSON"),
         ("\xff", "not GeoJSON"),
@@ -156,9 +156,9 @@ def test_unknown_class_is_refused(tmp_path: Path, properties: Any, told: str) ->
         ('{"type": "FeatureCollection", "features": []}', "there is no polygon in it"),
     ],
 )
-def test_file_that_is_not_geojson_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_file_that_is_not_geojson_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.geojson").write_bytes(text.encode("latin-1"))
-    with pytest.raises(AnnotationError, match=told):
+    with pytest.raises(AnnotationError, match=message):
         read_geojson(tmp_path / "x.geojson", None)
 
 

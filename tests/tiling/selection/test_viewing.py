@@ -16,7 +16,9 @@ from rasterio.warp import transform
 from source_oracle import picture
 
 from tiling.errors import AnnotationError, PlanError, SourceError
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view, ground_um
+from tiling.selection.choose_view import choose_view
+from tiling.selection.chosen_scale import ground_um
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 
 ANY = ModelRequirements("any", None, "uint8")
@@ -334,9 +336,9 @@ def test_an_image_of_one_value_has_no_percentiles(tmp_path: Path) -> None:
 
 def test_a_model_without_a_pixel_size_says_at_which_it_was_used(tmp_path: Path) -> None:
     path, cells = slide(tmp_path / "slide.tif", 0.5), ModelRequirements("cells", None, "uint8", (0.05, 5.0))
-    told = choose_view(path, ViewRequest(), cells).notes["pixels"]
-    assert told.startswith("level 0 as it is, of 0.5")
-    assert "cells has no pixel size of its own" in told
+    note = choose_view(path, ViewRequest(), cells).notes["pixels"]
+    assert note.startswith("level 0 as it is, of 0.5")
+    assert "cells has no pixel size of its own" in note
     assert "pixels" not in choose_view(path, ViewRequest(), ANY).notes
 
 

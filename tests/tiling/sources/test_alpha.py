@@ -13,7 +13,8 @@ from PIL import Image
 from source_oracle import assert_reads_like, picture
 
 from tiling.errors import SourceError
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import ImageSource, open_source
 
 ANY = ModelRequirements("any", None, "uint8")

@@ -48,10 +48,10 @@ def test_every_kind_of_array_is_read_back_as_it_was(
     pixels = waves((500, 399, bands) if bands else (500, 399))
     array = made(pixels)
     given = np.asarray(array).astype("uint16")
-    told: list[tuple[int, int]] = []
-    write_array(array, tmp_path / ARRAY_NAME, lambda done, total: told.append((done, total)))
-    assert told[0][0] == 0
-    assert told[-1][0] == told[-1][1] > 0
+    reports: list[tuple[int, int]] = []
+    write_array(array, tmp_path / ARRAY_NAME, lambda done, total: reports.append((done, total)))
+    assert reports[0][0] == 0
+    assert reports[-1][0] == reports[-1][1] > 0
     with open_source(tmp_path / ARRAY_NAME) as source:
         read = source.read(0, source.levels[0].box)
         assert source.dtype == np.dtype("uint16")

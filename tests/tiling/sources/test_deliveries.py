@@ -66,14 +66,14 @@ def test_incomplete_deliveries_are_refused(tmp_path: Path) -> None:
     safe = write_sentinel2(tmp_path, BANDS)
     tile = next(safe.glob("GRANULE/*/MTD_TL.xml"))
     text = tile.read_text()
-    for broken, told in (
+    for broken, message in (
         (text.replace('resolution="20"', 'resolution="30"'), "where pixels of 20 m lie"),
         (text.replace("EPSG:32632", "EPSG:1"), "doesn't say where"),
         (text[:-5], "can't be parsed"),
         ("<!DOCTYPE a>" + text, "document type"),
     ):
         tile.write_text(broken)
-        assert_refused(safe, told)
+        assert_refused(safe, message)
     tile.unlink()
     assert_refused(safe, "is missing")
     (safe / "GRANULE" / "second").mkdir()
@@ -88,8 +88,8 @@ def test_incomplete_deliveries_are_refused(tmp_path: Path) -> None:
     assert_refused(folder, "no band")
 
 
-def assert_refused(path: Path, told: str) -> None:
+def assert_refused(path: Path, message: str) -> None:
     with pytest.raises(SourceError) as error:
         open_source(path)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

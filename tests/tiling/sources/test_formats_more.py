@@ -17,7 +17,7 @@ from source_oracle import assert_reads_like, assert_refused, imwrite, picture
 from tiling.errors import SourceError
 from tiling.geometry import Box, PixelSize
 from tiling.plan import Halo, TilePlan
-from tiling.selection.foreground import find_foreground
+from tiling.selection.find_foreground import find_foreground
 from tiling.source import open_source
 from tiling.sources import codestream
 from tiling.view import View

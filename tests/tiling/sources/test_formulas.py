@@ -17,7 +17,8 @@ from scenes import cut, scene_pixels, write_landsat, write_raster, write_sentine
 
 from tiling.errors import PlanError, SourceError
 from tiling.geometry import Box
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from tiling.sources.formula import by_number, computed
 
@@ -122,7 +123,7 @@ def test_files_of_one_band_with_other_scales_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("formula", "told"),
+    ("formula", "message"),
     [
         ("(nir-red", "can't be read"),
         ("__import__('os').system('true')+nir", "all it may"),
@@ -140,10 +141,10 @@ def test_files_of_one_band_with_other_scales_are_refused(tmp_path: Path) -> None
         ("nir+" * 300 + "red", "over 1000"),
     ],
 )
-def test_what_is_no_arithmetic_on_bands_is_refused(formula: str, told: str) -> None:
+def test_what_is_no_arithmetic_on_bands_is_refused(formula: str, message: str) -> None:
     with pytest.raises(PlanError) as error:
         by_number(formula, {"red": 0, "nir": 1})
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

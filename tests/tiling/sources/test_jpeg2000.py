@@ -109,7 +109,7 @@ def test_a_box_costs_the_tiles_under_it_once(tmp_path: Path) -> None:
 def test_damage_is_refused_on_one_line(tmp_path: Path) -> None:
     path, whole = tiled(tmp_path)
     first, second = whole.index(SOT), whole.index(SOT, whole.index(SOT) + 1)
-    for broken, told in (
+    for broken, message in (
         (whole[:-2], "cut short"),
         (whole[: len(whole) // 2], "cut short"),
         (whole[:first] + whole[second:], "tile 0 of 9 is missing"),
@@ -120,7 +120,7 @@ def test_damage_is_refused_on_one_line(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(SourceError) as error:
             open_source(path)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
 
 

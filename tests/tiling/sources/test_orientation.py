@@ -1,4 +1,4 @@
-"""Orientation is decided once, for all formats: pixels as they are stored, as this field's programs show them, told."""
+"""Orientation, decided once for all formats: pixels as they are stored, as this field shows them, and a note."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tiny import save_tiny
 from flows.config.run import SegmentConfig
 from flows.run.prepare import prepare
 from flows.worker.tuning import tune
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 
 ANY = ModelRequirements("any", None, "uint8")

@@ -224,7 +224,7 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
     write_raster(tmp_path / "f.tif", pixels.astype(np.float32))
     (tmp_path / "bad.tif").write_bytes(b"II*\0no")
     (tmp_path / "empty").mkdir()
-    for name, told in {
+    for name, message in {
         "red=a.tif,nir=gone.tif": "gone.tif: there is no such file",
         "red=a.tif,red=a.tif": "'red' stands twice",
         "red=a.tif,a.tif": "is no band of a scene",
@@ -241,7 +241,7 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(SourceError) as error:
             open_source(tmp_path / name)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Files of several images: named, chosen by a person or by a rule that is told, and part of what a run is."""
+"""Files of several images: named, chosen by a person or by a rule that is shown, and part of what a run is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from flows.training.rasters import raster_examples
 from flows.worker.tuning import Tuning, TuningRequest
 from tiling.archives.manifest import read_manifest
 from tiling.errors import RunError, SourceError
-from tiling.selection.choose_view import ModelRequirements, ViewRequest, choose_view
+from tiling.selection.choose_view import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 from tiling.view import View
 from unet_core.bundles.card import read_card
@@ -250,12 +251,12 @@ def test_training_says_which_image_it_takes_and_refuses_labels_of_several(
         raster_examples(RasterConfig(image=image, labels=two), read_card("nuclei"))
 
 
-@pytest.mark.parametrize(("asked", "told"), [(None, "series 1 of 2, 'slide'"), ("macro", "series 0 of 2, 'macro'")])
-def test_doctor_takes_the_image_that_segment_takes_and_says_so(tmp_path: Path, asked: str | None, told: str) -> None:
+@pytest.mark.parametrize(("asked", "message"), [(None, "series 1 of 2, 'slide'"), ("macro", "series 0 of 2, 'macro'")])
+def test_doctor_takes_the_image_that_segment_takes_and_says_so(tmp_path: Path, asked: str | None, message: str) -> None:
     image = ome(tmp_path / "a.ome.tif", {"macro": scene(0), "slide": scene(1)}, {"macro": 0.5, "slide": 0.5})
     first = next(iter(check_image(DoctorConfig(image=image, series=asked))))
     assert first.verdict is Level.ok
-    assert told in first.found
+    assert message in first.found
 
 
 def test_doctor_names_the_images_where_another_is_asked_for(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
     item = tmp_path / "inside" / "item.json"
     write_raster(tmp_path / "r.tif", PIXELS[..., :1])
     write_raster(tmp_path / "inside" / "rgb.tif", PIXELS)
-    for assets, told in (
+    for assets, message in (
         ({"red": asset("https://example.org/r.tif", "B04")}, "is no file beside it"),
         ({"red": asset("s3://bucket/r.tif", "B04")}, "is no file beside it"),
         ({"red": asset("../r.tif", "B04")}, "outside of its folder"),
@@ -85,7 +85,7 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
         ({}, "none of one"),
         ({"red": {"href": 5}}, "none of one"),
     ):
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(SourceError, match=message):
             open_source(write_item(item, assets))
     item.write_text('{"stac_version": ')
     with pytest.raises(SourceError, match="can't be parsed"):

@@ -87,7 +87,7 @@ def test_a_vrt_leads_nowhere_else(tmp_path: Path) -> None:
     write_raster(folder / "a.tif", pixels)
     (folder / "link.tif").symlink_to(tmp_path / "outside.tif")
     write_vrt(folder / "other.vrt", (40, 40), "uint16", [source_xml("a.tif", (40, 40), (0, 0), 1)])
-    for file, told in {
+    for file, message in {
         "https://example.org/a.tif": "is no file beside it",
         "/vsicurl/http://example.org/a.tif": "is no file beside it",
         "/vsizip/a.zip/a.tif": "is no file beside it",
@@ -102,7 +102,7 @@ def test_a_vrt_leads_nowhere_else(tmp_path: Path) -> None:
         "": "is no file beside it",
     }.items():
         write_vrt(folder / "scene.vrt", (40, 40), "uint16", [source_xml(file, (40, 40), (0, 0), 1)])
-        assert_refused(folder / "scene.vrt", told)
+        assert_refused(folder / "scene.vrt", message)
 
 
 def test_what_a_vrt_can_hold_besides_is_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_a_vrt_can_hold_besides_is_refused(tmp_path: Path) -> None:
     plain = source_xml("a.tif", (40, 40), (0, 0), 1)
     vrt = write_vrt(tmp_path / "scene.vrt", (40, 40), "uint16", [plain])
     text = vrt.read_text()
-    for old, new, told in [
+    for old, new, message in [
         ("<VRTDataset ", '<VRTDataset subClass="VRTWarpedDataset" ', "a VRTWarpedDataset is not read"),
         ("<VRTRasterBand ", '<VRTRasterBand subClass="VRTDerivedRasterBand" ', "VRTDerivedRasterBand is not read"),
         ("</SourceBand>", "</SourceBand><ScaleRatio>2</ScaleRatio>", "<ScaleRatio> in <SimpleSource>"),
@@ -131,11 +131,11 @@ def test_what_a_vrt_can_hold_besides_is_refused(tmp_path: Path) -> None:
     ]:
         assert old in text
         vrt.write_text(text.replace(old, new))
-        assert_refused(vrt, told)
+        assert_refused(vrt, message)
 
 
-def assert_refused(path: Path, told: str) -> None:
+def assert_refused(path: Path, message: str) -> None:
     with pytest.raises(SourceError) as error:
         open_source(path)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -266,8 +266,8 @@ def test_a_run_that_is_removed_while_it_works_ends_on_one_line_and_stays_removed
         driver.wait()
     said = (tmp_path / "log").read_text()
     assert "Traceback" not in said, said
-    told = ("no longer there", "is lost", "was removed or moved")
-    assert any(line.startswith("error: ") and any(each in line for each in told) for line in lines(said)), said
+    reasons = ("no longer there", "is lost", "was removed or moved")
+    assert any(line.startswith("error: ") and any(each in line for each in reasons) for line in lines(said)), said
     assert not run.exists(), sorted(str(each) for each in run.rglob("*"))[:9]
 
 

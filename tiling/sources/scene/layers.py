@@ -82,7 +82,9 @@ def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
     Raises:
         SourceError: they don't fit each other.
     """
-    groups = [[look(file).told(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands]
+    groups = [
+        [look(file).overridden(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands
+    ]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
     grid, placings = common_grid([member.facts for member in members], [member.path.name for member in members])
@@ -227,8 +229,8 @@ def _common_dtype(members: list[Member]) -> np.dtype[np.generic]:
     dtype = np.result_type(*kinds)
     for kind in kinds:
         if not np.can_cast(kind, dtype, "safe") or (kind.itemsize == 8 and kind != dtype):
-            told = " and ".join(sorted(map(str, kinds)))
-            raise SourceError(f"no type holds the values of files of {told}; convert them to one")
+            listed = " and ".join(sorted(map(str, kinds)))
+            raise SourceError(f"no type holds the values of files of {listed}; convert them to one")
     return dtype
 
 

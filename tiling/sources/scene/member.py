@@ -46,7 +46,9 @@ class Member:
     facts: ImageFacts
     identity: str
 
-    def told(self, georeference: Georeference | None, nodata: float | None, scales: tuple[Scale, ...] = ()) -> Member:
+    def overridden(
+        self, georeference: Georeference | None, nodata: float | None, scales: tuple[Scale, ...] = ()
+    ) -> Member:
         """The same where something else says where it lies, what is no data and its scale, and it doesn't itself."""
         facts = self.facts
         if facts.georeference is None:
@@ -131,7 +133,7 @@ def open_bytes(members: list[Member]) -> int:
 
 
 def _expect_same(member: Member, reader: SharedReader, identity: str) -> None:
-    found = Member(member.path, reader.facts, identity).told(member.facts.georeference, member.facts.nodata)
+    found = Member(member.path, reader.facts, identity).overridden(member.facts.georeference, member.facts.nodata)
     facts = replace(found.facts, scales=member.facts.scales)  # of the same file they are the same
     if identity != member.identity or not facts.is_same(member.facts):
         reader.close()

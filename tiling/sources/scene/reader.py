@@ -138,8 +138,8 @@ def _in_any(flags: Flags) -> Flags:
 
 
 def _identity(scene: Scene) -> str:
-    told = "\n".join(f"{member.path} {member.identity}" for member in scene.members)
-    return hashlib.sha256(f"{scene.layers}\n{told}".encode(errors="surrogateescape")).hexdigest()
+    members = "\n".join(f"{member.path} {member.identity}" for member in scene.members)
+    return hashlib.sha256(f"{scene.layers}\n{members}".encode(errors="surrogateescape")).hexdigest()
 
 
 def _facts(scene: Scene) -> ImageFacts:

@@ -14,7 +14,6 @@ from tifffile import TiffPage
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
-from tiling.sources import codestream
 from tiling.sources.cache import SegmentCache
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import (
@@ -25,24 +24,13 @@ from tiling.sources.limits import (
     one_line,
     reason,
 )
+from tiling.sources.tiff.compression import check_stream, expect_supported
 from tiling.sources.tiff.directory import Directory
-from tiling.sources.tiff.lzw import check_lzw
 from tiling.sources.tiff.samples import JPEG_CODES, Interpretation
 from tiling.sources.tiff.segments import Grid, depth_of, grid_of
 
 Pixels = npt.NDArray[np.generic]
 
-# Codecs whose output cannot grow past the size asked for.
-_BOUNDED_CODES = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000})
-# Codecs whose streams carry a size of their own, and where it stands.
-_FRAMES: dict[int, Callable[[bytes], codestream.Frame]] = {
-    **dict.fromkeys(JPEG_CODES, codestream.jpeg_frame),
-    **dict.fromkeys((33003, 33004, 33005, 34712), codestream.jpeg2000_frame),
-    **dict.fromkeys((34927, 50001), codestream.webp_frame),
-    34887: codestream.lerc_frame,
-    34933: codestream.png_frame,
-}
-LZW_CODE = 5
 _OLD_JPEG = 6
 _BEYOND_ANY_FILE = 2**53
 _ROWS_AT_ONCE_BYTES = 1024**2
@@ -201,35 +189,13 @@ class Plane:
         data = self._file.read(count, int(self._offsets[segment]))
         if len(data) < count:
             raise SourceError(f"it is cut off by the end of the file after {len(data)} of {count} bytes")
-        self._check_stream(data)
+        segment_px = self.grid.segment_height, self.grid.segment_width
+        check_stream(data, self._compression, segment_px, self._stored_samples)
         if self._compression in JPEG_CODES:
             decoded = self._decode(data, segment, jpegtables=self._jpeg_tables)[0]
         else:
             decoded = self._decode(data, segment)[0]
         return decoded[0]
-
-    def _check_stream(self, data: bytes) -> None:
-        """Compare the size that a stream claims with its segment, before a decoder takes memory for it."""
-        if self._compression == LZW_CODE:
-            check_lzw(data)
-        frame_of = _FRAMES.get(self._compression)
-        if frame_of is None:
-            return
-        frame = frame_of(data)
-        if frame.height * frame.width > 2 * self._segment_pixels or frame.components > self._stored_samples + 3:
-            raise SourceError(
-                f"its stream claims {frame.height} x {frame.width} px of {frame.components} components, "
-                f"the segment has {self.grid.segment_height} x {self.grid.segment_width}"
-            )
-        if frame.working_bytes > MAX_DECODED_BYTES:
-            raise SourceError(
-                f"its stream takes {frame.working_bytes} bytes to decode, more than {MAX_DECODED_BYTES}; "
-                "convert to smaller tiles"
-            )
-        if self._compression in JPEG_CODES:
-            codestream.check_jpeg_end(data)
-            if frame.progressive:
-                codestream.check_jpeg_scans(data)
 
     def _raw_bytes(self, place: Box) -> int:
         """Bytes that an uncompressed segment must have for the rows that lie inside the image."""
@@ -298,10 +264,7 @@ class Plane:
                 self.grid = Grid(self.grid.height, self.grid.width, self.grid.height, self.grid.width)
 
     def _check_segments(self) -> None:
-        if self._compression not in _BOUNDED_CODES and self._compression not in _FRAMES:
-            raise SourceError(
-                f"compression {self._compression} is not supported; convert with deflate, LZW, zstd or JPEG"
-            )
+        expect_supported(self._compression)
         if not self._raw and self.decoded_bytes > MAX_DECODED_BYTES:
             raise SourceError(
                 f"one strip or tile holds {self.decoded_bytes} bytes and must be decoded whole, more than "

@@ -7,7 +7,6 @@ be a class of monai.networks.nets with plain arguments, and every other entry is
 from __future__ import annotations
 
 import ast
-import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any, cast
 from torch import nn
 
 from unet_core.bundles.facts import CardFacts, facts_from
+from unet_core.bundles.library import build_network, import_library
 from unet_core.bundles.packages.linear import Linear
 from unet_core.bundles.packages.package import Package
-from unet_core.bundles.reference import FAILURES
-from unet_core.bundles.weights import expect_fit, read_weights, without_prefix
+from unet_core.bundles.weights import load_fitting, read_weights, without_prefix
 from unet_core.errors import BundleError
 
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml", "configs/train.json")
@@ -116,27 +115,16 @@ def _network(package: Package, values: _Values) -> nn.Module:
         raise _not_of_library(package, target)
     if options.get("spatial_dims", options.get("dimensions", 2)) != 2:
         raise BundleError(f"MONAI bundle {str(package.path)!r} segments volumes: only planes of pixels are read")
-    try:
-        library = importlib.import_module(_NETWORKS)
-    except ImportError as error:
-        raise BundleError(
-            f"model {str(package.path)!r} is a MONAI bundle, whose network is built by a library that can't be "
-            f"imported ({error}): pip install {_LIBRARY}; or, where it is installed, export the network with "
-            f"torch.export.save and use the .pt2"
-        ) from error
+    needed = f"model {str(package.path)!r} is a MONAI bundle, whose network is built by a library that"
+    library = import_library(_NETWORKS, needed, _LIBRARY)
     made: Any = getattr(library, target.rpartition(".")[2], None)
     of_library = isinstance(made, type) and made.__module__.startswith(_NETWORKS) and issubclass(made, nn.Module)
     if not of_library:
         raise _not_of_library(package, target)
     if "pretrained" in options:
         options["pretrained"] = False  # its weights come from the bundle
-    try:
-        network = cast("nn.Module", made(**options))
-    except FAILURES as error:
-        raise BundleError(
-            f"{_NETWORKS}.{made.__name__} can't be built from {str(package.path)!r}: {error}; use the version of "
-            f"{_LIBRARY} that its metadata names"
-        ) from error
+    remedy = f"use the version of {_LIBRARY} that its metadata names"
+    network = build_network(made, options, f"{_NETWORKS}.{made.__name__}", package.path, remedy)
     return _weighted(package, network)
 
 
@@ -157,11 +145,10 @@ def _weighted(package: Package, network: nn.Module) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         file = package.save(name, Path(folder))
         tensors = read_weights(file)
-    expected = network.state_dict()
-    tensors = without_prefix(tensors, expected)
-    remedy = f"use the version of {_LIBRARY} that the bundle's metadata names"
-    expect_fit(expected, tensors, package.path / name, remedy)
-    network.load_state_dict(tensors)
+    tensors = without_prefix(tensors, network.state_dict())
+    load_fitting(
+        network, tensors, package.path / name, f"use the version of {_LIBRARY} that the bundle's metadata names"
+    )
     return network
 
 

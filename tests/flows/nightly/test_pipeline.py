@@ -21,7 +21,8 @@ from flows.nightly.scan import scan
 from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
 from tiling.archives.archive import Archive
-from tiling.archives.slide_ledger import SlideLedger, SlideRecord, SlideState
+from tiling.archives.slide_ledger import SlideLedger
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import DiskError
 from tiling.runs.run import Run
 

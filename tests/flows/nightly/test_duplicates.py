@@ -15,7 +15,7 @@ from tiny import write_noise
 from flows.lifecycle.stopping import StopRequest
 from flows.nightly.slide_job import SlideJob
 from flows.pool.pool import Pool
-from tiling.archives.slide_ledger import SlideRecord, SlideState
+from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import DiskError
 
 
@@ -26,8 +26,8 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir()
     for name, seed in (("a.tif", 0), ("c.tif", 1), ("d.tif", 2)):
         write_noise(folder / name, 192, 192, seed=seed)
-    for name, twin in (("b.tif", "a.tif"), ("e.tif", "d.tif")):
-        shutil.copy(folder / twin, folder / name)
+    for name, original in (("b.tif", "a.tif"), ("e.tif", "d.tif")):
+        shutil.copy(folder / original, folder / name)
     return folder
 
 
@@ -57,7 +57,7 @@ def test_one_content_is_computed_once_a_night(source: Path, model: Path, pool: P
 
 
 @pytest.mark.slow
-def test_where_the_first_fails_its_twin_is_computed(source: Path, model: Path, pool: Pool, faults: Path) -> None:
+def test_where_the_first_fails_its_duplicate_is_computed(source: Path, model: Path, pool: Pool, faults: Path) -> None:
     for name in ("c.tif", "d.tif", "e.tif"):
         (source / name).unlink()
     shutil.copy(source / "a.tif", source / "c.tif")
@@ -81,7 +81,7 @@ def test_another_wish_is_another_run(source: Path, model: Path, pool: Pool) -> N
     assert runs(source) == {"a.tif", "b.tif"}
 
 
-def test_a_twin_waits_for_the_next_night_where_the_first_does(source: Path, model: Path, pool: Pool) -> None:
+def test_a_duplicate_waits_for_the_next_night_where_the_first_does(source: Path, model: Path, pool: Pool) -> None:
     stop = StopRequest()
 
     def end_now(step: str, slide: str) -> None:
@@ -97,7 +97,7 @@ def test_a_twin_waits_for_the_next_night_where_the_first_does(source: Path, mode
     expect_own_masks(source, known)
 
 
-def test_a_full_disk_ends_a_night_in_which_a_twin_waits(source: Path, model: Path, pool: Pool) -> None:
+def test_a_full_disk_ends_a_night_in_which_a_duplicate_waits(source: Path, model: Path, pool: Pool) -> None:
     context, plan, planned = context_of(source, model, pool), SlideJob.plan, list[str]()
     for number in range(20):
         write_noise(source / f"f{number}.tif", 64, 64, seed=10 + number)
@@ -119,7 +119,7 @@ def test_a_full_disk_ends_a_night_in_which_a_twin_waits(source: Path, model: Pat
 
 
 @pytest.mark.slow
-def test_a_night_tells_of_twins(cli: Cli, model: Path, tmp_path: Path) -> None:
+def test_a_night_reports_duplicates(cli: Cli, model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("a.tif", "b.tif"):

@@ -1,0 +1,49 @@
+"""Choice of the foreground: of tissue, of data, of a mask image, or everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiling.selection.coarse_data import COARSE_PX, coarse_data
+from tiling.selection.foreground import Foreground
+from tiling.selection.mask_image import foreground_of_mask
+from tiling.selection.tissue import find_tissue
+from tiling.sources.matching import matched
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
+
+
+def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
+    """Judge which parts of a level are worth computing.
+
+    Args:
+        source: the image.
+        level: the level being segmented.
+        mode: `none`, `auto`, or the path of a mask image whose non-zero pixels are foreground (any size, the
+            same aspect as the image).
+
+    Raises:
+        SourceError: a mask file that can't be read or doesn't lie on the image.
+    """
+    if mode == "none":
+        return Foreground(None, (1, 1), "every tile is computed, as asked")
+    if mode != "auto":
+        return foreground_of_mask(source, level, Path(mode))
+    if not source.has_mask and matched(source.nodata, source.dtype) is None and not _is_nan(source.nodata):
+        return find_tissue(source, level)
+    data = coarse_data(source, level)
+    if not data.any():
+        return Foreground(None, (1, 1), "every tile is computed: nothing in the image is data")
+    found = find_tissue(source, level, data)
+    if found.coarse is not None:
+        return replace(found, reason=f"{found.reason}; so are tiles without data", data=data)
+    return Foreground(data, (COARSE_PX, COARSE_PX), "tiles without a pixel that is data are skipped", data=data)
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and bool(np.isnan(value))
