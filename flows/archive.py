@@ -187,6 +187,7 @@ def segment_slides(
         left_seconds=left.seconds,
         left=left,
         stood=found.stood,
+        unreported=found.unreported,
         flags={slide: flags for slide, flags in flags_by_slide(archive.ledger).items() if slide in looked_at},
         warnings=history.warnings(now.timestamp(), context.config.every),
         zone=now.tzname() or "",

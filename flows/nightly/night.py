@@ -31,6 +31,7 @@ class NightSummary:
         left_seconds: what is left will take, at the measured rate; None where none was measured.
         left: the same with slides, tiles and nights.
         stood: slides of this night that had failed before, and whose files haven't changed since.
+        unreported: of the known failures those that no night has reported, since the one that found them died.
         flags: why slides of this night are to be looked at.
         warnings: of nights before it, that died or did not begin. zone: of its name's clock.
         missing: slides that have their masks, and whose images are no longer in the source since this night.
@@ -50,6 +51,7 @@ class NightSummary:
     left_seconds: float | None
     left: WorkLeft = field(default_factory=WorkLeft)
     stood: frozenset[str] = frozenset()
+    unreported: frozenset[str] = frozenset()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     warnings: tuple[str, ...] = ()
     zone: str = ""
@@ -65,8 +67,10 @@ class NightSummary:
 
     @property
     def new_failures(self) -> list[SlideRecord]:
-        """Slides that stand failed since this night."""
-        return [each for each in self.of(*BAD) if each.slide not in self.stood and not each.acknowledged]
+        """Slides that stand failed since this night, or since one that died before it could say so."""
+        tonight = (each for each in self.of(*BAD) if each.slide not in self.stood)
+        earlier = (each for each in self.known_failures if each.slide in self.unreported)
+        return [each for each in (*tonight, *earlier) if not each.acknowledged]
 
     @property
     def standing(self) -> list[SlideRecord]:
@@ -80,7 +84,8 @@ class NightSummary:
     @property
     def _known(self) -> list[SlideRecord]:
         again = [each for each in self.of(*BAD) if each.slide in self.stood or each.acknowledged]
-        return [*again, *self.known_failures]
+        reported = (each for each in self.known_failures if each.slide not in self.unreported or each.acknowledged)
+        return [*again, *reported]
 
     @property
     def complete(self) -> bool:

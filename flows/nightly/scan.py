@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.config.archive import COLUMNS, ArchiveConfig
 from tiling.archives.archive import Archive
+from tiling.archives.history import NightHistory
 from tiling.archives.listing import find_slides, glob_pattern, is_gone, is_manifest
 from tiling.archives.slide import Slide
 from tiling.archives.slide_record import SlideRecord, SlideState
@@ -19,8 +20,9 @@ class ScanResult:
 
     todo: new, changed or begun, in the order of work. settling: still being written. refused: not to be opened.
     known_failures: failed before, and their files haven't changed. unchanged: done before. gone: not done, and no
-    longer in the source. stood: those to do that had failed before, and whose files haven't changed. missing: have
-    their masks, and their images are no longer in the source, which no night has said yet. back: are there again.
+    longer in the source. stood: those to do that had failed before, and whose files haven't changed. unreported: known
+    failures that no night has reported, since the one that found them died. missing: have their masks, and their images
+    are no longer in the source, which no night has said yet. back: are there again.
     """
 
     todo: tuple[Slide, ...]
@@ -30,6 +32,7 @@ class ScanResult:
     unchanged: int
     gone: tuple[str, ...] = ()
     stood: frozenset[str] = frozenset()
+    unreported: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
     back: tuple[str, ...] = ()
 
@@ -72,6 +75,7 @@ def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
     unseen = [record for record in archive.ledger if record.slide not in listed]
     gone = (each.slide for each in unseen if not each.is_settled and each.state is not SlideState.GONE)
     away = (each.slide for each in unseen if each.is_settled and not each.missing_since)
+    history = NightHistory.of(archive.ledger.events)
     return ScanResult(
         todo=in_order(todo, config, archive),
         settling=tuple(settling),
@@ -79,7 +83,8 @@ def scan(config: ArchiveConfig, archive: Archive, slides: Iterable[Slide] | None
         known_failures=tuple(known),
         unchanged=unchanged,
         gone=tuple(name for name in sorted(gone) if is_gone(config.source, name)),
-        stood=frozenset() if config.failed_only else frozenset(_failed_before(archive, todo)),
+        stood=frozenset() if config.failed_only else frozenset(_failed_before(archive, todo, history)),
+        unreported=frozenset(record.slide for record in known if not _is_reported(record, history)),
         missing=() if is_manifest(config.source) else tuple(n for n in sorted(away) if is_gone(config.source, n)),
         back=tuple(sorted(each.slide for each in archive.ledger if each.missing_since and each.slide in listed)),
     )
@@ -109,12 +114,21 @@ def unopened_record(slide: Slide, night: str) -> SlideRecord:
     return replace(record, size_bytes=slide.file_version.size_bytes)
 
 
-def _failed_before(archive: Archive, todo: Iterable[Slide]) -> Iterator[str]:
+def _failed_before(archive: Archive, todo: Iterable[Slide], history: NightHistory) -> Iterator[str]:
     """Of what is tried again the slides whose failure is known: each has made a night red already."""
     for slide in todo:
         record = archive.ledger.get(slide.name)
-        if record is not None and record.stands_failed and _says_the_same(record, slide):
+        if (
+            record is not None
+            and record.stands_failed
+            and _says_the_same(record, slide)
+            and _is_reported(record, history)
+        ):
             yield slide.name
+
+
+def _is_reported(record: SlideRecord, history: NightHistory) -> bool:
+    return history.has_reported(record.failed_since or record.night)
 
 
 def _says_the_same(record: SlideRecord, slide: Slide) -> bool:

@@ -209,9 +209,12 @@ def test_a_job_is_signalled_and_queued_again_and_computes_no_tile_twice(
     # A job that is queued again waits for two minutes by default; an operator may say otherwise.
     cluster.wait(number, lambda: cluster.job(number)["JobState"] == "PENDING")
     cluster.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
-    assert cluster.exit_status(number) == 3, cluster.log(number)[-3000:]
+    # The broken slide was reported by the night that was stopped, whose exit status Slurm doesn't keep.
+    assert cluster.exit_status(number) == 0, cluster.log(number)[-3000:]
     text = cluster.log(number)
     assert "queued again" in text
+    assert "1 failed" in text
+    assert "1 known to fail" in text
     done = tiles(archive)
     assert sorted(done) == [(name, at) for name, side in SLIDES.items() for at in range((side // CORE) ** 2)]
     states = {record.slide: record.state for record in Archive.open(archive).ledger}

@@ -85,6 +85,14 @@ class NightHistory:
             dead.append(night)
         return dead[::-1]
 
+    def has_reported(self, night: str) -> bool:
+        """True if a night, or one after it, ended with its page: what it recorded is no news any more.
+
+        So it is of a night that isn't known here, as of ledgers that were written before nights were.
+        """
+        begun = next((at for at, each in enumerate(self.nights) if each.name == night), -1)
+        return begun < 0 or any(each.ended is not None for each in self.nights[begun:])
+
     def missed(self, now: float, every: float | None) -> str:
         """Nights that were due and didn't begin until now, in words; nothing where none was, or none is ever due."""
         begun = [night for night in self.nights if not night.is_rerun]

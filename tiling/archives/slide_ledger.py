@@ -112,7 +112,9 @@ class SlideLedger:
             why = f": {before.reason}" if before.state is SlideState.FAILED else ""
             reason = f"no longer in the source; it was {before.state.value}{why}"
             gone = replace(before, state=SlideState.GONE, reason=reason, lasting=False, night=night)
-            self._store(replace(gone, acknowledged=False, failed_before=False))  # should it come back, that is news
+            self._store(
+                replace(gone, acknowledged=False, failed_before=False, failed_since="")
+            )  # should it come back, that is news
 
     def mark_missing(self, slide: str, since: str) -> None:
         """Store since which night the source lacks the image of a mask; an empty night says that it is back."""
@@ -201,6 +203,8 @@ class SlideLedger:
                 record = replace(record, acknowledged=True)
             if before.stands_failed and record.state is SlideState.BEGUN:
                 record = replace(record, failed_before=True)
+            if before.stands_failed and record.stands_failed:
+                record = replace(record, failed_since=before.failed_since or before.night)
         record = replace(record, time=time.time())
         self._fold(record)
         self._segments.append(_dump(record.entry()))

@@ -48,6 +48,7 @@ class SlideRecord:
         night: when it was looked at. time: when this was written.
         acknowledged: a failure that somebody has seen and leaves as it is, for as long as the file stays the same.
         failed_before: of a slide that is begun, whether the same file has failed in an earlier night.
+        failed_since: of a slide that stands failed, or is begun and failed before, the night in which it first failed.
         left_tiles: of a slide that is begun, those that are still to be computed.
         measures: what is known of image and mask by name, as `tiling.archives.measures` has it.
         stage_seconds: of work per stage, summed over all workers.
@@ -73,6 +74,7 @@ class SlideRecord:
     time: float = 0.0
     acknowledged: bool = False
     failed_before: bool = False
+    failed_since: str = ""
     left_tiles: int = 0
     measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])

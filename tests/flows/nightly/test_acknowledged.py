@@ -100,6 +100,39 @@ def test_what_failed_before_and_is_tried_again_is_known(tmp_path: Path) -> None:
     assert scan(config, archive).stood == frozenset(), "it is another file by now"
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_failure_that_a_dead_night_found_is_news_until_a_night_reports_it(lasting: bool, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.svs").write_bytes(b"x")
+    config = ArchiveConfig.model_validate({"source": str(tmp_path / "in"), "out": tmp_path / "out", "settle": 0})
+    archive = archive_at(tmp_path / "out")
+    (slide,) = find_slides(config.source, config.out)
+    assert slide.file_version is not None
+    stamp = {"size_bytes": slide.file_version.size_bytes, "version": slide.file_version.version}
+    failed = replace(FAILED, lasting=lasting, **stamp)  # type: ignore[arg-type]
+
+    def news() -> bool:
+        found = scan(config, archive)
+        if lasting:
+            assert [record.slide for record in found.known_failures] == ["a.svs"]
+            return "a.svs" in found.unreported
+        assert [slide.name for slide in found.todo] == ["a.svs"]
+        return "a.svs" not in found.stood
+
+    archive.ledger.announce("night", {"night": "n1"})
+    archive.ledger.append(replace(failed, night="n1"))
+    assert news(), "the night of the failure has died"
+    archive.ledger.announce("night", {"night": "n2"})
+    archive.ledger.append(replace(failed, night="n2"))
+    assert news(), "the second has died too"
+    archive.ledger.announce("night", {"night": "n3"})
+    archive.ledger.announce("morning", {"night": "n3", "told": "1 failed"})
+    assert not news()
+    archive.ledger.announce("night", {"night": "n4"})
+    archive.ledger.append(replace(failed, night="n4"))
+    assert not news(), "a dead night that tried it again makes it no news"
+
+
 def test_failures_are_acknowledged_and_nothing_is_rerun_without_a_server(tmp_path: Path) -> None:
     """Prefect's address leads nowhere and Ray would take seconds: each command answers by the ledger alone."""
     with socket.socket() as closed:
