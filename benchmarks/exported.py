@@ -1,4 +1,4 @@
-"""Exports of a run, read back: the objects of each file rasterised again by GDAL, beside the mask.
+"""Exports of a run, read back: the objects of each file rasterised again by GDAL, beside those of the run.
 
 python -m benchmarks.exported RUN --formats qupath geopackage
 """
@@ -22,8 +22,12 @@ from rasterio import features
 from rasterio.warp import transform
 
 from tiling.export.formats import FORMATS
+from tiling.geometry import Box
 from tiling.georeference.placement import Placement
-from tiling.runs.mask import NOT_PREDICTED
+from tiling.objects.image import open_objects
+from tiling.runs.ledger import TileState
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED
+from tiling.runs.no_data import NO_DATA
 from tiling.runs.placement import placement_of
 from tiling.runs.run import Run
 
@@ -35,6 +39,7 @@ AT_ONCE = 20_000
 TALL_PX = 2048
 """Objects taller than this are rasterised one by one, the others some thousands at once."""
 _FEATURE = b'{"type":"Feature",'
+WITH_LABELS = (TileState.DONE, TileState.SKIPPED)
 VECTORS = ("qupath", "geojson", "geopackage", "geoparquet")
 
 
@@ -133,16 +138,34 @@ def count(run: Run, name: str) -> dict[str, int]:
         return {"objects": sum(line.startswith(_FEATURE) for line in file)}
 
 
+def shown_bands(run: Run) -> Iterator[Labels]:
+    """Labels that a file of objects has to give back, from top to bottom: the numbered objects', where some are.
+
+    What is missing of the mask is shown as such; pixels without data belong to no object.
+    """
+    state, mask, objects = run.ledger.fold(), run.open_mask(read_only=True), open_objects(run)
+    height, width = run.plan.mask.shape
+    no_object = [run.plan.tile(int(at)).valid for at in np.flatnonzero(np.isin(state.states, WITH_LABELS))]
+    for y in range(0, height, TALL_PX):
+        box = Box(y, 0, min(y + TALL_PX, height), width)
+        labels = mask.read(box)
+        for valid in no_object:
+            if (part := valid.intersect(box)).area:
+                seen = labels[part.relative_to(box).slices]
+                seen[seen == NO_DATA] = BACKGROUND
+        if objects is not None:
+            labels = np.where(labels == NOT_PREDICTED, labels, objects.classes[objects.read(box)])
+        yield labels
+
+
 def compare(run: Run, name: str) -> dict[str, int]:
-    """How many objects a file holds, and how many pixels they give back otherwise than the mask has them."""
+    """How many objects a file holds, and how many pixels they give back otherwise than they have to."""
     with run.open_source() as source:
         placement = placement_of(run, source)
     shape = run.plan.mask.shape
     labels, objects = rasterised(batches_of(run, name, placement), shape, affine_of(name, placement))
-    mask = run.open_mask(read_only=True).levels[0]
-    differing = 0
-    for y in range(0, shape[0], TALL_PX):
-        differing += int(np.count_nonzero(np.asarray(mask[y : y + TALL_PX]) != labels[y : y + TALL_PX]))
+    bands = zip(range(0, shape[0], TALL_PX), shown_bands(run), strict=True)
+    differing = sum(int(np.count_nonzero(shown != labels[y : y + TALL_PX])) for y, shown in bands)
     return {"objects": objects, "differing": differing}
 
 

@@ -18,7 +18,7 @@ from cli import Cli
 from rasterio import features
 from rio_cogeo import cog_validate
 
-from benchmarks.exported import compare
+from benchmarks.exported import compare, shown_bands
 from benchmarks.files import ROOT, files_of
 from tiling.runs.run import Run
 
@@ -49,7 +49,8 @@ def test_the_command_line_brings_a_slide_to_what_suits_it(cli: Cli, data_dir: Pa
     ended = cli.run("segment", image, "--out", out)
     assert ended.code == 0, ended.err
     exports = sorted(path.name for path in (out / "exports").iterdir())
-    assert exports == ["foreground.png", "mask.ome.tif", "qupath.geojson", "statistics.csv", "statistics.parquet"]
+    tables = ["objects-table.csv", "objects-table.parquet", "statistics.csv", "statistics.parquet"]
+    assert exports == sorted(["foreground.png", "mask.ome.tif", "qupath.geojson", *tables])
     run = Run.open(out)
     labels = run.open_mask(read_only=True).levels[0][:]
     np.testing.assert_array_equal(tifffile.imread(out / "exports" / "mask.ome.tif"), labels)
@@ -67,7 +68,8 @@ def test_the_command_line_brings_a_scene_to_a_cog_and_a_geopackage(cli: Cli, dat
     ended = cli.run("segment", image, *asked, "--out", out)
     assert ended.code == 0, ended.err
     exports = sorted(path.name for path in (out / "exports").iterdir())
-    tables, styles = ["statistics.csv", "statistics.parquet"], ["mask.qml", "objects.qml"]
+    tables = ["objects-table.csv", "objects-table.parquet", "statistics.csv", "statistics.parquet"]
+    styles = ["mask.qml", "objects.qml"]
     assert exports == sorted(["foreground.png", "mask.tif", "objects.gpkg", *tables, *styles])
     assert cog_validate(str(out / "exports" / "mask.tif"), strict=True)[0]
     with rasterio.open(out / "exports" / "mask.tif") as cog, rasterio.open(image) as source:
@@ -77,7 +79,8 @@ def test_the_command_line_brings_a_scene_to_a_cog_and_a_geopackage(cli: Cli, dat
         polygons = shapely.from_wkb(table.column(meta["geometry_name"] or "geometry").to_pylist())
         pairs = list(zip(polygons, table.column("label").to_pylist(), strict=True))
         burnt = features.rasterize(pairs, source.shape, transform=source.transform, dtype="uint8")
-        np.testing.assert_array_equal(burnt, cog.read(1))
+        np.testing.assert_array_equal(burnt, np.concatenate([*shown_bands(Run.open(out))]))
+        np.testing.assert_array_equal(cog.read(1), Run.open(out).open_mask(read_only=True).levels[0][:])
     ended = cli.run("export", out, "--format", "geojson,geoparquet,qupath,ome-tiff")
     assert ended.code == 0, ended.err
     assert json.loads((out / "exports" / "objects.geojson").read_bytes())["features"]
