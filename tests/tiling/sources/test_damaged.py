@@ -18,6 +18,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.runs.run import Run
 from tiling.selection import choose_view
+from tiling.selection.view_request import ModelRequirements, ViewRequest
 from tiling.source import open_source
 
 PLACE = Box(64, 64, 128, 128)
@@ -96,6 +97,6 @@ def test_each_segment_is_found_once_and_too_many_are_no_image(tmp_path: Path, mo
         ((0, 0, 15), Box(192, 192, 256, 256)),
     ]
     monkeypatch.setattr(choose_view, "MOST_DAMAGED", 2)
-    request = choose_view.ViewRequest(damaged="mask")
+    request = ViewRequest(damaged="mask")
     with pytest.raises(SourceError, match=r"3 segments don't decode.*restore the file"):
-        choose_view.choose_view(image, request, choose_view.ModelRequirements("m", None, "uint8"))
+        choose_view.choose_view(image, request, ModelRequirements("m", None, "uint8"))
