@@ -139,7 +139,7 @@ def empty_card(config: ArchiveConfig) -> ArchiveCard:
     )
 
 
-@task(name="scan", cache_policy=NO_CACHE)
+@task(name="scan", task_run_name="scan", cache_policy=NO_CACHE)
 def list_source(config: ArchiveConfig) -> list[Slide]:
     """List the source's slides. A wrong source must leave no archive behind, whose options would then be fixed."""
     begin_stage("scan")
