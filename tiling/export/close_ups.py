@@ -142,7 +142,7 @@ def _shares(run: Run, mask: Mask, factor: int) -> Shares | None:
 
 
 def _doubts(run: Run, shape: tuple[int, ...], factor: int) -> Shares | None:
-    """How near to one half the probabilities are at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
+    """Nearness of the probabilities to one half at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
     probabilities = run.open_probabilities(read_only=True)
     if probabilities is None:
         return None
