@@ -31,6 +31,7 @@ from flows.run.watch import RunWatch
 from flows.worker.result import ReadyTile, TileResult
 from tiling.errors import ImageChangedError
 from tiling.runs.ledger import INFERRING, LedgerState
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
 from tiling.storage.place import lock_run
@@ -54,8 +55,9 @@ def segment(config: SegmentConfig) -> Outcome:
     with lock_run(config.out), open_pool(config) as pool:
         planned = plan(config, pool)
         run, todo = planned.run, remaining(planned.run, planned.state)
-        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
-        state = stitch(run, folded(run))
+        reduced = ReducedLevels.of(run, planned.state)
+        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
+        state = stitch(run, folded(run), reduced)
         find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
         export(run, config.export, state)
         finish(run, keep_staged=config.keep_staged)
@@ -63,14 +65,27 @@ def segment(config: SegmentConfig) -> Outcome:
         return finished(outcome := summarise(run, started, state), str(outcome))
 
 
-def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bool = False) -> None:
-    """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever."""
+def compute(
+    run: Run,
+    pool: Pool,
+    todo: Sequence[int],
+    *,
+    staged: bool,
+    keep: bool = False,
+    reduced: ReducedLevels | None = None,
+) -> None:
+    """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever.
+
+    Nothing writes reduced levels any more once this has ended, and whoever holds the run's lock releases it.
+    """
     backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
     staging = stage.submit(run, pool, todo, backlog, staged=staged, keep=keep)
     try:
-        infer(run, pool, todo, backlog)
+        infer(run, pool, todo, backlog, reduced)
     finally:
         backlog.close()
+        if reduced is not None:
+            reduced.close()
     staging.result()
 
 
@@ -97,8 +112,8 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
 
 
 @task(cache_policy=NO_CACHE)
-def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
-    """Label tiles and write the outcome of each into the ledger."""
+def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, reduced: ReducedLevels | None = None) -> None:
+    """Label tiles and write the outcome of each into the ledger; the mask's reduced levels begin with them."""
     if not todo:
         return
     watch = RunWatch(run, len(todo), pool, backlog)
@@ -109,7 +124,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
             for ended in pool.infer(backlog, stop):
                 if ended.fatal_error is not None:
                     raise ended.fatal_error
-                record_result(run, mask, ended.result, ended.attempts)
+                record_result(run, mask, ended.result, ended.attempts, reduced)
                 watch.add(ended.result)
     except ImageChangedError as error:
         run.ledger.flush()

@@ -25,6 +25,8 @@ from tiling.storage.place import Place, pasted
 FLUSH_SECONDS = 0.5
 FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
+MOST_LABELS_COUNTED = 32
+"""Of a mask with more, pixels are counted on the mask itself."""
 PLANNED = "planned"
 """The event after which tiles without foreground are known to be skipped."""
 CARD = "card"
@@ -64,6 +66,7 @@ class TileRecord:
     time: float = 0.0
     probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
     empty: NoDataCounts = ALL_DATA
+    counts: dict[int, int] | None = None  # of pixels by label, of a done tile; runs of earlier versions have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class LedgerState:
     """`(tile, 3)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
     held: NDArray[np.uint8] | None = None
     """`(tile, 33)`: state and digests of what each tile holds, of a damaged one those before; only where asked for."""
+    counts: dict[int, NDArray[np.uint32]] | None = None
+    """Pixels of each done tile by label, none of tiles that record none; only where what is held is asked for, and of
+    masks of few labels."""
 
     def add(self, entry: TileRecord | Event) -> None:
         """Take in what was written since: the state is then what folding anew would give."""
@@ -177,6 +183,8 @@ class Ledger:
         entry: dict[str, Any] = {**asdict(record), "state": record.state.name.lower()}
         if record.empty == ALL_DATA:
             del entry["empty"]  # as of most tiles
+        if record.counts is None:
+            del entry["counts"]
         self._segments.append(_dump(entry))
 
     def announce(self, name: str, facts: dict[str, Any]) -> Event:
@@ -211,6 +219,7 @@ class Ledger:
         empty = np.zeros(self._tiles, np.uint8)
         state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
         state.held = np.zeros((self._tiles, 33), np.uint8) if held else None
+        state.counts = {} if held else None
         for path, line in self._segments.lines():
             try:
                 entry = json.loads(line.decode())
@@ -254,6 +263,8 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
             named[record.tile] = record
         else:
             named.pop(record.tile, None)
+    if state.counts is not None:
+        _fold_counts(state, state.counts, record)
     if state.held is not None and record.state is not TileState.DAMAGED:
         digests = (record.digest or "00" * 16) + (record.probabilities or "00" * 16)
         state.held[record.tile] = np.frombuffer(bytes([record.state]) + bytes.fromhex(digests), np.uint8)
@@ -267,6 +278,18 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
         state.latest = record.time
 
 
+def _fold_counts(state: LedgerState, counts: dict[int, NDArray[np.uint32]], record: TileRecord) -> None:
+    for of_label in counts.values():
+        of_label[record.tile] = 0
+    for label, pixels in (record.counts or {}).items():
+        if label not in counts:
+            if len(counts) == MOST_LABELS_COUNTED:  # memory grows with tiles and labels
+                state.counts = None
+                return
+            counts[label] = np.zeros(len(state.states), np.uint32)
+        counts[label][record.tile] = pixels
+
+
 def _parse_event(entry: dict[str, Any]) -> Event:
     return Event(entry["event"], entry["time"], entry["facts"])
 
@@ -275,6 +298,8 @@ def _parse_record(entry: dict[str, Any]) -> TileRecord:
     fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
     if "empty" in fields:
         fields["empty"] = NoDataCounts(**fields["empty"])
+    if "counts" in fields:
+        fields["counts"] = {int(label): int(pixels) for label, pixels in fields["counts"].items()}
     return TileRecord(**fields)
 
 
