@@ -17,7 +17,7 @@ from flows.lifecycle.flow_states import finished, stoppable
 from flows.lifecycle.stopping import stop_on_signals
 from flows.pool.backlog import Backlog
 from flows.pool.open import open_pool
-from flows.pool.pool import AHEAD_PER_WORKER, Pool
+from flows.pool.pool import AHEAD_PER_WORKER, UNSTAGED_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
 from flows.reporting.prefect_events import recorded
@@ -28,7 +28,6 @@ from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import Prepared, prepared
 from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
-from flows.worker.result import ReadyTile, TileResult
 from tiling.errors import ImageChangedError
 from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.reduced_levels import ReducedLevels
@@ -78,7 +77,7 @@ def compute(
 
     Nothing writes reduced levels any more once this has ended, and whoever holds the run's lock releases it.
     """
-    backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
+    backlog = Backlog(limit=(AHEAD_PER_WORKER if staged else UNSTAGED_PER_WORKER) * pool.size)
     staging = stage.submit(run, pool, todo, backlog, staged=staged, keep=keep)
     try:
         infer(run, pool, todo, backlog, reduced)
@@ -105,10 +104,7 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
             pool.stage(run.path, todo, backlog)
         return
     with backlog:
-        for index in todo:
-            if not backlog.reserve(1):
-                break
-            backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
+        backlog.offer_unstaged(run.path, todo)
 
 
 @task(cache_policy=NO_CACHE)

@@ -74,7 +74,7 @@ def record_result(
     run.ledger.append(_record(result, attempts, run.ledger.now()))
     if result.digest is None:
         _mark_not_predicted(run, mask, run.plan.tile(result.tile))
-    elif reduced is not None:
+    elif reduced is not None and result.reduced:
         reduced.add(run.plan.tile(result.tile), result.reduced)
 
 

@@ -45,6 +45,10 @@ class ReadyTile:
     def tile(self) -> int:
         return self.result.tile
 
+    def goes_with(self, other: ReadyTile) -> bool:
+        """True if one call of a worker may compute both."""
+        return other.run == self.run and other.staged == self.staged and other.result.reason is None
+
 
 @dataclass(frozen=True, slots=True)
 class RecheckResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
@@ -67,6 +67,9 @@ class TileRecord:
     probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
     empty: NoDataCounts = ALL_DATA
     counts: dict[int, int] | None = None  # of pixels by label, of a done tile; runs of earlier versions have none
+
+
+_FIELDS = tuple(each.name for each in fields(TileRecord))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +183,12 @@ class Ledger:
 
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
-        entry: dict[str, Any] = {**asdict(record), "state": record.state.name.lower()}
-        if record.empty == ALL_DATA:
+        entry: dict[str, Any] = {name: getattr(record, name) for name in _FIELDS}
+        entry["state"] = record.state.name.lower()
+        if record.empty is ALL_DATA or record.empty == ALL_DATA:
             del entry["empty"]  # as of most tiles
+        else:
+            entry["empty"] = asdict(record.empty)
         if record.counts is None:
             del entry["counts"]
         self._segments.append(_dump(entry))
@@ -295,16 +301,19 @@ def _parse_event(entry: dict[str, Any]) -> Event:
 
 
 def _parse_record(entry: dict[str, Any]) -> TileRecord:
-    fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
-    if "empty" in fields:
-        fields["empty"] = NoDataCounts(**fields["empty"])
-    if "counts" in fields:
-        fields["counts"] = {int(label): int(pixels) for label, pixels in fields["counts"].items()}
-    return TileRecord(**fields)
+    given: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
+    if "empty" in given:
+        given["empty"] = NoDataCounts(**given["empty"])
+    if "counts" in given:
+        given["counts"] = {int(label): int(pixels) for label, pixels in given["counts"].items()}
+    return TileRecord(**given)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # once: `json.dumps` makes another for every line
 
 
 def _dump(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, separators=(",", ":"))
+    return _encode(entry)
 
 
 class SteadyClock:
