@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ray
@@ -18,12 +17,13 @@ from flows.lifecycle.stopping import StopRequest
 from flows.pool.actors import StagingActor, TileActor, cause_of, short_reason
 from flows.pool.backlog import Backlog
 from flows.pool.block_tasks import FEWEST, in_tasks
+from flows.pool.calls import Calls, outcomes_of, results_of
 from flows.pool.cluster import Cluster
 from flows.pool.cores import usable_threads
 from flows.pool.roster import Roster
 from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
-from flows.worker.result import RecheckResult, TileResult
+from flows.worker.result import RecheckResult
 from tiling.objects.blocks import Block, in_order
 from tiling.storage.place import Place
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-_Calls = dict[Any, list[Attempt]]
-"""Attempts by the reference to the result of the call that makes them, all on one worker."""
 
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
@@ -193,7 +191,7 @@ class Pool:
         scheduler = Scheduler(self._limits)
         for number in self._roster.started:
             scheduler.join(number, time.monotonic())
-        pending: _Calls = {}
+        pending: Calls = {}
         stop = self._stop = stop or StopRequest()
         try:
             while (pending and not stop.is_over) if stop.is_requested else (scheduler.is_open or not backlog.exhausted):
@@ -213,7 +211,7 @@ class Pool:
             for number in {call[0].worker for call in pending.values()}:
                 self._roster.discard(number)
 
-    def _fill(self, pending: _Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
+    def _fill(self, pending: Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
         while True:
             now = time.monotonic()
@@ -233,7 +231,7 @@ class Pool:
             others = backlog.take_like(ready, more) if more else []
             self._call(scheduler.start_call([ready, *others], time.monotonic()), pending)
 
-    def _call(self, call: list[Attempt], pending: _Calls) -> None:
+    def _call(self, call: list[Attempt], pending: Calls) -> None:
         """Have an actor compute a tile, or several in one call."""
         actor, ready = self._roster.actor(call[0].worker), call[0].ready
         if len(call) == 1:
@@ -242,7 +240,7 @@ class Pool:
             reference = actor.process_several.remote(str(ready.run), [each.index for each in call], ready.staged)
         pending[reference] = call
 
-    def _collect(self, pending: _Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
+    def _collect(self, pending: Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Wait for the next finished call, and take all that have finished by then: looking costs per call in flight.
 
         A pool that has capacity looks back at the backlog soon.
@@ -260,23 +258,23 @@ class Pool:
             if call is None:
                 continue  # an actor's first answer, or tiles that were lost with their actor
             try:
-                results = _results_of(call, reference)
+                results = results_of(call, reference)
             except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
                 for attempt in call:
                     logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
                 lost[call[0].worker] = short_reason(error)
                 continue
             del pending[reference]
-            yield from _ended(call, results, scheduler)
+            yield from outcomes_of(call, results, scheduler)
         for number, why in lost.items():  # after what they have finished
             yield from self._worker_lost(number, why, pending, scheduler)
 
-    def _give_up_on_overdue(self, pending: _Calls, scheduler: Scheduler) -> Iterator[TileOutcome]:
+    def _give_up_on_overdue(self, pending: Calls, scheduler: Scheduler) -> Iterator[TileOutcome]:
         for number in scheduler.overdue(time.monotonic()):
             logger.warning("worker %d is ended: its tile takes more than %g s", number, self._limits.tile_seconds)
             yield from self._worker_lost(number, f"no end within {self._limits.tile_seconds:g} s", pending, scheduler)
 
-    def _worker_lost(self, number: int, why: str, pending: _Calls, scheduler: Scheduler) -> list[TileOutcome]:
+    def _worker_lost(self, number: int, why: str, pending: Calls, scheduler: Scheduler) -> list[TileOutcome]:
         """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
         for reference in [reference for reference, call in pending.items() if call[0].worker == number]:
             del pending[reference]
@@ -293,30 +291,3 @@ class Pool:
     def _stagers_wanted(self) -> int:
         """A GPU computes faster than a processor decodes."""
         return STAGERS_PER_GPU * self.size if self._cluster.device == "cuda" else -(-self.size // WORKERS_PER_STAGER)
-
-
-def _results_of(call: list[Attempt], reference: Any) -> list[TileResult | Exception]:
-    """What a call gave of its tiles, in order; fewer than it was given where it came no further.
-
-    Raises:
-        RayError: its worker is gone.
-    """
-    try:
-        found = ray.get(reference)
-    except RayTaskError as error:
-        return [cause_of(error)]  # of the first: what later ones raise ends their call before
-    return [found] if len(call) == 1 else found
-
-
-def _ended(call: list[Attempt], results: list[TileResult | Exception], scheduler: Scheduler) -> Iterator[TileOutcome]:
-    """Outcomes of a call's tiles; those that it came not to are tried again by themselves."""
-    now = time.monotonic()
-    for attempt, found in zip(call, results, strict=False):
-        cause = found if isinstance(found, Exception) else None
-        result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}") if cause else found
-        assert isinstance(result, TileResult)
-        ended = scheduler.end(attempt, result, now)
-        if ended is not None:
-            yield replace(ended, fatal_error=cause) if cause else ended
-    for attempt in call[len(results) :]:
-        scheduler.give_back(attempt, now)
