@@ -23,7 +23,7 @@ from prefect import flow
 from flows import segment as stages
 from flows.config.run import SegmentConfig
 from flows.pool.backlog import Backlog
-from flows.pool.pool import AHEAD_PER_WORKER, Pool
+from flows.pool.pool import UNSTAGED_PER_WORKER, Pool
 from flows.run.prepare import prepare
 from flows.worker.tile_worker import TileResult
 from tiling.runs.ledger import TileState
@@ -46,7 +46,11 @@ class IdleActor:
 
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         del run_path, staged
-        return TileResult(index, DIGEST, CORE_PX**2, {"read": 0.0, "compute": 0.0, "write": 0.0})
+        seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+        return TileResult(index, DIGEST, CORE_PX**2, seconds, counts={0: CORE_PX**2})
+
+    def process_several(self, run_path: str, indices: list[int], staged: bool) -> list[TileResult]:
+        return [self.process(run_path, index, staged) for index in indices]
 
 
 @flow(name="idle-tiles", validate_parameters=False)
@@ -55,7 +59,7 @@ def walk(config: SegmentConfig, workers: Pool) -> tuple[Run, dict[str, float]]:
     # Planned for two: that so many real workers would not fit this machine's memory is no matter of the driver's.
     run = prepare(config, min(workers.size, 2), workers.tune)
     todo = stages.remaining(run)
-    backlog = Backlog(limit=AHEAD_PER_WORKER * workers.size)
+    backlog = Backlog(limit=UNSTAGED_PER_WORKER * workers.size)
     wall, cpu = time.perf_counter(), time.process_time()
     staging = stages.stage.submit(run, workers, todo, backlog, staged=False)
     stages.infer(run, workers, todo, backlog)

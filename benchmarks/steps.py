@@ -25,11 +25,15 @@ from benchmarks.slide import write_slide
 from flows.config.run import SegmentConfig
 from flows.reporting.report import write_report
 from flows.run.prepare import prepare
-from flows.run.steps import stitch
+from flows.run.steps import folded, record_result, stitch
+from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
-from tiling.runs.ledger import TileRecord, TileState
+from tiling.plan import Tile
+from tiling.runs.counts import tile_counts
+from tiling.runs.mask import Mask
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.selection.find_foreground import find_foreground
 from tiling.sources.fingerprint import fingerprint_of
@@ -61,11 +65,12 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     run = clock.time("plan", lambda: prepare(config, 1, lambda request: Tuning("float32", core_px, {})))
     with run.open_source() as source:
         clock.time("foreground", lambda: find_foreground(source, run.card.image.level, "auto"))
-    staged_bytes = walk(run, clock)
-    clock.time("pyramid", lambda: stitch(run))
+    reduced = ReducedLevels.of(run, run.ledger.fold())
+    staged_bytes = walk(run, clock, reduced)
+    state = clock.time("pyramid", lambda: stitch(run, folded(run), reduced))
     with run.open_source() as source:
         clock.time("overlay", lambda: write_overlay(run, source, []))
-    clock.time("report", lambda: write_report(run))
+    clock.time("report", lambda: write_report(run, state))
     pixels = run.plan.image.area
     mask = size_of_tree(run.mask_path)
     sizes = {"image": image.stat().st_size, "staged": staged_bytes, "mask": mask}
@@ -80,7 +85,7 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     }
 
 
-def walk(run: Run, clock: Clock) -> int:
+def walk(run: Run, clock: Clock, reduced: ReducedLevels | None) -> int:
     """Every tile's way but the network; returns what the staged tiles take."""
     run.create_staged()
     stager, staged, mask = StagingWorker(), run.open_staged(), run.open_mask()
@@ -90,10 +95,17 @@ def walk(run: Run, clock: Clock) -> int:
         pixels = clock.time("read", lambda index=tile.index: staged.read(index))
         inside = tile.valid.relative_to(tile.read)
         labels = dark(pixels[inside.slices])
-        digest = clock.time("write", lambda tile=tile, labels=labels: mask.write(tile, labels))
-        run.ledger.append(TileRecord(tile.index, TileState.DONE, 1, digest, pixels=tile.valid.area, time=time.time()))
+        result = clock.time("write", lambda tile=tile, labels=labels: written(mask, tile, labels))
+        clock.time("record", lambda result=result: record_result(run, mask, result, 1, reduced))
     run.ledger.flush()
     return size_of_tree(run.staged_path)
+
+
+def written(mask: Mask, tile: Tile, labels: NDArray[np.uint8]) -> TileResult:
+    """What a tile's worker does once it has the labels."""
+    digest = mask.write(tile, labels)
+    chunks = mask.pyramid.reduced_chunks(labels, mask.pyramid.whole_levels)
+    return TileResult(tile.index, digest, tile.valid.area, counts=tile_counts(labels), reduced=chunks)
 
 
 def dark(pixels_YXC: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from flows.lifecycle.flow_states import finished, stoppable
 from flows.lifecycle.stopping import stop_on_signals
 from flows.pool.backlog import Backlog
 from flows.pool.open import open_pool
-from flows.pool.pool import AHEAD_PER_WORKER, Pool
+from flows.pool.pool import AHEAD_PER_WORKER, UNSTAGED_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
 from flows.reporting.prefect_events import recorded
@@ -29,9 +29,9 @@ from flows.run.changed_image import expect_same_image, settled
 from flows.run.prepare import Prepared, prepared
 from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
-from flows.worker.result import ReadyTile, TileResult
 from tiling.errors import ImageChangedError
 from tiling.runs.ledger import INFERRING, LedgerState
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
 from tiling.storage.place import lock_run
@@ -55,8 +55,9 @@ def segment(config: SegmentConfig) -> Outcome:
     with lock_run(config.out), open_pool(config) as pool:
         planned = plan(config, pool)
         run, todo = planned.run, remaining(planned.run, planned.state)
-        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged)
-        state = stitch(run, folded(run))
+        reduced = ReducedLevels.of(run, planned.state)
+        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
+        state = stitch(run, folded(run), reduced)
         find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
         export(run, config.export, state)
         finish(run, keep_staged=config.keep_staged)
@@ -64,14 +65,27 @@ def segment(config: SegmentConfig) -> Outcome:
         return finished(outcome := summarise(run, started, state), str(outcome))
 
 
-def compute(run: Run, pool: Pool, todo: Sequence[int], *, staged: bool, keep: bool = False) -> None:
-    """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever."""
-    backlog = Backlog(limit=AHEAD_PER_WORKER * pool.size)
+def compute(
+    run: Run,
+    pool: Pool,
+    todo: Sequence[int],
+    *,
+    staged: bool,
+    keep: bool = False,
+    reduced: ReducedLevels | None = None,
+) -> None:
+    """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever.
+
+    Nothing writes reduced levels any more once this has ended, and whoever holds the run's lock releases it.
+    """
+    backlog = Backlog(limit=(AHEAD_PER_WORKER if staged else UNSTAGED_PER_WORKER) * pool.size)
     staging = stage.submit(run, pool, todo, backlog, staged=staged, keep=keep)
     try:
-        infer(run, pool, todo, backlog)
+        infer(run, pool, todo, backlog, reduced)
     finally:
         backlog.close()
+        if reduced is not None:
+            reduced.close()
     staging.result()
 
 
@@ -91,15 +105,12 @@ def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged
             pool.stage(run.path, todo, backlog)
         return
     with backlog:
-        for index in todo:
-            if not backlog.reserve(1):
-                break
-            backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
+        backlog.offer_unstaged(run.path, todo)
 
 
 @task(cache_policy=NO_CACHE)
-def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
-    """Label tiles and write the outcome of each into the ledger."""
+def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, reduced: ReducedLevels | None = None) -> None:
+    """Label tiles and write the outcome of each into the ledger; the mask's reduced levels begin with them."""
     if not todo:
         return
     watch = RunWatch(run, len(todo), pool, backlog)
@@ -110,7 +121,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog) -> None:
             for ended in pool.infer(backlog, stop):
                 if ended.fatal_error is not None:
                     raise ended.fatal_error
-                record_result(run, mask, ended.result, ended.attempts)
+                record_result(run, mask, ended.result, ended.attempts, reduced)
                 watch.add(ended.result)
     except ImageChangedError as error:
         run.ledger.flush()

@@ -33,7 +33,6 @@ from flows.pool.scheduler import TileOutcome
 from flows.pool.staging_budget import leftover_staged_tiles
 from flows.reporting.escaping import plain
 from flows.reporting.metrics import Queue
-from flows.worker.result import ReadyTile, TileResult
 from tiling.archives.slide import Slide
 from tiling.errors import StorageError, TilingError
 from tiling.runs.staging import staged_sizes
@@ -144,10 +143,7 @@ class Pipeline:
             run.create_staged(keep=self._context.config.keep_staged)
             self._context.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
             return
-        for index in todo:
-            if not self._backlog.reserve(1):
-                return
-            self._backlog.offer(ReadyTile(run.path, TileResult(index, None, 0)))
+        self._backlog.offer_unstaged(run.path, todo)
 
     def _record_result(self, job: SlideJob, outcome: TileOutcome) -> None:
         """Record a tile's outcome in its slide's ledger."""

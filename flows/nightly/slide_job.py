@@ -28,6 +28,7 @@ from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.errors import ImageChangedError, SourceError, StorageError, TilingError
 from tiling.runs.ledger import INFERRING, LedgerState
 from tiling.runs.mask import Mask
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
 from tiling.storage.place import lock_run, size_of_tree
@@ -50,6 +51,7 @@ class SlideJob:
         self._phase = Phase.NEW
         self._run: Run | None = None
         self._mask: Mask | None = None
+        self._reduced: ReducedLevels | None = None
         self._outcome: SlideState | None = None
         self._measures: dict[str, Any] = {}
         self._stage_seconds: dict[str, float] = {}
@@ -98,6 +100,7 @@ class SlideJob:
         run = planned.run
         expect_budget(run, context.config)
         self.todo = remaining(run, planned.state)
+        self._reduced = ReducedLevels.of(run, planned.state) if self.todo else None
         self._tiles_left = len(self.todo)
         self._run = run
         self._enter(Phase.PLANNED)
@@ -113,7 +116,7 @@ class SlideJob:
             self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._context.pool.size})
         self._ended = time.monotonic()
         self._mask = self._mask or self.run.open_mask()
-        record_result(self.run, self._mask, outcome.result, outcome.attempts)
+        record_result(self.run, self._mask, outcome.result, outcome.attempts, self._reduced)
         self._tiles_left -= 1
         return self._tiles_left == 0
 
@@ -130,7 +133,8 @@ class SlideJob:
             run.ledger.announce("inferred", facts)
         run.ledger.flush()
         expect_same_image(run, self.todo)
-        state = stitch(run, folded(run))
+        state = stitch(run, folded(run), self._reduced)
+        self._reduced = None
         find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
         export(run, config.export, state)
         self._measure(run, state)
@@ -172,6 +176,8 @@ class SlideJob:
 
         Of one that failed no tile is inferred for now: what is staged of it would take its space for nothing.
         """
+        if self._reduced is not None:
+            self._reduced.close()
         if self._run is not None:
             self._run.ledger.flush()
             if self._phase is not Phase.CLOSED:

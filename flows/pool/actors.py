@@ -41,6 +41,18 @@ class TileActor:
     def process(self, run_path: str, index: int, staged: bool) -> TileResult:
         return replace(self._worker.process(place_of(run_path), index, staged=staged), worker=self._name)
 
+    def process_several(self, run_path: str, indices: list[int], staged: bool) -> list[TileResult]:
+        """Results of tiles in turn, up to the first that raises anything: the caller gives it out again by itself."""
+        results = list[TileResult]()
+        for index in indices:
+            try:
+                results.append(self._worker.process(place_of(run_path), index, staged=staged))
+            except Exception:
+                if not results:
+                    raise
+                break
+        return [replace(each, worker=self._name) for each in results]
+
     def check(self, run_path: str, core_px: int, index: int) -> RecheckResult:
         return self._worker.check(place_of(run_path), core_px, index)
 

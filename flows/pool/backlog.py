@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 
 from flows.pool.staging_budget import Batch, StagingBudget
 from flows.worker.result import ReadyTile, TileResult
 from tiling.storage.place import Place
+
+OFFERED_AT_ONCE = 32
 
 
 class Backlog:
@@ -66,11 +69,19 @@ class Backlog:
             self._budget.take(batch)
             return True
 
-    def offer(self, ready: ReadyTile) -> None:
-        """Queue a tile that is staged, or whose staging failed with a reason."""
+    def offer(self, *ready: ReadyTile) -> None:
+        """Queue tiles that are staged, or whose staging failed with a reason."""
         with self._changed:
-            self._ready.append(ready)
+            self._ready.extend(ready)
             self._changed.notify_all()
+
+    def offer_unstaged(self, run: Place, indices: Iterable[int]) -> None:
+        """Queue tiles of a run that are read from its image, as there is room; ends when nobody will infer them."""
+        waiting = iter(indices)
+        while some := [*islice(waiting, max(1, min(OFFERED_AT_ONCE, self._limit // 4)))]:
+            if not self.reserve(len(some)):
+                return
+            self.offer(*(ReadyTile(run, TileResult(index, None, 0)) for index in some))
 
     def take(self, timeout: float) -> ReadyTile | None:
         """The next ready tile; None when there is none within `timeout` seconds.
@@ -79,12 +90,21 @@ class Backlog:
             BaseException: what ended staging, if anything did.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._closed, timeout)
+            if not self._ready:
+                self._changed.wait_for(lambda: self._ready or self._closed, timeout)
             if self._ready:
                 return self._ready.popleft()
             if self._failure is not None:
                 raise self._failure
             return None
+
+    def take_like(self, first: ReadyTile, most: int) -> list[ReadyTile]:
+        """Ready tiles that follow one that was taken and are of the same kind, such as one call may compute."""
+        found = list[ReadyTile]()
+        with self._changed:
+            while len(found) < most and self._ready and first.goes_with(self._ready[0]):
+                found.append(self._ready.popleft())
+        return found
 
     def release(self, count: int = 1) -> None:
         """Free the places of tiles that will never be inferred."""
@@ -100,9 +120,14 @@ class Backlog:
 
     def tile_finished(self, ready: ReadyTile, result: TileResult) -> None:
         """Report a tile's result and free its place."""
+        self.tiles_finished([(ready, result)])
+
+    def tiles_finished(self, ended: Sequence[tuple[ReadyTile, TileResult]]) -> None:
+        """Report results of tiles and free their places, with one wake-up of whoever stages."""
         with self._changed:
-            self._budget.tile_finished(ready, result)
-        self.release()
+            for ready, result in ended:
+                self._budget.tile_finished(ready, result)
+            self.release(len(ended))
 
     def recount(self, run: Place, sizes: Mapping[int, int]) -> None:
         """Report the sizes of a run's staged tiles, by tile."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ray
@@ -18,12 +17,13 @@ from flows.lifecycle.stopping import StopRequest
 from flows.pool.actors import StagingActor, TileActor, cause_of, short_reason
 from flows.pool.backlog import Backlog
 from flows.pool.block_tasks import FEWEST, in_tasks
+from flows.pool.calls import Calls, outcomes_of, results_of
 from flows.pool.cluster import Cluster
 from flows.pool.cores import usable_threads
 from flows.pool.roster import Roster
 from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
-from flows.worker.result import RecheckResult, TileResult
+from flows.worker.result import RecheckResult
 from tiling.objects.blocks import Block, in_order
 from tiling.storage.place import Place
 
@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 
 TUNING_ATTEMPTS = 3
 AHEAD_PER_WORKER = 8
+UNSTAGED_PER_WORKER = 32  # which take no space
 WORKERS_PER_STAGER = 4
 STAGERS_PER_GPU = 2  # a processor stages some 80 MPix/s of JPEG (docs/scale.md)
 
@@ -65,6 +66,7 @@ class Pool:
     ) -> None:
         self._limits = limits or Limits()
         self._cluster = Cluster(workers, address, device, self._begin_actors)
+        self._takes_several = hasattr(actor, "process_several")
         self._roster = Roster(self._cluster, actor, workers, self._limits.in_flight)
         self._stagers = Stagers(stager, self._stagers_wanted, self._cluster.resources)
         self._stop = StopRequest()
@@ -189,45 +191,57 @@ class Pool:
         scheduler = Scheduler(self._limits)
         for number in self._roster.started:
             scheduler.join(number, time.monotonic())
-        pending: dict[Any, Attempt] = {}
+        pending: Calls = {}
         stop = self._stop = stop or StopRequest()
         try:
             while (pending and not stop.is_over) if stop.is_requested else (scheduler.is_open or not backlog.exhausted):
                 for number in self._roster.arrivals():
                     scheduler.join(number, time.monotonic())
-                for ended in (
+                ended = [
                     *([] if stop.is_requested else self._fill(pending, scheduler, backlog)),
                     *self._collect(pending, scheduler, backlog),
                     *self._give_up_on_overdue(pending, scheduler),
-                ):
-                    backlog.tile_finished(ended.ready, ended.result)
-                    yield ended
+                ]
+                backlog.tiles_finished([(each.ready, each.result) for each in ended])
+                yield from ended
         finally:
             backlog.close()
             self.busy = scheduler.utilisation(time.monotonic())
             # Interrupted, or outrun by another: nobody waits for what these are still doing.
-            for number in {attempt.worker for attempt in pending.values()}:
+            for number in {call[0].worker for call in pending.values()}:
                 self._roster.discard(number)
 
-    def _fill(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
+    def _fill(self, pending: Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
         """Give every actor its tiles; tiles whose staging failed come out as they are."""
         while True:
-            attempt = scheduler.next_retry(time.monotonic(), nothing_fresh=backlog.exhausted)
-            if attempt is None:
-                if not scheduler.has_capacity:
-                    return
-                ready = backlog.take(timeout=0.0 if pending or self._roster.starting else 0.2)
-                if ready is None:
-                    return
-                if ready.result.reason is not None:
-                    yield TileOutcome(ready, ready.result, 1)
-                    continue
-                attempt = scheduler.start(ready, time.monotonic())
-            actor = self._roster.actor(attempt.worker)
-            pending[actor.process.remote(str(attempt.ready.run), attempt.index, attempt.ready.staged)] = attempt
+            now = time.monotonic()
+            again = scheduler.next_retry(now, nothing_fresh=backlog.exhausted) or scheduler.start_returned(now)
+            if again is not None:
+                self._call([again], pending)
+                continue
+            if not scheduler.has_capacity:
+                return
+            ready = backlog.take(timeout=0.0 if pending or self._roster.starting else 0.2)
+            if ready is None:
+                return
+            if ready.result.reason is not None:
+                yield TileOutcome(ready, ready.result, 1)
+                continue
+            more = scheduler.tiles_of_call(1 + backlog.ready) - 1 if self._takes_several else 0
+            others = backlog.take_like(ready, more) if more else []
+            self._call(scheduler.start_call([ready, *others], time.monotonic()), pending)
 
-    def _collect(self, pending: dict[Any, Attempt], scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
-        """Wait for the next finished tile, and take all that have finished by then: looking costs per tile in flight.
+    def _call(self, call: list[Attempt], pending: Calls) -> None:
+        """Have an actor compute a tile, or several in one call."""
+        actor, ready = self._roster.actor(call[0].worker), call[0].ready
+        if len(call) == 1:
+            reference = actor.process.remote(str(ready.run), ready.tile, ready.staged)
+        else:
+            reference = actor.process_several.remote(str(ready.run), [each.index for each in call], ready.staged)
+        pending[reference] = call
+
+    def _collect(self, pending: Calls, scheduler: Scheduler, backlog: Backlog) -> Iterator[TileOutcome]:
+        """Wait for the next finished call, and take all that have finished by then: looking costs per call in flight.
 
         A pool that has capacity looks back at the backlog soon.
         """
@@ -240,36 +254,29 @@ class Pool:
             done += ray.wait(others, num_returns=len(others), timeout=0)[0]
         lost: dict[int, str] = {}
         for reference in done:
-            attempt = pending.get(reference)
-            if attempt is None:
-                continue  # an actor's first answer, or a tile that was lost with its actor
-            cause: Exception | None = None
+            call = pending.get(reference)
+            if call is None:
+                continue  # an actor's first answer, or tiles that were lost with their actor
             try:
-                result = ray.get(reference)
-            except RayTaskError as error:
-                cause = cause_of(error)
-                result = TileResult(attempt.index, None, 0, {}, f"{type(cause).__name__}: {cause}")
+                results = results_of(call, reference)
             except RayError as error:  # of a dead process, a lost node, or one killed for want of memory
-                logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
-                lost[attempt.worker] = short_reason(error)
+                for attempt in call:
+                    logger.warning("tile %d: its worker died on attempt %d", attempt.index, attempt.tile.attempts)
+                lost[call[0].worker] = short_reason(error)
                 continue
             del pending[reference]
-            ended = scheduler.end(attempt, result, time.monotonic())
-            if ended is not None:
-                yield replace(ended, fatal_error=cause)
+            yield from outcomes_of(call, results, scheduler)
         for number, why in lost.items():  # after what they have finished
             yield from self._worker_lost(number, why, pending, scheduler)
 
-    def _give_up_on_overdue(self, pending: dict[Any, Attempt], scheduler: Scheduler) -> Iterator[TileOutcome]:
+    def _give_up_on_overdue(self, pending: Calls, scheduler: Scheduler) -> Iterator[TileOutcome]:
         for number in scheduler.overdue(time.monotonic()):
             logger.warning("worker %d is ended: its tile takes more than %g s", number, self._limits.tile_seconds)
             yield from self._worker_lost(number, f"no end within {self._limits.tile_seconds:g} s", pending, scheduler)
 
-    def _worker_lost(
-        self, number: int, why: str, pending: dict[Any, Attempt], scheduler: Scheduler
-    ) -> list[TileOutcome]:
+    def _worker_lost(self, number: int, why: str, pending: Calls, scheduler: Scheduler) -> list[TileOutcome]:
         """Put another actor in a lost one's place; its tiles go elsewhere or fail."""
-        for reference in [reference for reference, attempt in pending.items() if attempt.worker == number]:
+        for reference in [reference for reference, call in pending.items() if call[0].worker == number]:
             del pending[reference]
         self._roster.discard(number)
         self._roster.add()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -11,13 +11,16 @@ from flows.worker.result import ReadyTile, TileResult
 from tiling.storage.place import Place
 
 DURATIONS_KEPT = 64
+FEWEST_DURATIONS = 8
+"""Before so many tiles came back, a call has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of what is tried.
 
-    in_flight: tiles of one worker: one computes while the other is read or written. attempts: workers that a tile
+    in_flight: calls of one worker: the tile of one computes while that of the other is read or written. Where tiles
+    take far less than `call_seconds`, a call is given several, at most `call_tiles`. attempts: workers that a tile
     may be given to, one after another or side by side. tile_seconds: after which a tile's worker counts as lost. A
     tile is a straggler when nothing else is left to do and it takes `straggler_factor` times the median, and
     `straggler_seconds` at least.
@@ -28,6 +31,8 @@ class Limits:
     tile_seconds: float = 3600.0
     straggler_factor: float = 4.0
     straggler_seconds: float = 15.0
+    call_seconds: float = 0.02
+    call_tiles: int = 16
 
 
 IN_FLIGHT_PER_ACTOR = Limits().in_flight
@@ -46,11 +51,12 @@ class _Tile:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One tile on one worker, since a moment on the caller's monotonic clock."""
+    """One tile on one worker, since a moment on the caller's monotonic clock; `last`: it ends its call."""
 
     tile: _Tile
     worker: int
     since: float
+    last: bool = True
 
     @property
     def ready(self) -> ReadyTile:
@@ -82,6 +88,7 @@ class TileOutcome:
 class _Worker:
     joined: float
     running: list[Attempt] = field(default_factory=list[Attempt])
+    calls: int = 0
     busy_since: float = 0.0  # when it has a tile
     alone: bool = False  # on a tile that has cost a worker: whoever dies now is known to have died of it
 
@@ -116,7 +123,9 @@ class Scheduler:
         self._retries: deque[_Tile] = deque()
         self._reserved: int | None = None
         self._unfinished: dict[_Tile, None] = {}  # a set in order
+        self._returned: deque[_Tile] = deque()  # that their call has not tried
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+        self._work_seconds: deque[float] = deque(maxlen=DURATIONS_KEPT)
         self._busy_seconds = 0.0  # of workers that rest or are gone
         self._first, self._last = float("inf"), 0.0  # when a tile was first given out, and last came back
         self._stays: list[tuple[float, float]] = []  # of workers that are gone
@@ -135,13 +144,41 @@ class Scheduler:
         """True if a worker has room for a tile that was never tried."""
         return any(True for _ in self._with_room())
 
+    def tiles_of_call(self, ready: int) -> int:
+        """Number of tiles that the next call is given: as many as take a moment, of `ready` a fair share.
+
+        One, as long as it isn't known how long they take: several that wait for each other would come back later.
+        """
+        if ready < 2 or len(self._work_seconds) < FEWEST_DURATIONS:
+            return 1
+        each = max(median(self._work_seconds), 1e-9)
+        room = sum(max(0, self._limits.in_flight - worker.calls) for worker in self._workers.values())
+        return max(1, min(self._limits.call_tiles, int(self._limits.call_seconds / each), -(-ready // max(1, room))))
+
     def start(self, ready: ReadyTile, now: float) -> Attempt:
         """Give a fresh tile to the worker that has the least to do; only where it has capacity."""
+        return self.start_call([ready], now)[0]
+
+    def start_call(self, ready: Sequence[ReadyTile], now: float) -> list[Attempt]:
+        """The same with several tiles, in one call."""
         worker = self._least_loaded()
         assert worker is not None
-        tile = _Tile(ready)
-        self._unfinished[tile] = None
-        return self._begin(tile, worker, now)
+        tiles = [_Tile(each) for each in ready]
+        self._unfinished |= dict.fromkeys(tiles)
+        return [self._begin(tile, worker, now, last=tile is tiles[-1]) for tile in tiles]
+
+    def start_returned(self, now: float) -> Attempt | None:
+        """Begin one of the tiles that their call gave back, by itself; None where there is none, or no capacity."""
+        worker = self._least_loaded() if self._returned else None
+        return None if worker is None else self._begin(self._returned.popleft(), worker, now)
+
+    def give_back(self, attempt: Attempt, now: float) -> None:
+        """A call has ended before it came to a tile, which is tried again by itself."""
+        self._release(attempt, now)
+        tile = attempt.tile
+        tile.attempts -= 1
+        if not tile.finished and not tile.running:
+            self._returned.append(tile)
 
     def next_retry(self, now: float, *, nothing_fresh: bool) -> Attempt | None:
         """The next retry that is due: of a tile that lost its worker, or a backup attempt of a straggler."""
@@ -166,6 +203,8 @@ class Scheduler:
             tile.failure = result
             return None
         self._durations.append(now - attempt.since)
+        if result.reason is None:
+            self._work_seconds.append(result.work_seconds)
         return self._finish(tile, result)
 
     def worker_lost(self, worker: int, why: str, now: float) -> list[TileOutcome]:
@@ -207,14 +246,15 @@ class Scheduler:
             if worker.running and now - worker.running[0].since > self._limits.tile_seconds
         ]
 
-    def _begin(self, tile: _Tile, worker: int, now: float) -> Attempt:
-        attempt = Attempt(tile, worker, now)
+    def _begin(self, tile: _Tile, worker: int, now: float, *, last: bool = True) -> Attempt:
+        attempt = Attempt(tile, worker, now, last)
         tile.attempts += 1
         tile.running.append(attempt)
         given_to = self._workers[worker]
         if not given_to.running:
             given_to.busy_since = now
         given_to.running.append(attempt)
+        given_to.calls += last
         self._first = min(self._first, now)
         return attempt
 
@@ -225,8 +265,10 @@ class Scheduler:
         worker.alone = False
         if not worker.running:
             self._rest(worker, now)
-        for behind in worker.running:  # waited for this one until now
-            behind.since = now
+        if attempt.last:
+            worker.calls -= 1
+            for behind in worker.running:  # waited for this one until now
+                behind.since = now
 
     def _rest(self, worker: _Worker, now: float) -> None:
         self._busy_seconds += now - worker.busy_since
@@ -242,12 +284,11 @@ class Scheduler:
         return min(self._with_room(), default=(0, None))[1]
 
     def _with_room(self) -> Iterator[tuple[int, int]]:
-        """Numbers of tiles that they have, and of workers that may be given a fresh one."""
+        """Numbers of calls that they have, and of workers that may be given a fresh one."""
         reserved = self._reserved if self._retries else None
         for number, worker in self._workers.items():
-            running = len(worker.running)
-            if running < self._limits.in_flight and not worker.alone and number != reserved:
-                yield running, number
+            if worker.calls < self._limits.in_flight and not worker.alone and number != reserved:
+                yield worker.calls, number
 
     def _backup_attempt(self, now: float) -> Attempt | None:
         idle = next((number for number, worker in self._workers.items() if not worker.running), None)

@@ -19,7 +19,7 @@ from tiling.export.export_run import is_shown
 from tiling.export.statistics import read_statistics
 from tiling.geometry import PixelSize
 from tiling.georeference.ground_areas import Ground
-from tiling.runs.counts import count_labels, ground_areas
+from tiling.runs.counts import count_labels, counted_level, ground_areas, recorded_counts
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.placement import placement_of
@@ -75,12 +75,14 @@ class Areas:
         `source` is the image as it was segmented, where it is open.
         """
         mask = run.open_mask(read_only=True)
-        counts, level = count_labels(mask)
+        counts, level, measured = recorded_counts(run.plan, state), 0, counted_level(mask)
+        if counts is None:
+            counts, level = count_labels(mask)
         apart = UncomputedArea.of(run, state)
         pixels = {label: int(counts[label]) for label in range(len(run.classes))}
         pixels[BACKGROUND] = max(0, pixels[BACKGROUND] - apart.area)
         computed = sum(pixels.values())
-        unit = _Unit.of_run(run, source).on_ground(mask, counts, level)
+        unit = _Unit.of_run(run, source).on_ground(mask, counts, measured)
         objects = _objects(run, pixels) if level == 0 else {}
         rows = [
             Area(

@@ -44,6 +44,7 @@ from flows.worker.tuning import Tuning, TuningRequest, tune
 from tiling.errors import ImageChangedError
 from tiling.export.formats import NONE
 from tiling.runs.ledger import INFERRING
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.storage.place import lock_run
 from unet_core.bundles.card import bundle_digest, read_card
@@ -68,8 +69,9 @@ def segment_here(config: SegmentConfig) -> Outcome:
         begin_stage("plan")
         planned = prepared(config, 1, partial(_tuned, device=device), _model)
         run = planned.run
-        _compute(run, remaining(run, planned.state), device)
-        return _closed(run, config.export, started, trust_code=config.trust_code)
+        reduced = ReducedLevels.of(run, planned.state)
+        _compute(run, remaining(run, planned.state), device, reduced)
+        return _closed(run, config.export, started, trust_code=config.trust_code, reduced=reduced)
 
 
 def rerun_here(config: RerunConfig) -> Outcome:
@@ -82,8 +84,10 @@ def rerun_here(config: RerunConfig) -> Outcome:
         return _closed(run, NONE, started)
 
 
-def _closed(run: Run, formats: str, started: float, *, trust_code: bool = False) -> Outcome:
-    state = stitch(run, folded(run))
+def _closed(
+    run: Run, formats: str, started: float, *, trust_code: bool = False, reduced: ReducedLevels | None = None
+) -> Outcome:
+    state = stitch(run, folded(run), reduced)
     find_objects(run, state, trust_code=trust_code)
     export(run, formats, state)
     finish(run, keep_staged=False)
@@ -115,7 +119,7 @@ def _worker(device: str, process: int) -> TileWorker:
     return TileWorker(device)
 
 
-def _compute(run: Run, todo: Sequence[int], device: str) -> None:
+def _compute(run: Run, todo: Sequence[int], device: str, reduced: ReducedLevels | None = None) -> None:
     """Label tiles and record the outcome of each."""
     if not todo:
         return
@@ -124,13 +128,15 @@ def _compute(run: Run, todo: Sequence[int], device: str) -> None:
     try:
         with stop_on_signals(only=signal.SIGINT) as stop:
             for result in _results(run, todo, device, stop):
-                record_result(run, mask, result, 1)
+                record_result(run, mask, result, 1, reduced)
                 count.add(result)
     except ImageChangedError as error:
         run.ledger.flush()
         raise settled(run, todo, error) from error
     finally:
         run.ledger.flush()
+        if reduced is not None:
+            reduced.close()
     run.ledger.announce("inferred", {"workers": 1, "stagers": 0, "seconds": count.seconds})
     expect_same_image(run, todo)
     if stop.by is not None:

@@ -29,6 +29,7 @@ from tiling.plan import Tile
 from tiling.runs.ledger import STITCHED, LedgerState, TileRecord, TileState
 from tiling.runs.mask import NOT_PREDICTED, Mask
 from tiling.runs.mask_digest import mask_digest
+from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.selection.foreground import draw_skipped
 from tiling.sources.downsample import ScreenView
@@ -63,21 +64,31 @@ class Outcome:
         return counts if self.complete else f"{counts}; {self.missing}; {self.remedy}"
 
 
-def record_result(run: Run, mask: Mask, result: TileResult, attempts: int) -> None:
-    """Record the outcome of a tile in the ledger; a failed one's pixels say that they are not predicted."""
+def record_result(
+    run: Run, mask: Mask, result: TileResult, attempts: int, reduced: ReducedLevels | None = None
+) -> None:
+    """Record the outcome of a tile in the ledger; a failed one's pixels say that they are not predicted.
+
+    `reduced` takes in what the tile's worker has made of the mask's coarser levels.
+    """
     run.ledger.append(_record(result, attempts, run.ledger.now()))
     if result.digest is None:
         _mark_not_predicted(run, mask, run.plan.tile(result.tile))
+    elif reduced is not None and result.reduced:
+        reduced.add(run.plan.tile(result.tile), result.reduced)
 
 
-def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
+def stitch(run: Run, state: LedgerState | None = None, reduced: ReducedLevels | None = None) -> LedgerState:
     """Close the mask: the pyramid over everything, or over what was written since it was last built.
 
-    `state` is the folded ledger, None folds it; returns it with what was stitched.
+    `state` is the folded ledger, None folds it; returns it with what was stitched. `reduced` is what this driver has
+    joined of the pyramid already while it recorded tiles.
     """
     begin_stage("stitch")
     started, state = time.monotonic(), run.ledger.fold() if state is None else state
     fresh = [run.plan.tile(int(index)).valid for index in np.flatnonzero(state.unstitched)]
+    if reduced is not None:
+        reduced.close()
     images = [image for image in (run.open_mask(), run.open_probabilities()) if image is not None]
     for image in images:
         image.sweep()
@@ -85,7 +96,11 @@ def stitch(run: Run, state: LedgerState | None = None) -> LedgerState:
     if state.damaged or (state.pyramid_stands and not fresh):
         return state
     for image in images:
-        image.build_pyramid(fresh if state.pyramid_stands else None)
+        changed = fresh if state.pyramid_stands else None
+        if reduced is None or not isinstance(image, Mask):
+            image.build_pyramid(changed)
+        else:
+            image.build_pyramid(changed, reduced.is_written)
     facts = {"tiles": len(fresh), "seconds": round(time.monotonic() - started, 3)}
     state.add(run.ledger.announce(STITCHED, facts))
     return state
@@ -235,4 +250,5 @@ def _record(result: TileResult, attempts: int, now: float) -> TileRecord:
         pixels=result.pixels,
         time=now,
         empty=result.empty,
+        counts=result.counts,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tiling.runs.no_data import ALL_DATA, NoDataCounts
+from tiling.runs.pyramid import Chunks
 from tiling.storage.place import Place
 
 
@@ -20,6 +21,8 @@ class TileResult:
     worker: str | None = None
     probabilities: str | None = None  # their digest, where the run keeps them
     empty: NoDataCounts = ALL_DATA
+    counts: dict[int, int] | None = None  # of pixels by label; None where it has very many labels
+    reduced: tuple[Chunks, ...] = ()  # encoded chunks of the mask's coarser levels that show nothing but this tile
 
     @property
     def work_seconds(self) -> float:
@@ -41,6 +44,10 @@ class ReadyTile:
     @property
     def tile(self) -> int:
         return self.result.tile
+
+    def goes_with(self, other: ReadyTile) -> bool:
+        """True if one call of a worker may compute both."""
+        return other.run == self.run and other.staged == self.staged and other.result.reason is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from flows.worker.result import RecheckResult, TileResult
 from flows.worker.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
+from tiling.runs.counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.no_data import ALL_DATA, Coverage, NoDataCounts, unpack
 from tiling.runs.probabilities import Probabilities
@@ -72,6 +73,8 @@ class TileWorker:
             if bench.probabilities is not None and found.probabilities is not None:
                 kept = bench.probabilities.write(tile, found.probabilities)
             digest = bench.mask.write(tile, found.labels)
+            reduced = bench.mask.pyramid.reduced_chunks(found.labels, bench.whole_levels)
+            counts = tile_counts(found.labels)
             seconds["write"] = time.perf_counter() - start
         except (DiskError, ImageChangedError):
             raise
@@ -80,7 +83,9 @@ class TileWorker:
         if bench.staged is not None:
             bench.staged.discard(index)
         pixels = tile.core.intersect(bench.run.plan.image).area
-        return TileResult(index, digest, pixels, seconds, probabilities=kept, empty=found.empty)
+        return TileResult(
+            index, digest, pixels, seconds, probabilities=kept, empty=found.empty, counts=counts, reduced=reduced
+        )
 
     def check(self, run_path: Place, core_px: int, index: int) -> RecheckResult:
         """Compute a tile again from the image, or one of a plan with another core, and compare it with the mask.
@@ -129,19 +134,22 @@ class _OpenRun:
     probabilities: Probabilities | None
     staged: StagedTiles | None
     source: VerifiedSource | None
+    whole_levels: int
 
     @classmethod
     def open(cls, run_path: Place, staged: bool, device: str, others: list[_OpenRun]) -> _OpenRun:
         run = Run.open(run_path)
         run.expect_outline()  # now, and not tile by tile
         shared = next((other for other in others if _maths(other.run) == _maths(run)), None)
+        mask = run.open_mask()
         return cls(
             run=run,
             predictor=shared.predictor if shared else _load_predictor(run, device),
-            mask=run.open_mask(),
+            mask=mask,
             probabilities=run.open_probabilities(),
             staged=run.open_staged() if staged else None,
             source=None if staged else run.open_verified(),
+            whole_levels=mask.pyramid.whole_levels,
         )
 
     def close(self) -> None:

@@ -83,6 +83,35 @@ class FaultyActor:
 
 
 @ray.remote
+class SeveralActor:
+    """An actor that computes nothing, is killed by one tile and raises at another; `worker` is its call's tiles."""
+
+    DEADLY, BROKEN = 57, 83
+
+    def __init__(self, device: str) -> None:
+        del device
+
+    def is_ready(self) -> bool:
+        return True
+
+    def process(self, run_path: str, index: int, staged: bool) -> TileResult:
+        return self.process_several(run_path, [index], staged)[0]
+
+    def process_several(self, run_path: str, indices: list[int], staged: bool) -> list[TileResult]:
+        del run_path, staged
+        results = list[TileResult]()
+        for index in indices:
+            if index == self.DEADLY:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if index == self.BROKEN and not results:
+                raise RuntimeError(f"tile {index} is broken")
+            if index == self.BROKEN:
+                break
+            results.append(TileResult(index, "00" * 16, 1, {"compute": 0.0}, worker=str(len(indices))))
+        return results
+
+
+@ray.remote
 class FaultyStager:
     """The real staging, in a process that is killed when it comes to chosen tiles."""
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from tiling.geometry import Box
 from tiling.georeference.ground_areas import Ground
-from tiling.runs.mask import NOT_PREDICTED, Mask
+from tiling.plan import TilePlan
+from tiling.runs.ledger import MOST_LABELS_COUNTED, LedgerState, TileState
+from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 
 PIXELS_AT_ONCE = 2**22
 COUNTED_AT_ONCE = 2**20  # counting makes 8 bytes of each
@@ -26,7 +28,7 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
         The counts, and the level of the pyramid on which they were made: 0, or for a mask of more than `most_pixels`
         the finest that has no more, whose counts are multiplied up and so are near, not exact.
     """
-    level = next((n for n, array in enumerate(mask.levels) if _area(array) <= most_pixels), len(mask.levels) - 1)
+    level = counted_level(mask, most_pixels)
     array = mask.levels[level]
     height, width = (int(side) for side in array.shape)
     tall, wide = cast("tuple[int, int]", array.shards or array.chunks)
@@ -44,6 +46,40 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
         for found in dask.compute(*tasks, scheduler="threads", num_workers=threads):
             counts += found
     return counts * _area(mask.levels[0]) // _area(array) if level else counts, level
+
+
+def counted_level(mask: Mask, most_pixels: int = MOST_PIXELS) -> int:
+    """The finest level of the pyramid that has no more pixels."""
+    return next((n for n, array in enumerate(mask.levels) if _area(array) <= most_pixels), len(mask.levels) - 1)
+
+
+def tile_counts(labels: NDArray[np.uint8]) -> dict[int, int] | None:
+    """Number of pixels of each label that a tile holds; None where it has more labels than ledgers count."""
+    counts = label_counts(labels)
+    held = np.flatnonzero(counts).tolist()
+    return {label: int(counts[label]) for label in held} if len(held) <= MOST_LABELS_COUNTED else None
+
+
+def recorded_counts(plan: TilePlan, state: LedgerState) -> NDArray[np.int64] | None:
+    """The counts of a closed mask by its ledger, folded with what tiles hold, without a look at the mask.
+
+    None where the ledger can't say: of a tile that is damaged or to do, or was done by a version that didn't count.
+    """
+    if state.counts is None or not np.isin(state.states, (TileState.DONE, TileState.SKIPPED, TileState.FAILED)).all():
+        return None
+    counts = np.zeros(256, np.int64)
+    recorded = np.zeros(plan.count, np.int64)
+    for label, of_tiles in state.counts.items():
+        counts[label] = of_tiles.sum(dtype=np.int64)
+        recorded += of_tiles
+    for index in np.flatnonzero(recorded == 0).tolist():
+        if state.states[index] == TileState.DONE:
+            return None
+        area, lacking = plan.tile(index).valid.area, state.empty_of(index).no_data
+        is_failed = state.states[index] == TileState.FAILED
+        counts[NOT_PREDICTED] += area if is_failed else lacking
+        counts[BACKGROUND] += 0 if is_failed else area - lacking
+    return counts if counts.sum() == plan.mask.area else None
 
 
 def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
@@ -25,6 +25,8 @@ from tiling.storage.place import Place, pasted
 FLUSH_SECONDS = 0.5
 FLUSH_SECONDS_REMOTE = 5.0
 """Every segment in an object store costs a request to write, and one each time that the ledger is read."""
+MOST_LABELS_COUNTED = 32
+"""Of a mask with more, pixels are counted on the mask itself."""
 PLANNED = "planned"
 """The event after which tiles without foreground are known to be skipped."""
 CARD = "card"
@@ -64,6 +66,10 @@ class TileRecord:
     time: float = 0.0
     probabilities: str | None = None  # digest of the valid region of all classes, where the run keeps them
     empty: NoDataCounts = ALL_DATA
+    counts: dict[int, int] | None = None  # of pixels by label, of a done tile; runs of earlier versions have none
+
+
+_FIELDS = tuple(each.name for each in fields(TileRecord))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,9 @@ class LedgerState:
     """`(tile, 3)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
     held: NDArray[np.uint8] | None = None
     """`(tile, 33)`: state and digests of what each tile holds, of a damaged one those before; only where asked for."""
+    counts: dict[int, NDArray[np.uint32]] | None = None
+    """Pixels of each done tile by label, none of tiles that record none; only where what is held is asked for, and of
+    masks of few labels."""
 
     def add(self, entry: TileRecord | Event) -> None:
         """Add the records that were written since; the state then equals a fresh fold."""
@@ -174,9 +183,14 @@ class Ledger:
 
     def append(self, record: TileRecord) -> None:
         """Add a record; it is stored after at most `FLUSH_SECONDS` of further appends, or after `flush`."""
-        entry: dict[str, Any] = {**asdict(record), "state": record.state.name.lower()}
-        if record.empty == ALL_DATA:
+        entry: dict[str, Any] = {name: getattr(record, name) for name in _FIELDS}
+        entry["state"] = record.state.name.lower()
+        if record.empty is ALL_DATA or record.empty == ALL_DATA:
             del entry["empty"]  # as of most tiles
+        else:
+            entry["empty"] = asdict(record.empty)
+        if record.counts is None:
+            del entry["counts"]
         self._segments.append(_dump(entry))
 
     def announce(self, name: str, facts: dict[str, Any]) -> Event:
@@ -211,6 +225,7 @@ class Ledger:
         empty = np.zeros(self._tiles, np.uint8)
         state = LedgerState(empty, empty.copy(), empty.astype(np.bool_))
         state.held = np.zeros((self._tiles, 33), np.uint8) if held else None
+        state.counts = {} if held else None
         for path, line in self._segments.lines():
             try:
                 entry = json.loads(line.decode())
@@ -254,6 +269,8 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
             named[record.tile] = record
         else:
             named.pop(record.tile, None)
+    if state.counts is not None:
+        _fold_counts(state, state.counts, record)
     if state.held is not None and record.state is not TileState.DAMAGED:
         digests = (record.digest or "00" * 16) + (record.probabilities or "00" * 16)
         state.held[record.tile] = np.frombuffer(bytes([record.state]) + bytes.fromhex(digests), np.uint8)
@@ -267,19 +284,36 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
         state.latest = record.time
 
 
+def _fold_counts(state: LedgerState, counts: dict[int, NDArray[np.uint32]], record: TileRecord) -> None:
+    for of_label in counts.values():
+        of_label[record.tile] = 0
+    for label, pixels in (record.counts or {}).items():
+        if label not in counts:
+            if len(counts) == MOST_LABELS_COUNTED:  # memory grows with tiles and labels
+                state.counts = None
+                return
+            counts[label] = np.zeros(len(state.states), np.uint32)
+        counts[label][record.tile] = pixels
+
+
 def _parse_event(entry: dict[str, Any]) -> Event:
     return Event(entry["event"], entry["time"], entry["facts"])
 
 
 def _parse_record(entry: dict[str, Any]) -> TileRecord:
-    fields: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
-    if "empty" in fields:
-        fields["empty"] = NoDataCounts(**fields["empty"])
-    return TileRecord(**fields)
+    given: dict[str, Any] = {**entry, "state": TileState[entry["state"].upper()]}
+    if "empty" in given:
+        given["empty"] = NoDataCounts(**given["empty"])
+    if "counts" in given:
+        given["counts"] = {int(label): int(pixels) for label, pixels in given["counts"].items()}
+    return TileRecord(**given)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # once: `json.dumps` makes another for every line
 
 
 def _dump(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, separators=(",", ":"))
+    return _encode(entry)
 
 
 class SteadyClock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +35,8 @@ TASKS_AT_ONCE = 1024
 Pixels = NDArray[Any]
 """uint8 of a mask and of probabilities, int32 of objects."""
 Lazy = da.Array
+Chunks = Mapping[tuple[int, int], bytes]
+"""Encoded chunks by row and column; those of only the fill value are left out."""
 
 
 class Pyramid:
@@ -109,10 +111,21 @@ class Pyramid:
         """Remove what writers that were killed have left under other names than the shards'; only when none writes."""
         sweep(self._path)
 
-    def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2, above: int = 0) -> None:
-        """Compute the levels above one, level 0, from that; with `changed`, only the shards above those boxes."""
+    def build(
+        self,
+        changed: Iterable[Box] | None = None,
+        *,
+        threads: int = 2,
+        above: int = 0,
+        written: Callable[[int, Box], bool] = lambda level, box: False,
+    ) -> None:
+        """Compute the levels above one, level 0, from that; with `changed`, only the shards above those boxes.
+
+        Shards that are `written` already show the level below and are left as they are.
+        """
         for level in range(above + 1, len(self.levels)):
             boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
+            boxes = [box for box in boxes if not written(level, box)]
             for start in range(0, len(boxes), TASKS_AT_ONCE):
                 tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
                 dask.compute(*tasks, scheduler="threads", num_workers=threads)
@@ -137,6 +150,34 @@ class Pyramid:
         """The pixels of the next finer level that a box of a level shows."""
         height, width = self._extent(level - 1)
         return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+
+    def reduced_chunks(self, pixels: Pixels, levels: int) -> tuple[Chunks, ...]:
+        """What a shard of level 0 makes of the next `levels`: encoded chunks by their place from the shard's corner."""
+        found: list[Chunks] = []
+        for level in range(1, levels + 1):
+            codec, pixels = self._codec(level), self._halve(pixels)
+            assert codec is not None
+            found.append(codec.encode_chunks(pixels))
+        return tuple(found)
+
+    def write_joined(self, level: int, box: Box, chunks: Chunks) -> None:
+        """Replace a shard of `(y, x)` by one of encoded chunks, by their place from the shard's corner."""
+        codec = self._codec(level)
+        assert codec is not None
+        (key,) = self._keys(level, box)
+        self._set(key, codec.join(chunks))
+
+    @property
+    def whole_levels(self) -> int:
+        """How many levels a shard of level 0 fills in whole chunks, which are then made of it alone."""
+        if self._channels is not None:
+            return 0
+        whole = 0
+        sides = zip(self._shard_shape(0), self.levels[0].chunks[-2:], strict=True)
+        depths = [(shard // chunk & -(shard // chunk)).bit_length() - 1 for shard, chunk in sides]
+        while whole < min(*depths, len(self.levels) - 1) and self._codec(whole + 1) is not None:
+            whole += 1
+        return whole
 
     def shows_below(self, level: int, box: Box) -> bool:
         """True if a coarser shard is what the level below makes of it; raises what reading raises."""

@@ -67,6 +67,11 @@ class RunImage(ABC):
         """Remove what writers that were killed have left; only when none writes."""
         self.pyramid.sweep()
 
-    def build_pyramid(self, changed: Iterable[Box] | None = None) -> None:
-        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes."""
-        self.pyramid.build(changed)
+    def build_pyramid(
+        self, changed: Iterable[Box] | None = None, written: Callable[[int, Box], bool] = lambda level, box: False
+    ) -> None:
+        """Compute the coarser levels from level 0; with `changed`, only the shards above those boxes.
+
+        Shards that are `written` already are left as they are.
+        """
+        self.pyramid.build(changed, written=written)

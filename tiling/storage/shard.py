@@ -6,6 +6,7 @@ and `crc32c` (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-ind
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
@@ -77,10 +78,12 @@ class ShardCodec:
 
         The bytes are Zarr's own: chunks lie in Morton order.
         """
+        return self.join(self.encode_chunks(pixels))
+
+    def encode_chunks(self, pixels: NDArray[np.generic]) -> dict[tuple[int, int], bytes]:
+        """The encoded chunks of a shard or of its first rows and columns, without those of only the fill value."""
         tall, wide = self._chunk
-        index = np.full((*self._grid, 2), _ABSENT, "<u8")
-        parts: list[bytes] = []
-        at = 0
+        chunks: dict[tuple[int, int], bytes] = {}
         for row, col in self._order:
             chunk = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
             if (chunk == self._fill).all():  # as one of no pixels is
@@ -88,12 +91,21 @@ class ShardCodec:
             if chunk.shape != self._chunk:
                 self._room[:] = self._fill
             self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
-            encoded = bytes(self._codec.encode(self._room))
-            index[row, col] = at, len(encoded)
-            parts.append(encoded)
-            at += len(encoded)
-        if not parts:
+            chunks[row, col] = bytes(self._codec.encode(self._room))
+        return chunks
+
+    def join(self, chunks: Mapping[tuple[int, int], bytes]) -> bytes | None:
+        """A shard of encoded chunks by row and column; None where there are none."""
+        if not chunks:
             return None
+        index = np.full((*self._grid, 2), _ABSENT, "<u8")
+        parts, at = list[bytes](), 0
+        for place in self._order:
+            encoded = chunks.get(place)
+            if encoded is not None:
+                index[place] = at, len(encoded)
+                parts.append(encoded)
+                at += len(encoded)
         said = index.tobytes()
         return b"".join([*parts, said, google_crc32c.value(said).to_bytes(_CRC_BYTES, "little")])
 
@@ -132,11 +144,11 @@ class ShardCodec:
 
 
 @cache
-def _morton_order(grid: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+def _morton_order(grid: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """The places of a grid, in Morton order."""
-    return tuple(sorted(np.ndindex(grid), key=_morton))
+    return tuple(sorted(((row, col) for row, col in np.ndindex(grid)), key=_morton))
 
 
-def _morton(place: tuple[int, ...]) -> int:
+def _morton(place: tuple[int, int]) -> int:
     """The bits of a row and a column in turn, the row's the less."""
     return sum((place[axis] >> bit & 1) << (2 * bit + axis) for bit in range(32) for axis in (0, 1))

@@ -244,3 +244,93 @@ def test_every_tile_ends_exactly_once_whatever_happens(tiles: int, workers: int,
     assert all(1 <= each.attempts <= LIMITS.attempts for each in outcome.values())
     busy = dispatch.utilisation(now)
     assert busy.seconds <= busy.present_seconds * (1 + 1e-9), "nobody is busy who isn't there"
+
+
+def quick(attempt: Attempt, seconds: float = 0.001) -> TileResult:
+    return TileResult(attempt.index, f"digest of {attempt.index}", 1, {"compute": seconds})
+
+
+def known(seconds: float) -> Scheduler:
+    """A crew of two that has computed some tiles, each in so many seconds."""
+    dispatch = crew(1, 2)
+    for tile in range(100, 110):
+        attempt = dispatch.start(ready(tile), 0.0)
+        dispatch.end(attempt, quick(attempt, seconds), 0.0)
+    return dispatch
+
+
+def test_a_call_has_as_many_tiles_as_take_a_moment() -> None:
+    assert crew(1, 2).tiles_of_call(100) == 1, "nobody knows yet how long they take"
+    assert known(0.5).tiles_of_call(100) == 1
+    assert known(0.004).tiles_of_call(100) == 5
+    assert known(0.0).tiles_of_call(100) == 16
+    assert known(0.0).tiles_of_call(9) == 3, "a fair share of what is ready: four calls have room"
+    assert known(0.0).tiles_of_call(1) == 1
+
+
+def test_a_worker_has_two_calls_whatever_they_hold() -> None:
+    dispatch = known(0.001)
+    calls = [dispatch.start_call([ready(tile) for tile in range(3 * n, 3 * n + 3)], 0.0) for n in range(4)]
+    assert [call[0].worker for call in calls] == [1, 2, 1, 2]
+    assert not dispatch.has_capacity
+    for attempt in calls[0]:
+        assert not dispatch.has_capacity
+        dispatch.end(attempt, quick(attempt), 1.0)
+    assert dispatch.has_capacity
+
+
+def test_tiles_of_a_lost_call_are_tried_one_by_one_and_only_the_deadly_one_fails() -> None:
+    dispatch = known(0.001)
+    call = dispatch.start_call([ready(tile) for tile in range(4)], 0.0)
+    assert dispatch.worker_lost(call[0].worker, "killed", 1.0) == []
+    outcome: dict[int, TileOutcome] = {}
+    for worker in range(3, 20):
+        dispatch.join(worker, 1.0)
+        while (again := dispatch.next_retry(2.0, nothing_fresh=True)) is not None:
+            assert not dispatch.has_capacity or again.worker not in {number for _, number in dispatch._with_room()}  # pyright: ignore[reportPrivateUsage]
+            if again.index == 2:
+                break
+            ended = dispatch.end(again, quick(again), 2.0)
+            assert ended is not None
+            outcome[again.index] = ended
+        if again is None:
+            break
+        outcome |= {each.ready.tile: each for each in dispatch.worker_lost(again.worker, "killed", 2.0)}
+    assert sorted(outcome) == [0, 1, 2, 3]
+    assert {tile: each.attempts for tile, each in outcome.items()} == {0: 2, 1: 2, 2: 3, 3: 2}
+    assert [tile for tile, each in outcome.items() if each.result.reason] == [2]
+    assert not dispatch.is_open
+
+
+def test_tiles_that_a_call_came_not_to_are_tried_by_themselves_at_no_cost() -> None:
+    dispatch = known(0.001)
+    first, second, third = dispatch.start_call([ready(tile) for tile in range(3)], 0.0)
+    ended = dispatch.end(first, quick(first), 1.0)
+    assert ended is not None
+    dispatch.give_back(second, 1.0)
+    dispatch.give_back(third, 1.0)
+    assert dispatch.is_open
+    again = [dispatch.start_returned(1.0), dispatch.start_returned(1.0)]
+    assert dispatch.start_returned(1.0) is None
+    assert [each.index for each in again if each is not None] == [1, 2]
+    for attempt in again:
+        assert attempt is not None
+        last = dispatch.end(attempt, quick(attempt), 2.0)
+        assert last is not None
+        assert last.attempts == 1
+    assert not dispatch.is_open
+    busy = dispatch.utilisation(3.0)
+    assert busy.seconds <= busy.present_seconds
+
+
+def test_a_call_is_not_overdue_for_the_one_before_it() -> None:
+    dispatch = crew(1)
+    first = dispatch.start_call([ready(0), ready(1)], 0.0)
+    second = dispatch.start_call([ready(2), ready(3)], 0.0)
+    for attempt in first:
+        dispatch.end(attempt, quick(attempt), 99.0)
+    assert dispatch.overdue(150.0) == []
+    assert dispatch.overdue(200.0) == [1]
+    for attempt in second:
+        dispatch.end(attempt, quick(attempt), 200.0)
+    assert dispatch.overdue(900.0) == []
