@@ -6,9 +6,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +28,9 @@ from tiling.sources.viewed import ViewReader
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
 from tiling.view import View
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
@@ -242,6 +244,8 @@ class ImageSource:
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
+        import dask.array as da  # takes a second of a processor, with pandas, where only a few ask for it
+
         whole = self._level(level)
         tall, wide = self._opened().chunk_px(level)
         chunks = (
