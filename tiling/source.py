@@ -6,9 +6,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
@@ -19,7 +18,6 @@ from tiling.sources.damage import DamagedSegment
 from tiling.sources.described import DescribedImage
 from tiling.sources.facts import Georeference, Level, Reader
 from tiling.sources.fingerprint import fingerprint_of
-from tiling.sources.lazy import lazy_level
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
@@ -30,6 +28,9 @@ from tiling.sources.viewed import ViewReader
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
 from tiling.view import View
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
@@ -124,6 +125,8 @@ class ImageSource(DescribedImage):
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
+        from tiling.sources.lazy import lazy_level  # takes a second of a processor, where only a few ask for it
+
         self._level(level)
         return lazy_level(self, level, self._opened().chunk_px(level))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 
 from flows.errors import ConfigError
 from flows.pool.cores import usable_cores
@@ -21,6 +22,9 @@ from flows.pool.ray_processes import watched_start
 from flows.pool.ray_sessions import sweep_sessions
 from flows.pool.socket_folder import short_folder
 from unet_core.inference.allocator import ENVIRONMENT as MEMORY_ENVIRONMENT
+
+_UNUSED = ("start_monitor", "start_api_server")
+"""Methods of Ray's node that start processes of which nothing here makes use."""
 
 STARTS, TOO_SLOW = 3, ("timed out during startup", "Failed to start GCS")
 """Ray gives its processes half a minute, which on a busy machine is too little; giving up would lose a night."""
@@ -40,7 +44,7 @@ def start_ray(workers: int | None) -> None:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         # Ray would write its token into a file that others can read wherever the home directory lets them in.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _really_local():
+    with _really_local(), _without_monitors():
         for left in reversed(range(STARTS)):
             try:
                 with watched_start():
@@ -90,6 +94,27 @@ def _really_local() -> Generator[None]:
         yield
     finally:
         switches[name] = before
+
+
+@contextmanager
+def _without_monitors() -> Generator[None]:
+    """Keep Ray from starting its autoscaler and the server of its dashboard.
+
+    Nothing scales on one machine, and no dashboard is asked for. Both are Python processes that load for 1.5 s of a
+    processor while tile actors load; `ray.init` has no switch for them.
+    """
+    before = {name: getattr(Node, name) for name in _UNUSED}
+    for name in before:
+        setattr(Node, name, _nothing)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """In the place of what starts a process that nobody uses."""
 
 
 def private_folder() -> Path:

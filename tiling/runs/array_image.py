@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import dask
-import dask.array as da
 import numpy as np
 import zarr
 
@@ -20,6 +18,11 @@ from tiling.storage.disk import expect_no_link
 from tiling.storage.place import Place, disk_errors
 from tiling.storage.zarr_store import zarr_at
 
+if TYPE_CHECKING:
+    import dask.array as da
+
+    Batch = list[tuple[Box, da.Array]]
+
 ARRAY_NAME = "image.ome.zarr"
 """Where a run's folder holds the array that it segments."""
 
@@ -29,8 +32,6 @@ _AT_ONCE_BYTES = 256 * 2**20
 
 Notify = Callable[[int, int], None]
 """Hears how many chunks are written, of how many."""
-
-Batch = list[tuple[Box, da.Array]]
 
 
 def write_array(array: object, place: Place, notify: Notify) -> None:
@@ -79,6 +80,8 @@ def write_array(array: object, place: Place, notify: Notify) -> None:
 
 def _as_image(array: object) -> da.Array:
     """`(y, x, band)` in chunks that hold every band and, but for the last ones, are of one size."""
+    import dask.array as da  # every run knows this module; few have an array
+
     if isinstance(array, np.ndarray):
         found = da.from_array(array, chunks=cast("Any", -1), name=False)  # with a name, dask would hash all of it
     else:
@@ -134,6 +137,8 @@ def _box(tall: Sequence[int], wide: Sequence[int], row: int, col: int) -> Box:
 
 def _computed(batch: Batch) -> tuple[Any, ...]:
     """By whatever scheduler the caller's dask has; the pixels are written in this process."""
+    import dask
+
     return cast("tuple[Any, ...]", dask.compute(*(pixels for _, pixels in batch)))
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import shapely
 
 from tiling.errors import AnnotationError, RunError
 from tiling.geometry import Box
-from tiling.selection.geojson import read_geojson
 from tiling.selection.polygons import Polygon, Polygons
 from tiling.sources.facts import Georeference
 from tiling.storage.place import ABSENT, Place, read_at, write_atomic
@@ -48,7 +47,7 @@ class Outline:
             AnnotationError: no polygons, or none that meets the image.
         """
         on_map = georeference is not None and georeference.affine is not None
-        polygons = _on_map(path, georeference, image) if on_map else read_geojson(path, None, bounds_px=bounds_px)
+        polygons = _on_map(path, georeference, image) if on_map else _read(path, bounds_px=bounds_px)
         if not polygons.touches(image):
             raise AnnotationError(
                 f"none of the {len(polygons)} polygons in {path} lies on the image of {image.height} x {image.width} "
@@ -127,10 +126,22 @@ def _lost(path: Place, why: str) -> str:
     )
 
 
+def _read(
+    path: Path,
+    coordinates: Literal["pixels", "crs", "degrees"] = "pixels",
+    georeference: Georeference | None = None,
+    bounds_px: tuple[int, int] = (0, 0),
+) -> Polygons:
+    """All polygons of a file; raises AnnotationError."""
+    from tiling.selection.geojson import read_geojson  # with GDAL, which few runs need
+
+    return read_geojson(path, None, coordinates, georeference, bounds_px=bounds_px)
+
+
 def _on_map(path: Path, georeference: Georeference | None, image: Box) -> Polygons:
     """In the CRS that the file names; without one in the image's CRS, else as longitude and latitude."""
     try:
-        polygons = read_geojson(path, None, "crs", georeference)
+        polygons = _read(path, "crs", georeference)
     except AnnotationError:
         degrees = _from_degrees(path, georeference)
         if degrees is None:
@@ -144,6 +155,6 @@ def _from_degrees(path: Path, georeference: Georeference | None) -> Polygons | N
     if georeference is None or (georeference.wkt is None and not georeference.crs):
         return None
     try:
-        return read_geojson(path, None, "degrees", georeference)
+        return _read(path, "degrees", georeference)
     except AnnotationError:
         return None

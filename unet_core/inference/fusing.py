@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -21,6 +23,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from unet_core.bounds.torch_calls import bind, name_of
 
 logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Torch replaces what all modules are called by while it traces one, and puts back what it found."""
 
 _RELUS: tuple[Any, ...] = (functional.relu, torch.relu, torch.relu_, "relu", "relu_")
 
@@ -35,7 +40,7 @@ def fold(module: nn.Module) -> nn.Module:
     if isinstance(module, fx.GraphModule) and not any(node.op == "call_module" for node in module.graph.nodes):
         return fold_calls(module)
     try:
-        traced = fx.symbolic_trace(module)
+        traced = _traced(module)
     except (TraceError, TypeError, RuntimeError) as error:
         logger.info("batch norm stays: the network can't be traced (%s)", error)
         return module
@@ -54,6 +59,29 @@ def fold(module: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+class _Tracer(fx.Tracer):
+    """Tracer that leaves calls of other threads alone: while it traces, torch hands it those of all modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule:
+    """The network as a graph of its layers; raises what `torch.fx.symbolic_trace` raises."""
+    with _ONE_AT_A_TIME:
+        tracer = _Tracer()
+        graph = tracer.trace(module)
+    return fx.GraphModule(tracer.root, graph, type(module).__name__)
 
 
 def fold_calls(module: fx.GraphModule) -> fx.GraphModule:
