@@ -35,7 +35,7 @@ from unet_core.training.output_grid import OutputGrid
 
 SCENES = Path("../shared/data/geo/naip")
 LABELS = Path("runs/water-labels")
-ROLES = {"2010": "trained", "2012": "trained", "2015": "trained", "2016": "chosen", "2017": "reported"}
+ROLES = {"2010": "chosen", "2012": "trained", "2015": "trained", "2016": "trained", "2017": "reported"}
 _SPECK_PX = 16
 _WATER, _MISSED, _INVENTED = (0, 114, 178), (240, 228, 66), (213, 94, 0)
 
@@ -81,7 +81,7 @@ def measure(bundle: Bundle, scenes: Path) -> dict[str, Any]:
     return figures
 
 
-def write_picture(bundle: Bundle, scenes: Path, target: Path, years: tuple[str, ...] = ("2016", "2017")) -> None:
+def write_picture(bundle: Bundle, scenes: Path, target: Path, years: tuple[str, ...] = ("2010", "2017")) -> None:
     """Each year as it is, and with what the bundle finds: right, missed and invented in colours."""
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
     paths = [path for path in sorted(scenes.glob("*.tif")) if year_of(path) in years]

@@ -1,4 +1,4 @@
-"""Reader of runs for napari: the image, and the mask over it, both as lazy pyramids (npe2's reader contribution).
+"""Reader of runs for napari: the image, the mask over it, and objects, all as lazy pyramids (npe2's contribution).
 
 napari finds it through the manifest `napari.yaml`; it is no dependency and never imported here. For folders it asks
 which reader to take, since others read folders too; a run's `run.json` is this one's alone and opens at once.
@@ -27,7 +27,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def read_run(path: str | Sequence[str]) -> list[Layer]:
-    """The layers of a run: its image, its mask, and the probabilities where they were kept.
+    """The layers of a run: its image, its mask, its objects where they are numbered, and probabilities that were kept.
 
     Raises:
         RunError: the folder holds no run.
@@ -45,7 +45,7 @@ def layers_of(run: Run) -> list[Layer]:
         SourceError: the image is gone.
     """
     probabilities = run.open_probabilities(read_only=True)
-    layers = [_image(run, run.open_source()), _mask(run)]
+    layers = [_image(run, run.open_source()), _mask(run), *_objects(run)]
     if probabilities is not None:
         names = [item.name for item in run.card.probabilities]
         more = {"name": names, "channel_axis": 0, "visible": False, "contrast_limits": [0, 255]}
@@ -71,8 +71,25 @@ def _mask(run: Run) -> Layer:
     colors: dict[int | None, str] = {label: item.color for label, item in enumerate(run.classes)}
     colors |= {0: "transparent", 255: "#808080", None: "transparent"}
     named = {"index": [*range(len(run.classes)), 255], "class": [*(item.name for item in run.classes), "not predicted"]}
-    levels = run.open_mask(read_only=True).pyramid.lazy()
     looks = {"name": f"mask of {run.card.model.name}", "colormap": colors, "features": named, "opacity": 0.5}
+    return _labels(run, run.open_mask(read_only=True).pyramid.lazy(), looks)
+
+
+def _objects(run: Run) -> list[Layer]:
+    """Numbered objects in colours of napari's own, hidden at first; none where they aren't those of the mask."""
+    from tiling.objects.image import ObjectImage
+    from tiling.objects.record import built_objects
+
+    if built_objects(run, run.ledger.fold(held=True)) is None:
+        return []
+    objects = ObjectImage.open(run.objects_path, read_only=True)
+    classes = [run.classes[label].name if number else "" for number, label in enumerate(objects.classes.tolist())]
+    named = {"index": [*range(objects.count + 1)], "class": classes, "pixels": objects.pixels.tolist()}
+    looks = {"name": f"objects of {run.card.model.name}", "features": named, "visible": False}
+    return [_labels(run, objects.pyramid.lazy(), looks)]
+
+
+def _labels(run: Run, levels: list[Any], looks: dict[str, Any]) -> Layer:
     # Of labels napari unwraps a list of one level, and then fails where a pyramid was announced.
     is_pyramid = len(levels) > 1
     looks |= {"multiscale": is_pyramid, **_place(run, on_mask=True)}

@@ -150,7 +150,7 @@ class Segmentation:
         return export_here(checked(ExportConfig, asked))
 
     def to_napari(self, viewer: Any = None) -> Any:
-        """Show image, mask and probabilities in a viewer of napari, in a new one where none is given; gives the viewer.
+        """Show image, mask, objects and probabilities in a viewer of napari, a new one where none is given; gives it.
 
         Raises:
             ExportError: napari isn't installed.

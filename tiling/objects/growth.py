@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_NOBODY = np.iinfo(np.int32).max
-_TOP = 255
+_TOP, _LAST = 255, np.iinfo(np.uint32).max
 
 
 def grown(
@@ -31,32 +30,42 @@ def grown(
         in_place: seeds, in one piece, become what is returned.
     """
     objects = seeds_YX if in_place else np.array(seeds_YX, np.int32, order="C")
-    flat, width = objects.reshape(-1), objects.shape[1]
+    flat = objects.reshape(-1)
     at = np.flatnonzero(open_YX)
     at = at[flat[at] == 0]
-    y, x = np.divmod(at, width)
-    # Of a side that is beyond the block the pixel itself, which is no object's until it has joined one.
-    sides = np.where(_inside(y, x, objects.shape), at + np.array([[-width], [-1], [1], [width]]), at)
+    sides = _sides(at, objects.shape)
     heights = None if heights_YX is None else heights_YX.reshape(-1)[at].astype(np.int64)
     if classes_YX is not None:
         classes = classes_YX.reshape(-1)
         sides = np.where(classes[sides] == classes[at], sides, at)
     for step in range(1, steps + 1):
-        around = flat[sides]
-        around[around == 0] = _NOBODY
-        nearest = around.min(axis=0) if at.size else np.empty(0, np.int32)
-        joins = nearest != _NOBODY
+        # Less one, and without a sign, nobody's 0 is the greatest of all.
+        around = flat.take(sides).view(np.uint32)
+        nearest = np.subtract(around, 1, out=around).min(axis=0, initial=_LAST) + np.uint32(1)
+        joins = nearest != 0
         if heights is not None:
             joins &= heights * steps >= _TOP * (steps - step)
         elif not joins.any():
             break  # nothing can move any more
-        flat[at[joins]] = nearest[joins]
+        flat[at[joins]] = nearest[joins].view(np.int32)
         left = ~joins
         at, sides = at[left], sides[:, left]
         heights = None if heights is None else heights[left]
     return objects
 
 
-def _inside(y: NDArray[np.int64], x: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Masks of whether the pixels above, left, right and below some pixels are in the block."""
-    return np.stack([y > 0, x > 0, x < shape[1] - 1, y < shape[0] - 1])
+def _sides(at: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Places of the pixels above, left, right and below some pixels, ascending.
+
+    Of a side that is beyond the block the pixel itself, which is no object's until it has joined one.
+    """
+    height, width = shape
+    sides = at + np.array([[-width], [-1], [1], [width]])
+    first, last = np.searchsorted(at, [width, (height - 1) * width])
+    sides[0, :first], sides[3, last:] = at[:first], at[last:]
+    rows = np.arange(height) * width
+    for side, ends in ((1, rows), (2, rows + width - 1)):
+        here = np.searchsorted(at, ends)
+        here = here[at[np.minimum(here, at.size - 1)] == ends] if at.size else here[:0]
+        sides[side, here] = at[here]
+    return sides

@@ -106,11 +106,22 @@ class Hulls:
 
 def leftmost(ids: NDArray[np.int32], y: Numbers, x: Numbers) -> tuple[NDArray[np.int32], Numbers, Numbers]:
     """One column for each object and row, sorted."""
-    order = np.lexsort((x, y, ids))
+    order = _by_object(ids, y, x)
     ids, y, x = ids[order], y[order], x[order]
     first = np.ones(ids.size, np.bool_)
     first[1:] = (ids[1:] != ids[:-1]) | (y[1:] != y[:-1])
     return ids[first], y[first], x[first]
+
+
+def _by_object(ids: NDArray[np.int32], y: Numbers, x: Numbers) -> NDArray[np.intp]:
+    """The order by object, row and column: by one key where 64 bits hold it, which is sorted many times faster."""
+    if not ids.size:
+        return np.empty(0, np.intp)
+    low_y, low_x = int(y.min()), int(x.min())
+    tall, wide = int(y.max()) - low_y + 1, int(x.max()) - low_x + 1
+    if (int(ids.max()) + 1) * tall * wide > np.iinfo(np.int64).max:
+        return np.lexsort((x, y, ids))
+    return np.argsort((ids.astype(np.int64) * tall + (y - low_y)) * wide + (x - low_x), kind="stable")
 
 
 def convex(ids: NDArray[np.int32], y: Numbers, x: Numbers) -> NDArray[np.intp]:

@@ -97,9 +97,8 @@ class Passes:
         if view.labels.any():
             stretches = Stretches.of(self.rule.seeds(view)[inside])
             if self.fills:
-                unknown = Stretches.of((view.labels[inside] == NO_CLASS).view(np.uint8))
-                closed = np.full(unknown.size, CLOSED, np.int32)
-                self.scratch.keep(UNKNOWN, block.index, unknown.renamed(closed))
+                unknown = _flagged(view.labels[inside] == NO_CLASS)
+                self.scratch.keep(UNKNOWN, block.index, unknown.renamed(np.full(unknown.size, CLOSED, np.int32)))
         parts, starts = stretches.components(), stretches.starts
         self.scratch.keep(SEEDS, block.index, numbered := stretches.renamed(parts))
         count, heads = int(parts.max(initial=0)), np.unique(parts, return_index=True)[1]
@@ -158,3 +157,7 @@ class Passes:
     def _seeds(self, block: Block, seeds: Seeds) -> Stretches:
         parts = self.scratch.load(SEEDS, block.index, block.box.shape)
         return parts.renamed(seeds.of_part[parts.values + seeds.offsets[block.index]])
+
+
+def _flagged(flags_YX: NDArray[np.bool_]) -> Stretches:
+    return Stretches.of(flags_YX.view(np.uint8)) if flags_YX.any() else Stretches.none(flags_YX.shape)

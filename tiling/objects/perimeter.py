@@ -47,9 +47,7 @@ class Outlines:
         flat, (height, width) = labels.ravel(), labels.shape
         places = near.places(width, 0)
         own = np.repeat(near.ids, near.stops - near.starts)
-        ends = np.zeros(places.size, np.bool_)
-        for step in (1, -1, width, -width):
-            ends |= flat[places + step] != own
+        ends = _ends(flat, width, near, places, own)
         places, own = places[ends], own[ends]
         lies = np.zeros(flat.size, np.bool_)
         lies[places] = True
@@ -77,3 +75,16 @@ class Outlines:
         touched = np.zeros(objects, np.bool_)
         touched[self.objects[found]] = True
         return touched
+
+
+def _ends(
+    flat: NDArray[Any], width: int, near: RawSpans, places: NDArray[np.int64], own: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """Pixels of spans of which one of four neighbours is another's; beside them only the ends of a span can be that."""
+    ends = flat.take(places + width) != own
+    ends |= flat.take(places - width) != own
+    counts = near.stops - near.starts
+    after = counts.cumsum()
+    for at, beside in ((after - counts, near.starts - 1), (after - 1, near.stops)):
+        ends[at] |= flat.take(near.rows * width + beside) != near.ids
+    return ends

@@ -139,7 +139,10 @@ def builtin_rule(spec: ObjectSpec) -> Rule:
 def _of_classes(labels_YX: NDArray[np.uint8], *others: int) -> NDArray[np.uint8]:
     """The labels of classes, without those of others."""
     # Flags as numbers: a product with a truth value is computed many times slower.
-    kept_YX = labels_YX * (labels_YX != NO_CLASS).view(np.uint8)
-    for label in others:
-        kept_YX *= (labels_YX != label).view(np.uint8)
+    flags = [(labels_YX != label).view(np.uint8) for label in others]
+    if labels_YX.max(initial=0) == NO_CLASS:
+        flags.append((labels_YX != NO_CLASS).view(np.uint8))
+    kept_YX = labels_YX
+    for each in flags:
+        kept_YX = np.multiply(kept_YX, each, out=each)
     return kept_YX

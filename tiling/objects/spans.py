@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.objects.object_block import MARGIN, ObjectBlock
-from tiling.objects.stretches import flags_of, set_places
+from tiling.objects.stretches import starts_of
 from tiling.shapes.band import spread
 
 Numbers = NDArray[np.int64]
@@ -34,12 +34,9 @@ class RawSpans:
 
     @classmethod
     def of(cls, labels: NDArray[Any]) -> RawSpans:
-        """Of contiguous labels: the one look at every pixel."""
+        """Of contiguous labels."""
         height, width = labels.shape
-        begins, flags = flags_of((height, width))
-        begins[:, 0] = True
-        np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
-        bounds = set_places(flags)
+        bounds = starts_of(labels)
         ids = labels.ravel()[bounds]
         real = np.flatnonzero(ids)
         ends = np.append(bounds[1:], height * width)[real]

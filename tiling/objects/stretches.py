@@ -39,10 +39,7 @@ class Stretches:
     def of(cls, block_YX: NDArray[np.integer]) -> Stretches:
         """Of a dense block."""
         height, width = block_YX.shape
-        begins, flags = flags_of((height, width))
-        begins[:, 0] = True
-        np.not_equal(block_YX[:, 1:], block_YX[:, :-1], out=begins[:, 1:])
-        starts = set_places(flags)
+        starts = starts_of(block_YX)
         is_one_piece = block_YX.flags.c_contiguous
         values = block_YX.reshape(-1)[starts] if is_one_piece else block_YX[np.divmod(starts, width)]
         real = np.flatnonzero(values)
@@ -172,16 +169,20 @@ class Edges:
         return Edges(*(line.astype(np.int32) for line in lines))
 
 
-def flags_of(shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Flags of a block, none of them set, and the same in a row with some more, as `set_places` takes them."""
-    size = shape[0] * shape[1]
+def starts_of(block_YX: NDArray[np.integer]) -> Numbers:
+    """Places of pixels that differ from the one before them in their row, or have none: the one look at every pixel."""
+    size = block_YX.size
     flags = np.zeros(-(-size // _WORD) * _WORD, np.bool_)
-    return flags[:size].reshape(shape), flags
-
-
-def set_places(flags: NDArray[np.bool_]) -> Numbers:
-    """Places of flags that are set, most of which aren't: eight at a time."""
-    hit = np.flatnonzero(flags.view(np.uint64))
+    begins = flags[:size].reshape(block_YX.shape)
+    if block_YX.flags.c_contiguous:
+        # As one row it is compared several times faster; the first column is set in any case.
+        flat = block_YX.reshape(-1)
+        np.not_equal(flat[1:], flat[:-1], out=flags[1:size])
+    else:
+        np.not_equal(block_YX[:, 1:], block_YX[:, :-1], out=begins[:, 1:])
+    begins[:, 0] = True
+    # Most flags aren't set: eight are looked at together, as truth values, which are found faster than numbers.
+    hit = np.flatnonzero(flags.view(np.uint64) != 0)
     word, byte = np.nonzero(flags.reshape(-1, _WORD)[hit])
     return hit[word] * _WORD + byte
 

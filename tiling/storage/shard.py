@@ -13,7 +13,7 @@ from typing import Any, cast
 import google_crc32c
 import numpy as np
 import zarr
-from numcodecs.zstd import Zstd
+from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
@@ -47,7 +47,7 @@ class ShardCodec:
         self._chunk, self._dtype, self._fill = chunk, dtype.newbyteorder("<"), fill
         self._grid = shard[0] // chunk[0], shard[1] // chunk[1]
         self._order = _morton_order(self._grid)
-        self._codec = Zstd(level=level, checksum=True)
+        self._level = level
         self._room = np.full(chunk, fill, self._dtype)
 
     @classmethod
@@ -86,12 +86,11 @@ class ShardCodec:
         chunks: dict[tuple[int, int], bytes] = {}
         for row, col in self._order:
             chunk = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
-            if (chunk == self._fill).all():  # as one of no pixels is
-                continue
             if chunk.shape != self._chunk:
                 self._room[:] = self._fill
             self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
-            chunks[row, col] = bytes(self._codec.encode(self._room))
+            if not (self._room == self._fill).all():  # as one of no pixels is
+                chunks[row, col] = compress(self._room, self._level, True)
         return chunks
 
     def join(self, chunks: Mapping[tuple[int, int], bytes]) -> bytes | None:
@@ -138,7 +137,7 @@ class ShardCodec:
 
     def _decoded(self, data: bytes) -> NDArray[np.generic]:
         try:
-            return np.frombuffer(self._codec.decode(data), self._dtype).reshape(self._chunk)
+            return np.frombuffer(decompress(data), self._dtype).reshape(self._chunk)
         except (RuntimeError, ValueError) as error:
             raise ShardFormatError(f"a chunk of it isn't what was written ({error})") from error
 

@@ -22,6 +22,10 @@ from ome_zarr.writer import write_image
 
 from tiling.geometry import OutputGrid
 from tiling.napari_reader import get_reader, read_run
+from tiling.objects.build import build_objects
+from tiling.objects.record import ask_for_objects
+from tiling.objects.rule import builtin_rule
+from tiling.objects.spec import ObjectSpec
 from tiling.runs.run import Run
 
 MANIFEST = Path(__file__).parents[3] / "tiling" / "napari.yaml"
@@ -122,6 +126,19 @@ def test_a_mask_of_one_level_is_no_pyramid_in_napari(tmp_path: Path) -> None:
     _, (mask, looks, _) = read_run(str(run.path))
     assert not looks["multiscale"]
     np.testing.assert_array_equal(np.asarray(mask), labels_of(run))
+
+
+def test_numbered_objects_are_a_layer_in_napari_while_they_are_those_of_the_mask(tmp_path: Path) -> None:
+    run = finished_run(write_tissue(tmp_path / "small.tif", 200, 160), tmp_path / "run")
+    spec, state = ObjectSpec(), run.ledger.fold(held=True)
+    ask_for_objects(run, state, spec)
+    built = build_objects(run, state, spec, builtin_rule(spec))
+    _, (_, of_mask, _), (objects, looks, kind) = read_run(str(run.path))
+    assert (kind, looks["visible"], looks["scale"]) == ("labels", False, of_mask["scale"])
+    np.testing.assert_array_equal(np.asarray(objects), built.read(run.plan.mask))
+    assert looks["features"]["class"][1:] == [run.classes[label].name for label in built.classes[1:].tolist()]
+    ask_for_objects(run, state, ObjectSpec(least_px={1: 9}))
+    assert len(read_run(str(run.path))) == 2, "those of another rule aren't shown"
 
 
 def test_napari_gives_other_folders_to_others(tmp_path: Path) -> None:

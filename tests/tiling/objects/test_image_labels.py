@@ -12,6 +12,8 @@ import pytest
 import zarr
 from finished import blobs, finished_run, numbered
 from finished import write_labels as write_tiles
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
 from segmented import segmented
 from tiny import save_tiny, write_noise
 
@@ -94,6 +96,16 @@ def test_a_public_reader_takes_them(image: Path, tmp_path: Path) -> None:
     find_objects(run, folded(run))
     validator.Labels.from_zarr(zarr.open_group(image / "labels", mode="r"))
     validator.ImageLabel.from_zarr(zarr.open_group(image / "labels" / NAME, mode="r"))
+
+
+def test_the_reader_of_napari_ome_zarr_opens_them_with_the_image(image: Path, tmp_path: Path) -> None:
+    run = asked(image, tmp_path / "run")
+    find_objects(run, folded(run))
+    location = parse_url(image)
+    assert location is not None
+    (found,) = [node for node in Reader(location)() if node.zarr.path.endswith(NAME) and node.data]
+    assert [level.shape for level in found.data] == [numbers_in(image, level).shape for level in range(3)]
+    np.testing.assert_array_equal(np.asarray(found.data[0]), numbers_of(run))
 
 
 def test_others_labels_stay_and_are_listed_on(image: Path, tmp_path: Path) -> None:

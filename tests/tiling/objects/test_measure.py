@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.measure import regionprops
 
+from tiling.objects.hull import leftmost
 from tiling.objects.measure import Channels, Measured, Measurement, measured
 from tiling.objects.object_block import MARGIN, ObjectBlock
 
@@ -218,3 +219,15 @@ def test_a_spiral_ends() -> None:
     (found,) = measured(cut(labels, range(1, side, 7)), labels.shape)
     (region,) = regionprops(labels)
     assert found.convex_pixels.tolist() == [region.area_convex]
+
+
+@pytest.mark.parametrize("reach", [1, 1 << 30])
+def test_corners_are_sorted_however_far_apart_they_are(reach: int) -> None:
+    """Far apart they don't fit one key of 64 bits."""
+    random = np.random.default_rng(0)
+    ids = random.integers(1, 5, 200).astype(np.int32)
+    y, x = reach * random.integers(-9, 9, (2, 200))
+    rows = sorted(
+        {(i, v, min(x[(ids == i) & (y == v)].tolist())) for i, v in zip(ids.tolist(), y.tolist(), strict=True)}
+    )
+    assert [*zip(*(each.tolist() for each in leftmost(ids, y, x)), strict=True)] == rows
