@@ -131,6 +131,11 @@ class ImageSource:
         return self._facts.scales
 
     @property
+    def resampled(self) -> tuple[tuple[str, str], ...]:
+        """Bands of a scene that don't lie on its grid as they are, each with how they are resampled."""
+        return self._facts.resampled
+
+    @property
     def view(self) -> View | None:
         """View of the file that it gives; None for all of it as it is."""
         return self._view

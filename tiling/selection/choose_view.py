@@ -51,6 +51,7 @@ class ViewRequest:
         as_is: whether the pixels are taken as they are, whatever they measure.
         bands, region, normalise: as typed.
         scaled: whether values are taken in the bands' own units.
+        crs, resampling: of a scene's grid, as typed.
         damaged: `mask` takes pixels of segments that don't decode for no data; without it, what needs them fails.
     """
 
@@ -65,12 +66,19 @@ class ViewRequest:
     series: str | None = None
     region: str | None = None
     normalise: str | None = None
+    crs: str | None = None
+    resampling: str = "auto"
     damaged: str | None = None
+
+    @property
+    def first_view(self) -> View:
+        """All of the image that is meant, as it is."""
+        return View(z=self.z, t=self.t, series=self.series, crs=self.crs, resampling=self.resampling)
 
     def as_given(self) -> dict[str, str]:
         """The request as it was given, the level apart; options left open are left out."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "level"}
-        return {name: str(value) for name, value in given.items() if value not in (None, False, 0)}
+        return {name: str(value) for name, value in given.items() if value not in (None, False, 0, "auto")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +110,11 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    first = View(z=request.z, t=request.t, series=request.series)
+    grid = {"crs": request.crs, "resampling": request.resampling}
+    first = request.first_view
     with image.viewed(first) if isinstance(image, ImageSource) else open_source(image, first) as source:
         view, notes = _choose_scale(source, request, model)
-        notes = _which(source, request) | notes | as_stored(source)
+        notes = _which(source, request) | notes | as_stored(source) | resampled_as(source)
         series = source.series if source.images else None
         bands, formulas = parse_bands(source, request.bands)
         if request.bands is None and (bands := _by_name(source, model)) is not None:
@@ -114,7 +123,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         if request.scaled and not formulas:
             bands, formulas = None, scaled_bands(source, bands)
         notes |= scales_told(source, formulas)
-        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands, "formulas": formulas}
+        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands, "formulas": formulas, **grid}
         view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if request.region is not None:
@@ -126,7 +135,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
             asked = Normalisation.parse(request.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(formulas or source.bands)))
             every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha and not formulas else None
-            whole = View(z=request.z, t=request.t, series=series, bands=every, formulas=formulas)
+            whole = first.model_copy(update={"series": series, "bands": every, "formulas": formulas})
             with source.viewed(whole) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
         if request.damaged is not None:
@@ -186,6 +195,17 @@ def as_stored(source: ImageSource) -> dict[str, str]:
         "orientation": f"the file says orientation {source.orientation} ({MEANINGS[source.orientation]}): its pixels "
         f"are taken as they are stored, as QGIS and napari show them; a viewer of photographs turns them"
     }
+
+
+def resampled_as(source: ImageSource) -> dict[str, str]:
+    """Note on bands of a scene that don't lie on its grid as they are."""
+    if not source.resampled:
+        return {}
+    ways: dict[str, list[str]] = {}
+    for band, way in source.resampled:
+        ways.setdefault(way, []).append(band)
+    told = "; ".join(f"{', '.join(bands[:_SHOWN])}{' …' * (len(bands) > _SHOWN)} {way}" for way, bands in ways.items())
+    return {"resampled": f"onto the scene's grid: {told}"}
 
 
 def ground_um(source: ImageSource) -> Um | None:
