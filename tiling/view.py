@@ -64,6 +64,8 @@ class View(_Noun):
         pixel_size: what a pixel of level 0 measures where the user said so: y, x, unit.
         outline: SHA-256 of the polygons outside of which tiles are skipped.
         damaged: level, plane and number of segments of the file that don't decode, and whose pixels hold no data.
+        crs: the CRS, by its code, on whose grid the files of a scene are laid; None leaves it to them.
+        resampling: how they are laid there, as typed (`tiling.sources.scene.methods`).
     """
 
     level: Index = 0
@@ -79,6 +81,8 @@ class View(_Noun):
     pixel_size: tuple[Positive, Positive, Unit] | None = None
     outline: str | None = None
     damaged: tuple[tuple[Index, Index, Index], ...] = ()
+    crs: str | None = None
+    resampling: str = "auto"
 
     @model_validator(mode="after")
     def _region_has_pixels(self) -> View:
@@ -94,6 +98,11 @@ class View(_Noun):
     def is_plain(self) -> bool:
         """True if it is nothing but a level, as it is."""
         return self == View(level=self.level, downsample=self.downsample)
+
+    @property
+    def image(self) -> View:
+        """All of the image that it is of, and on the same grid, as it is."""
+        return View(series=self.series, crs=self.crs, resampling=self.resampling)
 
     @property
     def resamples(self) -> bool:
@@ -135,6 +144,10 @@ class View(_Noun):
         parts = [f"level {self.level}"]
         if self.resamples:
             parts.append(f"one pixel for {self.step[0]:.6g} x {self.step[1]:.6g} of it")
+        if self.crs is not None:
+            parts.append(f"on a grid in {self.crs}")
+        if self.resampling != "auto":
+            parts.append(f"resampling {self.resampling}")
         if self.box is not None:
             parts.append(f"region {self.box}")
         if self.bands is not None:

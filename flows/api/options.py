@@ -47,6 +47,8 @@ class SegmentOptions(TypedDict, total=False):
     as_is: bool
     bands: str | Sequence[int | str] | None
     scaled: bool
+    crs: str | None
+    resampling: str
     z: int
     t: int
     series: str | int | None

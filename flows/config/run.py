@@ -18,6 +18,8 @@ from flows.config.option_types import Cli, Joined, Output, TileName, Where
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
 from tiling.selection.view_request import ViewRequest
+from tiling.sources.scene.methods import FORM
+from tiling.view import View
 from unet_core.bundles.origin import Origin
 
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -94,6 +96,17 @@ class PixelOptions(ConfigBase):
     scaled: bool = Field(
         default=False, description="Take values in the bands' own units, by the scale and offset that the image says."
     )
+    crs: Annotated[str | None, Cli(metavar="CODE")] = Field(
+        default=None,
+        pattern=r"^[A-Za-z]+:[\w.]+$",
+        description="The CRS, as EPSG:3857, in which files are laid on one grid; that of the finest when not given.",
+    )
+    resampling: Annotated[Joined, Cli(metavar="METHOD|BAND=METHOD,…")] = Field(
+        default="auto",
+        pattern=FORM,
+        description="How files of other pixels are laid on a scene's grid: nearest, bilinear or average, of all bands "
+        "or by name as scl=nearest; by the kind of band when not given.",
+    )
     z: int = Field(default=0, ge=0, description="Focal plane, from 0.")
     t: int = Field(default=0, ge=0, description="Point in time, from 0.")
     series: Annotated[Joined | None, Cli(metavar="N|NAME")] = Field(
@@ -116,6 +129,10 @@ class PixelOptions(ConfigBase):
         description="Range of values that becomes the model's, the same for every tile: LOW,HIGH or percentiles:1,99.",
     )
 
+    def image_view(self) -> View:
+        """All of the image that is meant, as it is."""
+        return View(series=self.series, crs=self.crs, resampling=self.resampling)
+
     def view_request(self) -> ViewRequest:
         """The request for pixels that these options make.
 
@@ -136,6 +153,8 @@ class PixelOptions(ConfigBase):
             series=self.series,
             region=self.region,
             normalise=self.normalise,
+            crs=self.crs,
+            resampling=self.resampling,
             damaged=None if self.damaged == "fail" else self.damaged,
         )
 

@@ -32,7 +32,6 @@ from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
 from tiling.storage.place import lock_run, size_of_tree
-from tiling.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class SlideJob:
         config = context.config.of_slide(
             slide.place, context.archive.run_path(self._folder), context.bundle, slide.overrides
         )
-        source, version = open_with_version(slide.place, View(series=config.series))
+        source, version = open_with_version(slide.place, config.image_view())
         with source:
             self._fingerprint = source.fingerprint()
             if self._is_changing(0) or self._is_duplicate(config):

@@ -21,7 +21,6 @@ from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
 from tiling.selection.find_foreground import find_foreground
-from tiling.view import View
 from unet_core.errors import FootprintError
 from unet_core.inference.autotune import TuningJob, seconds_per_core
 from unet_core.inference.device import device_name
@@ -93,7 +92,7 @@ def foresee(config: SegmentConfig) -> Forecast:
     """
     Run.expect_room(config.out)
     device, workers = device_name(config.device), config.workers or usable_cores()
-    source, version = open_with_version(config.image, View(series=config.series))
+    source, version = open_with_version(config.image, config.image_view())
     with source, TemporaryDirectory(prefix="overtile-dry-run-") as folder:
         model_config = config
         if config.origin().kind != "bundle":

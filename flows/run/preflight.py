@@ -15,7 +15,6 @@ from tiling.selection.emptiness import expect_data
 from tiling.selection.normalisation import Normalisation
 from tiling.selection.view_request import ModelRequirements
 from tiling.source import ImageSource, open_source
-from tiling.view import View
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
 
@@ -44,7 +43,7 @@ def check(config: SegmentConfig) -> Preflight:
         card, wanted = read_card(config.model), replace(config.view_request(), damaged=None)  # found when it begins
         if wanted.normalise is not None and Normalisation.parse(wanted.normalise).of_percentiles:
             wanted = replace(wanted, normalise=_ANY_RANGE)  # measuring takes longer than a second
-        with open_source(config.image, View(z=wanted.z, t=wanted.t, series=wanted.series)) as image:
+        with open_source(config.image, wanted.first_view) as image:
             choice = choose_view(image, wanted, requirements_of(card))
             with image.viewed(choice.view) as source:
                 check_fit(source, card)
@@ -55,7 +54,7 @@ def check(config: SegmentConfig) -> Preflight:
             with image.viewed(seen) as source:
                 expect_data(source, choice.level)
         return Preflight({fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}, array_bytes)
-    with open_source(config.image, View(series=config.series)) as source:
+    with open_source(config.image, config.image_view()) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
         facts.expect_complete(config.model)
         level = config.level or 0

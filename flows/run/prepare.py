@@ -28,7 +28,6 @@ from tiling.runs.ledger import PLANNED, LedgerState
 from tiling.runs.repair import create_images
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
-from tiling.view import View
 from unet_core.bundles.bundle import Bundle
 from unet_core.bundles.card import ClassInfo
 from unet_core.inference.predictor import MATHS_VERSION
@@ -68,7 +67,7 @@ def prepared(
         RunError: the folder holds a different run.
         FootprintError: a network without finite bounds, and no leave to run it approximately.
     """
-    source, version = open_with_version(config.image, View(series=config.series))
+    source, version = open_with_version(config.image, config.image_view())
     with source:
         config = with_bundle(config)
         model = (loader or load_model)(config)

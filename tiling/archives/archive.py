@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -50,7 +51,7 @@ class ArchiveCard(BaseModel):
         return [
             f"{key}: {mine.get(key)} here, {others.get(key)} asked for"
             for key in keys
-            if mine.get(key) != others.get(key)
+            if (mine[key] != others[key] if key in mine and key in others else not _is_unsaid(mine, others, key))
         ]
 
     def _identity(self) -> dict[str, Any]:
@@ -60,6 +61,11 @@ class ArchiveCard(BaseModel):
             "version of the maths": self.maths_version,
             **self.asked,
         }
+
+
+def _is_unsaid(mine: Mapping[str, Any], others: Mapping[str, Any], key: str) -> bool:
+    """True if a card says nothing by an option that the other's version doesn't know."""
+    return all(said.get(key) in (None, False, "auto") for said in (mine, others))
 
 
 class Archive:

@@ -51,12 +51,12 @@ def cut(
 
 
 def _in_parts(shapes: Shapes, points: NDArray[np.float64], decimals: int, areas: NDArray[np.float64] | None) -> Placed:
-    parts = [shapely.multipolygons(_parts(polygon)) for polygon in shapes.polygons(points)]
+    parts = [shapely.multipolygons(brought_home(polygon)) for polygon in shapes.polygons(points)]
     _, places, (offsets, rings, polygons) = shapely.to_ragged_array(parts)
     return Placed(shapes.labels, shapes.pixels, polygons, rings, offsets, places, decimals, areas)
 
 
-def _parts(polygon: Any) -> list[Any]:
+def brought_home(polygon: Any) -> list[Any]:
     """A polygon's pieces on either side of the meridian, each turn brought home."""
     low, south, high, north = polygon.bounds
     first, last = (int(np.floor((side + TURN / 2) / TURN)) for side in (low, high))
@@ -65,10 +65,10 @@ def _parts(polygon: Any) -> list[Any]:
         middle = TURN * turn
         piece = shapely.intersection(polygon, shapely.box(middle - TURN / 2, south - 1, middle + TURN / 2, north + 1))
         found = [part for part in shapely.get_parts(piece) if part.geom_type == "Polygon"]
-        parts += [_brought_home(part, middle) for part in found]
+        parts += [_turned_back(part, middle) for part in found]
     return parts
 
 
-def _brought_home(polygon: Any, middle: float) -> Any:
+def _turned_back(polygon: Any, middle: float) -> Any:
     moved = shapely.transform(polygon, lambda points: points - [middle, 0.0])
     return shapely.geometry.polygon.orient(moved)

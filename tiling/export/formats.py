@@ -67,6 +67,14 @@ FORMATS = {
         Format("ome-tiff", ("mask.ome.tif",), "pyramidal OME-TIFF of the labels", "ome_tiff", "write_ome_tiff"),
         Format("cog", ("mask.tif",), "Cloud-optimised GeoTIFF of the labels", "cog", "write_cog", "expect_cog"),
         Format(
+            "stac",
+            ("item.json",),
+            "STAC item of the COG, which comes with it",
+            "stac_item",
+            "write_stac",
+            "expect_stac",
+        ),
+        Format(
             "qupath",
             ("qupath.geojson",),
             "objects for QuPath, in pixels of the image",
@@ -163,6 +171,9 @@ FORMATS = {
 
 NONE, AUTO = "none", "auto"
 
+_WITH = {"stac": ["cog", "stac"]}
+"""Formats that mean nothing without another."""
+
 
 def parse_formats(text: str) -> str:
     """Check a choice of formats: `none`, `auto`, or names with commas in between; `auto` may be one of the names.
@@ -188,7 +199,7 @@ def chosen_formats(text: str, placement: Placement, *, probabilities: bool, numb
     names: list[str] = []
     for name in parse_formats(text).split(","):
         suitable = _suitable(placement, probabilities=probabilities)
-        names += [*suitable, *(["table"] if numbered else [])] if name == AUTO else [name]
+        names += [*suitable, *(["table"] if numbered else [])] if name == AUTO else _WITH.get(name, [name])
     return [FORMATS[name] for name in dict.fromkeys(names) if name != NONE]
 
 

@@ -55,7 +55,7 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     pixel = _pixel_degrees(subject)
     decimals = max(FEWEST_DECIMALS, math.ceil(-math.log10(pixel * SHARE_OF_PIXEL)))
     area_name, classes = finished.area_name, finished.classes
-    unroll, straight_px = _unroller(subject), _straight_px(subject, pixel * SHARE_OF_PIXEL)
+    unroll, straight_px = unroller(subject), _straight_px(subject, pixel * SHARE_OF_PIXEL)
 
     def placed(shapes: Shapes) -> Iterator[Placed]:
         areas = finished.areas(shapes)
@@ -106,7 +106,7 @@ def _affine(placement: Placement) -> Affine:
     return affine
 
 
-def _unroller(subject: Subject) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def unroller(subject: Subject) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """From map coordinates to longitudes without a jump in the image, and latitudes."""
     crs = _crs(subject)
     height, width = subject.shape
@@ -124,7 +124,7 @@ def _unroller(subject: Subject) -> Callable[[NDArray[np.float64]], NDArray[np.fl
 def _corners(subject: Subject) -> NDArray[np.float64]:
     height, width = subject.shape
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    return _unroller(subject)(moved(_affine(subject.placement), corners))
+    return unroller(subject)(moved(_affine(subject.placement), corners))
 
 
 def _holds_a_pole(subject: Subject) -> bool:
@@ -148,7 +148,7 @@ def _straight_px(subject: Subject, tolerance: float) -> int:
 
     RFC 7946, section 3.1.1: a line between two positions is straight in longitude and latitude.
     """
-    affine, unroll, shape = _affine(subject.placement), _unroller(subject), subject.shape
+    affine, unroll, shape = _affine(subject.placement), unroller(subject), subject.shape
     length = max(1, min(shape) // SAMPLES)
     rows, cols = np.meshgrid(*(np.linspace(0, side - length, SAMPLES) for side in shape), indexing="ij")
     starts = np.column_stack([cols.ravel(), rows.ravel()])

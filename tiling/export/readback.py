@@ -109,6 +109,11 @@ def _style(path: Path, _: int) -> None:
     ET.parse(path)
 
 
+def _item(path: Path, _: int) -> None:
+    if json.loads(path.read_bytes())["assets"].keys() != {"mask"}:
+        raise ValueError("it names another asset than the mask")
+
+
 def _picture(path: Path, _: int) -> None:
     from PIL import Image
 
@@ -154,6 +159,7 @@ _LOOKS = {
     ".tif": _tiff,
     ".geojson": _features,
     ".gpkg": _layer,
+    ".json": _item,
     ".qml": _style,
     ".png": _picture,
 }

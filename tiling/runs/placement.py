@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tiling.errors import ExportError
 from tiling.georeference.placement import Placement, composed
 from tiling.source import ImageSource
-from tiling.view import View
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run
@@ -31,7 +30,7 @@ def placement_of(run: Run, source: ImageSource) -> Placement:
     if image.view is None:
         return placement
     # The view places itself; what people open lies on the file's own pixels.
-    with source.viewed(View(series=image.view.series)) as file:
+    with source.viewed(image.view.image) as file:
         return replace(
             placement,
             to_image=composed(image.view.affine, placement.to_image),

@@ -47,10 +47,11 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         PlanError: what is asked for contradicts itself, lies outside the image, or is not plausible.
         AnnotationError: a region's file without polygons on the image.
     """
-    first = View(z=request.z, t=request.t, series=request.series)
+    grid = {"crs": request.crs, "resampling": request.resampling}
+    first = request.first_view
     with image.viewed(first) if isinstance(image, ImageSource) else open_source(image, first) as source:
         view, notes = choose_scale(source, request, model)
-        notes = _which(source, request) | notes | as_stored(source)
+        notes = _which(source, request) | notes | as_stored(source) | resampled_as(source)
         series = source.series if source.images else None
         bands, formulas = parse_bands(source, request.bands)
         if request.bands is None and (bands := _by_name(source, model)) is not None:
@@ -59,7 +60,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
         if request.scaled and not formulas:
             bands, formulas = None, scaled_bands(source, bands)
         notes |= scales_told(source, formulas)
-        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands, "formulas": formulas}
+        chosen = {"z": request.z, "t": request.t, "series": series, "bands": bands, "formulas": formulas, **grid}
         view = view.model_copy(update=chosen)
         level, outline = source.levels[view.level], None
         if request.region is not None:
@@ -71,7 +72,7 @@ def choose_view(image: Place | ImageSource, request: ViewRequest, model: ModelRe
             asked = Normalisation.parse(request.normalise)
             bands = view.bands if view.bands is not None else tuple(range(len(formulas or source.bands)))
             every = tuple(range(len(source.bands) + len(source.alpha))) if source.alpha and not formulas else None
-            whole = View(z=request.z, t=request.t, series=series, bands=every, formulas=formulas)
+            whole = first.model_copy(update={"series": series, "bands": every, "formulas": formulas})
             with source.viewed(whole) as measured:
                 view = view.model_copy(update={"stretch": asked.stretch(measured, bands, model.dtype)})
         if request.damaged is not None:
@@ -131,6 +132,19 @@ def as_stored(source: ImageSource) -> dict[str, str]:
         "orientation": f"the file says orientation {source.orientation} ({MEANINGS[source.orientation]}): its pixels "
         f"are taken as they are stored, as QGIS and napari show them; a viewer of photographs turns them"
     }
+
+
+def resampled_as(source: ImageSource) -> dict[str, str]:
+    """Note on bands of a scene that don't lie on its grid as they are."""
+    if not source.resampled:
+        return {}
+    ways: dict[str, list[str]] = {}
+    for band, way in source.resampled:
+        ways.setdefault(way, []).append(band)
+    ways_named = "; ".join(
+        f"{', '.join(bands[:_SHOWN])}{' …' * (len(bands) > _SHOWN)} {way}" for way, bands in ways.items()
+    )
+    return {"resampled": f"onto the scene's grid: {ways_named}"}
 
 
 def _by_name(source: ImageSource, model: ModelRequirements) -> tuple[int, ...] | None:

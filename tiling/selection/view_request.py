@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from tiling.view import View
+
 Um = tuple[float, float]
 """Size of a pixel along y and x, in µm."""
 
@@ -19,6 +21,7 @@ class ViewRequest:
         as_is: whether the pixels are taken as they are, whatever they measure.
         bands, region, normalise: as typed.
         scaled: whether values are taken in the bands' own units.
+        crs, resampling: of a scene's grid, as typed.
         damaged: `mask` takes pixels of segments that don't decode for no data; without it, what needs them fails.
     """
 
@@ -33,12 +36,19 @@ class ViewRequest:
     series: str | None = None
     region: str | None = None
     normalise: str | None = None
+    crs: str | None = None
+    resampling: str = "auto"
     damaged: str | None = None
+
+    @property
+    def first_view(self) -> View:
+        """All of the image that is meant, as it is."""
+        return View(z=self.z, t=self.t, series=self.series, crs=self.crs, resampling=self.resampling)
 
     def as_given(self) -> dict[str, str]:
         """The request as it was given, the level apart; options left open are left out."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "level"}
-        return {name: str(value) for name, value in given.items() if value not in (None, False, 0)}
+        return {name: str(value) for name, value in given.items() if value not in (None, False, 0, "auto")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,11 @@ class DescribedImage:
         return self._facts.scales
 
     @property
+    def resampled(self) -> tuple[tuple[str, str], ...]:
+        """Bands of a scene that don't lie on its grid as they are, each with how they are resampled."""
+        return self._facts.resampled
+
+    @property
     def focal_planes(self) -> int:
         """Number of focal planes in the file, of which one is read."""
         return self._facts.focal_planes

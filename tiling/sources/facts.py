@@ -66,6 +66,7 @@ class ImageFacts:
     pixels, y before x; empty where that is the corner of those coordinates. `bounds_px` is where what the scanner took
     begins on level 0, y before x: programs that crop slides to it count pixels from there.
     `scales` are scale and offset of each band, which make its values of those that are stored; empty where they are so.
+    `resampled` are bands of a scene that don't lie on its grid as they are, each with how they are resampled.
     `orientation` is what TIFF 6.0 and EXIF call so, 1 to 8; pixels stay as they are stored whatever it says.
     """
 
@@ -91,6 +92,7 @@ class ImageFacts:
     is_slide: bool = False
     lacks_by_value: bool | None = None
     scales: tuple[Scale, ...] = ()
+    resampled: tuple[tuple[str, str], ...] = ()
 
     def is_same(self, other: ImageFacts) -> bool:
         """True if both say the same; a no-data value that is no number equals itself here."""
@@ -110,7 +112,8 @@ class Moment:
     """Plane of a file that is read: its focal plane and point in time, from 0, its image, and whether with alpha.
 
     `series` is a number from 0, or a name; None leaves it to `choose_image`. `alpha` makes bands of alpha channels.
-    `damaged` segments, by level, plane and number, are read as if they had never been written.
+    `damaged` segments, by level, plane and number, are read as if they had never been written. `crs` and `resampling`
+    are of the grid of a scene (`tiling.sources.scene`).
     """
 
     z: int = 0
@@ -118,6 +121,8 @@ class Moment:
     series: int | str | None = None
     alpha: bool = False
     damaged: tuple[tuple[int, int, int], ...] = ()
+    crs: str | None = None
+    resampling: str = "auto"
 
     def expect_in(self, focal_planes: int, times: int) -> None:
         """Raise `SourceError` where there is no such one."""

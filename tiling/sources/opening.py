@@ -18,6 +18,7 @@ from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
 from tiling.sources.raster import RasterReader
 from tiling.sources.scene.content import is_scene
+from tiling.sources.scene.methods import AUTO
 from tiling.sources.scene.naming import is_list
 from tiling.sources.scene.reader import SceneReader
 from tiling.sources.shared import SharedReader, moment_of, needs_alpha
@@ -74,11 +75,15 @@ def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
         if isinstance(path, Path) and is_list(path):
             return _open_scene(path, moment)
+        if moment.crs is not None and not isinstance(path, Path):
+            raise SourceError(f"{path}: --crs lays files on one grid, from disks only; copy it, or leave out --crs")
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
         if zarr is not None:
+            _expect_own_grid(path, moment, is_file=False)
             return zarr, zarr.identity
-        if isinstance(path, Path) and is_scene(path):
+        if isinstance(path, Path) and (is_scene(path) or (moment.crs is not None and path.is_file())):
             return _open_scene(path, moment)
+        _expect_own_grid(path, moment, is_file=True)
         return _open_file_reader(path, moment)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
@@ -89,8 +94,19 @@ def _open_scene(path: Path, moment: Moment) -> tuple[Reader, str]:
         raise SourceError(f"{path}: a scene of several files has one focal plane and time; leave out --z and --t")
     with source_errors(str(path)):
         moment.expect_one_image()
-    scene = SceneReader(path, partial(_open_member, alpha=moment.alpha))
+    scene = SceneReader(path, partial(_open_member, alpha=moment.alpha), moment.crs, moment.resampling)
     return scene, scene.identity
+
+
+def _expect_own_grid(path: Place, moment: Moment, *, is_file: bool) -> None:
+    """Refuse a grid for what lies on its own."""
+    if moment.crs is not None:
+        raise SourceError(f"{path}: --crs lays files on one grid, and this is no such file; leave it out")
+    if moment.resampling != AUTO:
+        raise SourceError(
+            f"{path}: --resampling is how files of a scene are laid on one grid, and this is one image on its own; "
+            f"leave it out{', or give --crs' if is_file else ''}"
+        )
 
 
 def _open_member(path: Path, *, alpha: bool) -> tuple[Reader, str]:

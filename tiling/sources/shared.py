@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class SharedReader:
         if (
             self._moment.alpha
             or needs_alpha(self.facts, view)
-            or (asked.z, asked.t, asked.damaged) != (self._moment.z, self._moment.t, self._moment.damaged)
+            or replace(asked, series=self._moment.series) != self._moment
         ):
             return False
         is_numbered = bool(self.facts.images) and asked.series == self.facts.series
@@ -66,7 +67,9 @@ class SharedReader:
 
 def moment_of(view: View | None) -> Moment:
     """Image, focal plane and time that a view is of."""
-    return Moment() if view is None else Moment(view.z, view.t, view.series, damaged=view.damaged)
+    if view is None:
+        return Moment()
+    return Moment(view.z, view.t, view.series, damaged=view.damaged, crs=view.crs, resampling=view.resampling)
 
 
 def needs_alpha(facts: ImageFacts, view: View | None) -> bool:

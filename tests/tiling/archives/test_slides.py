@@ -224,6 +224,15 @@ def test_an_archive_of_another_model_is_refused_with_the_differences(tmp_path: P
         new_archive(tmp_path, model_digest="e")
 
 
+def test_an_archive_of_an_earlier_version_asked_for_the_defaults_of_later_options(tmp_path: Path) -> None:
+    new_archive(tmp_path)
+    new_archive(tmp_path, asked={"core": 128, "scaled": False, "crs": None, "resampling": "auto"})
+    with pytest.raises(RunError, match="crs: None here, EPSG:3857 asked for"):
+        new_archive(tmp_path, asked={"core": 128, "scaled": False, "crs": "EPSG:3857", "resampling": "auto"})
+    with pytest.raises(RunError, match="core: 128 here, None asked for"):
+        new_archive(tmp_path, asked={"core": None})
+
+
 def record(slide: str, state: SlideState = SlideState.DONE, fingerprint: str | None = None, **more: str) -> SlideRecord:
     return SlideRecord(slide, state, folder_name(slide), fingerprint=fingerprint, asked=more)
 

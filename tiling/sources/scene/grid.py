@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -13,6 +13,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.facts import Georeference, ImageFacts
 from tiling.sources.limits import MAX_SIDE_PX
+from tiling.sources.scene.target import crs_wkt, suggested
 
 Affine = tuple[float, float, float, float, float, float]
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,7 @@ class Placing:
         shift: rows and columns from the member's corner to the grid's, where pixels of both are the same; else None.
         affine: of the member, from its pixels to its CRS.
         wkt: its CRS, where that is not the grid's.
+        pixel: sides of a pixel of the grid in the member's, at its middle, the one down the grid first.
     """
 
     shape: tuple[int, int]
@@ -40,6 +42,7 @@ class Placing:
     shift: tuple[int, int] | None
     affine: Affine
     wkt: str | None
+    pixel: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +59,40 @@ class Grid:
     def georeference(self) -> Georeference | None:
         return None if self.wkt is None and not self.is_placed else Georeference(self.crs, self.affine, self.wkt)
 
-    def places(self, box: Box, placing: Placing) -> tuple[Floats, Floats]:
-        """Places of the centres of a box's pixels in a member, `(y, x)` each, in its pixels from its corner."""
-        rows, cols = np.mgrid[box.y0 : box.y1, box.x0 : box.x1].astype(np.float64) + 0.5
+    def places(self, box: Box, placing: Placing, within: float = 0.5) -> tuple[Floats, Floats]:
+        """Places of a box's pixels in a member, `(y, x)` each, in its pixels from its corner.
+
+        They are the pixels' centres; for `within` 0 and 1 their first and last corners.
+        """
+        rows, cols = np.mgrid[box.y0 : box.y1, box.x0 : box.x1].astype(np.float64) + within
         return _to_pixels(*_moved(*_to_map(rows, cols, self.affine), self.wkt, placing.wkt), placing.affine)
 
 
-def common_grid(images: list[ImageFacts], names: list[str]) -> tuple[Grid, list[Placing]]:
+def common_grid(images: list[ImageFacts], names: list[str], crs: str | None = None) -> tuple[Grid, list[Placing]]:
     """The grid of the finest image, of two equal ones of the first, large enough for all; and where each lies on it.
 
-    `names` are what errors call the images.
+    `names` are what errors call the images; `crs` is the grid's where that of the finest image isn't meant.
 
     Raises:
         SourceError: they can't lie on one grid.
     """
     if all(image.georeference is None for image in images):
+        if crs is not None:
+            raise SourceError(
+                f"{names[0]} says no place on the earth, without which --crs has no meaning; leave it out"
+            )
         return _by_pixels(images)
     references = [_placed(image, name) for image, name in zip(images, names, strict=True)]
     base = _finest(images, references, names)
-    reference = references[base]
+    reference, whole = references[base], Box(0, 0, *_shape(images[base]))
+    if crs is not None and not _is_same(reference.wkt, crs_wkt(crs)):
+        reference, shape = suggested(reference, whole.shape, crs, names[base])
+        whole = Box(0, 0, *shape)
     assert reference.affine is not None
     each_of = zip(images, references, names, strict=True)
     wide = [_placing(image, each, reference, name) for image, each, name in each_of]
+    # GDAL cuts its grid at the points that it looks at; so is that of a single file.
+    wide[base] = replace(wide[base], box=wide[base].box.intersect(whole))
     top, left = min(each.box.y0 for each in wide), min(each.box.x0 for each in wide)
     bottom, right = max(each.box.y1 for each in wide), max(each.box.x1 for each in wide)
     if bottom - top > MAX_SIDE_PX or right - left > MAX_SIDE_PX:
@@ -136,7 +151,7 @@ def _finest(images: list[ImageFacts], references: list[Georeference], names: lis
 def _placing(image: ImageFacts, own: Georeference, grid: Georeference, name: str) -> Placing:
     assert own.affine is not None
     assert grid.affine is not None
-    shape = image.levels[0].height, image.levels[0].width
+    shape = _shape(image)
     wkt = None if own.wkt == grid.wkt or _is_same(own.wkt, grid.wkt) else own.wkt
     rows, cols = _outline(*shape)
     there = _moved(*_to_map(rows, cols, own.affine), own.wkt, None if wkt is None else grid.wkt)
@@ -152,13 +167,27 @@ def _placing(image: ImageFacts, own: Georeference, grid: Georeference, name: str
         math.ceil(y.max() - _ROUNDING_PX),
         math.ceil(x.max() - _ROUNDING_PX),
     )
-    return Placing(shape, box, None, own.affine, wkt)
+    return Placing(shape, box, None, own.affine, wkt, _pixel(shape, own.affine, wkt, grid))
 
 
 def _moved_by(placing: Placing, top: int, left: int) -> Placing:
     box = placing.box.translate(-top, -left)
     shift = None if placing.shift is None else (box.y0, box.x0)
-    return Placing(placing.shape, box, shift, placing.affine, placing.wkt)
+    return replace(placing, box=box, shift=shift)
+
+
+def _pixel(shape: tuple[int, int], affine: Affine, wkt: str | None, grid: Georeference) -> tuple[float, float]:
+    """Sides of the grid's pixel at a member's middle, in the member's pixels, the one down the grid first."""
+    assert grid.affine is not None
+    middle = np.array([shape[0] / 2]), np.array([shape[1] / 2])
+    row, col = _to_pixels(*_moved(*_to_map(*middle, affine), wkt, None if wkt is None else grid.wkt), grid.affine)
+    rows, cols = row + np.array([-0.5, 0.5, 0, 0]), col + np.array([0, 0, -0.5, 0.5])
+    y, x = _to_pixels(*_moved(*_to_map(rows, cols, grid.affine), grid.wkt, wkt), affine)
+    return float(np.hypot(y[1] - y[0], x[1] - x[0])), float(np.hypot(y[3] - y[2], x[3] - x[2]))
+
+
+def _shape(image: ImageFacts) -> tuple[int, int]:
+    return image.levels[0].height, image.levels[0].width
 
 
 def _outline(height: int, width: int) -> tuple[Floats, Floats]:

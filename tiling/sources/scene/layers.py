@@ -15,6 +15,7 @@ from tiling.sources.limits import MAX_BANDS
 from tiling.sources.matching import matched
 from tiling.sources.scene.grid import Affine, Grid, Placing, common_grid
 from tiling.sources.scene.member import Member
+from tiling.sources.scene.methods import Method, Methods, method_at
 from tiling.sources.scene.naming import BandFiles
 from tiling.sources.scene.vrt import Vrt, VrtBand, VrtSource
 
@@ -33,11 +34,12 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A member where it lies; `drawn` where a VRT says how."""
+    """A member where it lies; `drawn` where a VRT says how, `methods` of its bands where they are resampled."""
 
     member: Member
     placing: Placing
     drawn: Drawn | None = None
+    methods: tuple[Method, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,16 @@ class Scene:
         return list({part.member.path: part.member for layer in self.layers for part in layer.parts}.values())
 
     @property
+    def resampled(self) -> tuple[tuple[str, str], ...]:
+        """Bands that are resampled, by name, and how; of files that differ in it, every way."""
+        found: dict[str, dict[str, None]] = {}
+        for layer in self.layers:
+            for part in layer.parts:
+                for number, method in zip(layer.numbers, part.methods, strict=False):
+                    found.setdefault(self.names[number], {})[method] = None
+        return tuple((name, " and ".join(ways)) for name, ways in found.items())
+
+    @property
     def may_lack_data(self) -> bool:
         """True if a file says which of its pixels hold none, or leaves a part of the grid bare."""
         whole = Box(0, 0, *self.grid.shape)
@@ -76,29 +88,44 @@ class Scene:
         return bare or any(_says_no_data(layer, part) for layer in self.layers for part in layer.parts)
 
 
-def scene_of_files(bands: tuple[BandFiles, ...], look: Look) -> Scene:
-    """A scene of files that lie where they say.
+def scene_of_files(
+    bands: tuple[BandFiles, ...], look: Look, crs: str | None = None, asked: Methods | None = None
+) -> Scene:
+    """A scene of files that lie where they say, in a CRS and resampled as asked for.
 
     Raises:
-        SourceError: they don't fit each other.
+        SourceError: they don't fit each other, or what is asked for.
     """
+    asked = asked or Methods()
     groups = [
         [look(file).overridden(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands
     ]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
-    grid, placings = common_grid([member.facts for member in members], [member.path.name for member in members])
+    asked.expect_bands(names)
+    grid, placings = common_grid([member.facts for member in members], [member.path.name for member in members], crs)
     layers: list[Layer] = []
     rest, first = iter(placings), 0
-    for group in groups:
+    for band, group in zip(bands, groups, strict=True):
         count = len(group[0].facts.bands)
-        layers.append(Layer(range(first, first + count), tuple(Part(member, next(rest)) for member in group)))
+        # Colours of a palette stand for numbers, and one between two for none.
+        holds_classes = band.holds_classes or any(member.facts.photometric == "palette" for member in group)
+        ways = [asked.of(name, holds_classes=holds_classes) for name in names[first : first + count]]
+        parts = tuple(_part(member, next(rest), ways) for member in group)
+        layers.append(Layer(range(first, first + count), parts))
         first += count
     _expect_overlap(names, layers)
     dtype = _common_dtype(members)
     nodata = _common_nodata([member.facts.nodata for member in members], dtype)
     scales = known_scales([scale for group in groups for scale in _common_scales(group)])
     return Scene(names, grid, tuple(layers), dtype, nodata, scales)
+
+
+def _part(member: Member, placing: Placing, asked: list[Method | None]) -> Part:
+    """A member where it lies, and how its bands are resampled where its pixels aren't the grid's."""
+    if placing.shift is not None:
+        return Part(member, placing)
+    return Part(member, placing, None, tuple(method_at(each, placing.pixel, member.path.name) for each in asked))
 
 
 def scene_of_vrt(vrt: Vrt, look: Look) -> Scene:

@@ -7,7 +7,8 @@ A scene is named by one path, so that a run's card, a manifest and a command lin
 - `item.json`: a STAC item, whose assets are the bands;
 - `tiles/*.tif`, `{west,east}.tif`: the files that a glob finds, as a mosaic, in the order of the braces and, of one
   pattern, by name;
-- `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob.
+- `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob;
+- `scene.tif`: one file, where it is wanted in another CRS.
 
 Relative names begin at the deepest folder that the path names.
 """
@@ -46,6 +47,8 @@ class BandFiles:
     """Which value of theirs is no data, if they name none themselves."""
     scales: tuple[Scale, ...] = ()
     """Scale and offset of each of their bands, if they name none themselves."""
+    holds_classes: bool = False
+    """True where a description says that their numbers name classes."""
 
 
 def is_list(path: Path) -> bool:
@@ -121,7 +124,12 @@ def _described(path: Path) -> tuple[BandFiles, ...]:
         scales = landsat_scales(delivered)
         return tuple(BandFiles(name, (file,), scales=scales.get(name, ())) for name, file in landsat_bands(delivered))
     if is_stac(path):
-        return tuple(BandFiles(each.name, each.files, None, each.nodata, each.scales) for each in stac_assets(path))
+        return tuple(
+            BandFiles(each.name, each.files, None, each.nodata, each.scales, each.holds_classes)
+            for each in stac_assets(path)
+        )
+    if path.is_file():
+        return (BandFiles(None, (path,)),)
     return (BandFiles(None, _in_folder(path)),)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.facts import ImageFacts, make_levels
 from tiling.sources.limits import source_errors
@@ -15,8 +16,9 @@ from tiling.sources.present import present
 from tiling.sources.scene.content import FORMAT, is_vrt
 from tiling.sources.scene.layers import Layer, Part, Scene, scene_of_files, scene_of_vrt
 from tiling.sources.scene.member import Opener, OpenMembers, Seen, open_bytes
+from tiling.sources.scene.methods import AUTO, Methods
 from tiling.sources.scene.naming import is_list, scene_files
-from tiling.sources.scene.resampled import resampled
+from tiling.sources.scene.resampled import resampled_bands, working_bytes
 from tiling.sources.scene.vrt import read_vrt
 from tiling.sources.tiff.georeference import ground_pixel_size
 
@@ -32,19 +34,26 @@ class SceneReader:
     Args:
         path: what names it (`tiling.sources.scene.naming`), or a VRT.
         opener: opens one of its files.
+        crs: the grid's, where that of the finest file isn't meant.
+        resampling: methods as typed (`tiling.sources.scene.methods`).
 
     Raises:
         SourceError: a file is missing, can't be read, or doesn't fit the others.
         OSError: a folder or a VRT can't be read.
     """
 
-    def __init__(self, path: Path, opener: Opener) -> None:
+    def __init__(self, path: Path, opener: Opener, crs: str | None = None, resampling: str = AUTO) -> None:
         self._files = OpenMembers(opener)
         vrt = read_vrt(path) if not is_list(path) and is_vrt(path) else None
         bands = () if vrt is not None else scene_files(path)
         with source_errors(str(path)):
-            look = self._files.look
-            self._scene = scene_of_vrt(vrt, look) if vrt is not None else scene_of_files(bands, look)
+            look, methods = self._files.look, Methods.parse(resampling)
+            if vrt is not None and (crs is not None or methods != Methods()):
+                raise SourceError(
+                    "a VRT has one grid, whose pixels are taken as they are; leave out --crs and --resampling, or give "
+                    "its files as a list or glob"
+                )
+            self._scene = scene_of_vrt(vrt, look) if vrt is not None else scene_of_files(bands, look, crs, methods)
             self._facts = _facts(self._scene)
         self.identity = _identity(self._scene)
 
@@ -121,8 +130,14 @@ class SceneReader:
         """A box of the grid as a member shows it."""
         member, placing = part.member, part.placing
         if placing.shift is None:
-            count, dtype = len(member.facts.bands), member.facts.dtype
-            return resampled(self._scene.grid, placing, box, lambda own: self._files.read(member, own), count, dtype)
+            return resampled_bands(
+                self._scene.grid,
+                placing,
+                box,
+                lambda own: self._files.read(member, own),
+                member.facts.dtype,
+                part.methods,
+            )
         seen = self._files.read(member, box.translate(-placing.shift[0], -placing.shift[1]))
         if part.drawn is None:
             return seen
@@ -158,7 +173,14 @@ def _facts(scene: Scene) -> ImageFacts:
         georeference=georeference,
         has_alpha=all(member.facts.has_alpha for member in members),
         alpha=alpha.pop() if offers_alpha else (),
-        memory_bytes=open_bytes(members),
+        memory_bytes=open_bytes(members) + _working_bytes(scene),
         has_mask=scene.may_lack_data,
         scales=scene.scales,
+        resampled=scene.resampled,
+    )
+
+
+def _working_bytes(scene: Scene) -> int:
+    return max(
+        (working_bytes(len(part.methods)) for layer in scene.layers for part in layer.parts if part.methods), default=0
     )

@@ -33,6 +33,7 @@ class Assets:
     files: tuple[Path, ...]
     nodata: float | None
     scales: tuple[Scale, ...]
+    holds_classes: bool = False
 
 
 def is_stac(path: Path) -> bool:
@@ -93,7 +94,16 @@ def _files(name: str | None, assets: list[Any], path: Path) -> Assets:
     if len(scales) > 1:
         raise SourceError(f"its assets of a band ({name or 'all'}) name different scales or offsets; make them equal")
     files = tuple(contained(asset["href"], path, "asset") for asset in assets)
-    return Assets(name, files, nodata[0], scales.pop())
+    return Assets(name, files, nodata[0], scales.pop(), any(_holds_classes(asset) for asset in assets))
+
+
+def _holds_classes(asset: dict[str, Any]) -> bool:
+    """True if an asset says what classes its numbers name, by the extension `classification`."""
+    described = [asset, *_bands(asset)]
+    raster = asset.get("raster:bands")
+    if isinstance(raster, list):
+        described += [each for each in cast("list[Any]", raster) if isinstance(each, dict)]
+    return any(key in each for each in described for key in ("classification:classes", "classification:bitfields"))
 
 
 def _names(asset: dict[str, Any]) -> tuple[str, ...]:
