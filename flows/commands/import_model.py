@@ -25,8 +25,8 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         help="A .pt2 of torch.export, an .onnx graph, a bioimage.io package, a MONAI bundle, a folder of "
-        "segmentation_models_pytorch, package.module:factory, the name of one of overtile's networks (with "
-        "--weights), or a bundle."
+        "segmentation_models_pytorch, hf:OWNER/NAME@COMMIT, package.module:factory, the name of one of overtile's "
+        "networks (with --weights), or a bundle."
     ),
 ]
 BundleOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")]

@@ -57,7 +57,8 @@ class ModelOptions(ConfigBase):
     model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei",
         description="A shipped model's name, a bundle's folder, a .pt2 or .onnx, a package of bioimage.io or MONAI, a "
-        "folder of segmentation_models_pytorch, or package.module:factory.",
+        "folder of segmentation_models_pytorch, hf:OWNER/NAME@COMMIT of the Hugging Face Hub, or "
+        "package.module:factory.",
     )
     card: Path | None = Field(
         default=None, description="Bands, classes and normalisation of a model that is no bundle: TOML or JSON."

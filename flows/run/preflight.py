@@ -17,6 +17,8 @@ from tiling.selection.view_request import ModelRequirements
 from tiling.source import ImageSource, open_source
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
+from unet_core.bundles.hub.fetch import fetch
+from unet_core.bundles.origin import DESCRIBED
 
 _ANY_RANGE = "0,1"
 SIZES_TOLD = ("image", "bands", "values", "pixels")
@@ -37,6 +39,7 @@ def check(config: SegmentConfig) -> Preflight:
     Raises:
         SourceError, BundleError, PlanError, FlowError: as `prepare` would, minutes of start-up later on a cluster.
     """
+    config = on_this_machine(config)
     origin = config.origin()
     origin.expect_trust()
     if origin.kind == "bundle":
@@ -56,10 +59,22 @@ def check(config: SegmentConfig) -> Preflight:
         return Preflight({fact: text for fact, text in choice.notes.items() if fact in SIZES_TOLD}, array_bytes)
     with open_source(config.image, config.image_view()) as source:
         facts = read_facts(config.card) if config.card else CardFacts()
-        facts.expect_complete(config.model)
+        if origin.kind not in DESCRIBED:
+            facts.expect_complete(config.model)
         level = config.level or 0
         expect_formats(source, level, config)
         return Preflight({}, bytes_of(source, min(level, len(source.levels) - 1)))
+
+
+def on_this_machine(config: SegmentConfig) -> SegmentConfig:
+    """The same with a model of the Hugging Face Hub as its files in the cache, to look at; a run takes a copy.
+
+    Raises:
+        BundleError: it can't be downloaded, or isn't what it should be.
+    """
+    if config.origin().kind != "hub":
+        return config
+    return config.model_copy(update={"model": str(fetch(config.model))})
 
 
 def bytes_of(source: ImageSource, index: int) -> int:
@@ -70,6 +85,7 @@ def bytes_of(source: ImageSource, index: int) -> int:
 
 def bands_needed(config: SegmentConfig) -> int | None:
     """Number of bands that the model takes, as its card says; None where none says so."""
+    config = on_this_machine(config)
     if config.origin().kind == "bundle":
         return len(read_card(config.model).bands)
     facts = read_facts(config.card) if config.card else CardFacts()

@@ -86,7 +86,7 @@ class CardFacts(BaseModel):
             thresholds = self.thresholds or ((_HALF,) * outputs if rule == "threshold" else ())
             return ModelCard.model_validate(
                 {
-                    "name": self.name or _name_of(source),
+                    "name": self.name or name_of(source),
                     "description": self.description or f"imported from {Path(source).name}",
                     "architecture": architecture,
                     "parameters": parameters,
@@ -151,7 +151,7 @@ def _told(error: ValidationError) -> str:
     )
 
 
-def _name_of(source: str) -> str:
+def name_of(source: str) -> str:
     """A card's name from the last part of a path, or a factory's name."""
     last = source.rpartition(":")[2] if ":" in source else Path(source).stem
     return re.sub(r"[^a-z0-9_.-]+", "-", last.lower()).strip("-_.") or "model"

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from unet_core.bounds import inferred
 from unet_core.bundles.bundle import load_bundle, network_of, save_bundle
-from unet_core.bundles.card import EXPORTED, ModelCard
+from unet_core.bundles.card import EXPORTED, ModelCard, read_card
 from unet_core.bundles.exported import Program, module_of, read_archive
 from unet_core.bundles.exported.exporting import export
 from unet_core.bundles.exported.schema import REMEDY
 from unet_core.bundles.factory import call_factory, load_smp
-from unet_core.bundles.facts import CardFacts, facts_from, facts_of
+from unet_core.bundles.facts import CardFacts, facts_from, facts_of, name_of
+from unet_core.bundles.hub.fetch import fetch
+from unet_core.bundles.hub.model import HubModel
 from unet_core.bundles.onnx import OPEN_ONNX, OnnxNetwork, read_onnx
 from unet_core.bundles.origin import Origin
 from unet_core.bundles.packages import read_bioimageio, read_monai
@@ -33,7 +35,7 @@ class Imported:
     """A network with its weights, and what is known of it.
 
     `program` is its graph where it isn't one of overtile's; `outputs` its channels; `left_out` the function at its
-    end that the decision applies.
+    end that the decision applies; `its_card` that of a bundle, which stays whole where no fact is given.
     """
 
     origin: Origin
@@ -45,9 +47,12 @@ class Imported:
     outputs: int
     known: CardFacts
     left_out: str | None = None
+    its_card: ModelCard | None = None
 
     def card(self, facts: CardFacts) -> ModelCard:
         """The card, from what was given over what is known; raises BundleError for what is missing or doesn't fit."""
+        if self.its_card is not None and facts == CardFacts():
+            return self.its_card
         facts = facts.merged_with(self.known)
         if facts.bands is not None and len(facts.bands) != self.bands:
             raise BundleError(
@@ -76,6 +81,8 @@ def import_model(origin: Origin, bands: int | None = None) -> Imported:
     """
     origin.expect_trust()
     match origin.kind:
+        case "hub":
+            return _from_hub(origin, bands)
         case "bundle":
             bundle = load_bundle(origin.reference)
             found = _from_registry(origin, bundle.module, bundle.card.architecture, bundle.card.parameters)
@@ -101,6 +108,17 @@ def import_model(origin: Origin, bands: int | None = None) -> Imported:
             network = _weighted(call_factory(origin.reference), origin)
             program, tensors = export(network, bands or _bands_of(network, origin))
     return _from_program(origin, program, tensors)
+
+
+def _from_hub(origin: Origin, bands: int | None) -> Imported:
+    """A model of the Hugging Face Hub; a bundle there keeps its whole card."""
+    found = Origin(str(fetch(origin.reference)))
+    imported = import_model(found, bands)
+    if found.kind == "bundle":
+        return replace(imported, origin=origin, its_card=read_card(found.reference))
+    name = HubModel.parse(origin.reference).name
+    named = CardFacts(name=imported.known.name or name_of(name))
+    return replace(imported, origin=origin, known=named.merged_with(imported.known))
 
 
 def import_network(network: nn.Module, bands: int | None = None) -> Imported:

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 from unet_core.bundles.card import CARD_NAME, SHIPPED_DIR, locate
 from unet_core.bundles.foreign import package_of, refusal_of
+from unet_core.bundles.hub.model import HUB
 from unet_core.errors import BundleError
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
 
-Kind = Literal["bundle", "program", "onnx", "bioimageio", "monai", "smp", "network", "factory"]
+Kind = Literal["bundle", "program", "onnx", "bioimageio", "monai", "smp", "network", "factory", "hub"]
+DESCRIBED: frozenset[Kind] = frozenset({"bioimageio", "monai", "hub"})
+"""Kinds that may bring their card, which is known only once they are read."""
+
 _FILES: dict[str, Literal["program", "onnx"]] = {".pt2": "program", ".onnx": "onnx"}
 
 
@@ -21,8 +25,8 @@ class Origin:
     """A model as it was named.
 
     reference: a shipped name or a bundle's folder, a `.pt2` or `.onnx` file, a package of bioimage.io or a MONAI
-        bundle (folder or ZIP), a folder of segmentation_models_pytorch, the name of one of overtile's networks, or
-        `package.module:factory`.
+        bundle (folder or ZIP), a folder of segmentation_models_pytorch, the name of one of overtile's networks,
+        `package.module:factory`, or `hf:OWNER/NAME@COMMIT` for any of the files among these on the Hugging Face Hub.
     weights: of a network or a factory.
     trust_code: leave to run the factory's code.
     parameters: of a network of overtile's.
@@ -36,6 +40,8 @@ class Origin:
     @property
     def kind(self) -> Kind:
         """Raises BundleError for a reference that is none of these."""
+        if self.reference.startswith(HUB):
+            return "hub"
         path = Path(self.reference)
         if (SHIPPED_DIR / self.reference / CARD_NAME).is_file() and path.name == self.reference:
             return "bundle"
