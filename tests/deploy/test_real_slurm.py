@@ -238,7 +238,7 @@ def test_the_next_night_has_nothing_to_do_and_a_tile_is_rerun_the_morning_after(
 
 def test_a_partition_that_is_not_there_and_a_job_without_slides_are_said(cluster: Cluster) -> None:
     refused = subprocess.run(
-        ["sbatch", "--partition=day", str(DEPLOY / "slurm" / "overtile.sbatch"), "x"],
+        ["sbatch", "--partition=day", "--nodes=1", "--gpus-per-node=0", str(DEPLOY / "slurm" / "overtile.sbatch"), "x"],
         env=cluster.environment,
         cwd=cluster.submitted_from,
         capture_output=True,
