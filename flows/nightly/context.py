@@ -30,4 +30,4 @@ class NightContext:
     def tune(self, request: TuningRequest) -> Tuning:
         """One slide at a time: what is measured for the first is known for the others."""
         with self._tuning:
-            return self.pool.tune(request)
+            return self.pool.tune(request, self.model.bundle)

@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 PLANNED_AHEAD = 2
 CLOSING_AT_ONCE = max(4, usable_threads())
 
-Begin = Callable[[str, str, Callable[[], None]], "Future[Any]"]
-"""Begins a step of a slide, given the step's and the slide's name, in another thread."""
+Begin = Callable[[str, Slide, Callable[[], None]], "Future[Any]"]
+"""Begins a step of a slide, given the step's name and the slide, in another thread."""
 
 
 class Pipeline:
@@ -100,7 +100,7 @@ class Pipeline:
                 coming.extendleft(reversed(self._released_duplicates(patience=0.0 if coming or planned else 1.0)))
                 if coming:
                     job = SlideJob(self._context, coming.popleft())
-                    planned.append((job, self._begin("plan", job.slide.name, partial(self._step, job, job.plan))))
+                    planned.append((job, self._begin("plan", job.slide, partial(self._step, job, job.plan))))
                 if len(planned) > (PLANNED_AHEAD if coming else 0):
                     self._stage(*planned.popleft(), stop)
         for job, planning in planned:
@@ -131,7 +131,7 @@ class Pipeline:
         self._active[job.run.path] = job
         if job.todo:
             hand_over = partial(self._step, job, partial(self._enqueue, job, stop))
-            wait_for([self._begin("stage", job.slide.name, hand_over)])
+            wait_for([self._begin("stage", job.slide, hand_over)])
         else:
             self._close(job)
 
@@ -139,7 +139,9 @@ class Pipeline:
         """Give a slide's tiles to inference, as far as there is room; a slide that fails meanwhile gives no more."""
         job.begin()
         run, todo = job.run, takewhile(lambda _: job.phase is not Phase.CLOSED and not stop.is_requested, job.todo)
-        if self._context.config.staging:
+        # The one tile of a small image is its file: it is read no faster from a copy.
+        is_tiny = run.plan.count == 1 and job.slide.is_small
+        if self._context.config.staging and (self._context.config.keep_staged or not is_tiny):
             run.create_staged(keep=self._context.config.keep_staged)
             self._context.pool.stage(run.path, todo, self._backlog, tile_bytes(run))
             return
@@ -172,7 +174,7 @@ class Pipeline:
         self._active.pop(job.run.path, None)
         while self._closing and self._closing[0].done():
             self._closing.popleft()
-        self._closing.append(self._begin("close", job.slide.name, partial(self._step, job, job.close, last=True)))
+        self._closing.append(self._begin("close", job.slide, partial(self._step, job, job.close, last=True)))
 
     def _step(self, job: SlideJob, step: Callable[[], None], *, last: bool = False) -> None:
         """Run a step of one slide; an error ends this slide, a fatal one the night."""

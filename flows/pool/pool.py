@@ -29,6 +29,7 @@ from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     from flows.worker.tuning import Tuning, TuningRequest
+    from unet_core.bundles.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +96,13 @@ class Pool:
         """Number of staging actors."""
         return len(self._stagers)
 
-    def tune(self, request: TuningRequest) -> Tuning:
-        """Find out on a worker's device what a run leaves open."""
+    def tune(self, request: TuningRequest, bundle: Bundle | None = None) -> Tuning:
+        """Find out on a worker's device what a run leaves open; `bundle` is its model, where that is loaded here."""
         if self._cluster.is_embedded and self._cluster.device == "cpu":
             # The workers' device is this machine: what is known of it needn't wait for them to load.
             from flows.worker.tuning import recall
 
-            known = recall(request, self._cluster.device)
+            known = recall(request, self._cluster.device, bundle)
             if known is not None:
                 return known
         for number in range(1, TUNING_ATTEMPTS + 1):

@@ -66,8 +66,7 @@ class Tuning:
 
 def tune(request: TuningRequest, device: str) -> Tuning:
     """Find out what the request leaves open, on a few samples of the image itself."""
-    with local_bundle(request.model) as folder:
-        bundle = load_bundle(folder)
+    bundle = _loaded(request.model)
     approximate = request.approximate_halo_px is not None
     precision, notes = request.precision, dict[str, object]()
     fill = fill_of(bundle.card.normalization.mean, bundle.card.dtype)
@@ -86,16 +85,23 @@ def tune(request: TuningRequest, device: str) -> Tuning:
     return Tuning(precision, core_px, notes)
 
 
-def recall(request: TuningRequest, device: str) -> Tuning | None:
-    """The same where nothing needs to be measured any more; None where something does."""
+def recall(request: TuningRequest, device: str, bundle: Bundle | None = None) -> Tuning | None:
+    """The same where nothing needs to be measured any more; None where something does.
+
+    `bundle` is the model that is asked for, where the caller has it loaded: slides of an archive share one.
+    """
     if request.precision == "auto" or request.approximate_halo_px is not None:
         return None
     with open_source(request.image, request.view) as source:
         extent = source.levels[request.level].height, source.levels[request.level].width
     job = _job(request, request.precision, device, extent)
-    with local_bundle(request.model) as folder:
-        core_px = request.core_px or recall_core(load_bundle(folder), job)
+    core_px = request.core_px or recall_core(bundle or _loaded(request.model), job)
     return Tuning(request.precision, core_px, {}) if core_px is not None else None
+
+
+def _loaded(reference: str) -> Bundle:
+    with local_bundle(reference) as folder:
+        return load_bundle(folder)
 
 
 def _job(request: TuningRequest, precision: str, device: str, extent: tuple[int, int]) -> TuningJob:

@@ -55,10 +55,10 @@ def carry(
     tiles: list[tuple[str, int]] = []
     with ThreadPoolExecutor(8) as threads:
 
-        def begin(step: str, slide: str, work: Callable[[], None]) -> Future[Any]:
+        def begin(step: str, slide: Slide, work: Callable[[], None]) -> Future[Any]:
             def both() -> None:
                 work()
-                after(step, slide)
+                after(step, slide.name)
 
             return threads.submit(both)
 

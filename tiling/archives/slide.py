@@ -11,6 +11,8 @@ from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.place import Place
 
 ZARR = ".zarr"
+SMALL_BYTES = 4 * 2**20
+"""Of files below that size an archive may have thousands, and what is done for each alone outweighs their pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class Slide:
     overrides: Mapping[str, str] = field(default_factory=dict[str, str])
     refused: str | None = None
     is_folder: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """True if its file is known to be small."""
+        return self.file_version is not None and self.file_version.size_bytes < SMALL_BYTES
 
 
 def file_version(place: Place) -> FileVersion | None:

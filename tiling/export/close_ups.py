@@ -110,9 +110,10 @@ def contrasting(picture: NDArray[np.number], count: int) -> list[str]:
     pixels = picture.reshape(-1, 3)[:: max(1, picture.size // 30_000)].astype(np.float32)
     taken: list[str] = []
 
+    far = {color: float(np.percentile(np.linalg.norm(pixels - _rgb(color), axis=1), 5)) for color in COLORS}
+
     def distance(color: str) -> float:
-        apart = [float(np.linalg.norm(_rgb(color) - _rgb(other))) for other in taken]
-        return min([float(np.percentile(np.linalg.norm(pixels - _rgb(color), axis=1), 5)), *apart])
+        return min([far[color], *(float(np.linalg.norm(_rgb(color) - _rgb(other))) for other in taken)])
 
     while len(taken) < min(count, len(COLORS)):
         taken.append(max((color for color in COLORS if color not in taken), key=distance))

@@ -23,6 +23,7 @@ from tiling.runs.pyramid_metadata import PyramidMetadata, damaged_metadata, is_m
 from tiling.runs.run_image import RunImage
 from tiling.storage.place import write_atomic
 from tiling.storage.shard import ShardCodec
+from tiling.storage.zarr_nodes import read_list
 from tiling.storage.zarr_store import zarr_at
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class ObjectImage(RunImage):
 
     def _array(self, name: str) -> NDArray[Any]:
         with damaged_metadata(self.path):
-            return np.asarray(zarr.open_array(zarr_at(self.path / name), mode="r", zarr_format=3)[:])
+            return read_list(self.path / name)
 
 
 def open_objects(run: Run) -> ObjectImage | None:

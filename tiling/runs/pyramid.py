@@ -10,10 +10,8 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import dask
-import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -28,13 +26,18 @@ from tiling.runs.pyramid_metadata import damaged_metadata
 from tiling.storage.disk import is_partial
 from tiling.storage.place import Place, read_at, remove_within, sweep, write_atomic
 from tiling.storage.shard import ShardCodec, ShardFormatError
+from tiling.storage.zarr_nodes import arrays_in
 
 SMALLEST_LEVEL_PX = 512
 TASKS_AT_ONCE = 1024
 
 Pixels = NDArray[Any]
 """uint8 of a mask and of probabilities, int32 of objects."""
-Lazy = da.Array
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    Lazy = da.Array
 
 
 class Pyramid:
@@ -52,7 +55,7 @@ class Pyramid:
         self._scratch = threading.local()
         with damaged_metadata(path):
             count = len(cast("dict[str, Any]", group.attrs["ome"])["multiscales"][0]["datasets"])
-            self.levels = [cast("zarr.Array[Any]", group[str(level)]) for level in range(count)]
+            self.levels = arrays_in(group, map(str, range(count)))
             self._channels = self.levels[0].shape[0] if self.levels[0].ndim == 3 else None
 
     def lazy(self) -> list[Lazy]:
@@ -60,6 +63,8 @@ class Pyramid:
 
         Each time under new names, since a tile that is computed again changes what lies there.
         """
+        import dask.array as da  # takes a second of a processor, with pandas, where only a few ask for it
+
         return [da.from_array(array, chunks=cast("Any", array.chunks), name=False) for array in self.levels]
 
     def read(self, box: Box, level: int = 0) -> Pixels:
@@ -111,6 +116,8 @@ class Pyramid:
 
     def build(self, changed: Iterable[Box] | None = None, *, threads: int = 2, above: int = 0) -> None:
         """Compute the levels above one, level 0, from that; with `changed`, only the shards above those boxes."""
+        import dask  # tile actors, which build none, start without it
+
         for level in range(above + 1, len(self.levels)):
             boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
             for start in range(0, len(boxes), TASKS_AT_ONCE):

@@ -13,8 +13,8 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from tiling.errors import RunError
+from tiling.storage import zarr_nodes
 from tiling.storage.place import ABSENT, Place, read_at, write_atomic
-from tiling.storage.zarr_store import zarr_at
 
 
 class PyramidMetadata:
@@ -85,7 +85,7 @@ def is_made(path: Place) -> bool:
 def open_group(path: Place, what: str, *, read_only: bool) -> zarr.Group:
     """The group of a pyramid; RunError where there is none."""
     try:
-        return zarr.open_group(zarr_at(path), mode="r" if read_only else "r+", zarr_format=3)
+        return zarr_nodes.open_group(path, read_only=read_only)
     except (FileNotFoundError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:
         raise RunError(f"{path} holds no {what} ({error}); run overtile segment on the image again") from error
 

@@ -7,6 +7,7 @@ read of the same area computes less.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import platform
 import time
@@ -15,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from unet_core.bounds import Network, inferred, operations
 from unet_core.bounds.footprint import footprint_of
@@ -40,6 +43,10 @@ _CPU_AT_LEAST, _GPU_AT_LEAST = 2e10, 2e13
 _WORTH_GROWING = 1.05
 _COUNTED_UP_TO_PX = {"cpu": 1024, "cuda": 4096}
 _BALANCED_UP_TO_TILES = 4096
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[str, str, int, str], list[int]]] = WeakKeyDictionary()
+"""Cores that fit, of networks by precision, device, memory and test-time augmentation: slides of an archive ask for
+the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,10 @@ def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> in
 def recall_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int | None:
     """Core that `measure_core` would give without measuring; None where it would have to measure."""
     memo = memo or Memo(cache_folder() / "cores")
-    fitting = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
+    known, key = _known.setdefault(bundle.module, {}), (job.precision, job.device_type, job.memory_bytes, job.tta)
+    if key not in known:
+        known[key] = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
+    fitting = known[key]
     rates = _rates(memo.recall(_question(bundle, job)), fitting)
     return best_core(rates, job.extent, job.workers) if rates else None
 
@@ -226,8 +236,11 @@ def _question(bundle: Bundle, job: TuningJob) -> dict[str, Any]:
 
 
 def _machine(job: TuningJob) -> str:
-    if job.device_type == "cuda":
-        return torch.cuda.get_device_name(job.device)
+    return torch.cuda.get_device_name(job.device) if job.device_type == "cuda" else _processor()
+
+
+@functools.cache
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

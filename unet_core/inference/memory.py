@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
 
 from unet_core.bounds.trace import record
+
+_Peaks = dict[tuple[int, tuple[int, int], str], int]
+
+_known: WeakKeyDictionary[nn.Module, _Peaks] = WeakKeyDictionary()
+"""Peaks of networks by bands, read and precision: an archive plans thousands of slides for one network."""
 
 _VIEWS = {"getitem", "permute", "view", "reshape", "contiguous", "narrow", "slice", "dropout"}
 
@@ -28,7 +34,14 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
     Raises:
         FootprintError: a network that can't be recorded on such reads.
     """
-    itemsize = _itemsize(getattr(torch, precision))
+    peaks = _known.setdefault(module, {})
+    key = bands, read_px, precision
+    if key not in peaks:
+        peaks[key] = _peak(module, bands, read_px, _itemsize(getattr(torch, precision)))
+    return peaks[key]
+
+
+def _peak(module: nn.Module, bands: int, read_px: tuple[int, int], itemsize: int) -> int:
     nodes = [node for node in record(module, bands, read_px).nodes if node.op != "output"]
     sizes = {node: _bytes(node, itemsize) for node in nodes}
     last_use = {argument: position for position, node in enumerate(nodes) for argument in node.all_input_nodes}
