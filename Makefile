@@ -8,7 +8,7 @@ TORCH       ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint docs benchmark browser fuzz cases pictures soak setup viewer clean
+.PHONY: demo test check lint docs benchmark browser fuzz cases gallery pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -72,6 +72,10 @@ cases: $(STAMP)
 # The documentation's pictures, taken of real runs below WORK: `make pictures WORK=/data`.
 pictures: $(STAMP) browser
 	PYTHONPATH=tests/support $(BIN)/python docs/pictures.py --work $(or $(WORK),build/pictures) --docs
+
+# The gallery's notebooks, executed in place; `make gallery ARGS="slide scene"` for some.
+gallery: $(STAMP)
+	$(BIN)/python docs/gallery.py $(ARGS)
 
 # What takes minutes: 200 random kills in one run, every moment at which the driver can be killed, nodes cut off.
 SOAKS = $(shell grep -rl 'mark\.soak' tests --include='test_*.py') \

@@ -1,7 +1,8 @@
-"""Hook of the documentation's site: pages from outside docs/, and links as they work in a checkout.
+"""Hook of the documentation's site: pages from outside docs/ and of notebooks, and links as they work in a checkout.
 
-A link to a page stays a link; one to another file of the repository becomes its path, since the site has no copy of it;
-one to a file that isn't there is a warning, which `strict` makes an error.
+A link to a page stays a link, and one to a notebook of the gallery becomes one to its page; one to another file of the
+repository becomes its path, since the site has no copy of it; one to a file that isn't there is a warning, which
+`strict` makes an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gallery_pages import page_of
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,9 +25,14 @@ _log = logging.getLogger("mkdocs.hooks.site")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that lie beside docs/."""
+    """Add the pages that lie beside docs/, and those of the gallery with their pictures."""
     for name, source in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
+    for notebook in sorted((DOCS / "gallery").glob("*.ipynb")):
+        page = page_of(notebook)
+        files.append(File.generated(config, f"gallery/{notebook.stem}.md", content=page.markdown))
+        for name, picture in page.pictures.items():
+            files.append(File.generated(config, f"gallery/{name}", content=picture))
     return files
 
 
@@ -62,4 +69,8 @@ def _target(link: str, source: Path, name: str) -> str | None:
     of_page = {ROOT / where: page for page, where in PAGES.items()}.get(file)
     if of_page is None and file.is_relative_to(DOCS) and file.is_file():
         of_page = file.relative_to(DOCS).as_posix()
-    return None if of_page is None else f"{of_page}{hash_}{anchor}"
+    if of_page is None:
+        return None
+    if file.parent == DOCS / "gallery" and file.suffix == ".ipynb":
+        of_page = of_page.removesuffix(".ipynb") + ".md"
+    return f"{os.path.relpath(of_page, Path(name).parent)}{hash_}{anchor}"

@@ -29,6 +29,9 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path
         page.name for page in (tmp_path / "site").iterdir()
     }
     assert "segment_image" in (tmp_path / "site" / "reference.html").read_text()
+    gallery = tmp_path / "site" / "gallery"
+    for notebook in (ROOT / "docs" / "gallery").glob("*.ipynb"):
+        assert f'href="{notebook.name}"' in gallery.joinpath(f"{notebook.stem}.html").read_text()
 
 
 def test_links_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
