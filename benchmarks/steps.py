@@ -102,7 +102,7 @@ def walk(run: Run, clock: Clock, reduced: ReducedLevels | None) -> int:
 
 
 def written(mask: Mask, tile: Tile, labels: NDArray[np.uint8]) -> TileResult:
-    """What a tile's worker does once it has the labels."""
+    """Write a tile as its worker does once it has the labels."""
     digest = mask.write(tile, labels)
     chunks = mask.pyramid.reduced_chunks(labels, mask.pyramid.whole_levels)
     return TileResult(tile.index, digest, tile.valid.area, counts=tile_counts(labels), reduced=chunks)

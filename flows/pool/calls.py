@@ -19,7 +19,7 @@ Calls = dict[Any, list[Attempt]]
 
 
 def results_of(call: list[Attempt], reference: Any) -> list[TileResult | Exception]:
-    """What a call gave of its tiles, in order; fewer than it was given where it came no further.
+    """Results of a call's tiles, in order; fewer than it was given where it came no further.
 
     Raises:
         RayError: its worker is gone.

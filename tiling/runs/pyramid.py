@@ -159,7 +159,7 @@ class Pyramid:
         return Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
 
     def reduced_chunks(self, pixels: Pixels, levels: int) -> tuple[Chunks, ...]:
-        """What a shard of level 0 makes of the next `levels`: encoded chunks by their place from the shard's corner."""
+        """Encoded chunks of the next `levels` that a shard of level 0 gives, by their place from the shard's corner."""
         found: list[Chunks] = []
         for level in range(1, levels + 1):
             codec, pixels = self._codec(level), self._halve(pixels)
@@ -176,7 +176,7 @@ class Pyramid:
 
     @property
     def whole_levels(self) -> int:
-        """How many levels a shard of level 0 fills in whole chunks, which are then made of it alone."""
+        """Number of levels that a shard of level 0 fills in whole chunks, which are then made of it alone."""
         if self._channels is not None:
             return 0
         whole = 0

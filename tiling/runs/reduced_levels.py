@@ -30,7 +30,7 @@ MOST_HELD_BYTES = 2**26
 MOST_WAITING = 64
 WRITERS = 4
 
-Place = tuple[int, int, int]
+ShardPlace = tuple[int, int, int]
 """Level, row and column of a shard."""
 
 
@@ -59,10 +59,10 @@ class ReducedLevels:
         self._plan, self._pyramid = plan, mask.pyramid
         self._skipped = skipped.reshape(plan.shape)
         self._most_held_bytes, self._held_bytes = most_held_bytes, 0
-        self._shards: dict[Place, _Shard] = {}
-        self._given_up: set[Place] = set()
+        self._shards: dict[ShardPlace, _Shard] = {}
+        self._given_up: set[ShardPlace] = set()
         self._background: dict[tuple[int, int], tuple[Chunks, ...]] = {}
-        self._writing: dict[Future[None], Place] = {}
+        self._writing: dict[Future[None], ShardPlace] = {}
         self._threads: ThreadPoolExecutor | None = None
         rows, cols = plan.shape
         self._written = [
@@ -112,7 +112,7 @@ class ReducedLevels:
         tall, wide = self._plan.shard_shape
         return bool(self._written[level][box.y0 // tall, box.x0 // wide])
 
-    def _begun(self, place: Place) -> _Shard:
+    def _begun(self, place: ShardPlace) -> _Shard:
         rows, cols = self._tiles(place)
         skipped = self._skipped[rows, cols]
         shard = self._shards[place] = _Shard(int(np.count_nonzero(~skipped)))
@@ -121,7 +121,7 @@ class ReducedLevels:
             self._put(place, shard, tile, self._of_background(tile)[place[0] - 1])
         return shard
 
-    def _put(self, place: Place, shard: _Shard, tile: Tile, chunks: Chunks) -> None:
+    def _put(self, place: ShardPlace, shard: _Shard, tile: Tile, chunks: Chunks) -> None:
         """Place a tile's chunks in the shard."""
         rows, cols = self._tiles(place)
         tall, wide = (
@@ -134,7 +134,7 @@ class ReducedLevels:
             shard.bytes += len(encoded)
             self._held_bytes += len(encoded)
 
-    def _tiles(self, place: Place) -> tuple[slice, slice]:
+    def _tiles(self, place: ShardPlace) -> tuple[slice, slice]:
         """Rows and columns of the tiles that a shard shows."""
         level, row, col = place
         rows, cols = self._plan.shape
@@ -150,7 +150,7 @@ class ReducedLevels:
             self._background[shape] = self._pyramid.reduced_chunks(labels, len(self._written) - 1)
         return self._background[shape]
 
-    def _write(self, place: Place, shard: _Shard) -> None:
+    def _write(self, place: ShardPlace, shard: _Shard) -> None:
         """Write a whole shard beside what the caller does next; where the disk can't keep up, it is left for later."""
         self._held_bytes -= shard.bytes
         for each in [each for each in self._writing if each.done()]:
@@ -160,7 +160,7 @@ class ReducedLevels:
         self._threads = self._threads or ThreadPoolExecutor(WRITERS, "overtile-reduced")
         self._writing[self._threads.submit(self._written_whole, place, shard.chunks)] = place
 
-    def _written_whole(self, place: Place, chunks: Chunks) -> None:
+    def _written_whole(self, place: ShardPlace, chunks: Chunks) -> None:
         level, row, col = place
         (tall, wide), shape = self._plan.shard_shape, self._pyramid.levels[level].shape
         box = Box(row * tall, col * wide, (row + 1) * tall, (col + 1) * wide)
