@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from urllib.parse import quote
 
 from flows.nightly.index import write_index
@@ -18,10 +19,14 @@ from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.archives.table import SlideTable
 from tiling.escaping import some, word
-from tiling.storage.place import pasted, write_atomic
+from tiling.export.mosaic import mosaics
+from tiling.storage.place import pasted, remove_within, write_atomic
 
 PICTURES = 200
 """Beyond these a page names slides without showing them."""
+MASK = "mask.tif"
+MOST_MOSAICS = 16
+"""Grids of one archive whose masks are drawn together; an archive of more is no mosaic."""
 ACKNOWLEDGED_SHOWN = MISSING_SHOWN = 50
 
 _ORDER = {state: number for number, state in enumerate((*BAD, *(s for s in SlideState if s not in BAD)))}
@@ -40,7 +45,23 @@ def publish(archive: Archive, night: NightSummary) -> None:
     every = SlideTable(archive.ledger, model, flags_by_slide(archive.ledger))
     write_atomic(archive.path / "slides.csv", every.csv())
     write_atomic(archive.path / "slides.parquet", every.parquet())
+    write_mosaics(archive)
     write_index(archive, night)
+
+
+def write_mosaics(archive: Archive) -> None:
+    """Write `masks.vrt`, the COGs of all slides as one raster, and `masks-2.vrt`… of those on other grids."""
+    folder = archive.path
+    if not isinstance(folder, Path):
+        return
+    done = sorted((each for each in archive.ledger if each.state is SlideState.DONE), key=lambda each: each.slide)
+    masks = [mask for each in done if (mask := folder / each.folder / "exports" / MASK).is_file()]
+    names = [f"masks{f'-{number}' if number > 1 else ''}.vrt" for number in range(1, MOST_MOSAICS + 1)]
+    found = mosaics(folder, masks)[:MOST_MOSAICS] if masks else []
+    for name, vrt in zip(names, found, strict=False):
+        write_atomic(folder / name, vrt)
+    for name in names[len(found) :]:
+        remove_within(folder / name, folder)
 
 
 def facts(night: NightSummary) -> str:
