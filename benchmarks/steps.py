@@ -31,7 +31,7 @@ from flows.worker.staging_worker import StagingWorker
 from flows.worker.tuning import Tuning
 from tiling.export.overlay import write_overlay
 from tiling.plan import Tile
-from tiling.runs.counts import tile_counts
+from tiling.runs.label_counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run

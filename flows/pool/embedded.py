@@ -103,7 +103,8 @@ def _without_monitors() -> Generator[None]:
     Nothing scales on one machine, and no dashboard is asked for. Both are Python processes that load for 1.5 s of a
     processor while tile actors load; `ray.init` has no switch for them.
     """
-    before = {name: getattr(Node, name) for name in _UNUSED}
+    # A Ray that calls them otherwise starts all it has, as it does everywhere else.
+    before = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
     for name in before:
         setattr(Node, name, _nothing)
     try:

@@ -17,7 +17,7 @@ from flows.worker.result import RecheckResult, TileResult
 from flows.worker.staging_worker import RUNS_OPEN
 from tiling.errors import DiskError, ImageChangedError, StagingError, TilingError
 from tiling.plan import Tile, TilePlan
-from tiling.runs.counts import tile_counts
+from tiling.runs.label_counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.no_data import ALL_DATA, Coverage, NoDataCounts, unpack
 from tiling.runs.probabilities import Probabilities

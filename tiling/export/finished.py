@@ -16,7 +16,8 @@ from tiling.georeference.ground_areas import Ground
 from tiling.georeference.placement import Placement
 from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.record import Built
-from tiling.runs.counts import ground_areas, label_counts
+from tiling.runs.counts import ground_areas
+from tiling.runs.label_counts import label_counts
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.ome_metadata import LabelClass

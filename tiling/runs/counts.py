@@ -1,4 +1,4 @@
-"""Counts of pixels per label."""
+"""Counts of a mask's pixels per label, and their areas on the ground."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from tiling.geometry import Box
 from tiling.georeference.ground_areas import Ground
 from tiling.plan import TilePlan
-from tiling.runs.ledger import MOST_LABELS_COUNTED, LedgerState, TileState
+from tiling.runs.label_counts import label_counts
+from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 
 PIXELS_AT_ONCE = 2**22
 COUNTED_AT_ONCE = 2**20  # counting makes 8 bytes of each
 MOST_PIXELS = 2**31
-COMMON = (0, 1, NOT_PREDICTED, 2, 3, 4, 5)
 _PIECE_PX = 1024
 
 
@@ -53,13 +53,6 @@ def counted_level(mask: Mask, most_pixels: int = MOST_PIXELS) -> int:
     return next((n for n, array in enumerate(mask.levels) if _area(array) <= most_pixels), len(mask.levels) - 1)
 
 
-def tile_counts(labels: NDArray[np.uint8]) -> dict[int, int] | None:
-    """Number of pixels of each label that a tile holds; None where it has more labels than ledgers count."""
-    counts = label_counts(labels)
-    held = np.flatnonzero(counts).tolist()
-    return {label: int(counts[label]) for label in held} if len(held) <= MOST_LABELS_COUNTED else None
-
-
 def recorded_counts(plan: TilePlan, state: LedgerState) -> NDArray[np.int64] | None:
     """The counts of a closed mask by its ledger, folded with what tiles hold, without a look at the mask.
 
@@ -80,17 +73,6 @@ def recorded_counts(plan: TilePlan, state: LedgerState) -> NDArray[np.int64] | N
         counts[NOT_PREDICTED] += area if is_failed else lacking
         counts[BACKGROUND] += 0 if is_failed else area - lacking
     return counts if counts.sum() == plan.mask.area else None
-
-
-def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Number of pixels of each label, 0 to 255; comparing with the few that most masks have is the quickest."""
-    counts, left = np.zeros(256, np.int64), labels.size
-    for label in COMMON:
-        if not left:
-            return counts
-        counts[label] = np.count_nonzero(labels == label)
-        left -= int(counts[label])
-    return np.bincount(labels.ravel(), minlength=256).astype(np.int64) if left else counts
 
 
 def ground_areas(mask: Mask, ground: Ground, level: int) -> NDArray[np.float64]:

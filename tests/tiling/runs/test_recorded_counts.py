@@ -18,7 +18,8 @@ from flows.run.steps import folded, record_result, remaining, stitch
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import tune
-from tiling.runs.counts import count_labels, recorded_counts, tile_counts
+from tiling.runs.counts import count_labels, recorded_counts
+from tiling.runs.label_counts import tile_counts
 from tiling.runs.ledger import MOST_LABELS_COUNTED, TileRecord, TileState
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run

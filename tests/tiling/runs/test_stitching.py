@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tiling.geometry import Halo, PixelSize
 from tiling.plan import TilePlan
-from tiling.runs.counts import label_counts
+from tiling.runs.label_counts import label_counts
 from tiling.runs.mask import Mask, majority
 from tiling.runs.ome_metadata import LabelClass
 from tiling.runs.pyramid import level_shapes

@@ -106,7 +106,7 @@ def _of_bands(seen: Seen, bands: list[int]) -> Seen:
 
 
 def _in_halves(box: Box, seen: Callable[[Box], Seen]) -> Seen:
-    """What is seen in a box, each half of it apart."""
+    """Pixels that are seen in a box, each half of it apart."""
     axis = 0 if box.height >= box.width else 1
     if axis == 0:
         middle = (box.y0 + box.y1) // 2
