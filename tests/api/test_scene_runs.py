@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import rasterio
 import torch
 from cli import tissue
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 from scenes import WHERE, cut, write_raster
 from torch import nn
 
@@ -51,3 +54,22 @@ def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp
     with pytest.raises(TilingError, match=r"another|differ"):
         segment_image(tmp_path / "parts", tmp_path / "run0", model=network, export="none", **ASKED)
     assert len(files) == 9
+
+
+def test_a_run_on_the_grid_of_another_crs_lies_there(network: nn.Module, tmp_path: Path) -> None:
+    one, asked = write_raster(tmp_path / "one.tif", PIXELS, nodata=0), {"crs": "EPSG:3857", **ASKED}
+    result = segment_image(one, tmp_path / "run", model=network, export="stac", **asked)
+    assert result.run.card.notes["resampled"] == "onto the scene's grid: red, green, blue bilinear"
+    with (
+        rasterio.open(next((tmp_path / "run" / "exports").glob("*.tif"))) as cog,
+        rasterio.open(one) as file,
+        WarpedVRT(file, crs="EPSG:3857", resampling=Resampling.bilinear, tolerance=0) as theirs,
+    ):
+        assert (cog.crs, cog.transform, cog.shape) == (theirs.crs, theirs.transform, theirs.shape)
+        assert np.array_equal(cog.read(1) == 255, theirs.read_masks(1) == 0)
+        assert np.array_equal(cog.read(1), result.labels.compute())
+    item = json.loads((tmp_path / "run" / "exports" / "item.json").read_bytes())
+    assert item["properties"]["proj:code"] == "EPSG:3857"
+    assert segment_image(one, tmp_path / "run", model=network, export="none", **asked).complete
+    with pytest.raises(TilingError, match="view"):
+        segment_image(one, tmp_path / "run", model=network, export="none", **ASKED)
