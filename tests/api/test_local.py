@@ -215,6 +215,6 @@ def test_a_result_is_exported_shown_and_rerun(tmp_path: Path) -> None:
 
     result.to_napari(Viewer())
     assert [kind for kind, _ in shown] == ["add_image", "add_labels", "add_labels"]
-    assert shown[-1][1] == "objects"
+    assert shown[-1][1].startswith("objects of ")
     assert open_run(tmp_path / "run").summary.startswith("9 of 9 tiles")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["memory"]["workers"] == 1

@@ -57,7 +57,8 @@ def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp
 
 
 def test_a_run_on_the_grid_of_another_crs_lies_there(network: nn.Module, tmp_path: Path) -> None:
-    one, asked = write_raster(tmp_path / "one.tif", PIXELS, nodata=0), {"crs": "EPSG:3857", **ASKED}
+    one = write_raster(tmp_path / "one.tif", PIXELS, nodata=0)
+    asked: dict[str, Any] = {"crs": "EPSG:3857", **ASKED}
     result = segment_image(one, tmp_path / "run", model=network, export="stac", **asked)
     assert result.run.card.notes["resampled"] == "onto the scene's grid: red, green, blue bilinear"
     with (

@@ -80,9 +80,9 @@ def _looked_at(path: Path, folder: Path) -> _Mask | None:
                 return None
             colors = file.colormap(1)
             names = {label: file.tags()[f"CLASS_{label}"] for label in colors if f"CLASS_{label}" in file.tags()}
-            affine = tuple(float(value) for value in tuple(file.transform)[:6])
+            a, b, c, d, e, f = (float(value) for value in tuple(file.transform)[:6])
             name = path.relative_to(folder).as_posix()
-            return _Mask(name, (file.height, file.width), (*affine[:3], *affine[3:]), file.crs, colors, names)
+            return _Mask(name, (file.height, file.width), (a, b, c, d, e, f), file.crs, colors, names)
     except (RasterioError, ValueError, OSError) as error:
         logger.warning("mask left out of the mosaic", extra={"mask": str(path), "reason": str(error)})
         return None
@@ -104,8 +104,8 @@ def _vrt(masks: list[_Mask]) -> bytes:
     ET.SubElement(band, "ColorInterp").text = "Palette"
     table, categories = ET.SubElement(band, "ColorTable"), ET.SubElement(band, "CategoryNames")
     for label in range(256):
-        color = dict(zip(("c1", "c2", "c3", "c4"), map(str, first.colors.get(label, (0, 0, 0, 255))), strict=True))
-        ET.SubElement(table, "Entry", color)
+        red, green, blue, alpha = map(str, first.colors.get(label, (0, 0, 0, 255)))
+        ET.SubElement(table, "Entry", c1=red, c2=green, c3=blue, c4=alpha)
         if label <= max(first.names, default=-1):
             ET.SubElement(categories, "Category").text = first.names.get(label, "")
     # GDAL draws one after another, so that the last lies on top.
@@ -117,10 +117,10 @@ def _vrt(masks: list[_Mask]) -> bytes:
 
 def _draw(band: ET.Element, mask: _Mask, y: int, x: int) -> None:
     """Draw a mask, its gaps not at all."""
-    size = {"xSize": str(mask.shape[1]), "ySize": str(mask.shape[0])}
+    tall, wide = map(str, mask.shape)
     source = ET.SubElement(band, "ComplexSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = mask.name
     ET.SubElement(source, "SourceBand").text = "1"
-    ET.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
-    ET.SubElement(source, "DstRect", xOff=str(x), yOff=str(y), **size)
+    ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=wide, ySize=tall)
+    ET.SubElement(source, "DstRect", xOff=str(x), yOff=str(y), xSize=wide, ySize=tall)
     ET.SubElement(source, "NODATA").text = str(NOT_PREDICTED)

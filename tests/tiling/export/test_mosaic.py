@@ -21,7 +21,7 @@ COLORS = {0: (0, 0, 0, 255), 1: (230, 159, 0, 255), 2: (86, 180, 233, 255)}
 def write_mask(path: Path, labels: NDArray[np.uint8], corner: tuple[float, float], **more: Any) -> Path:
     """A mask as a run's COG holds it, its first pixel at `(y, x)` of the grid."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = {"crs": CRS, "transform": WHERE @ Affine.translation(corner[1], corner[0])} | more
+    place: dict[str, Any] = {"crs": CRS, "transform": WHERE @ Affine.translation(corner[1], corner[0])} | more
     height, width = labels.shape
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=1, dtype="uint8", nodata=255, **place

@@ -40,6 +40,7 @@ def test_an_item_lies_where_its_cog_does(tmp_path: Path) -> None:
         bounds = transform_bounds(mask.crs, "EPSG:4326", *mask.bounds, densify_pts=100)
     assert np.allclose(item["bbox"], bounds, atol=2e-7)
     outline = shapely.geometry.shape(item["geometry"])
+    assert isinstance(outline, shapely.Polygon)
     assert outline.is_valid
     assert outline.exterior.is_ccw
     assert np.allclose(outline.bounds, bounds, atol=2e-7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def scene_of_files(
     return Scene(names, grid, tuple(layers), dtype, nodata, scales)
 
 
-def _part(member: Member, placing: Placing, asked: list[Method | None]) -> Part:
+def _part(member: Member, placing: Placing, asked: Sequence[Method | None]) -> Part:
     """A member where it lies, and how its bands are resampled where its pixels aren't the grid's."""
     if placing.shift is not None:
         return Part(member, placing)

@@ -57,7 +57,7 @@ def suggested(own: Georeference, shape: tuple[int, int], code: str, name: str) -
             rasterio.open(empty) as image,
             WarpedVRT(image, crs=wkt, tolerance=0) as warped,
         ):
-            affine = tuple(float(value) for value in tuple(warped.transform)[:6])
-            return Georeference(code.upper(), (*affine[:3], *affine[3:6]), wkt), (warped.height, warped.width)
+            a, b, c, d, e, f = (float(value) for value in tuple(warped.transform)[:6])
+            return Georeference(code.upper(), (a, b, c, d, e, f), wkt), (warped.height, warped.width)
     except RasterioError as error:
         raise SourceError(f"{name} lies beyond where --crs {code} leads ({error}); give another") from error
