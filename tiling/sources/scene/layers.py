@@ -110,7 +110,9 @@ def scene_of_files(
         count = len(group[0].facts.bands)
         # Colours of a palette stand for numbers, and one between two for none.
         holds_classes = band.holds_classes or any(member.facts.photometric == "palette" for member in group)
-        ways = [asked.of(name, holds_classes=holds_classes) for name in names[first : first + count]]
+        ways: list[Method | None] = [
+            asked.of(name, holds_classes=holds_classes) for name in names[first : first + count]
+        ]
         parts = tuple(_part(member, next(rest), ways) for member in group)
         layers.append(Layer(range(first, first + count), parts))
         first += count
