@@ -11,8 +11,9 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -126,8 +127,12 @@ def _compute(run: Run, todo: Sequence[int], device: str, reduced: ReducedLevels 
     mask, count = run.open_mask(), _Count(run, len(todo))
     run.ledger.announce(INFERRING, {"todo": len(todo), "workers": 1})
     try:
-        with stop_on_signals(only=signal.SIGINT) as stop:
-            for result in _results(run, todo, device, stop):
+        # Closed here, whatever ends the loop: no tile is written any more once the run's lock is released.
+        with (
+            stop_on_signals(only=signal.SIGINT) as stop,
+            closing(_results(run, todo, device, stop)) as results,
+        ):
+            for result in results:
                 record_result(run, mask, result, 1, reduced)
                 count.add(result)
     except ImageChangedError as error:
@@ -143,7 +148,7 @@ def _compute(run: Run, todo: Sequence[int], device: str, reduced: ReducedLevels 
         raise KeyboardInterrupt
 
 
-def _results(run: Run, todo: Sequence[int], device: str, stop: StopRequest) -> Iterator[TileResult]:
+def _results(run: Run, todo: Sequence[int], device: str, stop: StopRequest) -> Generator[TileResult]:
     """Outcomes in the plan's order. While one tile computes, its neighbours are read and written."""
     process, name = _worker(device, os.getpid()).process, f"{socket.gethostname()} {os.getpid()}"
     waiting, running = deque(todo), deque[Future[TileResult]]()

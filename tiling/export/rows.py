@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND
 from tiling.runs.no_data import NO_DATA
 from tiling.runs.pyramid import Pyramid
+from tiling.storage.generator_threads import GeneratorThreads
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run
@@ -45,7 +46,7 @@ def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> It
         box = Box(y, 0, min(y + tall, height), width)
         return pyramid.read_quick(box, level) if tall >= height else pyramid.read(box, level)
 
-    with ThreadPoolExecutor(1) as ahead:
+    with GeneratorThreads(1) as ahead:
         coming: Future[NDArray[Any]] = ahead.submit(read, 0)
         for y in range(0, height, tall):
             rows = coming.result()

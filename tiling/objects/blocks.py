@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from tiling.geometry import Box
+from tiling.storage.generator_threads import GeneratorThreads
 
 BLOCK_PX = 2048
 """The side that blocks come near to."""
@@ -87,7 +88,7 @@ class BlockMap(Protocol):
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
     """Items with their results, in order; a few are worked on, and held, at a time."""
-    with ThreadPoolExecutor(threads) as pool:
+    with GeneratorThreads(threads) as pool:
         waiting = deque[tuple[Item, Future[Result]]]()
         try:
             for item in items:

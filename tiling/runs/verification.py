@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +16,7 @@ from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.probabilities import Probabilities
 from tiling.runs.pyramid import Pyramid, pixel_digest
 from tiling.runs.run import Run
+from tiling.storage.generator_threads import GeneratorThreads
 
 THREADS = 2
 AHEAD = 64
@@ -60,7 +60,7 @@ def check_shards(run: Run, state: LedgerState | None = None) -> Iterator[Finding
             unchecked = unchecked or more
         return Finding(index, fault, unchecked)
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    with GeneratorThreads(THREADS) as threads:
         waiting = iter(known.tolist())
         while batch := list(islice(waiting, AHEAD)):
             yield from threads.map(look, batch)

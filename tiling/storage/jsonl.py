@@ -11,13 +11,13 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
 from tiling.errors import ChangedError, RunError
 from tiling.storage.disk import disk_errors, is_partial, write_whole
+from tiling.storage.generator_threads import GeneratorThreads
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 from tiling.storage.run_lock import expect_held
@@ -75,7 +75,7 @@ class Segments:
         """
         segments = self.stored()
         if isinstance(self._folder, ObjectPath):
-            with ThreadPoolExecutor(READS_AT_ONCE) as threads:
+            with GeneratorThreads(READS_AT_ONCE) as threads:
                 for path, data in zip(segments, threads.map(lambda each: each.read_bytes(), segments), strict=True):
                     for line in data.splitlines():
                         yield path, line
