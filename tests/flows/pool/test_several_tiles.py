@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 from faulty_actors import SeveralActor
@@ -24,6 +25,8 @@ def test_of_a_call_only_the_tile_fails_that_kills_or_raises() -> None:
 
 def infer_with_faults() -> None:
     """Each tile ends, and none but the deadly and the broken one fails."""
+    for name in [each for each in os.environ if each.startswith("RAY_AUTH")]:
+        del os.environ[name]
     backlog = Backlog(limit=TILES)
     backlog.offer_unstaged(Path("run"), range(TILES))
     backlog.close()
