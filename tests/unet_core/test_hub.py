@@ -165,7 +165,7 @@ def test_answers_that_are_no_lists_of_that_commit_are_refused(hub: Hub, small: P
     assert "../../escaped.json" not in HubModel.parse(f"hf:lab/small@{COMMIT}").wanted(hub.repositories["lab/small"])[0]
     kept = fetch(f"hf:lab/small@{COMMIT}") / ".listing.json"
     listing = json.loads(kept.read_text())
-    for changed, told in (({"sha": OTHER}, "answers for the commit 'ffff"), ({"siblings": 1}, "no list of files")):
+    for changed, message in (({"sha": OTHER}, "answers for the commit 'ffff"), ({"siblings": 1}, "no list of files")):
         kept.write_text(json.dumps(listing | changed))
-        with pytest.raises(BundleError, match=told):
+        with pytest.raises(BundleError, match=message):
             fetch(f"hf:lab/small@{COMMIT}")

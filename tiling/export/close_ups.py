@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tiling.errors import SourceError
-from tiling.export.overlay import labels_under, outline
+from tiling.export.overlay import outline, sampled
 from tiling.geometry import Box
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import Mask
@@ -48,7 +48,7 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
     mask = run.open_mask(read_only=True)
     factor = screen_factor(source, run.card.image.level, run.plan.extent)
     shares = _shares(run, mask, factor)
-    doubts = None if shares is None else _doubts(run, shares.shape, factor)
+    doubts = None if shares is None else _doubts(run, (shares.shape[0], shares.shape[1]), factor)
     found = {} if shares is None else chosen_places(run, state, shares, factor, doubts)
     is_8_bit = run.card.image.dtype == "uint8"
     limits = (0.0, 255.0) if is_8_bit or not found else display_range(block_mean(source, run.card.image.level, factor))
@@ -137,26 +137,19 @@ def _shares(run: Run, mask: Mask, factor: int) -> Shares | None:
     """Place where something was found, at screen size; None where there is nothing to look at."""
     scale, (height, width) = run.plan.grid.scale, run.plan.extent
     shape = -(-height // factor), -(-width // factor)
-    labels = labels_under(mask, (float(scale[0] * factor), float(scale[1] * factor)), shape)
+    labels = sampled(mask, (float(scale[0] * factor), float(scale[1] * factor)), shape)
     covered = (labels > 0) & (labels < len(run.classes))
     return covered.astype(np.float32) if covered.any() else None
 
 
-def _doubts(run: Run, shape: tuple[int, ...], factor: int) -> Shares | None:
+def _doubts(run: Run, shape: tuple[int, int], factor: int) -> Shares | None:
     """Nearness of the probabilities to one half at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
     probabilities = run.open_probabilities(read_only=True)
     if probabilities is None:
         return None
-    levels, scale = probabilities.pyramid.levels, run.plan.grid.scale
-    steps = [float(each * factor) for each in scale]
-    level = max(0, min(len(levels) - 1, int(np.log2(max(1.0, min(steps))))))
-    height, width = (int(side) for side in levels[level].shape[-2:])
-    values = probabilities.read(Box(0, 0, height, width), level)
-    rows, cols = (
-        np.minimum(((np.arange(count) + 0.5) * step / 2**level).astype(int), side - 1)
-        for count, step, side in zip(shape, steps, (height, width), strict=True)
-    )
-    return (1 - np.abs(values[:, rows[:, None], cols] / np.float32(127.5) - 1)).max(axis=0)
+    scale = run.plan.grid.scale
+    values = sampled(probabilities, (float(scale[0] * factor), float(scale[1] * factor)), shape)
+    return (1 - np.abs(values / np.float32(127.5) - 1)).max(axis=0)
 
 
 def _most_uncertain(run: Run, doubts: Shares, factor: int) -> Corner | None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from tiling.geometry import Box
 from tiling.plan import Tile
 from tiling.runs.mask import Mask
+from tiling.runs.probabilities import Probabilities
 from tiling.sources.downsample import SCREEN_PX, ScreenView
 from tiling.storage.picture import write_png
 
@@ -38,7 +39,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
     picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)
-    labels = labels_under(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
+    labels = sampled(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
     for label, item in enumerate(run.classes):
         if label:
             _tint(picture, labels == label, item.color)
@@ -48,14 +49,15 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     write_png(path, image)
 
 
-def labels_under(mask: Mask, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The mask sampled at the centres of the picture's pixels, from the pyramid level just finer than them."""
-    level = max(0, min(len(mask.levels) - 1, int(np.log2(max(1.0, min(steps))))))
-    height, width = (int(side) for side in mask.levels[level].shape)
-    labels = mask.read(Box(0, 0, height, width), level)
+def sampled(image: Mask | Probabilities, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pixels of an image, `(y, x)` or `(class, y, x)`, at the centres of a picture's, from the level just finer."""
+    levels = image.pyramid.levels
+    level = max(0, min(len(levels) - 1, int(np.log2(max(1.0, min(steps))))))
+    height, width = (int(side) for side in levels[level].shape[-2:])
+    pixels = image.read(Box(0, 0, height, width), level)
     rows = np.minimum(((np.arange(shape[0]) + 0.5) * (steps[0] / 2**level)).astype(int), height - 1)
     cols = np.minimum(((np.arange(shape[1]) + 0.5) * (steps[1] / 2**level)).astype(int), width - 1)
-    return labels[np.ix_(rows, cols)]
+    return pixels[..., rows[:, np.newaxis], cols]
 
 
 def _tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> None:

@@ -6,6 +6,7 @@ import shlex
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli import Cli, clean_environment
@@ -83,18 +84,23 @@ def test_a_link_that_is_refused_every_night_is_news_once(tmp_path: Path) -> None
     assert scan(config, archive).gone == ("a.svs",)
 
 
-def test_what_failed_before_and_is_tried_again_is_known(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.svs").write_bytes(b"x")
-    config = ArchiveConfig.model_validate({"source": str(tmp_path / "in"), "out": tmp_path / "out", "settle": 0})
-    archive = archive_at(tmp_path / "out")
+def with_one_slide(folder: Path) -> tuple[ArchiveConfig, Archive, dict[str, Any]]:
+    """An archive of one slide: its options, itself, and the stamp that a record of the slide has."""
+    (folder / "in").mkdir()
+    (folder / "in/a.svs").write_bytes(b"x")
+    config = ArchiveConfig.model_validate({"source": str(folder / "in"), "out": folder / "out", "settle": 0})
+    archive = archive_at(folder / "out")
     (slide,) = find_slides(config.source, config.out)
     assert slide.file_version is not None
-    stamp = {"size_bytes": slide.file_version.size_bytes, "version": slide.file_version.version}
-    archive.ledger.append(replace(FAILED, lasting=False, **stamp))  # type: ignore[arg-type]
+    return config, archive, {"size_bytes": slide.file_version.size_bytes, "version": slide.file_version.version}
+
+
+def test_what_failed_before_and_is_tried_again_is_known(tmp_path: Path) -> None:
+    config, archive, stamp = with_one_slide(tmp_path)
+    archive.ledger.append(replace(FAILED, lasting=False, **stamp))
     assert scan(config, archive).stood == {"a.svs"}
     assert scan(config.model_copy(update={"failed_only": True}), archive).stood == frozenset(), "that was asked for"
-    archive.ledger.begin(replace(FAILED, state=SlideState.BEGUN, lasting=False, **stamp))  # type: ignore[arg-type]
+    archive.ledger.begin(replace(FAILED, state=SlideState.BEGUN, lasting=False, **stamp))
     assert scan(config, archive).stood == {"a.svs"}, "a night that ended in its second try changes nothing"
     archive.ledger.append(replace(FAILED, lasting=False))
     assert scan(config, archive).stood == frozenset(), "it is another file by now"
@@ -102,14 +108,8 @@ def test_what_failed_before_and_is_tried_again_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lasting", [True, False])
 def test_a_failure_that_a_dead_night_found_is_news_until_a_night_reports_it(lasting: bool, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.svs").write_bytes(b"x")
-    config = ArchiveConfig.model_validate({"source": str(tmp_path / "in"), "out": tmp_path / "out", "settle": 0})
-    archive = archive_at(tmp_path / "out")
-    (slide,) = find_slides(config.source, config.out)
-    assert slide.file_version is not None
-    stamp = {"size_bytes": slide.file_version.size_bytes, "version": slide.file_version.version}
-    failed = replace(FAILED, lasting=lasting, **stamp)  # type: ignore[arg-type]
+    config, archive, stamp = with_one_slide(tmp_path)
+    failed = replace(FAILED, lasting=lasting, **stamp)
 
     def news() -> bool:
         found = scan(config, archive)

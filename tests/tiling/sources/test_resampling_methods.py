@@ -232,7 +232,7 @@ def test_grids_that_mean_nothing_are_refused_on_one_line(tmp_path: Path) -> None
     write_raster(tmp_path / "a.tif", pixels)
     write_raster(tmp_path / "nowhere.tif", pixels, transform=None)
     write_raster(tmp_path / "c.tif", pixels, transform=WHERE @ Affine.scale(0.2, 3))
-    for name, view, told in (
+    for name, view, message in (
         ("a.tif", View(crs="EPSG:999999"), "is no CRS that is known"),
         ("a.tif", View(crs="http://x/y"), "is no code of a CRS"),
         ("a.tif", View(crs="EPSG:4978"), "neither a map's nor in degrees"),
@@ -243,7 +243,7 @@ def test_grids_that_mean_nothing_are_refused_on_one_line(tmp_path: Path) -> None
     ):
         with pytest.raises(SourceError) as error:
             open_source(tmp_path / name, view)
-        assert told in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
 
 
