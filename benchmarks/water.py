@@ -72,7 +72,7 @@ def measure(bundle: Bundle, scenes: Path) -> dict[str, Any]:
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
     figures: dict[str, Any] = {}
     for path in sorted(scenes.glob("*.tif")):
-        found_HW = whole_image_labels(bundle.module, bundle.card, _colours(path), grid)
+        found_HW = whole_image_labels(bundle.module, bundle.card, colours(path), grid)
         confusion = metrics.confusion_matrix(water(near_infrared(path)), found_HW, 2)
         of = (metrics.iou, metrics.dice, metrics.precision, metrics.recall)
         row = {metric.__name__: round(float(metric(confusion)[1]), 4) for metric in of}
@@ -85,11 +85,11 @@ def write_picture(bundle: Bundle, scenes: Path, target: Path, years: tuple[str, 
     """Each year as it is, and with what the bundle finds: right, missed and invented in colours."""
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
     paths = [path for path in sorted(scenes.glob("*.tif")) if year_of(path) in years]
-    height, width = _colours(paths[0]).shape[:2]
+    height, width = colours(paths[0]).shape[:2]
     page = Image.new("RGB", (2 * width + 24, len(paths) * (height + 32) + 8), PAPER)
     draw = ImageDraw.Draw(page)
     for row, path in enumerate(paths):
-        image_HW3, top = _colours(path), 8 + row * (height + 32)
+        image_HW3, top = colours(path), 8 + row * (height + 32)
         found_HW = whole_image_labels(bundle.module, bundle.card, image_HW3, grid)
         truth_HW = water(near_infrared(path))
         iou = metrics.iou(metrics.confusion_matrix(truth_HW, found_HW, 2))[1]
@@ -107,7 +107,8 @@ def write_picture(bundle: Bundle, scenes: Path, target: Path, years: tuple[str, 
     page.save(target, quality=85)
 
 
-def _colours(path: Path) -> NDArray[np.uint8]:
+def colours(path: Path) -> NDArray[np.uint8]:
+    """The first three bands of a scene: red, green and blue."""
     with open_source(path) as source:
         return source.read(0, source.levels[0].box)[..., :3].astype(np.uint8)
 

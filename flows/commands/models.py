@@ -42,7 +42,7 @@ def list_command() -> None:
     from unet_core.models import MODELS
 
     out, cards = console(), list_bundles()
-    table = Table("model", "classes", "bands", "µm per pixel", "licence", "description", box=None)
+    table = Table("model", "classes", "bands", "pixel size", "licence", "description", box=None)
     for card in cards:
         classes = ", ".join(item.name for item in card.classes[1:])
         row = card.name, classes, " ".join(card.bands), _pixel_size(card), card.license, card.description
@@ -100,10 +100,12 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
     rows = [
         ("classes", ", ".join(item.name for item in card.classes)),
         ("bands", f"{', '.join(card.bands)}; {card.dtype}"),
-        ("pixel size", f"{_pixel_size(card)} µm per pixel"),
+        ("pixel size", _pixel_size(card)),
         ("licence", card.license),
         ("trained on", str(training.get("data", "not stated"))),
     ]
+    if "labels" in training:
+        rows.append(("its labels", str(training["labels"])))
     return rows + _scores(training)
 
 
@@ -111,9 +113,10 @@ def _scores(training: dict[str, Any]) -> list[tuple[str, str]]:
     """Scores on images that nothing was chosen on come first, and are what documents give; then those chosen on."""
     reported = training.get("reported", {})
     chosen = "images for choosing" if reported else "validation images"
-    figures = {"mean IoU of objects": "iou", "objects found (AP at IoU 0.5)": "ap50"}
+    of_pixels = {"mean IoU": "mean_iou", "mean Dice": "mean_dice"}
+    figures = {**of_pixels, "mean IoU of objects": "iou", "objects found (AP at IoU 0.5)": "ap50"}
     rows = [(f"scores: {group}", f"{_figures(score, figures)} held-back images") for group, score in reported.items()]
-    figures = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "AP of objects at IoU 0.5": "ap50"}
+    figures = {**of_pixels, "AP of objects at IoU 0.5": "ap50"}
     return rows + [
         (f"{'while choosing' if reported else 'scores'}: {group}", f"{_figures(score, figures)} {chosen}")
         for group, score in training.get("validation", {}).items()
@@ -126,9 +129,11 @@ def _figures(score: dict[str, Any], figures: dict[str, str]) -> str:
 
 
 def _pixel_size(card: ModelCard) -> str:
+    from tiling.selection.chosen_scale import per_px
+
     if card.pixel_size_um is not None:
-        return f"{card.pixel_size_um:g}"
-    return "any" if card.plausible_um is None else f"{card.plausible_um[0]:g} to {card.plausible_um[1]:g}"
+        return per_px((card.pixel_size_um, card.pixel_size_um))
+    return "any" if card.plausible_um is None else f"{card.plausible_um[0]:g} to {card.plausible_um[1]:g} µm/px"
 
 
 def _show_network(name: str) -> None:

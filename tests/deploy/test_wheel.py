@@ -67,6 +67,7 @@ def test_the_wheel_holds_models_pages_recipes_and_licences(wheel: Path) -> None:
         "overtile.py",
         "unet_core/bundles/nuclei/weights.safetensors",
         "unet_core/bundles/vessels/model.json",
+        "unet_core/bundles/water/weights.safetensors",
         "unet_core/recipes/nuclei.toml",
         "flows/reporting/templates/report.html",
         "flows/viewer/static/vendor/openseadragon.min.js",

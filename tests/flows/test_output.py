@@ -88,7 +88,7 @@ def test_a_failure_is_an_object_too_and_keeps_its_line_and_code(tmp_path: Path) 
 def test_models_are_listed_with_their_networks_and_shown(run: Path) -> None:
     found = asked_for("models", "list", "--json")["models"]
     assert {each["name"]: each["kind"] for each in found}.items() >= {"nuclei": "model", "unet3p": "network"}.items()
-    assert len(found) == 19
+    assert len(found) == 20
     shown = asked_for("models", "show", "nuclei", "--json")
     assert shown["halo_px"] == dict.fromkeys(("top", "bottom", "left", "right"), 94)
     assert shown["training"]["validation"]["all"]["mean_iou"] == pytest.approx(0.8318)

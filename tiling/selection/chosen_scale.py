@@ -49,13 +49,13 @@ def choose_scale(source: ImageSource, request: ViewRequest, model: ModelRequirem
     if request.pixel_um is None and _off(side, target) >= IMPLAUSIBLE:
         raise PlanError(_ten_times(source, side, model))
     if _off(side, target) <= CLOSE:
-        found = f"{_um(side)}, for {_um((target, target))}"
+        found = f"{per_px(side)}, for {per_px((target, target))}"
         return _view(source, level, stated), {"pixels": f"level {level.index} as it is: {found}"}
     finer = [each for each in source.levels if max(_ratio(_side(base, each, source), target)) <= 1.0 + 1e-9]
     level = finer[-1] if finer else source.levels[0]
     side = _side(base, level, source)
     step = target / side[0], target / side[1]
-    text = f"resampled from level {level.index} of {_um(side)} to {_um((target, target))}"
+    text = f"resampled from level {level.index} of {per_px(side)} to {per_px((target, target))}"
     notes = {"pixels": text if min(step) >= 1 else f"{text}: finer than the image is, so that detail is missing"}
     return _view(source, level, stated, step), notes
 
@@ -97,9 +97,9 @@ def _expect_plausible(source: ImageSource, side: Um, model: ModelRequirements) -
     low, high = model.plausible_um
     if not (low <= min(side) and max(side) <= high):
         raise PlanError(
-            f"the pixels of {source.path} measure {_um(side)}, and model {model.name} was made for {low:g} to {high:g} "
-            f"µm/px: that is mostly a wrong unit or another kind of image; give --image-mpp if the image's pixel size "
-            f"is wrong, --level or --mpp for other pixels of it, or --as-is to take them as they are"
+            f"the pixels of {source.path} measure {per_px(side)}, and model {model.name} was made for {low:g} to "
+            f"{high:g} µm/px: that is mostly a wrong unit or another kind of image; give --image-mpp if the image's "
+            f"pixel size is wrong, --level or --mpp for other pixels of it, or --as-is to take them as they are"
         )
 
 
@@ -112,18 +112,18 @@ def _compared(
     if base is None:
         if not as_is:
             raise PlanError(_no_size(source, model, target))
-        return {"pixels": f"as they are, as asked: their size is not known, the model's is {_um((target, target))}"}
+        return {"pixels": f"as they are, as asked: their size is not known, the model's is {per_px((target, target))}"}
     side = _side(base, level, source)
     if _off(side, target) >= IMPLAUSIBLE and not as_is:
         raise PlanError(_ten_times(source, side, model))
     if _off(side, target) <= CLOSE:
         return {}
-    return {"pixels": f"as they are, as asked: {_um(side)}, the model's are {_um((target, target))}"}
+    return {"pixels": f"as they are, as asked: {per_px(side)}, the model's are {per_px((target, target))}"}
 
 
 def _no_size(source: ImageSource, model: ModelRequirements, target: float) -> str:
     return (
-        f"{source.path} doesn't say what its pixels measure, and {_um((target, target))} are wanted for model "
+        f"{source.path} doesn't say what its pixels measure, and {per_px((target, target))} are wanted for model "
         f"{model.name}: objects of another size would be missed or invented; give --image-mpp (µm per pixel of "
         f"level 0), or --as-is to take its pixels as they are"
     )
@@ -134,8 +134,8 @@ def _ten_times(source: ImageSource, side: Um, model: ModelRequirements) -> str:
     target = model.pixel_um
     factor = _off(side, target)
     return (
-        f"the pixels of {source.path} that come nearest measure {_um(side)}, and model {model.name} was made for "
-        f"{_um((target, target))}: {factor:.3g} times off is mostly a wrong unit; give --image-mpp if the image's "
+        f"the pixels of {source.path} that come nearest measure {per_px(side)}, and model {model.name} was made for "
+        f"{per_px((target, target))}: {factor:.3g} times off is mostly a wrong unit; give --image-mpp if the image's "
         f"pixel size is wrong, --mpp {target:g} to resample all the same, or --as-is to take its pixels as they are"
     )
 
@@ -164,8 +164,8 @@ def _without_one_size(source: ImageSource, base: Um | None, level: Level, model:
             f"--image-mpp says it"
         }
     return {
-        "pixels": f"level {level.index} as it is, of {_um(_side(base, level, source))}: {model.name} has no pixel size "
-        f"of its own (it may be right from {low:g} to {high:g} µm), so slides of other magnifications give other "
+        "pixels": f"level {level.index} as it is, of {per_px(_side(base, level, source))}: {model.name} has no pixel "
+        f"size of its own (it may be right from {low:g} to {high:g} µm), so slides of other magnifications give other "
         f"objects; --mpp sets one for all"
     }
 
@@ -185,8 +185,8 @@ def _off(side: Um, target: float) -> float:
     return max(max(ratio, 1 / ratio) for ratio in _ratio(side, target))
 
 
-def _um(side: Um) -> str:
-    """A pixel size for people: in µm, in metres where it is a map's."""
+def per_px(side: Um) -> str:
+    """Text of a pixel's sides (y, x in µm), as in `0.5 µm/px`; in metres where it is a map's."""
     scale, unit = (1.0, "µm") if max(side) < 1000 else (1e-6, "m")
     y, x = (f"{value * scale:.4g}" for value in side)
     return f"{y} {unit}/px" if y == x else f"{y} x {x} {unit}/px"
