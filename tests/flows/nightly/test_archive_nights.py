@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -179,9 +180,12 @@ def test_a_night_ends_by_its_budget_and_the_next_goes_on(cli: Cli, model: Path, 
     assert not out.exists()
     ended = cli.run(*command, "--budget", "1s", "--first", "2.*")
     assert ended.code == 4, ended.err
-    assert "3 waiting" in ended.out
     assert "ended by its budget" in ended.out
-    assert "3 slides left: tiles not known yet" in ended.out
+    # How many it could plan within the budget is a matter of the machine; each is counted once, and whole.
+    begun = len(re.findall(r"^[012]\.tif: begun, 16 of 16 tiles left$", ended.out, re.MULTILINE))
+    assert begun == 3 or f"{3 - begun} waiting" in ended.out, ended.out
+    tiles = "tiles not known yet" if begun == 0 else "about 48 tiles"
+    assert re.search(rf"3 slides left( \({begun} begun\))?: {tiles}", ended.out), ended.out
     again = cli.run(*command, "--first", "2.*")
     assert again.code == 0, again.err
     assert "3 done" in again.out
