@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
 import shlex
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 3
 WEBHOOK_SECONDS, COMMAND_SECONDS = 15.0, 60.0
+_REDIRECTS = range(300, 400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +106,10 @@ def send(notification: Notification, to: str | None) -> None:
             _post(to, notification.body)
         else:
             _run(shlex.split(to), notification.text)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
         # Neither the address nor the command is repeated: either may hold a password.
         what = "webhook" if is_address else "command"
-        logger.warning("the night's notification could not be sent to its %s: %s", what, _reason(error))
+        logger.warning("the night's notification could not be sent to its %s: %s", what, plain(_reason(error)))
 
 
 def address(page: Place) -> str:
@@ -114,10 +117,32 @@ def address(page: Place) -> str:
     return str(page) if isinstance(page, ObjectPath) else page.absolute().as_uri()
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is the answer: behind it the message would be left out, and what answers there would count."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def _post(to: str, body: bytes) -> None:
+    """Post it; nobody waits longer than the limit, though a server may answer byte by byte."""
     request = urllib.request.Request(to, body, {"Content-Type": "application/json", "User-Agent": "overtile"})
-    with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
-        return
+    failed: list[Exception] = []
+
+    def post() -> None:
+        try:
+            with urllib.request.build_opener(_NoRedirects).open(request, timeout=WEBHOOK_SECONDS):
+                return
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failed.append(error)
+
+    posting = threading.Thread(target=post, daemon=True)
+    posting.start()
+    posting.join(WEBHOOK_SECONDS)
+    if posting.is_alive():
+        raise TimeoutError(f"it gave no whole answer within {WEBHOOK_SECONDS:.0f} s")
+    if failed:
+        raise failed[0]
 
 
 def _run(command: Sequence[str], text: str) -> None:
@@ -127,6 +152,12 @@ def _run(command: Sequence[str], text: str) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.InvalidURL):
+        return "its address is none"  # which it repeats
+    if isinstance(error, http.client.HTTPException):
+        return f"its answer is not HTTP's ({type(error).__name__})"
+    if isinstance(error, urllib.error.HTTPError) and error.code in _REDIRECTS:
+        return f"it answered {error.code} {error.reason}: it leads to another address; give that one"
     if isinstance(error, urllib.error.HTTPError):
         return f"it answered {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):

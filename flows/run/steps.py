@@ -148,11 +148,11 @@ def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> N
     with drawn_of_one_image(run) as source:
         view = ScreenView.of(source, run.card.image.level, run.plan.extent)
         write_overlay(run, source, failed, view)
-        write_close_ups(run, source, state)
+        close_ups = write_close_ups(run, source, state)
         if not is_as_drawn(run, state, FOREGROUND):
             draw_skipped(view, run.plan, skipped, run.skipped_path)
         digest = mask_digest(run, state)
-        announce_drawn(run, digest, OVERLAY, FOREGROUND)
+        announce_drawn(run, digest, OVERLAY, FOREGROUND, *close_ups)
         export_all(run, source, formats, state)
         write_report(run, state, source)
         announce_drawn(run, digest, REPORT)

@@ -25,7 +25,7 @@ from flows.viewer.shown_run import ShownRun
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from tiling.errors import RunError
-from tiling.runs.ledger import TileState
+from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.mask_digest import mask_digest
 from tiling.runs.run import Run
 
@@ -179,6 +179,8 @@ DEEDS: dict[str, Deed] = {
     "all exports are gone": removed("exports"),
     "the overlay is gone": removed("overlay.png"),
     "the overlay has rotten": flipped("overlay.png"),
+    "a close-up has rotten": flipped("close-ups/seam.png"),
+    "a close-up is gone": removed("close-ups/seam.png"),
     "the foreground's picture has rotten": flipped("exports/foreground.png"),
     "the report has changed": rewritten("report.html", "</html>", "<!-- --></html>"),
     "the ledger has lost that the pyramid is built": lost_segment_with('"event":"stitched"'),
@@ -202,6 +204,7 @@ TELLING = {
     "the mask is gone",
     "an export has rotten",
     "the overlay is gone",
+    "a close-up has rotten",
     "the report has changed",
     "the ledger has lost an export",
     "the ledger has lost the last drawing",
@@ -244,6 +247,24 @@ def test_a_card_that_was_altered_is_named(run: Run) -> None:
     assert "run.json isn't what it was" in report.lacking[0]
     rewritten("run.json", "#123456", color)(run.path)
     assert verdict_of(Run.open(run.path)).is_sound
+
+
+def test_counts_that_are_not_those_of_a_tile_are_named_until_a_rerun_counts_again(world: World, run: Run) -> None:
+    assert isinstance(run.path, Path)
+    before = run.ledger.fold(held=True)
+    assert before.held is not None
+    digests = [before.held[4, part].tobytes().hex() for part in (slice(1, 17), slice(17, 33))]
+    counts = {0: 128**2 - 1, 2: 1}
+    run.ledger.append(TileRecord(4, TileState.DONE, 1, digests[0], probabilities=digests[1], counts=counts))
+    run.ledger.flush()
+    close(run)
+    assert [*answer_of(run)["damaged"].values()] == ["its record counts other labels than it has"]
+    assert answer_of(Run.open(run.path)) == answer_of(Run.open(run.path))
+    again = world.resume(run.path)
+    compute(again, world.worker)
+    close(again)
+    assert verdict_of(again).is_sound
+    assert str(again.ledger.fold(held=True).counts) == str(before.counts)
 
 
 def test_a_run_killed_before_its_pyramid_is_not_sound_and_a_rerun_builds_all(world: World, tmp_path: Path) -> None:

@@ -58,6 +58,31 @@ def test_a_bundle_is_downloaded_once_without_what_may_hold_code(hub: Hub, small:
     assert hub.asked == before, "a commit's files never change"
 
 
+def test_a_repository_cannot_replace_the_listing_that_is_kept(hub: Hub, small: Path) -> None:
+    reference = hub.add("lab/small", small)
+    hub.repositories["lab/small"][".listing.json"] = json.dumps({"sha": COMMIT, "siblings": []}).encode()
+    for _ in range(2):
+        assert bundle_digest(fetch(reference)) == bundle_digest(small)
+
+
+@pytest.mark.parametrize("name", ["\ud800.json", "../up.json", "a/../../up.json", "/up.json", ".config/x.json"])
+def test_names_that_lead_elsewhere_are_not_downloaded(hub: Hub, small: Path, name: str) -> None:
+    reference = hub.add("lab/small", small)
+    hub.repositories["lab/small"][name] = b"{}"
+    folder = fetch(reference)
+    assert {each.name for each in folder.iterdir()} == {".listing.json", "graph.json", "model.json", WEIGHTS_NAME}
+    assert not [*folder.parents[3].rglob("up.json")]
+
+
+def test_a_size_beyond_all_numbers_is_no_list_of_files(hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = hub.add("lab/small", small)
+    answer = hub.listing("lab/small")
+    answer["siblings"][0]["size"] = float("1e999")
+    monkeypatch.setattr(Hub, "listing", lambda *_: answer)
+    with pytest.raises(BundleError, match="no list of files"):
+        fetch(reference)
+
+
 def test_a_bundle_of_the_hub_keeps_its_card_and_its_digest(hub: Hub, tmp_path: Path) -> None:
     copy_bundle("nuclei", tmp_path / "nuclei")
     imported = import_model(Origin(hub.add("lab/nuclei", tmp_path / "nuclei")))

@@ -45,7 +45,7 @@ class SlideLedger:
                     self.events.append(entry)
                 else:
                     self._fold(SlideRecord.of_entry(entry))
-            except (ValueError, RecursionError, KeyError, TypeError) as error:
+            except (ValueError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
                     f"known; restore the segment, or delete it to look at its slides again"

@@ -43,8 +43,8 @@ Corner = tuple[int, int]
 Shares = NDArray[np.float32]
 
 
-def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
-    """Draw each place that the run has; pictures of an earlier mask go."""
+def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> list[str]:
+    """Draw each place that the run has, and return the names of the files; pictures of an earlier mask go."""
     mask = run.open_mask(read_only=True)
     factor = screen_factor(source, run.card.image.level, run.plan.extent)
     shares = _shares(run, mask, factor)
@@ -64,6 +64,7 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> None:
         for label, color in enumerate(colors, start=1):
             picture[outline(labels == label)] = _rgb(color).astype(np.uint8)
         write_png(path, Image.fromarray(picture), below=run.path)
+    return [f"{run.close_ups.name}/{name}.png" for name in shown]
 
 
 def close_up_paths(run: Run) -> Iterator[tuple[str, Place]]:

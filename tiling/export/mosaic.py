@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import rasterio
 from rasterio.errors import RasterioError
 
+from tiling.escaping import plain
 from tiling.runs.mask import NOT_PREDICTED
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ class _Mask:
         most = max(*self.shape, *other.shape)
         if max(abs(a - p), abs(b - q), abs(d - s), abs(e - t)) * most > WHOLE_PX * side:
             return False
-        return all(abs(value - round(value)) < WHOLE_PX for value in self.corner_on(other))
+        corner = self.corner_on(other)
+        # So that no two of one raster are further from each other than GDAL counts pixels: both are near the first.
+        is_near = max(*map(abs, corner), most) < MAX_SIDE_PX // 4
+        return is_near and all(abs(value - round(value)) < WHOLE_PX for value in corner)
 
 
 def mosaics(folder: Path, masks: Sequence[Path]) -> list[bytes]:
@@ -79,9 +83,13 @@ def _looked_at(path: Path, folder: Path) -> _Mask | None:
             if file.crs is None or file.gcps[0] or file.transform.is_identity:
                 return None
             colors = file.colormap(1)
-            names = {label: file.tags()[f"CLASS_{label}"] for label in colors if f"CLASS_{label}" in file.tags()}
+            tags, name = file.tags(), path.relative_to(folder).as_posix()
+            names = {label: plain(tags[f"CLASS_{label}"]) for label in colors if f"CLASS_{label}" in tags}
             a, b, c, d, e, f = (float(value) for value in tuple(file.transform)[:6])
-            name = path.relative_to(folder).as_posix()
+            if not 0 < abs(a * e - b * d) < math.inf or not math.isfinite(c + f):
+                raise ValueError("it says no place that can be")
+            if plain(name) != name:
+                raise ValueError("XML has no place for its name")
             return _Mask(name, (file.height, file.width), (a, b, c, d, e, f), file.crs, colors, names)
     except (RasterioError, ValueError, OSError) as error:
         logger.warning("mask left out of the mosaic", extra={"mask": str(path), "reason": str(error)})

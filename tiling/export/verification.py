@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from tiling.export.close_ups import close_up_paths
 from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, digests_of
 from tiling.export.formats import FORMATS
 from tiling.runs.ledger import DRAWN, Event, LedgerState
@@ -54,9 +55,12 @@ def newly_damaged(state: LedgerState, faults: Mapping[str, str]) -> list[str]:
 
 
 def check_pictures(run: Run, state: LedgerState) -> Iterator[tuple[str, str]]:
-    """The same of the pictures and the report."""
-    digest = mask_digest(run, state)
-    for file in PICTURES:
+    """The same of the pictures, the report, and close-ups that the last drawing named or that are there."""
+    digest, with_overlay = mask_digest(run, state), last_drawn(state, OVERLAY)
+    named = with_overlay.facts["seals"] if with_overlay is not None else {}
+    there = [f"{run.close_ups.name}/{path.name}" for _, path in close_up_paths(run) if path.is_file()]
+    close_ups = sorted({*there, *(file for file in named if file.startswith(f"{run.close_ups.name}/"))})
+    for file in (*PICTURES, *close_ups):
         drawn = last_drawn(state, file)
         place = _below(run, file)
         if drawn is None:

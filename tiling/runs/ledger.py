@@ -40,6 +40,9 @@ DRAWN = "drawn"
 PYRAMID_DAMAGED = "pyramid damaged"
 """The event after which the pyramid as a whole has to be built again."""
 
+NOT_A_RECORD = (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
+"""What reading a line raises that holds no record, or numbers beyond any plan's."""
+
 
 class TileState(IntEnum):
     """The last known state of a tile."""
@@ -230,7 +233,7 @@ class Ledger:
             try:
                 entry = json.loads(line.decode())
                 state.add(_parse_event(entry) if "event" in entry else _parse_record(entry))
-            except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
+            except NOT_A_RECORD as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): what is done can't be known; "
                     f"restore the segment, or delete it to compute its tiles again"

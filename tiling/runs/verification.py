@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tiling.geometry import Box
 from tiling.plan import Tile
+from tiling.runs.label_counts import tile_counts
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
 from tiling.runs.probabilities import Probabilities
@@ -40,11 +41,11 @@ class Finding:
 def check_shards(run: Run, state: LedgerState | None = None) -> Iterator[Finding]:
     """Compare the mask and the probabilities with the ledger, tile by tile, in the plan's order.
 
-    A done tile and a skipped one must have the digests that their records name, a failed one 'not predicted'
-    everywhere, and neither of the last two a probability. Where a record names none, which runs of earlier versions do
-    of probabilities, these must decode, and be there where the tile holds a class. Tiles to do, and those that are
-    known to be damaged, are left out. Reads every shard once, and holds a few at a time. `state` is the ledger, folded
-    with what tiles hold; None folds it.
+    A done tile and a skipped one must have the digests that their records name, and a done one the counts; a failed one
+    'not predicted' everywhere, and neither of the last two a probability. Where a record names none, which runs of
+    earlier versions do of probabilities, these must decode, and be there where the tile holds a class. Tiles to do, and
+    those that are known to be damaged, are left out. Reads every shard once, and holds a few at a time. `state` is the
+    ledger, folded with what tiles hold; None folds it.
     """
     state = run.ledger.fold(held=True) if state is None else state
     mask = run.open_mask(read_only=True)
@@ -54,7 +55,7 @@ def check_shards(run: Run, state: LedgerState | None = None) -> Iterator[Finding
     def look(index: int) -> Finding:
         tile, kind = run.plan.tile(index), TileState(state.states[index])
         of_labels, of_probabilities = _digests(state, index)
-        fault, unchecked = _fault(mask, tile, kind, of_labels)
+        fault, unchecked = _fault(mask, tile, kind, of_labels, _counts(state, index))
         if fault is None and probabilities is not None:
             fault, more = _fault_in_probabilities(mask, probabilities, tile, kind, of_probabilities)
             unchecked = unchecked or more
@@ -105,7 +106,16 @@ def _digests(state: LedgerState, index: int) -> tuple[str | None, str | None]:
     return labels.hex(), probabilities.hex() if any(probabilities) else None
 
 
-def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tuple[str | None, str | None]:
+def _counts(state: LedgerState, index: int) -> dict[int, int] | None:
+    """Pixels by label that a done tile's record names; None where it names none."""
+    if state.counts is None or state.states[index] != TileState.DONE:
+        return None
+    return {label: int(counts[index]) for label, counts in state.counts.items() if counts[index]} or None
+
+
+def _fault(
+    mask: Mask, tile: Tile, kind: TileState, expected: str | None, counts: dict[int, int] | None
+) -> tuple[str | None, str | None]:
     """The fault of a tile's labels, and what could not be checked."""
     try:
         labels = mask.read(tile.valid)
@@ -121,7 +131,8 @@ def _fault(mask: Mask, tile: Tile, kind: TileState, expected: str | None) -> tup
     else:
         is_right = pixel_digest(labels) == expected
     if is_right:
-        return None, None
+        differs = counts is not None and counts != tile_counts(labels)
+        return ("its record counts other labels than it has" if differs else None), None
     return "its shard is missing or empty" if is_empty else "its labels are not those it wrote", None
 
 

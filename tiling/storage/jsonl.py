@@ -1,4 +1,8 @@
-"""Append-only JSON lines in numbered segments, each written whole or not at all, with one writer."""
+"""Append-only JSON lines in numbered segments, each written whole or not at all, with one writer.
+
+Each line is an object whose last name is `crc`, the CRC-32 of the line without it: a flipped bit in a digit or a name
+is valid JSON as often as not, and would say something else. Lines of earlier versions have none.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import os
 import re
 import stat
 import time
+import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +33,7 @@ LONGEST_LINE_BYTES = 16 * 2**20
 """No driver writes so much about one tile, one slide or one event."""
 READS_AT_ONCE = 16
 _SEGMENT_NAME = re.compile(r"[0-9]{8,}\.jsonl")
+_CRC = b',"crc":"'
 
 
 class Segments:
@@ -52,8 +58,8 @@ class Segments:
             self.flush()
 
     def keep(self, line: str) -> None:
-        """Add a line for the next `flush`."""
-        self._lines.append(line)
+        """Add a line for the next `flush`: an object that is not empty."""
+        self._lines.append(_with_crc(line))
 
     def flush(self) -> None:
         """Store what was added.
@@ -71,8 +77,13 @@ class Segments:
         """Every stored line in the order of writing, with its segment; not decoded, for a disk may have changed it.
 
         Raises:
-            RunError: a line that no driver writes, for its length; what has a segment's name and is no file.
+            RunError: a line that isn't what was written, or that no driver writes, for its length; what has a segment's
+                name and is no file.
         """
+        for path, line in self._stored_lines():
+            yield path, _without_crc(path, line)
+
+    def _stored_lines(self) -> Iterator[tuple[Place, bytes]]:
         segments = self.stored()
         if isinstance(self._folder, ObjectPath):
             with GeneratorThreads(READS_AT_ONCE) as threads:
@@ -144,6 +155,20 @@ class Segments:
             return
 
 
+def _with_crc(line: str) -> str:
+    return f'{line[:-1]}{_CRC.decode()}{zlib.crc32(line.encode()):08x}"}}'
+
+
+def _without_crc(path: Place, line: bytes) -> bytes:
+    """A line as it was added, held to its checksum where it has one."""
+    start, mark, crc = line.rpartition(_CRC)
+    if not mark:
+        return line
+    if crc.rstrip(b"\n") != b'%08x"}' % zlib.crc32(b"}", zlib.crc32(start)):
+        raise _unreadable(path, "holds a line that is no record (it isn't what its checksum is of)")
+    return start + b"}"
+
+
 def _write_new(segment: Path, data: bytes) -> None:
     try:
         write_whole(segment, data, below=segment.parent.parent, is_new=True)
@@ -158,7 +183,7 @@ def _taken_over(segment: Place) -> RunError:
     )
 
 
-def _unreadable(path: Path, why: str) -> RunError:
+def _unreadable(path: Place, why: str) -> RunError:
     return RunError(
         f"ledger segment {path} {why}, which no driver writes: what is done can't be known; restore the segment, or "
         f"delete it to compute its tiles again"

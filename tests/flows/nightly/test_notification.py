@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from flows.commands.archive import last_config
 from flows.config.archive import ArchiveConfig
 from flows.config.deployed import NOTIFY, allowed
 from flows.errors import ConfigError, IncompleteError, StoppedError
+from flows.nightly import notification
 from flows.nightly.left import WorkLeft
 from flows.nightly.notification import Notification, of_night, send, wanted
 from flows.nightly.notified import notified
@@ -84,7 +86,12 @@ def test_a_command_reads_the_line_from_its_input_and_no_shell_reads_the_command(
     assert (tmp_path / "$HOME").read_text() == "done; all well\n"
 
 
-@pytest.mark.parametrize("to", ["false", "no-such-command-anywhere", "", "'unclosed", "http://127.0.0.1:9/secret"])
+ADDRESSES = [
+    f"http://{each}/secret" for each in ("127.0.0.1:9", "127.0.0.1:9/a b", "127.0.0.1:9/\x1b", "127.0.0.1:x", "[::1")
+]
+
+
+@pytest.mark.parametrize("to", ["false", "no-such-command-anywhere", "", "'unclosed", *ADDRESSES])
 def test_what_cannot_be_sent_costs_one_line_and_tells_no_secret(to: str, caplog: pytest.LogCaptureFixture) -> None:
     send(Notification("x"), to)
     (record,) = caplog.records
@@ -97,6 +104,78 @@ def test_a_webhook_that_refuses_is_named_with_its_answer(
 ) -> None:
     send(Notification("x"), f"{webhook[0]}/fail")
     assert "it answered 500" in caplog.text
+
+
+@pytest.fixture
+def odd_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A real server that answers whoever asks with the bytes of the test, then with nothing for as long as it takes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    came, _ = server.accept()
+                except OSError:
+                    return
+                came.recv(2**16)
+                came.sendall(request.param)
+                if not request.param.endswith(b"more to come\r\n"):
+                    came.close()
+                kept.append(came)
+
+        kept: list[socket.socket] = []
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/secret"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for each in kept:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("odd_server", "said"),
+    [
+        (b"HELLO THERE\r\n\r\n", "its answer is not HTTP's"),
+        (b"HTTP/1.1 200 " + b"a" * 70_000 + b"\r\n\r\n", "its answer is not HTTP's"),
+        (b"HTTP/1.1 500 \x1b[2J\r\n\r\n", "it answered 500 \\x1b[2J"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\n\r\n", "it leads to another address"),
+        (b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:9/\r\n\r\n", "it leads to another address"),
+        (b"HTTP/1.1 200 OK\r\nX-There-Is: more to come\r\n", "no whole answer within 1 s"),
+    ],
+    indirect=["odd_server"],
+)
+def test_a_webhook_that_answers_oddly_costs_one_line(
+    odd_server: str, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notification, "WEBHOOK_SECONDS", 1.0)
+    send(Notification("x"), odd_server)
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert "secret" not in record.getMessage()
+
+
+def test_a_webhook_that_drips_its_answer_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes within the time that a socket is given."""
+    monkeypatch.setattr(notification, "WEBHOOK_SECONDS", 0.5)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            came, _ = server.accept()
+            with came:
+                came.recv(2**16)
+                while not ended.wait(0.1):
+                    came.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        send(Notification("x"), f"http://127.0.0.1:{server.getsockname()[1]}/")
+        ended.set()
+        thread.join()
+    assert "no whole answer" in caplog.text
 
 
 @pytest.mark.parametrize(

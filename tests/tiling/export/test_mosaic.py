@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
@@ -100,3 +102,33 @@ def test_what_cannot_be_read_or_lies_nowhere_is_left_out(tmp_path: Path) -> None
     (vrt,) = mosaics(tmp_path, [tmp_path / "bad.tif", nowhere, good, tmp_path / "gone.tif"])
     assert [each.text for each in ET.fromstring(vrt).iter("SourceFilename")] == ["good.tif"]
     assert mosaics(tmp_path, []) == []
+
+
+@pytest.mark.parametrize("far", [2.0**31, 1e15, -(2.0**30)])
+def test_a_mask_that_lies_too_far_for_one_raster_has_one_of_its_own(tmp_path: Path, far: float) -> None:
+    near = [write_mask(tmp_path / f"near{number}.tif", labels(number), (0, 60 * number)) for number in range(2)]
+    odd = write_mask(tmp_path / "far.tif", labels(2), (0, far))
+    found = mosaics(tmp_path, [odd, *near])
+    assert [vrt.count(b"SourceFilename") // 2 for vrt in found] == [2, 1]
+    for vrt in found:
+        (tmp_path / "masks.vrt").write_bytes(vrt)
+        with rasterio.open(tmp_path / "masks.vrt") as file:
+            assert (file.read(1) != 255).any()
+
+
+@pytest.mark.parametrize("transform", [Affine(math.nan, 0, 0, 0, -1, 0), Affine(1, 0, math.inf, 0, -1, 0)])
+def test_a_mask_that_lies_nowhere_is_left_out(tmp_path: Path, transform: Affine) -> None:
+    near, odd = write_mask(tmp_path / "near.tif", labels(0), (0, 0)), tmp_path / "odd.tif"
+    write_mask(odd, labels(1), (0, 0), transform=transform)
+    for masks in ([odd, near], [near, odd]):
+        (vrt,) = mosaics(tmp_path, masks)
+        assert b"odd.tif" not in vrt
+
+
+def test_text_that_xml_has_no_place_for_keeps_no_vrt_from_being_read(tmp_path: Path) -> None:
+    mask = write_mask(tmp_path / "mask.tif", labels(0), (0, 0))
+    with rasterio.open(mask, "r+") as file:
+        file.update_tags(CLASS_1="field\ufffe")
+    odd = write_mask(tmp_path / "a\x1b\x07.tif", labels(1), (0, 60))
+    (vrt,) = mosaics(tmp_path, [mask, odd])
+    assert [each.text for each in ET.fromstring(vrt).iter("SourceFilename")] == ["mask.tif"]

@@ -81,7 +81,7 @@ def _parsed(model: HubModel, content: bytes) -> Listing:
     try:
         answer: dict[str, Any] = json.loads(content)
         found = Listing(str(answer["sha"]), tuple(_listed(each) for each in answer["siblings"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(
             f"model {str(model)!r}: {_endpoint()} answers with no list of files ({type(error).__name__}: {error}); see "
             f"{ENDPOINT}"

@@ -97,9 +97,12 @@ class HubModel:
 
 
 def is_inside(name: str) -> bool:
-    """True if a file's name leads to a place inside of its repository."""
-    parts = name.split("/")
-    return not ({"", ".", ".."} & set(parts) or "\\" in name or "\0" in name)
+    """True if a file's name leads to a place inside of its repository, and to none that is hidden there.
+
+    Hidden files are no part of a model, and one could take the place of the listing that is kept beside.
+    """
+    is_name = "\\" not in name and "\0" not in name and not any("\ud800" <= c <= "\udfff" for c in name)
+    return is_name and all(part and not part.startswith(".") for part in name.split("/"))
 
 
 def _with_data(graph: str, every: list[str]) -> list[str]:
