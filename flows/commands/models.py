@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from unet_core.bundles.card import ModelCard
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A shipped model's name, a bundle's folder, or the name of a network.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A shipped model's name, a bundle's folder, a model that brings its description (hf:OWNER/NAME@COMMIT, a "
+        "bioimage.io package, a MONAI bundle), or the name of a network.",
+    ),
 ]
-BundleArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or a bundle's folder.")]
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A shipped model's name, a bundle's folder, or a model that brings its description "
+        "(hf:OWNER/NAME@COMMIT, a bioimage.io package, a MONAI bundle).",
+    ),
+]
 TargetOption = Annotated[
     Path, typer.Option("--out", "-o", help="A .pt2 of torch.export, or a folder: a bundle to change.")
 ]
@@ -73,7 +85,14 @@ def inspect_command(bundle: BundleArgument) -> None:
     _show_bundle(bundle)
 
 
-def _show_bundle(reference: str) -> None:
+def _show_bundle(model: str) -> None:
+    from flows.run.custom_model import as_bundle
+
+    with as_bundle(model) as folder:
+        _show_bundle_of(folder)
+
+
+def _show_bundle_of(reference: str) -> None:
     from flows.commands.facts import model_facts
     from flows.commands.terminal import print_model
     from unet_core.bounds import footprint
@@ -181,19 +200,26 @@ def _parameters(network: type[object]) -> dict[str, object]:
 
 def export_model_command(model: BundleArgument, target: TargetOption) -> None:
     """Write a model as a program of torch.export with its card beside it, or copy its bundle."""
+    from flows.run.custom_model import as_bundle
+
+    if target.exists():
+        raise FlowError(f"{target} exists: nothing is overwritten; choose another --out")
+    if target.suffix not in {"", ".pt2"}:
+        raise FlowError(f"--out {target}: a model is written as .pt2 or as a bundle's folder; give one of these")
+    with as_bundle(model) as folder:
+        files = _export_bundle(folder, target)
+    print_json({"model": model, "files": files})
+
+
+def _export_bundle(folder: str, target: Path) -> list[Path]:
     from unet_core.bundles.program_file import copy_bundle, write_program_file
 
     out: PlainConsole = console()
-    if target.exists():
-        raise FlowError(f"{target} exists: nothing is overwritten; choose another --out")
     if target.suffix == ".pt2":
-        card = write_program_file(model, target)
+        card = write_program_file(folder, target)
         out.print(f"program: {target} takes normalised tiles (batch, band, y, x) and gives logits", soft_wrap=True)
         out.print(f"card:    {card} holds bands, classes and normalisation", soft_wrap=True)
-        files = [target, card]
-    elif target.suffix:
-        raise FlowError(f"--out {target}: a model is written as .pt2 or as a bundle's folder; give one of these")
-    else:
-        files = copy_bundle(model, target)
-        out.print(f"bundle:  {target}; overtile models import {target} --out … changes its card", soft_wrap=True)
-    print_json({"model": model, "files": files})
+        return [target, card]
+    files = copy_bundle(folder, target)
+    out.print(f"bundle:  {target}; overtile models import {target} --out … changes its card", soft_wrap=True)
+    return files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,8 @@ from flows.config.base import ConfigBase
 from flows.config.run import SegmentConfig
 from flows.launch import run_flow
 from flows.reporting.escaping import PlainConsole, plain
-from flows.reporting.progress import Progress, format_seconds
+from flows.reporting.progress import Listener, Progress, format_seconds
+from flows.reporting.terminals import is_live
 from flows.run.preflight import check
 from tiling.escaping import word
 from tiling.export.foreign_files import sentence, unknown_files
@@ -48,9 +51,17 @@ def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
     if isinstance(config, SegmentConfig):
         for fact, text in check(config).notes.items():
             console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
+    with shown_progress(console) as show:
+        return run_flow(name, config, show)
+
+
+@contextmanager
+def shown_progress(console: Console) -> Generator[Listener]:
+    """A live bar; off a terminal, and in a notebook's cell, lines."""
+    if not is_live(console.file):
         with ProgressLines(partial(console.print, markup=False, highlight=False, soft_wrap=True)) as lines:
-            return run_flow(name, config, lines.show)
+            yield lines.show
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, text="Prefect and Ray")
@@ -64,7 +75,7 @@ def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
             text = f"{progress.done}/{progress.total} {progress.unit} · {rate:.2f} MPix/s · {eta} left{failed}"
             bar.update(task, description=progress.stage, total=progress.total, completed=progress.done, text=text)
 
-        return run_flow(name, config, show)
+        yield show
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:

@@ -55,7 +55,9 @@ class DoctorConfig(ConfigBase):
         default=None, description="Where runs will be, a path or URL: written, read and timed."
     )
     model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
-        default="nuclei", description="The model of the plan: a shipped one's name or a bundle's folder."
+        default="nuclei",
+        description="The model of the plan: a shipped one's name, a bundle's folder, or any that --model of segment "
+        "takes without more options (hf:OWNER/NAME@COMMIT).",
     )
     series: Annotated[str | None, Cli(metavar="N|NAME")] = Field(
         default=None, description="Which image of a file of several, by number from 0 or by name."

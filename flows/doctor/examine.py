@@ -12,7 +12,7 @@ def examine(config: DoctorConfig) -> Iterator[Check]:
     """Look at everything, the cheap things first."""
     from flows.doctor.machine import check_machine
     from flows.doctor.nights import check_nights
-    from flows.doctor.storage import check_image, check_storage
+    from flows.doctor.storage import check_image, check_model, check_storage
 
     if config.archive is not None:
         yield from check_nights(config.archive)
@@ -23,6 +23,8 @@ def examine(config: DoctorConfig) -> Iterator[Check]:
         yield from check_storage(config.out)
     if config.image is not None:
         yield from check_image(config)
+    elif "model" in config.model_fields_set:
+        yield check_model(config.model)
     if not has_cluster():
         remedy = "pip install 'overtile[cluster]' for archives, verification and more than one process"
         yield Check.warning("cluster", "Ray and Prefect are not installed: runs are computed in one process", remedy)

@@ -15,10 +15,10 @@ from flows.config.run import SegmentConfig
 from flows.doctor.checks import Check, DoctorConfig
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
+from flows.run.custom_model import as_bundle
 from flows.run.intended import make_plan, smallest_good_core, tile_memory
 from flows.run.model import find_footprint
 from flows.run.preflight import check_fit, requirements_of
-from flows.worker.model import local_bundle
 from tiling.errors import AccessError, ChangedError, TilingError
 from tiling.geometry import Box
 from tiling.plan import TileMemory, TilePlan
@@ -174,13 +174,24 @@ def _reading(source: ImageSource, which: str) -> Check:
     return Check.ok(f"image {source.path}", found)
 
 
+def check_model(model: str) -> Check:
+    """Load a model for which there is no image to plan for."""
+    name = f"model {model}"
+    try:
+        with as_bundle(model) as folder:
+            bundle = load_bundle(folder)
+    except (UnetCoreError, OSError) as error:
+        return Check.missing(name, _reason(error), "give a --model that 'overtile models show' can show")
+    return Check.ok(name, f"{bundle.card.name}, {len(bundle.card.bands)} bands, digest {bundle.digest[:12]}")
+
+
 def _plan(config: DoctorConfig) -> Iterator[Check]:
     """Memory and space as the run itself would find them, for the core that is used where none is measured."""
     assert config.image is not None
     options = SegmentConfig(image=config.image, out=config.out or Path("run"), model=config.model, series=config.series)
     workers = config.workers or usable_cores()
     try:
-        with local_bundle(config.model) as folder:
+        with as_bundle(config.model) as folder:
             bundle = load_bundle(folder)
         choice = choose_view(config.image, options.view_request(), requirements_of(bundle.card))
         with open_source(config.image, choice.view) as seen:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from flows.reporting.escaping import plain
 from flows.reporting.progress import Progress, Throttle
+from flows.reporting.terminals import is_live
 
 LOG_SECONDS = 30.0
 CLEARED_COLUMNS = 100
@@ -20,7 +21,7 @@ class ProgressLine:
     def __init__(self, *, is_shown: bool = True) -> None:
         # A notebook colours what comes through stderr as if something were wrong.
         self._stream: TextIO | None = (sys.stdout if _is_notebook() else sys.stderr) if is_shown else None
-        self._is_live = self._stream is not None and (_is_notebook() or self._stream.isatty())
+        self._is_live = self._stream is not None and (_is_notebook() or is_live(self._stream))
         self._in_log = Throttle(LOG_SECONDS)
         self._stage = ""
 

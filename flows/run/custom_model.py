@@ -15,6 +15,7 @@ from tiling.storage.place import Place, delete_tree, write_atomic
 from unet_core.bundles.card import CARD_NAME, bundle_digest
 from unet_core.bundles.facts import CardFacts, read_facts
 from unet_core.bundles.importing import Imported, import_model
+from unet_core.bundles.origin import Origin
 from unet_core.errors import BundleError
 
 
@@ -51,6 +52,23 @@ def place_bundle(config: SegmentConfig, imported: Imported, facts: CardFacts) ->
         else:
             move_bundle(new, folder)
     return folder
+
+
+@contextmanager
+def as_bundle(model: str) -> Generator[str]:
+    """Any model as a bundle on this machine, to look at: itself where it is one, else what a run would make of it.
+
+    Raises:
+        BundleError: it can't be read or trusted, or doesn't say what its pixels and labels mean.
+    """
+    if "://" in model or (origin := Origin(model)).kind == "bundle":
+        with local_bundle(model) as folder:
+            yield folder
+        return
+    imported = import_model(origin)
+    with TemporaryDirectory(prefix="overtile-model-") as folder:
+        imported.save(Path(folder), CardFacts())
+        yield folder
 
 
 @contextmanager

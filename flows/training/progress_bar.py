@@ -12,24 +12,31 @@ from rich.progress import Progress as Bar
 
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import Throttle, format_seconds
+from flows.reporting.terminals import is_live
 from unet_core.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
     from unet_core.training.trainer import TrainingProgress
 
 _RECENT = 50
+LIVE_SECONDS, LOG_SECONDS = 0.2, 60.0
 
 
 class TrainingBar:
-    """Shows step, rate, time left, the mean of the last losses and the best score; call it after each step."""
+    """Shows step, rate, time left, the mean of the last losses and the best score; call it after each step.
+
+    Off a terminal it is a line each minute.
+    """
 
     def __init__(self, config: TrainingConfig, first_step: int, console: Console | None = None) -> None:
         self._config, self._first_step = config, first_step
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self._bar = Bar(*columns, console=console or PlainConsole(), transient=True)
+        console = console or PlainConsole()
+        self._is_live = is_live(console.file)
+        self._bar = Bar(*columns, console=console, transient=True, disable=not self._is_live)
         self._task = self._bar.add_task("training", total=config.steps, completed=first_step, text="")
         self._start = time.monotonic()
-        self._due = Throttle(0.2)
+        self._due = Throttle(LIVE_SECONDS if self._is_live else LOG_SECONDS)
         self._validations: int | None = None
 
     def __enter__(self) -> TrainingBar:
@@ -47,7 +54,10 @@ class TrainingBar:
         self._validations = len(progress.history)
         if not self._due.due():
             return
-        self._bar.update(self._task, completed=progress.step, text=self.text(progress, time.monotonic() - self._start))
+        text = self.text(progress, time.monotonic() - self._start)
+        self._bar.update(self._task, completed=progress.step, text=text)
+        if not self._is_live:
+            self._bar.console.print(f"training: {text}", highlight=False, soft_wrap=True)
 
     def text(self, progress: TrainingProgress, seconds: float) -> str:
         """Text beside the bar, `seconds` after it began."""

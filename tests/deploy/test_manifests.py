@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from manifests import (
     KUBERAY_SCHEMAS,
     KUBERNETES,
@@ -72,7 +76,62 @@ def _cluster_of(document: dict[str, Any]) -> dict[str, Any]:
 def test_the_kustomization_names_every_file_but_the_jobs() -> None:
     (kustomization,) = read_yaml(KUBERNETES / "kustomization.yaml")
     files = {path.name for path in KUBERNETES.glob("*.yaml")}
-    assert set(kustomization["resources"]) == files - {"kustomization.yaml", "ray-job.yaml", "ray-cron-job.yaml"}
+    assert set(kustomization["resources"]) == files - {"kustomization.yaml"}
+
+
+# Image and buckets
+
+JOBS = ("once", "nightly", "nightly-plain")
+
+
+def built(folder: Path) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    command = ["kubectl", "kustomize", str(folder)]
+    return [
+        each for each in yaml.safe_load_all(subprocess.run(command, capture_output=True, check=True).stdout) if each
+    ]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipes with another registry and other buckets, each named in one place."""
+    folder = tmp_path_factory.mktemp("site") / "kubernetes"
+    shutil.copytree(KUBERNETES, folder)
+    file = folder / "site" / "kustomization.yaml"
+    text = file.read_text()
+    for ours, theirs in (
+        ("registry.example.org/overtile", "harbor.lab.org/path/overtile"),
+        ("slides=s3://slides", "slides=s3://scans/2026"),
+        ("runs=s3://runs", "runs=gs://masks/nights"),
+    ):
+        assert text.count(ours) == 1
+        text = text.replace(ours, theirs)
+    file.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_one_file_names_image_and_buckets_of_every_job(site: Path, job: str) -> None:
+    (document,) = built(site / job)
+    text = yaml.safe_dump(document, width=10_000)
+    assert "archive s3://scans/2026 --out gs://masks/nights" in text.replace("\n            - ", " ")
+    assert not re.search(r"s3://(slides|runs)|example\.org|image: overtile", text)
+    assert text.count("image: harbor.lab.org/path/overtile:") == len(re.findall("image:", text))
+    if document["apiVersion"].startswith("ray.io/"):
+        assert not KUBERAY_SCHEMAS.is_dir() or kuberay_faults(document) == []
+    else:
+        kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+
+
+def test_the_same_file_names_the_image_of_the_standing_cluster(site: Path) -> None:
+    documents = built(site)
+    assert "ConfigMap" not in {each["kind"] for each in documents}
+    images = set(re.findall(r"image: (\S+)", yaml.safe_dump_all(documents)))
+    assert {image for image in images if not image.startswith("harbor.lab.org/path/overtile:")} == {
+        "postgres:17.6-bookworm"
+    }
 
 
 def test_one_cluster_is_described_three_times_and_the_same_each_time() -> None:

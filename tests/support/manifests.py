@@ -52,8 +52,8 @@ def read_yaml(path: Path) -> list[Any]:
 
 @cache
 def manifests() -> tuple[Manifest, ...]:
-    """Everything that is applied to a cluster; the kustomization only names files."""
-    files = sorted(path for path in KUBERNETES.glob("*.yaml") if path.name != "kustomization.yaml")
+    """Everything that is applied to a cluster; kustomizations only name files, and change what is a site's."""
+    files = sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml")
     return tuple(Manifest(path.name, document) for path in files for document in read_yaml(path))
 
 
@@ -112,6 +112,8 @@ def pods() -> Iterator[tuple[str, Document]]:
     for each in manifests():
         if each.kind in {"Deployment", "StatefulSet"}:
             yield f"{each.file} {each.kind}", each.document["spec"]["template"]["spec"]
+        if each.kind == "CronJob":
+            yield f"{each.file} {each.kind}", each.document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     for kind, spec in cluster_specs().items():
         for group in groups(spec):
             yield f"{kind} {group.get('groupName', 'head')}", group["template"]["spec"]

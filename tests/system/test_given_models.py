@@ -150,6 +150,8 @@ def test_a_package_on_the_hugging_face_hub_is_segmented_by_its_commit_and_resume
         online = {"HF_ENDPOINT": hub.address, "XDG_CACHE_HOME": str(tmp_path / "cache")}
         here = Cli(cli.environment | online)
         segment(here, image, tmp_path / "run", reference)
+        shown = json.loads(here.run("models", "show", reference, "--json").out)
+    assert shown["digest"] == Run.open(tmp_path / "run").card.model.digest
     expect_labels_of(network, tmp_path / "run")
     offline = Cli(here.environment | {"HF_HUB_OFFLINE": "1"})
     segment(offline, image, tmp_path / "run", reference)

@@ -63,7 +63,7 @@ def test_the_dashboard_counts_failed_tiles_from_a_series_first_value_on(tmp_path
 def test_alerts_ask_for_exported_figures_and_fire_when_they_should(tmp_path: Path) -> None:
     (file,) = read_yaml(DEPLOY / "prometheus" / "rules.yaml")
     (group,) = file["groups"]
-    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
+    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in (*GAUGES, *NIGHT_GAUGES)}
     assert {name for rule in group["rules"] for name in re.findall(r"\bray_\w+", rule["expr"])} <= exported
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -83,11 +83,23 @@ def test_alerts_ask_for_exported_figures_and_fire_when_they_should(tmp_path: Pat
         'ray_overtile_tiles_to_do{run="ended"}': "0x120",
         'ray_overtile_workers{run="ended"}': "0x120",
     }
-    alerts = {"OvertileTilesFailed": "moves", "OvertileStalled": "stands", "OvertileNoWorker": "waits"}
+    values |= {
+        'ray_overtile_night_slides{archive="ward",state="failed"}': "0x60 2x60",
+        'ray_overtile_night_slides{archive="calm",state="failed"}': "0x120",
+        'ray_overtile_night_left_seconds{archive="ward"}': "90000x120",
+        'ray_overtile_night_left_seconds{archive="calm"}': "90000x60 3600x60",
+    }
+    alerts = {
+        "OvertileTilesFailed": ("run", "moves"),
+        "OvertileStalled": ("run", "stands"),
+        "OvertileNoWorker": ("run", "waits"),
+        "OvertileSlidesFailed": ("archive", "ward"),
+        "OvertileNightIsLong": ("archive", "ward"),
+    }
     checks = [
-        {"expr": f'count by (alertname, run) (ALERTS{{alertname="{name}",alertstate="firing"}})', "eval_time": "115m"}
-        | {"exp_samples": [{"labels": f'{{alertname="{name}",run="{run}"}}', "value": 1}]}
-        for name, run in alerts.items()
+        {"expr": f'count by (alertname, {of}) (ALERTS{{alertname="{name}",alertstate="firing"}})', "eval_time": "115m"}
+        | {"exp_samples": [{"labels": f'{{alertname="{name}",{of}="{which}"}}', "value": 1}]}
+        for name, (of, which) in alerts.items()
     ]
     series = [{"series": name, "values": each} for name, each in values.items()]
     tests = [{"interval": "1m", "input_series": series, "promql_expr_test": checks}]
