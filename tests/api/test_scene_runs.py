@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import torch
 from cli import tissue
+from described_scenes import asset, mosaic, write_item
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from scenes import WHERE, cut, write_raster
@@ -40,12 +41,15 @@ def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp
     assert set(np.unique(expected)) == {0, 1, 255}
     assert (expected[:, 150:] == 255).all()
     bands = tmp_path / "red=red.tif,green=green.tif,blue=blue.tif"
-    for number, scene in enumerate((tmp_path / "parts", bands)):
+    vrt = mosaic(tmp_path / "parts", files, 3, "uint8", "0")
+    item = write_item(tmp_path / "item.json", {file.stem: asset(f"parts/{file.name}", *"rgb") for file in files})
+    for number, scene in enumerate((tmp_path / "parts", bands, vrt, item)):
         out = tmp_path / f"run{number}"
         result = segment_image(scene, out, model=network, export="cog" if number == 0 else "none", **ASKED)
         assert np.array_equal(result.labels.compute(), expected)
         assert result.run.card.image.path == str(scene)
-        assert segment_image(scene, out, model=network, export="none", **ASKED).complete
+        if number == 0:
+            assert segment_image(scene, out, model=network, export="none", **ASKED).complete
     with rasterio.open(next((tmp_path / "run0" / "exports").glob("*.tif"))) as cog:
         assert (cog.crs, cog.transform) == ("EPSG:32632", WHERE)
         assert np.array_equal(cog.read(1), expected)

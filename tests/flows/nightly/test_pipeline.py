@@ -7,12 +7,15 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli import mask_files
 from faulty_actors import FaultyActor, plan_fault
 from nights import assert_done, carry, context_of, expect_own_masks, hold
 from ome_zarrs import write as write_ome_zarr
 from oracle import segment_here
+from scenes import cut, write_landsat, write_raster
+from small_bundles import noise
 from tiny import write_noise
 
 from flows.lifecycle.stopping import StopRequest
@@ -243,3 +246,24 @@ def test_staging_keeps_to_its_budget(source: Path, model: Path, pool: Pool) -> N
     assert 0 < most <= 3 + 4, "what is handed back is discarded a moment later"
     _, known = carry(context_of(source, model, pool, staging_budget=100, out=source.parent / "other"))
     assert all("staging budget" in (record.reason or "") for record in known.values())
+
+
+@pytest.mark.slow
+def test_scenes_of_several_files_are_slides(model: Path, pool: Pool, tmp_path: Path) -> None:
+    pixels, folder = noise(100, 140, seed=3), tmp_path / "in"
+    landsat = write_landsat(folder, {f"B{band + 2}": pixels[..., band] for band in range(3)})
+    cut(folder / "mosaic", pixels, 2, 2)
+    for band, name in enumerate(("r", "g", "b")):
+        write_raster(folder / f"{name}.tif", pixels[..., band : band + 1])
+    manifest = folder / "scenes.csv"
+    manifest.write_text(f'slide,name\n{landsat.name},landsat\nmosaic,\n"red=r.tif,green=g.tif,blue=b.tif",list\n')
+    asked = {"bands": "1,2,3", "as_is": True}
+    known = hold(manifest, model, pool, **asked)
+    assert set(known) == {"landsat", "mosaic", "list"}
+    assert_done(known)
+    first, *others = [Run.open(folder / "out" / record.folder).open_mask().levels[0][:] for record in known.values()]
+    assert all(np.array_equal(first, other) for other in others)
+    context = context_of(manifest, model, pool, **asked)
+    assert scan(context.config, context.archive).todo == ()
+    write_raster(folder / "g.tif", 255 - pixels[..., 1:2])
+    assert [slide.name for slide in scan(context.config, context.archive).todo] == ["list"]
