@@ -35,6 +35,7 @@ from flows.commands.train import train_command
 from flows.commands.verify import verify_command
 from flows.commands.view import view_command
 from flows.config.run import FinishedRun, SegmentConfig
+from flows.reporting.logs import keep_warnings_plain
 from tiling.storage.place import place_of
 
 INDEX = docs("README.md").replace("docs/README.md", "README.md")
@@ -103,6 +104,7 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def reported(*args: Any, **options: Any) -> None:
+        keep_warnings_plain()
         with one_line_errors():
             command(*args, **options)
 

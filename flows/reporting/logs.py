@@ -10,12 +10,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from tiling.escaping import plain
+
 VARIABLE = "OVERTILE_LOG"
 PACKAGES = ("flows", "tiling", "unet_core")
 EXTRAS = ("run", "slide", "tile", "tiles", "failed", "state", "reason", "seconds", "megapixels_per_second")
 """What a log call may say in `extra` beside its message."""
 
 _subject: ContextVar[dict[str, str] | None] = ContextVar("subject", default=None)
+
+
+class PlainFormatter(logging.Formatter):
+    """Text from outside, such as a file's name, in a line of its own: no terminal obeys what it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line before a traceback."""
+        return plain(super().formatMessage(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,10 +46,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+def keep_warnings_plain() -> None:
+    """Show warnings of commands that set no logs up as text alone, too."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
+
+
 def configure_logs() -> None:
     """Set this process's logs up as the environment says; may be called again."""
     if os.environ.get(VARIABLE) != "json":
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
         return
     root = logging.getLogger()
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):

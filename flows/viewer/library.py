@@ -13,6 +13,7 @@ from tiling.archives.archive import CARD_NAME, Archive
 from tiling.archives.flags import flags_by_slide
 from tiling.archives.slide_record import SlideRecord
 from tiling.errors import RunError
+from tiling.escaping import is_utf8, plain
 from tiling.storage.jsonl import Segments
 from tiling.storage.place import Place
 
@@ -121,7 +122,7 @@ def _runs_below(
     """
     known = {place} if known is None else known
     for entry in _folders(place):
-        name = f"{prefix}{entry.name}"
+        name = f"{prefix}{entry.name if is_utf8(entry.name) else plain(entry.name)}"  # as an address can hold it
         if _is_closed(entry):
             continue
         if _is_run(entry):

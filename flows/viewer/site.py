@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -41,6 +42,13 @@ Answer = TypeVar("Answer")
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: one name of a file whose bytes are no UTF-8 would keep all others from being sent."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class LongError(FlowError):
@@ -89,7 +97,8 @@ class Site:
         """The report as the run is now: made here, so that nothing of a run folder is ever shown as a page."""
         from flows.reporting.report import render_report
 
-        return HTMLResponse(render_report(self._run(request).run), headers={"content-security-policy": _REPORT_POLICY})
+        page = render_report(self._run(request).run).encode(errors="backslashreplace")
+        return HTMLResponse(page, headers={"content-security-policy": _REPORT_POLICY})
 
     def runs(self, request: Request) -> Response:
         """Lines of the archive's table, some at a time."""
@@ -100,27 +109,27 @@ class Site:
         rows = [self._row(name, flags) | of_run.get(name, {}) for name in names[start : start + ROWS_AT_ONCE]]
         first = max(0, start - len(names))
         rows += slides[first : first + ROWS_AT_ONCE - len(rows)]
-        return JSONResponse({"place": str(self._library.place), "runs": len(names) + len(slides), "rows": rows})
+        return Json({"place": str(self._library.place), "runs": len(names) + len(slides), "rows": rows})
 
     def run(self, request: Request) -> Response:
-        return JSONResponse({**self._run(request).facts(), "in_archive": self._library.is_archive})
+        return Json({**self._run(request).facts(), "in_archive": self._library.is_archive})
 
     def state(self, request: Request) -> Response:
         shown = self._run(request)
         job = self.reruns.of(shown.place)
         # The job first: what the ledger then says is at least as new as a job that has ended.
         facts = job.facts() if job else None
-        return JSONResponse({**shown.state(), "job": facts})
+        return Json({**shown.state(), "job": facts})
 
     def tiles(self, request: Request) -> Response:
         return Response(self._run(request).tile_states(), media_type="application/octet-stream")
 
     def label(self, request: Request) -> Response:
         found = self._run(request).label_at(_whole(request, "y"), _whole(request, "x"))
-        return JSONResponse({"label": found})
+        return Json({"label": found})
 
     def object_(self, request: Request) -> Response:
-        return JSONResponse(self._run(request).object_at(_whole(request, "y"), _whole(request, "x")))
+        return Json(self._run(request).object_at(_whole(request, "y"), _whole(request, "x")))
 
     def slide(self, request: Request) -> Response:
         return Response(self._run(request).slide(*_square(request)), media_type="image/jpeg")
@@ -140,23 +149,23 @@ class Site:
         try:
             asked = RerunForm.model_validate_json(await _body(request))
         except ValidationError as error:
-            return JSONResponse({"error": f"no such rerun: {error.errors()[0]['msg']}"}, 422)
+            return Json({"error": f"no such rerun: {error.errors()[0]['msg']}"}, 422)
         if not asked.request.arguments:
-            return JSONResponse({"error": "no tile was named; name one"}, 422)
+            return Json({"error": "no tile was named; name one"}, 422)
         job = self.reruns.start(self._run(request).place, asked.request)
-        return JSONResponse({"job": job.facts()}, 202)
+        return Json({"job": job.facts()}, 202)
 
     async def acknowledge(self, request: Request) -> Response:
         """Leave a failed slide as it is, as `overtile archive --acknowledge` does."""
         try:
             asked = AcknowledgeForm.model_validate_json(await _body(request))
         except ValidationError as error:
-            return JSONResponse({"error": f"no such slide: {error.errors()[0]['msg']}"}, 422)
+            return Json({"error": f"no such slide: {error.errors()[0]['msg']}"}, 422)
         try:
             (record,) = await run_in_threadpool(acknowledge, self._library.place, [asked.slide])
         except TilingError as error:  # a night is at work, or it no longer stands failed
-            return JSONResponse({"error": str(error)}, 409)
-        return JSONResponse({"slide": record.slide, "acknowledged": True})
+            return Json({"error": str(error)}, 409)
+        return Json({"slide": record.slide, "acknowledged": True})
 
     def _answered(self, ask: Callable[[], dict[str, Answer]]) -> dict[str, Answer]:
         try:
@@ -237,19 +246,19 @@ def _failure(record: SlideRecord) -> dict[str, Any]:
 
 
 def _not_found(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 404)
+    return Json({"error": str(error)}, 404)
 
 
 def _busy(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 409)
+    return Json({"error": str(error)}, 409)
 
 
 def _too_long(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 413)
+    return Json({"error": str(error)}, 413)
 
 
 def _unreadable(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 500)
+    return Json({"error": str(error)}, 500)
 
 
 async def _body(request: Request) -> bytes:

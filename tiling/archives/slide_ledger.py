@@ -42,7 +42,7 @@ class SlideLedger:
             try:
                 entry = json.loads(line)
                 if "event" in entry:
-                    self.events.append(entry)
+                    self.events.append(_expected_event(entry))
                 else:
                     self._fold(SlideRecord.of_entry(entry))
             except (ValueError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
@@ -225,6 +225,14 @@ class SlideLedger:
             # A mask that was shared outlives the slide that it was made for, once that has another content.
             if record.state is SlideState.DONE or key not in self._by_content:
                 self._by_content[key] = record.slide
+
+
+def _expected_event(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an event, if it is one."""
+    kinds = {"event": str, "time": (int, float), "facts": dict}
+    if not all(isinstance(entry[name], kind) for name, kind in kinds.items()):
+        raise TypeError("an event without name, time or facts")
+    return entry
 
 
 def _key(asked: Mapping[str, str]) -> str:

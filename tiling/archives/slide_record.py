@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 
@@ -115,7 +116,13 @@ class SlideRecord:
         fields: dict[str, Any] = {**entry, "state": SlideState(entry["state"])}
         if fields.get("pixel_size") is not None:
             fields["pixel_size"] = tuple(fields["pixel_size"])  # JSON has no tuples
-        return cls(**fields)
+        record = cls(**fields)
+        numbers = (record.time, record.seconds, record.tiles, record.failed_tiles, record.pixels)
+        if not all(isinstance(each, str) for each in (record.slide, record.folder)) or not all(map(isfinite, numbers)):
+            raise TypeError("a name that is no text, or a number that is none")
+        if record.folder.startswith("/") or ".." in record.folder.split("/"):
+            raise ValueError(f"the folder {record.folder!r} lies outside of the archive")
+        return record
 
     def entry(self) -> dict[str, Any]:
         """Its line in the ledger, in JSON's types."""

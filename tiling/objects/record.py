@@ -22,6 +22,8 @@ OBJECTS = "objects"
 """The event after which objects are those of the mask of that digest, by the rule of that digest."""
 OBJECTS_DAMAGED = "objects damaged"
 """The event after which they are no longer what was written."""
+ALTERED = "they aren't what was written"
+"""The fault of objects and labels that were damaged, also when it is known already."""
 _ABOUT_THEM = (OBJECTS_BEGUN, OBJECTS, OBJECTS_DAMAGED)
 
 
@@ -66,8 +68,7 @@ def ask_for_objects(run: Run, state: LedgerState, spec: ObjectSpec | None) -> No
 
 def built_objects(run: Run, state: LedgerState) -> Built | None:
     """Objects that are those of the mask as it is, by the rule that is asked for; None where there are none."""
-    spec = asked_objects(state)
-    last = next((e for e in reversed(state.events) if e.name in _ABOUT_THEM), None)
+    spec, last = asked_objects(state), _last_about_them(state)
     if spec is None or last is None or last.name != OBJECTS:
         return None
     built = Built.of(last)
@@ -88,5 +89,10 @@ def check_objects(run: Run, state: LedgerState) -> str | None:
     if asked_objects(state) is None:
         return None
     if built is None:
-        return "they are not built"
-    return None if tree_digest(run.objects_path) == built.digest else "they aren't what was written"
+        last = _last_about_them(state)
+        return ALTERED if last is not None and last.name == OBJECTS_DAMAGED else "they are not built"
+    return None if tree_digest(run.objects_path) == built.digest else ALTERED
+
+
+def _last_about_them(state: LedgerState) -> Event | None:
+    return next((event for event in reversed(state.events) if event.name in _ABOUT_THEM), None)

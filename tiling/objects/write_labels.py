@@ -13,7 +13,7 @@ import zarr
 from tiling.geometry import Box
 from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.image_labels import ImageLabels
-from tiling.objects.record import built_objects
+from tiling.objects.record import ALTERED, built_objects
 from tiling.objects.tree_digest import files_of, tree_digest
 from tiling.runs.ledger import Event, LedgerState
 from tiling.runs.ome_metadata import object_metadata
@@ -92,7 +92,7 @@ def check_labels(run: Run, state: LedgerState) -> tuple[str, str] | None:
         return None
     fault = _fault(run, state)
     if fault is None and tree_digest(asked[0].path) != _written(state).facts["digest"]:
-        fault = "they aren't what was written"
+        fault = ALTERED
     return None if fault is None else (str(asked[0].path), fault)
 
 
@@ -107,11 +107,12 @@ def _fault(run: Run, state: LedgerState) -> str | None:
     asked, built, last = asked_labels(state), built_objects(run, state), _written(state)
     if asked is None:
         return None
-    if last.name != LABELS_WRITTEN or built is None or last.facts["objects"] != built.digest:
+    is_written = last.name == LABELS_WRITTEN and built is not None and last.facts["objects"] == built.digest
+    if not is_written and (last.name != LABELS_DAMAGED or built is None):
         return "they are not built"
     if asked[0].owner() != asked[1] or asked[0].name not in asked[0].listed():
         return "they are gone, or the image doesn't name them"
-    return None
+    return None if is_written else ALTERED
 
 
 def _written(state: LedgerState) -> Event:

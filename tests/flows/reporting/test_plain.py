@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 from cli import Cli, clean_environment, write_tissue
+from finished import finished_run
 from pydantic import ValidationError
 from rich.table import Table
 
 from flows.config.base import problem_in
 from flows.config.run import RerunConfig, SegmentConfig
 from flows.reporting.escaping import PlainConsole, markdown, plain
+from flows.reporting.logs import PlainFormatter
 
 HOSTILE = "a\x1b[2J\x07[red]<img src=x onerror=alert(1)>\nerror: all is well\r|`*\u202e.tif"
 
@@ -54,6 +57,17 @@ def test_the_terminal_takes_no_orders(capsys: pytest.CaptureFixture[str]) -> Non
     table.add_row("[bold]name[/bold]")
     console.print(table)
     assert "[bold]name[/bold]" in capsys.readouterr().out
+
+
+def test_a_warning_about_a_hostile_name_is_one_line_too(tmp_path: Path) -> None:
+    run = finished_run(write_tissue(tmp_path / "tissue.tif", 128, 128), tmp_path / "a\x1b[2J\nb")
+    first = sorted((run.path / "ledger").iterdir())[0]
+    (first.parent / "00000099.jsonl").write_bytes(first.read_bytes())
+    ended = Cli(clean_environment(tmp_path)).run("status", run.path)
+    assert r"a\x1b[2J\nb/ledger/00000099.jsonl is a copy" in ended.err
+    assert all(line.isprintable() for line in ended.err.splitlines())
+    record = logging.LogRecord("flows", logging.WARNING, "", 1, "slide %s", (HOSTILE,), None)
+    assert PlainFormatter().format(record) == f"slide {plain(HOSTILE)}"
 
 
 def test_a_hostile_file_name_is_told_on_one_line(tmp_path: Path) -> None:

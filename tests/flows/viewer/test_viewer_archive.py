@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_a_slide_that_did_not_open_is_a_line_with_its_state_and_reason(archive: 
         assert rows_of(client, start=2) == []
         append_records(archive, SlideRecord("ward/broken.svs", SlideState.SAME, "slides/sound.svs"))
         assert len(rows_of(client)) == 1, "the page follows the archive's ledger"
+
+
+def test_a_name_that_is_no_utf_8_keeps_no_run_from_being_shown(archive: Archive) -> None:
+    assert isinstance(archive.path, Path)
+    slides = archive.path / "slides"
+    shutil.copytree(slides / "sound.svs", slides / os.fsdecode(b"odd\xff"))
+    with let_in(Library(archive.path)) as client:
+        names = [row["name"] for row in rows_of(client)]
+        assert names[:2] == [r"slides/odd\udcff", "slides/sound.svs"]
+        for page in ("/api/run", "/api/state", "/report"):
+            assert client.get(page, params={"run": names[0]}).status_code == 200
 
 
 def test_a_run_that_is_to_be_looked_at_says_why(archive: Archive) -> None:

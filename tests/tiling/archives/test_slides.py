@@ -252,6 +252,24 @@ def test_the_last_record_counts_and_content_is_known_under_any_name(tmp_path: Pa
     assert again.done_with("1", {}) is None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"slide":"a","state":"done","folder":"../../home"}',
+        '{"slide":"a","state":"done","folder":"/home"}',
+        '{"slide":1,"state":"done","folder":"slides/a"}',
+        '{"slide":"a","state":"done","folder":"slides/a","time":1e999}',
+        '{"slide":"a","state":"done","folder":"slides/a","seconds":"x"}',
+        '{"event":"night"}',
+        '{"event":"night","time":1,"facts":[]}',
+    ],
+)
+def test_a_line_that_no_night_writes_is_no_record(line: str, tmp_path: Path) -> None:
+    (tmp_path / "00000001.jsonl").write_text(f"{line}\n")
+    with pytest.raises(RunError, match=r"00000001\.jsonl holds a line that is no record"):
+        SlideLedger(tmp_path)
+
+
 def test_many_segments_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slide_ledger, "SEGMENTS_KEPT", 8)
     ledger = SlideLedger(tmp_path)
