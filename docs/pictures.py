@@ -41,7 +41,10 @@ Scheme = Literal["light", "dark"]
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture: a place of the viewer, on a screen of that size, after some clicks; `whole` also below the fold."""
+    """One picture: a place of the viewer, on a screen of that size, after some clicks; `whole` also below the fold.
+
+    `part` takes one element of it alone.
+    """
 
     name: str
     place: str
@@ -50,6 +53,7 @@ class Shot:
     act: Callable[[Page], None] = lambda page: None
     whole: bool = False
     in_print: bool = False
+    part: str = ""
 
     def take(self, browser: Browser, viewer: Shown, folder: Path) -> None:
         width, height = self.screen
@@ -64,7 +68,10 @@ class Shot:
         page.wait_for_load_state("networkidle")
         self.act(page)
         settle(page)
-        page.screenshot(path=folder / f"{self.name}.png", full_page=self.whole)
+        if self.part:
+            page.locator(self.part).screenshot(path=folder / f"{self.name}.png")
+        else:
+            page.screenshot(path=folder / f"{self.name}.png", full_page=self.whole)
         if self.in_print:
             page.pdf(path=folder / f"{self.name}.pdf", format="A4", print_background=False)
         context.close()
@@ -104,6 +111,7 @@ SHOTS = (
     Shot("archive-phone", "/", PHONE, whole=True),
     Shot("archive-print", "/", PAPER, in_print=True, whole=True),
     Shot("viewing-report", REPORT, (1100, 1340)),
+    Shot("viewing-close-ups", REPORT, (900, 1340), part=".close-ups"),
     Shot("report-whole", REPORT, (1100, 1340), whole=True),
     Shot("report-dark", REPORT, (1100, 1340), "dark", whole=True),
     Shot("report-phone", REPORT, PHONE, whole=True),
@@ -131,7 +139,7 @@ def main() -> None:
             if asked.only in name:
                 take_cell(browser, work, scheme, pictures / f"{name}.png")
     if asked.docs:
-        for name in ("viewing-page", "viewing-report", "viewing-archive", "python"):
+        for name in ("viewing-page", "viewing-report", "viewing-close-ups", "viewing-archive", "python"):
             with Image.open(pictures / f"{name}.png") as picture:
                 picture.convert("RGB").save(ROOT / "docs" / f"{name}.webp", quality=80, method=6)
 

@@ -27,6 +27,7 @@ from flows.commands.models import (
 )
 from flows.commands.options import takes
 from flows.commands.output import console, print_json, with_output
+from flows.commands.program import tell_program
 from flows.commands.rerun import rerun_command
 from flows.commands.run_and_report import run_and_report
 from flows.commands.segment import segment_command
@@ -35,6 +36,7 @@ from flows.commands.train import train_command
 from flows.commands.verify import verify_command
 from flows.commands.view import view_command
 from flows.config.run import FinishedRun, SegmentConfig
+from flows.reporting.escaping import PlainConsole
 from flows.reporting.logs import keep_warnings_plain
 from tiling.storage.place import place_of
 
@@ -105,8 +107,11 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def reported(*args: Any, **options: Any) -> None:
         keep_warnings_plain()
-        with one_line_errors():
-            command(*args, **options)
+        try:
+            with one_line_errors():
+                command(*args, **options)
+        finally:
+            tell_program(PlainConsole(stderr=True))
 
     return reported
 

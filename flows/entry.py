@@ -11,6 +11,11 @@ from flows.lifecycle.exit_status import recorded_exit_status
 
 def main() -> None:
     """Load the commands and run the one that was asked for."""
+    if sys.argv[1:] == ["--version"]:  # asked by programs too, often
+        from importlib.metadata import version
+
+        sys.stdout.write(f"overtile {version('overtile')}\n")
+        return
     if message := refusal(sys.platform):
         sys.stderr.write(f"error: {message}\n")
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
@@ -14,7 +15,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "segment": (
         "overtile segment slide.svs -m nuclei -o runs/slide",
         "overtile segment scene.tif --bands 3,2,1 --gsd 0.3 -o runs/scene --dry-run",
-        "formats.md",
+        "segmenting.md",
     ),
     "rerun": ("overtile rerun runs/slide --failed", "overtile rerun runs/slide --tile 3,12 --tile 3,13", "runs.md"),
     "verify": ("overtile verify runs/slide", "overtile verify runs/slide --tiles 20 --json", "reliability.md"),
@@ -73,15 +74,33 @@ def docs(page: str) -> str:
 
 
 def _in_style(parameters: list[Any]) -> list[Any]:
-    """Placeholders in capitals, choices as `a|b`; none for a flag, and of an argument its name alone."""
+    """Placeholders in capitals, choices as `a|b`, a bound as `N≥1`; none for a flag, and of an argument its name alone.
+
+    A flag that is off and a number that stands for none, such as a free port, have no default to show.
+    """
     for each in parameters:
         if isinstance(each, TyperArgument):
             each.metavar = each.metavar or str(each.name).upper()
-            setattr(each, "display_type_rich", _nothing)  # noqa: B010 (the library's own method)
-        elif isinstance(each, TyperOption) and each.metavar is None:
-            kind = "path" if each.type_descriptor.is_path else each.bare_type()
-            each.metavar = "" if each.is_flag else PLACEHOLDERS.get(kind, kind.upper())
+            setattr(each, "display_type_rich", _nothing)  # noqa: B010 (the library's own methods)
+            setattr(each, "_usage_display_name", partial(_usage, each))  # noqa: B010
+        elif isinstance(each, TyperOption):
+            if each.metavar is None:
+                kind = "path" if each.type_descriptor.is_path else each.bare_type()
+                least = f"≥{each.min}" if each.min else ""
+                each.metavar = "" if each.is_flag else f"{PLACEHOLDERS.get(kind, kind.upper())}{least}"
+            setattr(each, "_get_number_range_help_str", _no_range)  # noqa: B010
+            each.show_default = bool(each.show_default) and each.default not in (False, 0)
     return parameters
+
+
+def _usage(argument: TyperArgument) -> str:
+    """An argument in the line of usage, in brackets where it can be left out."""
+    name = str(argument.metavar) if argument.required else f"[{argument.metavar}]"
+    return f"{name}..." if argument.nargs != 1 else name
+
+
+def _no_range() -> None:
+    """The bound stands in the placeholder."""
 
 
 def _nothing(ctx: Any) -> str:

@@ -35,7 +35,7 @@ ParameterOption = Annotated[
     typer.Option(
         "--parameter",
         metavar="NAME=VALUE",
-        help="A parameter of one of overtile's networks, as bands=3; may be repeated.",
+        help="A parameter of one of overtile's networks, as bands=3. May be repeated.",
     ),
 ]
 CardOption = Annotated[Path | None, typer.Option(help="A TOML or JSON file with any of the facts below.")]

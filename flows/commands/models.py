@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.commands.output import console, output, print_json
 from flows.errors import FlowError
 from flows.reporting.escaping import PlainConsole, plain
+from tiling.storage.place import pasted
 
 if TYPE_CHECKING:
     from unet_core.bounds import Footprint
@@ -51,9 +52,9 @@ def list_command() -> None:
     """List the models that come with overtile, and the networks that a model can be made of."""
     from flows.commands.facts import model_facts
     from unet_core.bundles.card import list_bundles
-    from unet_core.models import MODELS
+    from unet_core.bundles.networks import network_summaries
 
-    out, cards = console(), list_bundles()
+    out, cards, summaries = console(), list_bundles(), network_summaries()
     table = Table("model", "classes", "bands", "pixel size", "licence", "description", box=None)
     for card in cards:
         classes = ", ".join(item.name for item in card.classes[1:])
@@ -61,11 +62,11 @@ def list_command() -> None:
         table.add_row(*map(plain, row))
     out.print(table)
     networks = Table("network", "what it is; give weights with overtile models import, or train it", box=None)
-    for name, network in MODELS.items():
-        networks.add_row(name, plain(_summary(network)))
+    for name, summary in summaries.items():
+        networks.add_row(name, plain(summary))
     out.print()
     out.print(networks)
-    named = [{"name": name, "kind": "network", "description": _summary(each)} for name, each in MODELS.items()]
+    named = [{"name": name, "kind": "network", "description": each} for name, each in summaries.items()]
     print_json({"models": [*map(model_facts, cards), *named]})
 
 
@@ -158,25 +159,26 @@ def _pixel_size(card: ModelCard) -> str:
 def _show_network(name: str) -> None:
     """A network as its constructor makes it, for three bands and two classes where it asks for them."""
     from unet_core.bounds import footprint
+    from unet_core.bundles.networks import network_summaries
     from unet_core.models import MODELS, build_without_values
 
     parameters = _parameters(MODELS[name])
     given = {key: value for key, value in (("bands", BANDS), ("classes", CLASSES)) if key in parameters}
     module = build_without_values(name, given)
-    found = footprint(module, BANDS)
+    found, summary = footprint(module, BANDS), network_summaries()[name]
     weights = sum(each.numel() for each in module.parameters())
     table = Table.grid(padding=(0, 2))
     for row in (
-        ("network", f"{name}: {_summary(MODELS[name])}"),
+        ("network", f"{name}: {summary}"),
         ("parameters", ", ".join(f"{key}={value}" for key, value in parameters.items())),
         ("weights", f"{weights:,} for {BANDS} bands and {CLASSES} classes; none come with it"),
         ("stride", f"{found.stride[0]} x {found.stride[1]} px"),
         ("halo", ", ".join(f"{side} {px} px" for side, px in zip(_SIDES, found.halo.sides, strict=True))),
-        ("use it", f"overtile models import {name} --weights FILE --parameter bands={BANDS} --parameter … -o mine"),
+        ("use it", f"overtile models import {name} --weights FILE --parameter bands={BANDS} -o mine"),
     ):
         table.add_row(*map(plain, row))
     console().print(table)
-    facts = {"name": name, "kind": "network", "description": _summary(MODELS[name]), "parameters": parameters}
+    facts = {"name": name, "kind": "network", "description": summary, "parameters": parameters}
     print_json({**facts, "weights": weights, **_footprint_facts(found)})
 
 
@@ -185,11 +187,6 @@ _SIDES = ("top", "bottom", "left", "right")
 
 def _footprint_facts(found: Footprint) -> dict[str, Any]:
     return {"stride_px": found.stride, "halo_px": dict(zip(_SIDES, found.halo.sides, strict=True))}
-
-
-def _summary(network: type[object]) -> str:
-    """The first sentence of a network's docstring."""
-    return " ".join((inspect.getdoc(network) or "").partition("\n\n")[0].split())
 
 
 def _parameters(network: type[object]) -> dict[str, object]:
@@ -221,5 +218,5 @@ def _export_bundle(folder: str, target: Path) -> list[Path]:
         out.print(f"card:    {card} holds bands, classes and normalisation", soft_wrap=True)
         return [target, card]
     files = copy_bundle(folder, target)
-    out.print(f"bundle:  {target}; overtile models import {target} --out … changes its card", soft_wrap=True)
+    out.print(f"bundle:  {target}; overtile models import {pasted(target)} --out NEW changes its card", soft_wrap=True)
     return files

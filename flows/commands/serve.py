@@ -43,7 +43,7 @@ def serve_command(
     port: PortOption = UI_PORT,
     **changed: Any,
 ) -> None:
-    """Hold an archive's nights on this machine as its last one was asked for, until stopped."""
+    """Begin an archive's nights by a clock on this machine, with the options of its last one, until stopped."""
     expect_cluster()
     config = last_config(out_folder, changed)
     quiet_environment("INFO")

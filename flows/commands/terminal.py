@@ -22,7 +22,6 @@ from flows.launch import run_flow
 from flows.reporting.escaping import PlainConsole, plain
 from flows.reporting.progress import Listener, Progress, format_seconds
 from flows.reporting.terminals import is_live
-from flows.run.preflight import check
 from tiling.escaping import word
 from tiling.export.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import TileState
@@ -49,6 +48,8 @@ def run_with_progress(console: Console, name: str, config: ConfigBase) -> Any:
     if asked.is_json:  # stdout is the program's: the bar is for whoever looks on
         console = PlainConsole(stderr=True)
     if isinstance(config, SegmentConfig):
+        from flows.run.preflight import check  # and with it every reader of images
+
         for fact, text in check(config).notes.items():
             console.print(f"{fact}: {text}", markup=False, highlight=False, soft_wrap=True)
     with shown_progress(console) as show:

@@ -67,7 +67,7 @@ class ModelOptions(ConfigBase):
         default=None, description="Weights of a factory's network: .safetensors, or .pt or .pth with a state_dict."
     )
     # In no form: whoever could fill it in would run code of his own.
-    trust_code: SkipJsonSchema[bool] = Field(default=False, description="Leave to run the factory's Python code.")
+    trust_code: SkipJsonSchema[bool] = Field(default=False, description="Allow the factory's Python code to run.")
 
     def origin(self) -> Origin:
         """Origin of the model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -21,11 +21,22 @@ def markdown(text: object) -> str:
     return _MARKDOWN.sub(r"\\\1", html.escape(plain(text), quote=False))
 
 
+_COMMAND = re.compile(r"\bovertile (archive|demo|doctor|export|models|rerun|segment|serve|status|train|verify|view)\b")
+
+
 class PlainConsole(Console):
-    """A terminal to which text is text: no markup, no control characters, no colours guessed from words."""
+    """A terminal to which text is text: no markup, no control characters, no colours guessed from words.
+
+    Attributes:
+        has_shown_command: whether any in this process has shown a command to paste.
+    """
+
+    has_shown_command: ClassVar[bool] = False
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
+        if not self.quiet and any(isinstance(each, str) and _COMMAND.search(each) for each in objects):
+            PlainConsole.has_shown_command = True
         super().print(*(plain(each) if isinstance(each, str) else each for each in objects), **options)

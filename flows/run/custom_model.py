@@ -12,7 +12,7 @@ from flows.worker.model import INSIDE, local_bundle
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, delete_tree, write_atomic
-from unet_core.bundles.card import CARD_NAME, bundle_digest
+from unet_core.bundles.card import CARD_NAME, bundle_digest, is_shipped
 from unet_core.bundles.facts import CardFacts, read_facts
 from unet_core.bundles.importing import Imported, import_model
 from unet_core.bundles.origin import Origin
@@ -120,5 +120,5 @@ def reference_of(config: SegmentConfig) -> str:
 
 
 def absolute(model: str) -> str:
-    """A folder's absolute path, so that workers find the model from anywhere; a shipped name as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    """Absolute path of a folder or a file, so that the model is found from anywhere; any other name as it is."""
+    return str(Path(model).resolve()) if not is_shipped(model) and Path(model).exists() else model

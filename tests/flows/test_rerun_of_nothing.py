@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.exec", "os.posix_spaw
 seen = []
 sys.addaudithook(lambda event, _: seen.append(event) if event in STARTS else None)
 def write_imports():
-    heavy = {"ray", "prefect", "torch", "rasterio", "dask.array", "pandas", "napari"} & sys.modules.keys()
+    slow = {"ray", "prefect", "torch", "rasterio", "dask", "pandas", "shapely", "pyproj", "napari"}
     with open(os.environ["IMPORTED"], "w") as file:
-        file.write(" ".join([*seen, *sorted(heavy)]))
+        file.write(" ".join([*seen, *sorted(slow & sys.modules.keys())]))
 atexit.register(write_imports)
 """
 """A process's own account of what it started and loaded, written when it ends."""
@@ -55,5 +56,13 @@ def test_of_a_run_nothing_is_started(watched: Cli, tmp_path: Path) -> None:
     ended = watched.run("rerun", tmp_path / "run", "--failed")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"no tile of {tmp_path / 'run'} failed: nothing to compute again\n"
-    imported = set((tmp_path / "imported.txt").read_text().split())
-    assert imported <= {"dask.array", "pandas", "rasterio"}, "a run's card and ledger are read, and nothing is started"
+    assert (tmp_path / "imported.txt").read_text() == "", "a run's card and ledger are read, and nothing is started"
+
+
+def test_models_are_listed_and_the_version_is_told_without_a_slow_library(watched: Cli, tmp_path: Path) -> None:
+    listed = watched.run("models", "list")
+    assert (listed.code, listed.err) == (0, "")
+    assert "unet3p" in listed.out
+    assert (tmp_path / "imported.txt").read_text() == ""
+    told = watched.run("--version")
+    assert (told.code, told.out) == (0, f"overtile {version('overtile')}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -78,6 +77,8 @@ def with_retries(ask: Callable[[], Answer]) -> Answer:
 
 async def with_retries_async(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """The same for a coroutine."""
+    import asyncio  # whoever has a coroutine has it loaded; a command that prints a run hasn't
+
     for _ in range(TRIES - 1):
         try:
             return await ask()

@@ -151,6 +151,11 @@ def list_bundles() -> list[ModelCard]:
     return [read_card(folder) for folder in _shipped_folders().values()]
 
 
+def is_shipped(reference: str) -> bool:
+    """True for the name of a shipped bundle, which wins over a folder of that name."""
+    return reference in _shipped_folders()
+
+
 def locate(reference: str | Path) -> Path:
     """The folder of a bundle: a shipped name such as `"nuclei"`, or a folder's path.
 

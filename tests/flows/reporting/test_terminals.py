@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from terminals import in_terminal
 
 from flows.reporting.terminals import in_kernel, is_live
 
@@ -47,39 +46,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def in_terminal(child: Path, **more: str) -> str:
-    """Text that the child writes to a pty."""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, child], env=environment(**more), stdin=terminal, stdout=terminal, stderr=terminal
-    ) as process:
-        os.close(terminal)
-        pieces: list[bytes] = []
-        try:
-            while piece := os.read(controller, 1 << 16):
-                pieces.append(piece)
-        except OSError:  # nobody holds the other end any more
-            pass
-        assert process.wait(60) == 0
-    os.close(controller)
-    return b"".join(pieces).decode()
-
-
 def expect_lines(text: str) -> None:
     """Lines alone, one heartbeat at least, and nothing that moves a cursor."""
     assert "\x1b" not in text
-    assert "\r" not in text.replace("\r\n", "\n")
+    assert "\r" not in text
     assert "segment: " in text
     assert len(text.splitlines()) < 10
     assert text.splitlines()[-1] == "ended"
 
 
 def test_a_terminal_gets_a_bar(child: Path) -> None:
-    assert HIDES_THE_CURSOR in in_terminal(child, TERM="xterm-256color")
+    assert HIDES_THE_CURSOR in in_terminal([sys.executable, str(child)], environment(TERM="xterm-256color"))[1]
 
 
 def test_a_dumb_terminal_gets_lines(child: Path) -> None:
-    expect_lines(in_terminal(child, TERM="dumb"))
+    expect_lines(in_terminal([sys.executable, str(child)], environment(TERM="dumb"))[1])
 
 
 def test_colours_that_are_forced_make_no_terminal_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
