@@ -10,6 +10,8 @@ from tiling.errors import SourceError, TilingError
 from tiling.sources.cache import DEFAULT_CACHE_BYTES
 from tiling.sources.facts import Moment, Reader
 from tiling.sources.file import ImageFile, open_file
+from tiling.sources.gdal.formats import GdalFormat, gdal_format
+from tiling.sources.gdal.reader import GdalReader
 from tiling.sources.jpeg2000 import Jpeg2000Reader
 from tiling.sources.jpeg2000_tiles import find_tiles
 from tiling.sources.limits import one_line, source_errors
@@ -115,9 +117,10 @@ def _open_member(path: Path, *, alpha: bool) -> tuple[Reader, str]:
         reader, identity = _open_file_reader(path, Moment(alpha=alpha), MEMBER_CACHE_BYTES)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
-    if isinstance(reader, SlideReader):
+    if isinstance(reader, SlideReader | GdalReader):
         reader.close()
-        raise SourceError(f"{path}: a slide is no part of a scene; segment it by itself")
+        what = "a slide" if isinstance(reader, SlideReader) else f"a file of {reader.facts.format}, which GDAL reads,"
+        raise SourceError(f"{path}: {what} is no part of a scene; segment it by itself, or convert it to a GeoTIFF")
     return reader, identity
 
 
@@ -146,6 +149,10 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -
         return _slide_reader(path, file, vendor, moment)
     if head[:4] in _TIFF_MAGIC:
         return TiffReader(path, file, moment, cache_bytes)
+    claimed = any(head.startswith(magic) for magic in (*_RASTER_MAGIC, *_ARCHIVES, b"RIFF"))
+    known = None if claimed else gdal_format(path, head)
+    if known is not None:
+        return _gdal_reader(path, file, known, moment)
     if moment.z or moment.t:
         raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
     with source_errors(str(path)):
@@ -164,7 +171,7 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -
             raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
     raise SourceError(
         f"{path}: not a supported image (it starts with {head[:8].hex(' ')}); use TIFF, SVS, NDPI, MRXS, SCN, DICOM, "
-        "OME-Zarr, PNG, JPEG, JPEG 2000 or WebP"
+        "OME-Zarr, PNG, JPEG, JPEG 2000, WebP, ERDAS Imagine, netCDF, HDF5 or ENVI"
     )
 
 
@@ -176,5 +183,17 @@ def _slide_reader(path: Place, file: ImageFile, vendor: str, moment: Moment) -> 
             "convert it to a tiled TIFF or OME-Zarr"
         )
     reader = SlideReader(path, moment)
+    file.close()
+    return reader
+
+
+def _gdal_reader(path: Place, file: ImageFile, known: GdalFormat, moment: Moment) -> GdalReader:
+    """GDAL opens the image by its name, and with it the files that belong to it."""
+    if isinstance(path, ObjectPath):
+        raise SourceError(
+            f"{path}: {known.name} files are read by GDAL, from disks only; copy it with the files beside it, or "
+            "convert it to a tiled TIFF"
+        )
+    reader = GdalReader(path, known, moment)
     file.close()
     return reader

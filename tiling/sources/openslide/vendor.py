@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tiling.errors import SourceError
 from tiling.sources.file import ImageFile
+from tiling.sources.gdal.formats import NAMES as READ_BY_GDAL
+from tiling.sources.gdal.formats import files_beside
 from tiling.sources.tiff.directory import TiffLayout, read_directory
 from tiling.sources.tiff.sidecars import pixel_sidecars
 
@@ -71,7 +73,7 @@ def companions(path: Path, vendor: str) -> list[Path]:
         return [each for each in _siblings(path) if each.name in named]
     if vendor in TIFFS_WITH_SIDECARS:
         return [each for each in pixel_sidecars(path) if isinstance(each, Path)]
-    return []
+    return files_beside(path) if vendor in READ_BY_GDAL else []
 
 
 def _siblings(path: Path) -> Iterator[Path]:

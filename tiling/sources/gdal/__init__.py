@@ -1,0 +1,1 @@
+"""Rasters of formats that GDAL alone reads, in a process of its own."""
