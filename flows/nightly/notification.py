@@ -120,7 +120,7 @@ def address(page: Place) -> str:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect is the answer: behind it the message would be left out, and what answers there would count."""
 
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 

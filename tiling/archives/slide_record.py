@@ -118,7 +118,8 @@ class SlideRecord:
             fields["pixel_size"] = tuple(fields["pixel_size"])  # JSON has no tuples
         record = cls(**fields)
         numbers = (record.time, record.seconds, record.tiles, record.failed_tiles, record.pixels)
-        if not all(isinstance(each, str) for each in (record.slide, record.folder)) or not all(map(isfinite, numbers)):
+        names = (fields["slide"], fields["folder"])
+        if not all(isinstance(each, str) for each in names) or not all(map(isfinite, numbers)):
             raise TypeError("a name that is no text, or a number that is none")
         if record.folder.startswith("/") or ".." in record.folder.split("/"):
             raise ValueError(f"the folder {record.folder!r} lies outside of the archive")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import Cli, clean_environment, write_tissue
+from cli import Cli, clean_environment, on_disk, write_tissue
 from finished import finished_run
 from pydantic import ValidationError
 from rich.table import Table
@@ -61,8 +61,8 @@ def test_the_terminal_takes_no_orders(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_warning_about_a_hostile_name_is_one_line_too(tmp_path: Path) -> None:
     run = finished_run(write_tissue(tmp_path / "tissue.tif", 128, 128), tmp_path / "a\x1b[2J\nb")
-    first = sorted((run.path / "ledger").iterdir())[0]
-    (first.parent / "00000099.jsonl").write_bytes(first.read_bytes())
+    ledger = on_disk(run.path) / "ledger"
+    (ledger / "00000099.jsonl").write_bytes((ledger / "00000001.jsonl").read_bytes())
     ended = Cli(clean_environment(tmp_path)).run("status", run.path)
     assert r"a\x1b[2J\nb/ledger/00000099.jsonl is a copy" in ended.err
     assert all(line.isprintable() for line in ended.err.splitlines())

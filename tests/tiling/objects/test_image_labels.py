@@ -135,9 +135,9 @@ def test_they_are_renewed_with_the_mask_and_repaired(image: Path, tmp_path: Path
     assert check_labels(run, folded(run)) is None
     shard = next(each for each in sorted((image / "labels" / NAME / "0" / "c").rglob("*")) if each.is_file())
     shard.write_bytes(b"nothing")
-    for _ in range(2):  # also where it is known already
-        state = folded(run)
-        assert check_files(run, state)[str(image / "labels" / NAME)] == "they aren't what was written"
+    found = [check_files(run, folded(run)) for _ in range(2)]  # also where it is known already
+    assert [each[str(image / "labels" / NAME)] for each in found] == ["they aren't what was written"] * 2
+    state = folded(run)
     find_objects(run, state)
     np.testing.assert_array_equal(numbers_in(image), numbers_of(run))
     assert sorted(each.name for each in (image / "labels").iterdir()) == [NAME, "zarr.json"]
