@@ -137,3 +137,14 @@ class PixelSize:
 def ceil_to(value: int, multiple: int, rest: int = 0) -> int:
     """The smallest number not below `value` that leaves `rest` when divided by `multiple`."""
     return value + (rest - value) % multiple
+
+
+def per_px(side_um: tuple[float, float]) -> str:
+    """Text of a pixel's sides (y, x in µm), as in `0.5 µm/px`; in metres where it is a map's.
+
+    >>> per_px((0.5, 0.5)), per_px((1e6, 2e6))
+    ('0.5 µm/px', '1 x 2 m/px')
+    """
+    scale, unit = (1.0, "µm") if max(side_um) < 1000 else (1e-6, "m")
+    y, x = (f"{value * scale:.4g}" for value in side_um)
+    return f"{y} {unit}/px" if y == x else f"{y} x {x} {unit}/px"

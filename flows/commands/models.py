@@ -149,7 +149,7 @@ def _figures(score: dict[str, Any], figures: dict[str, str]) -> str:
 
 
 def _pixel_size(card: ModelCard) -> str:
-    from tiling.selection.chosen_scale import per_px
+    from tiling.geometry import per_px
 
     if card.pixel_size_um is not None:
         return per_px((card.pixel_size_um, card.pixel_size_um))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tiling.errors import PlanError
-from tiling.geometry import IMAGE_GRID
+from tiling.geometry import IMAGE_GRID, per_px
 from tiling.georeference.ground_areas import Ground
 from tiling.georeference.placement import Placement
 from tiling.selection.view_request import ModelRequirements, Um, ViewRequest
@@ -183,10 +183,3 @@ def _ratio(side: Um, target: float) -> Um:
 def _off(side: Um, target: float) -> float:
     """By what factor a pixel is larger or smaller, along the axis where it differs more."""
     return max(max(ratio, 1 / ratio) for ratio in _ratio(side, target))
-
-
-def per_px(side: Um) -> str:
-    """Text of a pixel's sides (y, x in µm), as in `0.5 µm/px`; in metres where it is a map's."""
-    scale, unit = (1.0, "µm") if max(side) < 1000 else (1e-6, "m")
-    y, x = (f"{value * scale:.4g}" for value in side)
-    return f"{y} {unit}/px" if y == x else f"{y} x {x} {unit}/px"
