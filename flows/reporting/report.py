@@ -7,7 +7,7 @@ It is made from the run folder alone, so the same folder gives the same page. Ev
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -52,25 +52,46 @@ class StageRow:
     share: float  # of its workers' time
 
 
-def write_report(run: Run, state: LedgerState | None = None, source: ImageSource | None = None) -> None:
+def write_report(
+    run: Run,
+    state: LedgerState | None = None,
+    source: ImageSource | None = None,
+    encoded: Mapping[str, str | None] | None = None,
+) -> None:
     """Write the page into the run folder.
 
-    `state` and `source` are the folded ledger and the image as it was segmented, where they are at hand.
+    `state` and `source` are the folded ledger and the image as it was segmented, `encoded` what `encoded_pictures`
+    gives, where they are at hand.
 
     Raises:
         DiskError: the disk is full or can't be written.
     """
-    write_atomic(run.path / REPORT_NAME, render_report(run, state, source).encode())
+    write_atomic(run.path / REPORT_NAME, render_report(run, state, source, encoded).encode())
 
 
-def render_report(run: Run, state: LedgerState | None = None, source: ImageSource | None = None) -> str:
+def render_report(
+    run: Run,
+    state: LedgerState | None = None,
+    source: ImageSource | None = None,
+    encoded: Mapping[str, str | None] | None = None,
+) -> str:
     """The page of the run as it is now."""
-    return render(REPORT_NAME, _facts(run, run.ledger.fold() if state is None else state, source))
+    known = run.ledger.fold() if state is None else state
+    return render(REPORT_NAME, _facts(run, known, source, encoded_pictures(run) if encoded is None else encoded))
 
 
-def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str, Any]:
+def encoded_pictures(run: Run) -> dict[str, str | None]:
+    """Each picture of the run as the page shows it, by its place; None of one that isn't there."""
+    places = [run.overlay_path, *(path for _, path in close_up_paths(run))]
+    return {str(place): _picture(place) for place in places}
+
+
+def _facts(
+    run: Run, state: LedgerState, source: ImageSource | None, encoded: Mapping[str, str | None]
+) -> dict[str, Any]:
     times = StageTimes.of(state)
     areas = Areas.of(run, state, source)
+    close_ups = [(shown, encoded[str(path)]) for shown, path in close_up_paths(run)]
     return {
         "card": run.card,
         "name": run.path.name,
@@ -80,8 +101,8 @@ def _facts(run: Run, state: LedgerState, source: ImageSource | None) -> dict[str
         "mask_shape": run.plan.mask.shape,
         "counts": {kind.name.lower(): state.count(kind) for kind in TileState},
         "headline": _headline(state),
-        "picture": _picture(run.overlay_path),
-        "close_ups": [(shown, picture) for shown, path in close_up_paths(run) if (picture := _picture(path))],
+        "picture": encoded[str(run.overlay_path)],
+        "close_ups": [(shown, picture) for shown, picture in close_ups if picture],
         "view": f"overtile view {pasted(run.path)}",
         "areas": areas,
         "objects": object_figures(run, state, areas),

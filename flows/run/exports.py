@@ -8,6 +8,7 @@ from flows.pool.cores import usable_threads
 from flows.run.changed_image import drawn_of_one_image
 from flows.run.objects import number_where_needed
 from tiling.export.export_run import export_run
+from tiling.export.export_task import TaskMap
 from tiling.export.formats import Format
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
@@ -35,14 +36,17 @@ def export_here(config: ExportConfig) -> list[Place]:
     return [run.exports / file for each in written for file in each.files]
 
 
-def export_all(run: Run, source: ImageSource, wanted: str, state: LedgerState) -> list[Format]:
+def export_all(
+    run: Run, source: ImageSource, wanted: str, state: LedgerState, tasks: TaskMap | None = None
+) -> list[Format]:
     """For a flow that holds the run: what is wanted, and what was exported before and no longer shows the mask.
 
-    A run of which some tiles were computed, and others are still to do, has nothing to export.
+    A run of which some tiles were computed, and others are still to do, has nothing to export. `tasks` write files in
+    other processes.
     """
     if not state.is_closed:
         return []
-    return export_run(run, source, wanted, state, threads=threads_of(None))
+    return export_run(run, source, wanted, state, threads=threads_of(None), tasks=tasks)
 
 
 def threads_of(asked: int | None) -> int:

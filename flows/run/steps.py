@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,12 +16,12 @@ from flows.reporting.report import write_report
 from flows.run.changed_image import drawn_of_one_image
 from flows.run.exports import export_all, threads_of
 from flows.run.objects import rule_of
+from flows.run.pictures import Drawing, draw
 from flows.worker.result import TileResult
 from tiling.errors import PlanError, RunError
-from tiling.export.close_ups import write_close_ups
+from tiling.export.export_task import TaskMap
 from tiling.export.formats import NONE
-from tiling.export.overlay import write_overlay
-from tiling.export.verification import FOREGROUND, OVERLAY, REPORT, announce_drawn, is_as_drawn
+from tiling.export.verification import REPORT, announce_drawn, seals_of
 from tiling.objects.blocks import BlockMap
 from tiling.objects.build import build_objects
 from tiling.objects.record import asked_objects, built_objects
@@ -31,8 +32,6 @@ from tiling.runs.mask import NOT_PREDICTED, Mask
 from tiling.runs.mask_digest import mask_digest
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
-from tiling.selection.foreground import draw_skipped
-from tiling.sources.downsample import ScreenView
 from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -133,29 +132,32 @@ def _number(run: Run, state: LedgerState, *, trust_code: bool, each: BlockMap | 
     build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None), each=each)
 
 
-def export(run: Run, formats: str = NONE, state: LedgerState | None = None) -> None:
-    """Draw what a person looks at first, the mask over the image and which tiles were skipped; then write formats.
+def export(run: Run, formats: str = NONE, state: LedgerState | None = None, tasks: TaskMap | None = None) -> None:
+    """Draw what a person looks at first, the mask over the image and which tiles were skipped, and write formats.
 
     Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. `state` is the folded ledger, which
-    takes in what is exported; None folds it.
+    takes in what is exported; None folds it. In `tasks`, of other processes, pictures and formats are made side by
+    side; without them one after the other in this one.
     """
     begin_stage("export")
     state = folded(run) if state is None else state
     if state.damaged:
         return
-    failed = [run.plan.tile(index) for index in state.failed]
-    skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
+    digest = mask_digest(run, state)
     with drawn_of_one_image(run) as source:
-        view = ScreenView.of(source, run.card.image.level, run.plan.extent)
-        write_overlay(run, source, failed, view)
-        close_ups = write_close_ups(run, source, state)
-        if not is_as_drawn(run, state, FOREGROUND):
-            draw_skipped(view, run.plan, skipped, run.skipped_path)
-        digest = mask_digest(run, state)
-        announce_drawn(run, digest, OVERLAY, FOREGROUND, *close_ups)
-        export_all(run, source, formats, state)
-        write_report(run, state, source)
-        announce_drawn(run, digest, REPORT)
+        if tasks is None:
+            drawn = draw(run, source, state)
+            announce_drawn(run, digest, drawn.seals)
+            export_all(run, source, formats, state)
+        else:
+            with ThreadPoolExecutor(1, "overtile-pictures") as beside:
+                seen = replace(state, events=[*state.events])  # exports go on adding to it
+                drawing = beside.submit(lambda: next(iter(tasks(Drawing(str(run.path)), [seen]))))
+                export_all(run, source, formats, state, tasks)
+                drawn = drawing.result()
+            announce_drawn(run, digest, drawn.seals)
+        write_report(run, state, source, drawn.encoded)
+        announce_drawn(run, digest, seals_of(run, REPORT))
 
 
 def finish(run: Run, *, keep_staged: bool) -> None:

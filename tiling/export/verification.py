@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiling.export.close_ups import close_up_paths
 from tiling.export.export_run import EXPORT_DAMAGED, EXPORTED, VERSION, asked_formats, digests_of
@@ -83,10 +83,14 @@ def is_as_drawn(run: Run, state: LedgerState, file: str) -> bool:
     return place.is_file() if seal is None else seal.fault(place) is None
 
 
-def announce_drawn(run: Run, digest: str, *files: str) -> None:
+def seals_of(run: Run, *files: str) -> dict[str, Any]:
+    """Facts of the checksums of pictures, by file."""
+    return {file: Checksum.of(_below(run, file)).facts() for file in files}
+
+
+def announce_drawn(run: Run, digest: str, seals: Mapping[str, Any]) -> None:
     """Record the checksums of pictures in the ledger, and the digest of the mask that they show."""
-    seals = {file: Checksum.of(_below(run, file)).facts() for file in files}
-    run.ledger.announce(DRAWN, {"mask": digest, "seals": seals})
+    run.ledger.announce(DRAWN, {"mask": digest, "seals": dict(seals)})
 
 
 def _fault(place: Place, seal: Checksum | None, *, is_current: bool) -> str | None:

@@ -21,7 +21,7 @@ from rasterio.transform import Affine
 from skimage.measure import regionprops
 
 from tiling.errors import ExportError
-from tiling.export import anndata_table, export_run, object_table
+from tiling.export import anndata_table, object_table, write_formats
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
 from tiling.export.subject import Subject
@@ -172,7 +172,7 @@ def test_alone_it_takes_no_polygons_and_is_the_same(run: Run, monkeypatch: pytes
     beside_others = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()
-    monkeypatch.delattr(export_run, "_shapes_of")
+    monkeypatch.delattr(write_formats, "_shapes_of")
     assert export(run, "table") == ["table"]
     assert [file.read_bytes() for file in files] == beside_others
 

@@ -233,7 +233,7 @@ def test_a_run_that_is_removed_while_it_is_exported_is_told_as_that(tmp_path: Pa
         raise FileNotFoundError("a file of an export")
 
     with run.open_source() as source, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tiling.export.export_run.expect_readable", removed)
+        patch.setattr("tiling.export.write_formats.expect_readable", removed)
         with pytest.raises(DiskError, match="run is no longer there: somebody removed or moved it"):
             export_run(run, source, "statistics")
     assert not (tmp_path / "run").exists()
