@@ -38,6 +38,6 @@ def rerun(config: RerunConfig) -> Outcome:
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
         find_objects(run, state, each=pool.on_blocks)
-        export(run, NONE, state)
+        export(run, NONE, state, pool.tasks.of_mask(run.plan.mask.area))
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

@@ -58,9 +58,10 @@ def segment(config: SegmentConfig) -> Outcome:
         reduced = ReducedLevels.of(run, planned.state)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
         state = stitch(run, folded(run), reduced)
+        finishing = finish.submit(run, keep_staged=config.keep_staged)
         find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
-        export(run, config.export, state)
-        finish(run, keep_staged=config.keep_staged)
+        export(run, config.export, state, pool.tasks.of_mask(run.plan.mask.area))
+        finishing.result()
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))
 

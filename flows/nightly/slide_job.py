@@ -135,7 +135,7 @@ class SlideJob:
         state = stitch(run, folded(run), self._reduced)
         self._reduced = None
         find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
-        export(run, config.export, state)
+        export(run, config.export, state, self._context.pool.tasks.of_mask(run.plan.mask.area))
         self._measure(run, state)
         if not config.keep_staged:
             run.remove_staged()

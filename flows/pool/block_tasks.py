@@ -18,9 +18,7 @@ Result = TypeVar("Result")
 
 RETRIES = 3
 BATCH = 4
-"""Blocks of a task: what it opens, it opens once for all of them."""
-FEWEST = 16
-"""Blocks from which on tasks are worth their processes, which load libraries first."""
+"""Blocks of a task at most: what it opens, it opens once for all of them."""
 AHEAD = 2
 """Tasks that wait for a processor, so that none waits for the driver."""
 
@@ -45,11 +43,12 @@ def in_tasks(
     Raises:
         PoolError: the workers of one task died again and again. Else what the work raises.
     """
-    shared, coming = ray.put(work), iter(items)
+    blocks = [*items]
+    shared, coming, batch_size = ray.put(work), iter(blocks), min(BATCH, -(-len(blocks) // at_once))
     waiting = deque[tuple[list[Item], Any]]()
     try:
         while True:
-            while len(waiting) < at_once + AHEAD and (batch := list(islice(coming, BATCH))):
+            while len(waiting) < at_once + AHEAD and (batch := list(islice(coming, batch_size))):
                 waiting.append((batch, _worked_on.remote(shared, batch)))
             if not waiting:
                 return

@@ -41,6 +41,8 @@ def start_ray(workers: int | None) -> None:
         os.environ.setdefault(name, value)  # workers inherit it; so they need no environment of their own
     # Ray shows its metrics, with the names of runs, to whoever asks at their port, and asks nobody for the token there.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    # Ray ends processes of tasks that have been idle for a second; those of the next slide would load all anew.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         # Ray would write its token into a file that others can read wherever the home directory lets them in.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

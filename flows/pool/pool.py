@@ -16,13 +16,14 @@ from flows.errors import NotStartedError, PoolError
 from flows.lifecycle.stopping import StopRequest
 from flows.pool.actors import StagingActor, TileActor, cause_of, short_reason
 from flows.pool.backlog import Backlog
-from flows.pool.block_tasks import FEWEST, in_tasks
+from flows.pool.block_tasks import in_tasks
 from flows.pool.calls import Calls, outcomes_of, results_of
 from flows.pool.cluster import Cluster
 from flows.pool.cores import usable_threads
 from flows.pool.roster import Roster
 from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
+from flows.pool.tasks import FEWEST_PIXELS, Tasks
 from flows.worker.result import RecheckResult
 from tiling.objects.blocks import Block, in_order
 from tiling.storage.place import Place
@@ -71,6 +72,7 @@ class Pool:
         self._roster = Roster(self._cluster, actor, workers, self._limits.in_flight)
         self._stagers = Stagers(stager, self._stagers_wanted, self._cluster.resources)
         self._stop = StopRequest()
+        self.tasks = Tasks(self._cluster.resources, self._cluster.expect_head)
         self.busy = Utilisation()
 
     def begin(self) -> Pool:
@@ -154,13 +156,14 @@ class Pool:
             raise PoolError(f"a worker died while checking ({short_reason(error)}); verify again") from error
 
     def on_blocks(self, work: Callable[[Block], Result], items: Iterable[Block]) -> Iterator[tuple[Block, Result]]:
-        """Results of work on blocks, in their order: as tasks on the cluster's processors where there are many.
+        """Results of work on blocks, in their order: as tasks on the cluster's processors where there are many
+        pixels.
 
         Raises:
             PoolError: workers died again and again, or the cluster is gone. Else what the work raises.
         """
         blocks = [*items]
-        if len(blocks) < FEWEST:
+        if sum(block.box.area for block in blocks) < FEWEST_PIXELS:
             return in_order(work, blocks, usable_threads())
         processors = max(1, int(self._cluster.resources().get("CPU", 1)))
         return in_tasks(work, blocks, at_once=processors, on_wait=self._cluster.expect_own)
