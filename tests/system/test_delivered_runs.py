@@ -1,4 +1,4 @@
-"""Deliveries end to end: what a Sentinel-2 and a Landsat folder give lies exactly on their bands, and is whole."""
+"""Deliveries end to end: what Sentinel-2, Landsat and years of aerial images give lies exactly on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import shapely
 import torch
 from numpy.typing import NDArray
 from rasterio.features import rasterize
+from rasterio.transform import Affine
 from scenes import WHERE, scene_pixels, write_landsat, write_raster, write_sentinel2
 from torch import nn
 
@@ -104,3 +105,29 @@ def test_a_landsat_scene_lies_on_its_bands(network: nn.Module, tmp_path: Path) -
     labels = expect_exact(scene, "SR_B4,SR_B3,SR_B5", network, first, tmp_path)
     assert set(np.unique(labels)) == {0, 1, 2, 255}
     assert np.array_equal(labels == 255, pixels[..., 0] == 0)
+
+
+def test_an_aerial_image_in_four_files_has_its_water(data_dir: Path, tmp_path: Path) -> None:
+    year = next((data_dir / "geo" / "naip").glob("*_2010*.tif"))
+    split(year, tmp_path / "2010")
+    asked: dict[str, Any] = {"model": "water", "core": 256, "export": "none", "progress": False, "executor": "local"}
+    one, four = (
+        segment_image(scene, tmp_path / f"run{number}", **asked).labels.compute()
+        for number, scene in enumerate((year, tmp_path / "2010"))
+    )
+    assert 0 < (one == 1).sum() < (one == 0).sum()
+    assert np.array_equal(one, four)
+
+
+def split(scene: Path, folder: Path) -> None:
+    """Four files of a scene, as deliveries cut what is large."""
+    with rasterio.open(scene) as file:
+        pixels, where = np.moveaxis(file.read(), 0, 2), file.transform
+        y, x = file.height // 2, file.width // 3
+        for top, bottom in ((0, y), (y, file.height)):
+            for left, right in ((0, x), (x, file.width)):
+                part = pixels[top:bottom, left:right]
+                placed = where @ Affine.translation(left, top)
+                write_raster(
+                    folder / f"{top}_{left}.tif", part, transform=placed, crs=file.crs, photometric="RGB", alpha="YES"
+                )

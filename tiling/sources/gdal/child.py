@@ -106,7 +106,7 @@ class Raster:
 
 
 def answer(raster: Raster, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """What a request is answered with."""
+    """Answer a request, with its bytes."""
     try:
         if request["do"] == "images":
             return raster.images(), b""

@@ -23,7 +23,7 @@ class GdalFormat:
     suffixes: tuple[str, ...] = ()
     """Suffixes of a format that doesn't say what it is."""
     header: bytes | None = None
-    """How the `.hdr` file beside it begins, of a format that is raw pixels."""
+    """Beginning of the `.hdr` file beside it, of a format that is raw pixels."""
 
 
 FORMATS = (

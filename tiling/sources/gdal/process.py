@@ -136,7 +136,7 @@ class GdalProcess:
         self._rest += piece
 
     def _ending(self) -> str:
-        """How the process ended, once nothing is left of it."""
+        """Signal or exit code of the process, once nothing is left of it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self.close()
