@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 RETRIES = 3
 WAIT_SECONDS, SOON_SECONDS = 1.0, 0.05
-FEWEST_PIXELS = 1 << 23
+FEWEST_PIXELS = 1 << 26
 """Of a mask from which on tasks are worth their processes, which load libraries first."""
 
 
