@@ -115,10 +115,15 @@ def test_where_folders_cannot_be_locked_the_holder_of_a_removed_lock_stops(
         (tmp_path / "driver.lock").rename(tmp_path / ".nfs000000000000000100000001")
         with other_driver(tmp_path) as said:
             assert said == "held"
-            ledger.append(TileRecord(1, TileState.DONE))
             with pytest.raises(RunError, match=r"the lock of run .* is lost .*; .* resumes"):
-                ledger.flush()
+                store(ledger, TileRecord(1, TileState.DONE))
     assert Ledger(tmp_path / "ledger", 2).fold().count(TileState.DONE) == 1
+
+
+def store(ledger: Ledger, record: TileRecord) -> None:
+    """Append a record, which stores it at once where the last was stored a while ago, and store what isn't yet."""
+    ledger.append(record)
+    ledger.flush()
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
