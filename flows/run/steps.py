@@ -153,9 +153,11 @@ def export(run: Run, formats: str = NONE, state: LedgerState | None = None, task
             with ThreadPoolExecutor(1, "overtile-pictures") as beside:
                 seen = replace(state, events=[*state.events])  # exports go on adding to it
                 drawing = beside.submit(lambda: next(iter(tasks(Drawing(str(run.path)), [seen]))))
-                export_all(run, source, formats, state, tasks)
-                drawn = drawing.result()
-            announce_drawn(run, digest, drawn.seals)
+                try:
+                    export_all(run, source, formats, state, tasks)
+                finally:  # a format that fails keeps no picture from being recorded
+                    drawn = drawing.result()
+                    announce_drawn(run, digest, drawn.seals)
         write_report(run, state, source, drawn.encoded)
         announce_drawn(run, digest, seals_of(run, REPORT))
 

@@ -22,6 +22,7 @@ from flows.run.steps import export
 from tiling.errors import DiskError
 from tiling.export.export_run import is_shown
 from tiling.export.formats import FORMATS
+from tiling.export.verification import OVERLAY, last_drawn
 from tiling.runs.run import Run
 from tiling.storage.disk import is_partial
 
@@ -72,6 +73,7 @@ def test_a_format_that_fails_in_a_task_is_reported_as_in_the_driver_and_the_othe
         reports.append(str(refused.value).replace(f"/{name}/", "/run/"))
         state = run.ledger.fold(held=True)
         assert [each for each in FORMATS if is_shown(run, state, each)] == ["statistics", "ome-tiff"]
+        assert last_drawn(state, OVERLAY) is not None, "pictures are recorded all the same"
     assert reports[0] == reports[1]
 
 
