@@ -8,15 +8,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from flows.errors import PoolError
-from flows.pool.actors import cause_of, short_reason
+from flows.pool.tasks import RETRIES, failure_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-RETRIES = 3
 BATCH = 4
 """Blocks of a task at most: what it opens, it opens once for all of them."""
 AHEAD = 2
@@ -66,9 +64,5 @@ def _result(reference: Any, on_wait: Callable[[], None]) -> list[Any]:
         on_wait()
     try:
         return ray.get(reference)
-    except RayTaskError as error:
-        raise cause_of(error) from error
     except RayError as error:
-        raise PoolError(
-            f"workers died again and again at work on blocks ({short_reason(error)}); the same command resumes"
-        ) from error
+        raise failure_of(error, " at work on blocks") from error

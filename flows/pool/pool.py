@@ -156,8 +156,7 @@ class Pool:
             raise PoolError(f"a worker died while checking ({short_reason(error)}); verify again") from error
 
     def on_blocks(self, work: Callable[[Block], Result], items: Iterable[Block]) -> Iterator[tuple[Block, Result]]:
-        """Results of work on blocks, in their order: as tasks on the cluster's processors where there are many
-        pixels.
+        """Results of work on blocks, in their order; of many pixels as tasks on the cluster's processors.
 
         Raises:
             PoolError: workers died again and again, or the cluster is gone. Else what the work raises.
@@ -165,8 +164,7 @@ class Pool:
         blocks = [*items]
         if sum(block.box.area for block in blocks) < FEWEST_PIXELS:
             return in_order(work, blocks, usable_threads())
-        processors = max(1, int(self._cluster.resources().get("CPU", 1)))
-        return in_tasks(work, blocks, at_once=processors, on_wait=self._cluster.expect_own)
+        return in_tasks(work, blocks, at_once=self.tasks.processors, on_wait=self._cluster.expect_own)
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.

@@ -38,6 +38,11 @@ class Tasks:
         self._making = threading.Lock()
         self._made: threading.Semaphore | None = None
 
+    @property
+    def processors(self) -> int:
+        """Processors of the cluster, at least one."""
+        return max(1, int(self._resources().get("CPU", 1)))
+
     def of_mask(self, pixels: int) -> TaskMap | None:
         """A map of work on a mask of so many pixels as tasks; None where it is done sooner without."""
         return self._in_tasks if pixels >= FEWEST_PIXELS else None
@@ -49,7 +54,7 @@ class Tasks:
     def _room(self) -> threading.Semaphore:
         with self._making:
             if self._made is None:
-                self._made = threading.Semaphore(max(1, int(self._resources().get("CPU", 1))))
+                self._made = threading.Semaphore(self.processors)
             return self._made
 
 
@@ -97,15 +102,18 @@ def as_they_end(
                 room.release()
                 try:
                     yield ray.get(reference)
-                except RayTaskError as error:
-                    failures.append(cause_of(error))
                 except RayError as error:
-                    failures.append(
-                        PoolError(f"workers died again and again ({short_reason(error)}); the same command resumes")
-                    )
+                    failures.append(failure_of(error))
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
             room.release()
     if failures:
         raise failures[0]
+
+
+def failure_of(error: RayError, at: str = "") -> Exception:
+    """The cause of an error that a task raised; of any other, that its workers died, `at` work of some kind."""
+    if isinstance(error, RayTaskError):
+        return cause_of(error)
+    return PoolError(f"workers died again and again{at} ({short_reason(error)}); the same command resumes")

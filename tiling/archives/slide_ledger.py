@@ -12,7 +12,7 @@ from typing import Any
 
 from tiling.archives.slide_record import BAD, SlideRecord, SlideState
 from tiling.errors import RunError
-from tiling.storage.jsonl import Segments
+from tiling.storage.jsonl import NOT_A_RECORD, Segments
 from tiling.storage.place import Place
 
 FLUSH_SECONDS = 1.0
@@ -45,7 +45,7 @@ class SlideLedger:
                     self.events.append(_expected_event(entry))
                 else:
                     self._fold(SlideRecord.of_entry(entry))
-            except (ValueError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            except NOT_A_RECORD as error:
                 raise RunError(
                     f"ledger segment {path} holds a line that is no record ({error}): which slides are done can't be "
                     f"known; restore the segment, or delete it to look at its slides again"

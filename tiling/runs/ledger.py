@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tiling.errors import RunError
 from tiling.runs.no_data import ALL_DATA, NoDataCounts
-from tiling.storage.jsonl import Segments
+from tiling.storage.jsonl import NOT_A_RECORD, Segments
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, pasted
 
@@ -39,9 +39,6 @@ DRAWN = "drawn"
 """The event after which pictures show the mask of that digest."""
 PYRAMID_DAMAGED = "pyramid damaged"
 """The event after which the pyramid as a whole has to be built again."""
-
-NOT_A_RECORD = (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
-"""What reading a line raises that holds no record, or numbers beyond any plan's."""
 
 
 class TileState(IntEnum):

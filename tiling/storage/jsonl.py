@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 LONGEST_LINE_BYTES = 16 * 2**20
 """No driver writes so much about one tile, one slide or one event."""
 READS_AT_ONCE = 16
+NOT_A_RECORD = (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
+"""What reading a line raises that holds no record, or numbers beyond any that is written."""
 _SEGMENT_NAME = re.compile(r"[0-9]{8,}\.jsonl")
 _CRC = b',"crc":"'
 
