@@ -31,8 +31,8 @@ _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 class Raster:
     """The file, and of it the image that is open: a dataset for each level."""
 
-    def __init__(self, path: str, drivers: list[str]) -> None:
-        self._path, self._drivers = path, drivers
+    def __init__(self, path: str, driver: str) -> None:
+        self._path, self._driver = path, driver
         self._levels: list[Any] = []
         self._bands: list[int] = []
         self._colours: np.ndarray[Any, Any] | None = None
@@ -80,7 +80,6 @@ class Raster:
             "has_mask": MaskFlags.per_dataset in flags
             or MaskFlags.alpha in flags
             or (is_palette and MaskFlags.nodata in flags),
-            "block": list(first.block_shapes[0]) if first.count else [1, 1],
             "files": list(first.files),
         }
 
@@ -96,13 +95,7 @@ class Raster:
         return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)).tobytes()
 
     def _opened(self, name: str, **options: Any) -> Any:
-        failed: list[str] = []
-        for driver in self._drivers:
-            try:
-                return rasterio.open(name, driver=driver, **options)
-            except rasterio.RasterioIOError as error:
-                failed.append(str(error))
-        raise rasterio.RasterioIOError(failed[-1])
+        return rasterio.open(name, driver=self._driver, **options)
 
 
 def answer(raster: Raster, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -188,7 +181,7 @@ def limit(memory_bytes: int) -> None:
 
 def confine(asked: dict[str, Any]) -> None:
     """Keep to the drivers, files and memory that the parent names."""
-    keep_drivers({*asked["drivers"], *asked["beside"]})
+    keep_drivers({asked["driver"], *asked["beside"]})
     limit(asked["memory_bytes"])
     keep_to_files(asked["files"], asked["folder"])
 
@@ -206,12 +199,12 @@ def main() -> None:
     except (OSError, RuntimeError, ValueError) as error:
         answers.write(json.dumps({"error": f"its process can't be confined: {error}"}).encode() + b"\n")
         return
-    raster = Raster(asked["path"], asked["drivers"])
+    raster = Raster(asked["path"], asked["driver"])
     with rasterio.Env(**asked["options"]):
         for line in requests:
             signal.alarm(asked["seconds"])  # ends it even where its parent is gone
-            told, data = answer(raster, json.loads(line))
-            answers.write(json.dumps(told).encode() + b"\n" + data)
+            facts, data = answer(raster, json.loads(line))
+            answers.write(json.dumps(facts).encode() + b"\n" + data)
             answers.flush()
             signal.alarm(0)
 

@@ -1,6 +1,6 @@
 """Formats that GDAL alone reads here, and the files beside one that count as a part of it.
 
-Each is open to a few of GDAL's drivers, which read local files and nothing else: none that reaches the network, runs
+Each is open to one of GDAL's drivers, which reads local files and nothing else: none that reaches the network, runs
 code, or is led by its file to images of other formats. Formats that readers of our own claim are no part of the list.
 """
 
@@ -15,10 +15,10 @@ from tiling.storage.place import Place
 
 @dataclass(frozen=True, slots=True)
 class GdalFormat:
-    """One format: its name in a run's card, the drivers that may open it, in their order, and how it begins."""
+    """One format: its name in a run's card, the driver that may open it, and how it begins."""
 
     name: str
-    drivers: tuple[str, ...]
+    driver: str
     magic: tuple[bytes, ...] = ()
     suffixes: tuple[str, ...] = ()
     """Suffixes of a format that doesn't say what it is."""
@@ -27,13 +27,13 @@ class GdalFormat:
 
 
 FORMATS = (
-    GdalFormat("envi", ("ENVI",), header=b"ENVI"),
-    GdalFormat("ehdr", ("EHdr",), suffixes=(".bil", ".bip", ".bsq", ".flt"), header=b""),
-    GdalFormat("erdas", ("HFA",), (b"EHFA_HEADER_TAG",)),
-    GdalFormat("netcdf", ("netCDF",), (b"CDF\x01", b"CDF\x02", b"CDF\x05")),
-    GdalFormat("hdf5", ("netCDF",), (b"\x89HDF\r\n\x1a\n",)),
-    GdalFormat("bmp", ("BMP",), (b"BM",)),
-    GdalFormat("arcinfo-grid", ("AAIGrid",), (b"ncols", b"NCOLS")),
+    GdalFormat("envi", "ENVI", header=b"ENVI"),
+    GdalFormat("ehdr", "EHdr", suffixes=(".bil", ".bip", ".bsq", ".flt"), header=b""),
+    GdalFormat("erdas", "HFA", (b"EHFA_HEADER_TAG",)),
+    GdalFormat("netcdf", "netCDF", (b"CDF\x01", b"CDF\x02", b"CDF\x05")),
+    GdalFormat("hdf5", "netCDF", (b"\x89HDF\r\n\x1a\n",)),
+    GdalFormat("bmp", "BMP", (b"BM",)),
+    GdalFormat("arcinfo-grid", "AAIGrid", (b"ncols", b"NCOLS")),
 )
 NAMES = frozenset(each.name for each in FORMATS)
 

@@ -47,12 +47,12 @@ _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "GDAL_DRIVE
 class GdalProcess:
     """The process and its pipes. One thread asks at a time: the caller sees to that."""
 
-    def __init__(self, path: Path, drivers: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, driver: str) -> None:
         asked: dict[str, Any] = {
             "path": str(path),
             "folder": str(path.parent),
             "files": [str(each) for each in (path, *files_beside(path))],
-            "drivers": drivers,
+            "driver": driver,
             "beside": _BESIDE,
             "options": _OPTIONS,
             "memory_bytes": MEMORY_BYTES,

@@ -51,11 +51,11 @@ class GdalReader:
                 if "\n" in self._name or '"' in self._name:
                     raise SourceError("its path holds a quote or a line break, which names for GDAL can't; rename it")
                 moment.expect_in(1, 1)
-                self._process = GdalProcess(path, known.drivers)
+                self._process = GdalProcess(path, known.driver)
                 images = self._choose(self._process, moment)
-                self._told = self._process.ask({"do": "open", "name": self._name})[0]
-                _expect_own(path, self._told["files"])
-                self._facts = _facts(known, self._told, images, self._series)
+                self._described = self._process.ask({"do": "open", "name": self._name})[0]
+                _expect_own(path, self._described["files"])
+                self._facts = _facts(known, self._described, images, self._series)
         except SourceError:
             self.close()
             raise
@@ -111,10 +111,10 @@ class GdalReader:
         if self._process is None or not self._process.is_open:
             if self._process is not None:
                 self._process.close()
-            process = GdalProcess(self._path, self._known.drivers)
+            process = GdalProcess(self._path, self._known.driver)
             try:
-                told = process.ask({"do": "open", "name": self._name})[0]
-                if json.dumps(told) != json.dumps(self._told):
+                described = process.ask({"do": "open", "name": self._name})[0]
+                if json.dumps(described) != json.dumps(self._described):
                     raise SourceError("the file changed after it was opened; start again")
             except SourceError:
                 process.close()
@@ -142,42 +142,44 @@ def _expect_own(path: Path, files: list[str]) -> None:
             raise SourceError(f"it leads to {file!r}, which is not called like it; convert it to a GeoTIFF")
 
 
-def _facts(known: GdalFormat, told: dict[str, Any], images: tuple[FileImage, ...], series: int) -> ImageFacts:
+def _facts(known: GdalFormat, described: dict[str, Any], images: tuple[FileImage, ...], series: int) -> ImageFacts:
     """Hold what the process says against the limits."""
-    shapes: list[tuple[int, int]] = [(int(height), int(width)) for height, width in told["shapes"]]
-    types, is_palette = sorted(set(told["dtypes"])), bool(told["is_palette"])
-    if not types or len(told["dtypes"]) > MAX_BANDS:
-        raise SourceError(f"it has {len(told['dtypes'])} bands; 1 to {MAX_BANDS} are read")
+    shapes: list[tuple[int, int]] = [(int(height), int(width)) for height, width in described["shapes"]]
+    types, is_palette = sorted(set(described["dtypes"])), bool(described["is_palette"])
+    if not types or len(described["dtypes"]) > MAX_BANDS:
+        raise SourceError(f"it has {len(described['dtypes'])} bands; 1 to {MAX_BANDS} are read")
     if len(types) > 1 or np.dtype(types[0]).kind not in "iuf":
         raise SourceError(f"its values are {' and '.join(types)}; convert them to one type of integers or floats")
     if any(min(shape) < 1 or max(shape) > MAX_SIDE_PX for shape in shapes):
         raise SourceError(f"its levels have sides below 1 px or over {MAX_SIDE_PX} px: it is damaged")
-    place = _place(told)
-    names = _RGB if is_palette else _names(told)
+    place = _place(described)
+    names = _RGB if is_palette else _names(described)
     return ImageFacts(
         known.name,
         names,
         np.dtype(np.uint8 if is_palette else types[0]),
         make_levels(_smaller(shapes), None if place is None else ground_pixel_size(place)),
         "palette" if is_palette else "rgb" if names[:3] == _RGB else "min-is-black",
-        nodata=None if is_palette else _nodata(told["nodata"]),
+        nodata=None if is_palette else _nodata(described["nodata"]),
         georeference=place,
-        has_alpha=bool(told["has_alpha"]),
+        has_alpha=bool(described["has_alpha"]),
         memory_bytes=MEMORY_BYTES + LIBRARY_BYTES + 2 * _PIECE_BYTES,
-        has_mask=bool(told["has_mask"]),
+        has_mask=bool(described["has_mask"]),
         images=images,
         series=series,
-        scales=() if is_palette else known_scales([(float(scale), float(offset)) for scale, offset in told["scales"]]),
+        scales=()
+        if is_palette
+        else known_scales([(float(scale), float(offset)) for scale, offset in described["scales"]]),
     )
 
 
-def _names(told: dict[str, Any]) -> tuple[str, ...]:
+def _names(described: dict[str, Any]) -> tuple[str, ...]:
     """Names of bands: what the file calls them, or their colours, or their numbers."""
-    count = len(told["names"])
-    for names in (told["names"], told["colours"]):
+    count = len(described["names"])
+    for names in (described["names"], described["colours"]):
         shown = tuple(" ".join(str(name or "").split()) for name in names)
-        is_told = all(name and name.isprintable() and len(name) <= _MOST_LETTERS for name in shown)
-        if is_told and len(set(shown)) == count and not all(map(_NUMBERED.fullmatch, shown)):
+        is_named = all(name and name.isprintable() and len(name) <= _MOST_LETTERS for name in shown)
+        if is_named and len(set(shown)) == count and not all(map(_NUMBERED.fullmatch, shown)):
             return shown
     return ("gray",) if count == 1 else tuple(str(number + 1) for number in range(count))
 
@@ -198,10 +200,10 @@ def _smaller(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return shapes
 
 
-def _place(told: dict[str, Any]) -> Georeference | None:
+def _place(described: dict[str, Any]) -> Georeference | None:
     """Place on the earth; None where the file doesn't say so."""
-    wkt, code, affine = told["wkt"], told["epsg"], told["transform"]
-    points = tuple(tuple(float(number) for number in point) for point in told["points"])
+    wkt, code, affine = described["wkt"], described["epsg"], described["transform"]
+    points = tuple(tuple(float(number) for number in point) for point in described["points"])
     if affine is not None and not _is_sound(affine):
         affine = None
     if wkt is None and affine is None and not points:
