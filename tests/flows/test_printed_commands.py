@@ -30,8 +30,8 @@ def test_at_a_terminal_a_command_that_no_shell_would_find_comes_with_the_program
     bare = {**NOTHING, "HOME": str(tmp_path), "TERM": "xterm", "COLUMNS": "400"}
     code, shown = in_terminal([str(OVERTILE), "doctor", "--archive", AWKWARD], bare, tmp_path)
     assert code == 3, shown
-    (told,) = re.findall(r"\(overtile in such a command is (.*) here\)", shown)
-    assert shlex.split(told) == [str(OVERTILE)]
+    (called,) = re.findall(r"\(overtile in such a command is (.*) here\)", shown)
+    assert shlex.split(called) == [str(OVERTILE)]
 
 
 def test_the_program_is_named_where_its_name_leads_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,13 +40,13 @@ def test_the_program_is_named_where_its_name_leads_elsewhere(tmp_path: Path, mon
         each.parent.mkdir()
         each.write_text("#!/bin/sh\n")
         each.chmod(0o755)
-    for path, told in (
+    for path, called in (
         (program.parent, ""),
         (other.parent, shlex.quote(str(program))),
         ("", shlex.quote(str(program))),
     ):
         monkeypatch.setenv("PATH", str(path))
-        assert unlike_name(str(program)) == told
+        assert unlike_name(str(program)) == called
     assert unlike_name("-c") == ""
 
 

@@ -64,5 +64,5 @@ def test_models_are_listed_and_the_version_is_told_without_a_slow_library(watche
     assert (listed.code, listed.err) == (0, "")
     assert "unet3p" in listed.out
     assert (tmp_path / "imported.txt").read_text() == ""
-    told = watched.run("--version")
-    assert (told.code, told.out) == (0, f"overtile {version('overtile')}\n")
+    ended = watched.run("--version")
+    assert (ended.code, ended.out) == (0, f"overtile {version('overtile')}\n")

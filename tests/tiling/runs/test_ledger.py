@@ -71,7 +71,7 @@ def test_any_flipped_bit_in_a_segment_is_told_or_changes_nothing(tmp_path: Path)
     ledger.announce("drawn", {"mask": "0", "seals": {"overlay.png": {"bytes": 5}}})
     segments = sorted(tmp_path.glob("*.jsonl"))
     kept = [path.read_bytes() for path in segments]
-    whole, told = Ledger(tmp_path, 3).fold(held=True), list[str]()
+    whole, refused = Ledger(tmp_path, 3).fold(held=True), list[str]()
     for path, data in zip(segments, kept, strict=True):
         for bit in range(0, 8 * len(data), 5):  # each of a byte's eight in turn
             changed = bytearray(data)
@@ -80,14 +80,14 @@ def test_any_flipped_bit_in_a_segment_is_told_or_changes_nothing(tmp_path: Path)
             try:
                 found = Ledger(tmp_path, 3).fold(held=True)
             except RunError as error:
-                told.append(str(error))
+                refused.append(str(error))
                 continue
             assert (str(found.counts), str(found.held)) == (str(whole.counts), str(whole.held))
             assert found.events == whole.events
         path.write_bytes(data)
-    assert all("holds a line that is no record" in each for each in told)
+    assert all("holds a line that is no record" in each for each in refused)
     bits = sum(map(len, kept)) * 8 // 5
-    assert len(told) >= bits - 2 * 8 * len(',"crc":""}') // 5, "all but in the checksum's own name, and line ends"
+    assert len(refused) >= bits - 2 * 8 * len(',"crc":""}') // 5, "all but in the checksum's own name, and line ends"
 
 
 def test_lines_of_earlier_versions_have_no_checksum(tmp_path: Path) -> None:
