@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 
-from flows.lifecycle.exit_status import recorded_exit_status
+from flows.lifecycle.bounded_exit import bound_exit
+from flows.lifecycle.exit_status import EXIT_SIGNALLED, recorded_exit_status
 
 
 def main() -> None:
@@ -31,9 +32,12 @@ def main() -> None:
         from flows.cli import app
     except KeyboardInterrupt:
         sys.stderr.write("stopped before it began\n")
-        sys.exit(128 + signal.SIGINT)
-    with recorded_exit_status():
-        app()
+        sys.exit(EXIT_SIGNALLED + signal.SIGINT)
+    try:
+        with recorded_exit_status():
+            app()
+    finally:
+        bound_exit()
 
 
 def refusal(platform: str) -> str:

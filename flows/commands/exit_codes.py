@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from flows.config.base import problem_in
 from flows.errors import StoppedError
+from flows.lifecycle.exit_status import EXIT_SIGNALLED
 from flows.lifecycle.stopping import sigterm_as_error
 from flows.reporting.escaping import PlainConsole
 
-EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES, EXIT_SIGNALLED = 1, 2, 3, 128
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_FAILED_TILES = 1, 2, 3
 EXIT_NEW_FAILURES = EXIT_FAILED_TILES
 """Of a night: slides failed that hadn't failed before."""
 EXIT_BACKLOG = 4

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+EXIT_SIGNALLED = 128
+"""Of a command that a signal ended, plus the signal's number, as shells have it."""
+
 _recorded: list[int] = []
 
 

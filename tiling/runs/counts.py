@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from tiling.plan import TilePlan
 from tiling.runs.label_counts import label_counts
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.mask import BACKGROUND, NOT_PREDICTED, Mask
+from tiling.storage.on_threads import on_threads
 
 PIXELS_AT_ONCE = 2**22
 COUNTED_AT_ONCE = 2**20  # counting makes 8 bytes of each
@@ -42,8 +42,7 @@ def count_labels(mask: Mask, *, most_pixels: int = MOST_PIXELS, threads: int = 2
 
     for top in range(0, height, tall):
         row = [Box(top, x, min(top + tall, height), min(x + wide, width)) for x in range(0, width, wide)]
-        tasks = [dask.delayed(count)(box) for box in row]
-        for found in dask.compute(*tasks, scheduler="threads", num_workers=threads):
+        for found in on_threads(count, row, threads):
             counts += found
     return counts * _area(mask.levels[0]) // _area(array) if level else counts, level
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,12 +25,12 @@ from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.runs.pyramid_metadata import damaged_metadata
 from tiling.storage.disk import is_partial
+from tiling.storage.on_threads import on_threads
 from tiling.storage.place import Place, read_at, remove_within, sweep, write_atomic
 from tiling.storage.shard import ShardCodec, ShardFormatError
 from tiling.storage.zarr_nodes import arrays_in
 
 SMALLEST_LEVEL_PX = 512
-TASKS_AT_ONCE = 1024
 
 Pixels = NDArray[Any]
 """uint8 of a mask and of probabilities, int32 of objects."""
@@ -128,14 +129,10 @@ class Pyramid:
 
         Shards that are `written` already show the level below and are left as they are.
         """
-        import dask  # tile actors, which build none, start without it
-
         for level in range(above + 1, len(self.levels)):
             boxes = self.shards(level) if changed is None else self.shards_above(level, changed)
             boxes = [box for box in boxes if not written(level, box)]
-            for start in range(0, len(boxes), TASKS_AT_ONCE):
-                tasks = [dask.delayed(self._build_shard)(level, box) for box in boxes[start : start + TASKS_AT_ONCE]]
-                dask.compute(*tasks, scheduler="threads", num_workers=threads)
+            on_threads(partial(self._build_shard, level), boxes, threads)
 
     def shards(self, level: int) -> list[Box]:
         """The shards of a level, clipped to it, row by row."""

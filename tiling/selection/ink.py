@@ -10,14 +10,15 @@ same for a pale and a dark mark: haematoxylin 0.65, 0.70, 0.29, eosin 0.07, 0.99
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
+from tiling.storage.on_threads import on_threads
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
@@ -65,7 +66,8 @@ def without_detail(
     open_ = asked & ~smooth
     whole = source.levels[level]
 
-    def look(top: int, left: int) -> None:
+    def look(corner: tuple[int, int]) -> None:
+        top, left = corner
         place = slice(top, top + SQUARE_BLOCKS), slice(left, left + SQUARE_BLOCKS)
         if not open_[place].any():
             return
@@ -79,8 +81,7 @@ def without_detail(
         smooth[place][wanted] = curvature(pixels, wanted, block_px) < limits[place][wanted]
 
     rows, cols = (range(0, count, SQUARE_BLOCKS) for count in asked.shape)
-    tasks = [dask.delayed(look)(top, left) for top in rows for left in cols]
-    dask.compute(*tasks, scheduler="threads", num_workers=THREADS)
+    on_threads(look, product(rows, cols), THREADS)
     return smooth
 
 

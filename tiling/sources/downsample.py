@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
 from tiling.errors import SourceError
 from tiling.geometry import Box, ceil_to
 from tiling.sources.square_means import square_means
+from tiling.storage.on_threads import on_threads
 
 if TYPE_CHECKING:
     from tiling.sources.facts import Level
@@ -73,7 +73,7 @@ def block_mean(
         y, x = box.y0 // inner - top, box.x0 // inner - left
         coarse[y : y + means.shape[0], x : x + means.shape[1]] = means
 
-    dask.compute(*(dask.delayed(fill)(box) for box in boxes), scheduler="threads", num_workers=threads)
+    on_threads(fill, boxes, threads)
     return coarse[: shape[0], : shape[1]]
 
 
