@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from flows.errors import StoppedError
+from flows.lifecycle.lost_signals import sent_again
 
 GRACE_SECONDS = 20.0
 """For the tiles in flight: less than the 30 s that Kubernetes and Slurm give by default."""
@@ -77,7 +78,8 @@ def sigterm_as_error() -> Generator[None]:
 
     previous = {number: signal.signal(number, stopped) for number in _heard(signal.SIGTERM)}
     try:
-        yield
+        with sent_again(_Terminated):
+            yield
     except _Terminated as terminated:
         raise StoppedError.by(signal.Signals(terminated.number)) from None
     finally:
