@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Any
 
 STEPS = {
-    "look at the image and the model": "flows.commands.terminal:check",
     "Prefect's server: begin": "flows.lifecycle.prefect_server:EmbeddedServer.begin",
     "Ray: start": "flows.pool.cluster:Cluster._start_safely",
     "load flows and torch": "flows.launch:_load_flows",
