@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 
-from flows.lifecycle.bounded_exit import bound_exit
+from flows.lifecycle.bounded_exit import bound_exit, exit_without_finalising
 from flows.lifecycle.exit_status import EXIT_SIGNALLED, recorded_exit_status
 
 
 def main() -> None:
     """Load the commands and run the one that was asked for."""
+    exit_without_finalising()
     if sys.argv[1:] == ["--version"]:  # asked by programs too, often
         from importlib.metadata import version
 

@@ -22,6 +22,11 @@ def recorded_exit_status() -> Generator[None]:
     _recorded.append(0)
 
 
+def is_recorded() -> bool:
+    """True once a command has ended by itself, and not by an error that nobody expected."""
+    return bool(_recorded)
+
+
 def exit_status() -> int:
     """Exit status of the command; 1 where none was recorded, as of a script: what it was to be isn't known."""
     return _recorded[-1] if _recorded else 1

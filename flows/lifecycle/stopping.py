@@ -46,6 +46,8 @@ class StopRequest:
 
 _ACTION_BYTES = 512
 """More than any system's `struct sigaction` has, which is kept as it is."""
+_HELD_SECONDS = 0.005
+"""Ray takes seconds to start on a busy machine, and puts its handler in place at some moment of them."""
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """What a terminal sends to all processes of a command at once, of which the first alone is to handle it."""
@@ -114,18 +116,26 @@ def unheard_by_children() -> Generator[None]:
 
 @contextmanager
 def keep_sigterm() -> Generator[None]:
-    """While Ray starts inside, in this thread: the handler of SIGTERM from before is restored afterwards.
+    """While Ray starts inside, in this thread: the handler of SIGTERM from before is restored, at once and afterwards.
 
     Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
     stack trace and aborts the process three seconds later, whatever is still being ended in order. Python sets handlers
     in its main thread alone, which may have other things to load meanwhile; so it is the system's that is put back.
     """
     libc, action = ctypes.CDLL(None), ctypes.create_string_buffer(_ACTION_BYTES)
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, started = signal.getsignal(signal.SIGTERM), threading.Event()
     libc.sigaction(signal.SIGTERM, None, action)
+
+    def hold() -> None:
+        while not started.wait(_HELD_SECONDS):
+            libc.sigaction(signal.SIGTERM, action, None)
+
+    if callable(handler):
+        threading.Thread(target=hold, name="sigterm", daemon=True).start()
     try:
         yield
     finally:
+        started.set()
         libc.sigaction(signal.SIGTERM, action, None)
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
