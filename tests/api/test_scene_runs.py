@@ -16,6 +16,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from scenes import WHERE, cut, write_raster
 from torch import nn
+from web_server import serving
 
 from flows.api.segment_image import segment_image
 from tiling.errors import TilingError
@@ -78,3 +79,26 @@ def test_a_run_on_the_grid_of_another_crs_lies_there(network: nn.Module, tmp_pat
     assert segment_image(one, tmp_path / "run", model=network, export="none", **asked).complete
     with pytest.raises(TilingError, match="view"):
         segment_image(one, tmp_path / "run", model=network, export="none", **ASKED)
+
+
+def test_a_run_of_an_item_on_the_web_has_the_labels_of_its_files(network: nn.Module, tmp_path: Path) -> None:
+    one = write_raster(tmp_path / "one.tif", PIXELS, nodata=0)
+    expected = segment_image(one, tmp_path / "one", model=network, export="none", **ASKED).labels.compute()
+    assets: dict[str, Any] = {}
+    for band, name in enumerate(("red", "green", "blue")):
+        write_raster(tmp_path / "web" / f"{name}.tif", PIXELS[..., band : band + 1], nodata=0)
+        assets[name] = asset(f"{name}.tif", name)
+    write_item(tmp_path / "web" / "item.json", assets, properties={"datetime": "2020-06-01T10:10:31Z"})
+    out = tmp_path / "run"
+    with serving(tmp_path / "web") as web:
+        url = f"{web.url}/item.json"
+        result = segment_image(url, out, model=network, export="stac", **ASKED)
+        assert np.array_equal(result.labels.compute(), expected)
+        assert result.run.card.image.path == url
+        item = json.loads((out / "exports" / "item.json").read_bytes())
+        assert item["properties"]["datetime"] == "2020-06-01T10:10:31Z"
+        assert item["links"] == [{"rel": "derived_from", "href": url, "type": "application/geo+json"}]
+        assert segment_image(url, out, model=network, export="none", **ASKED).complete
+        write_raster(tmp_path / "web" / "blue.tif", PIXELS[::-1, :, 2:], nodata=0)
+        with pytest.raises(TilingError, match=r"another|differ"):
+            segment_image(url, out, model=network, export="none", **ASKED)

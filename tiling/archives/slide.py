@@ -48,6 +48,8 @@ def file_version(place: Place) -> FileVersion | None:
             if not _is_zarr_folder(place) and is_scene(place):
                 return FileVersion.of_files(content_of(place))
             return FileVersion.of_folder(place) if place.is_dir() else FileVersion.of_file(place.stat())
+        if is_scene(place):
+            return FileVersion.of_files(content_of(place))
         if is_zarr(place.name) and place.is_dir():
             return FileVersion.of_objects(place.listed())
         return FileVersion.of_object(place.facts())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from tiling.errors import ExportError
+from tiling.errors import ExportError, StorageError
 from tiling.export.antimeridian import brought_home
 from tiling.export.finished import Finished
 from tiling.export.geojson import expect_geojson, unroller
@@ -25,6 +25,8 @@ from tiling.georeference.placement import moved
 from tiling.runs.mask import NOT_PREDICTED
 from tiling.sources.scene.acquired import acquired
 from tiling.sources.scene.stac import is_stac
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place, place_of
 
 MASK = "mask.tif"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -53,7 +55,7 @@ def write_stac(finished: Finished, paths: Sequence[Path]) -> None:
     """
     card, subject = finished.run.card, finished.subject
     bounds, geometry = _outline(subject)
-    image = Path(card.image.path)
+    image = place_of(card.image.path)
     times = acquired(image) or {"datetime": _utc(card.created)}
     size = finished.placement.pixel_size
     item = {
@@ -135,11 +137,20 @@ def _classes(finished: Finished) -> list[dict[str, Any]]:
     ]
 
 
-def _links(image: Path, exports: object) -> list[dict[str, str]]:
-    """The item that was segmented, where it was one and lies on the same disk."""
-    if not isinstance(exports, Path) or not is_stac(image):
+def _links(image: Place, exports: object) -> list[dict[str, str]]:
+    """The item that was segmented, where it was one and lies on the web or on the same disk."""
+    try:
+        if not is_stac(image):
+            return []
+    except (OSError, StorageError):
+        return []  # what can't be looked at is no reason against an export
+    if isinstance(image, ObjectPath):
+        href = str(image)
+    elif isinstance(exports, Path):
+        href = os.path.relpath(image, exports)
+    else:
         return []
-    return [{"rel": "derived_from", "href": os.path.relpath(image, exports), "type": "application/geo+json"}]
+    return [{"rel": "derived_from", "href": href, "type": "application/geo+json"}]
 
 
 def _word(text: str) -> str:

@@ -33,8 +33,8 @@ def fingerprint_of(path: Place, kind: str) -> str:
     A file: its content; a slide of several files, or a Zarr in a folder: that of all of them, with their names; a
     scene: that of all of them, with its bands' names, in the order in which they lie. What
     would have to be read over the network is known by size and tag instead: of an object, with its first 64 KiB, after
-    the word `object`; of a Zarr, of every chunk, with its metadata, after the word `objects`. A web server lists
-    nothing: there it is the metadata and the pixels of the coarsest level.
+    the word `object`; of a Zarr, of every chunk, with its metadata, after the word `objects`, as of a scene with files
+    on the web. A web server lists nothing: there a Zarr's is the metadata and the pixels of the coarsest level.
 
     Raises:
         OSError, SourceError: it can't be read.
@@ -44,12 +44,9 @@ def fingerprint_of(path: Place, kind: str) -> str:
     if kind.startswith("ome-zarr"):
         return _of_zarr(path, digest)
     if kind == SCENE:
-        assert isinstance(path, Path)
         return _of_scene(path, digest)
     if isinstance(path, ObjectPath):
-        file = RemoteFile(path)
-        digest.update(f"{file.identity}\n".encode())
-        digest.update(file.read(BLOCK_BYTES, 0))
+        _add_object(path, digest)
         for other in pixel_sidecars(path) if kind in TIFFS_WITH_SIDECARS else []:
             assert isinstance(other, ObjectPath)
             digest.update(f"\n{other.name} {RemoteFile(other).identity}\n".encode())
@@ -84,11 +81,23 @@ def _of_zarr(path: Place, digest: Digest) -> str:
     return digest.hexdigest() if isinstance(path, Path) else f"objects {digest.hexdigest()}"
 
 
-def _of_scene(path: Path, digest: Digest) -> str:
-    for label, file in content_of(path):
-        digest.update(f"\n{label} {file.stat().st_size}\n".encode())
-        _add(file, digest)
-    return digest.hexdigest()
+def _of_scene(path: Place, digest: Digest) -> str:
+    content = content_of(path)
+    for label, file in content:
+        if isinstance(file, ObjectPath):
+            digest.update(f"\n{label} ".encode())
+            _add_object(file, digest)
+        else:
+            digest.update(f"\n{label} {file.stat().st_size}\n".encode())
+            _add(file, digest)
+    is_remote = any(isinstance(file, ObjectPath) for _, file in content)
+    return f"objects {digest.hexdigest()}" if is_remote else digest.hexdigest()
+
+
+def _add_object(place: ObjectPath, digest: Digest) -> None:
+    file = RemoteFile(place)
+    digest.update(f"{file.identity}\n".encode())
+    digest.update(file.read(BLOCK_BYTES, 0))
 
 
 def _add_folder(folder: Path, digest: Digest) -> None:

@@ -29,6 +29,8 @@ MAX_BANDS = 1024
 MAX_LEVELS = 32
 MAX_SCANS = 256  # of a progressive JPEG: each scan costs a pass over the whole image
 
+_OURS_LETTERS, _THEIRS_LETTERS = 5000, 200
+
 # What tifffile, imagecodecs, numpy and the parsers of the standard library raise on hostile bytes. OSError is
 # here because zlib-like readers use it for bad data and because a failed read of the disk is the world's fault.
 LIBRARY_ERRORS = (
@@ -66,7 +68,11 @@ def reason(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text without line breaks or control characters, at most 200 of them."""
+    """The error's text without line breaks or control characters; of a library's the first 200 of them.
+
+    Ours name a file before they say what is wrong with it, and a path alone may be longer than that.
+    """
+    most = _OURS_LETTERS if isinstance(error, SourceError) else _THEIRS_LETTERS
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     printable = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(printable.split())[:200] or type(error).__name__
+    return " ".join(printable.split())[:most] or type(error).__name__

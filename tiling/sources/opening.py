@@ -15,6 +15,7 @@ from tiling.sources.gdal.reader import GdalReader
 from tiling.sources.jpeg2000 import Jpeg2000Reader
 from tiling.sources.jpeg2000_tiles import find_tiles
 from tiling.sources.limits import one_line, source_errors
+from tiling.sources.magic import ARCHIVES, HEAD_BYTES, RASTER_MAGIC, RIFF, TIFF_MAGIC, is_claimed
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
@@ -29,15 +30,6 @@ from tiling.sources.viewed import ViewReader
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 from tiling.view import View
-
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_RASTER_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"\xff\xd8\xff": "jpeg",
-    b"\xff\x4f\xff\x51": "jpeg2000",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "jpeg2000",
-}
-_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 MEMBER_CACHE_BYTES = 8 * 1024**2
 """Decoded segments that each file of a scene keeps, of which many are open at once."""
@@ -77,13 +69,13 @@ def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
         if isinstance(path, Path) and is_list(path):
             return _open_scene(path, moment)
-        if moment.crs is not None and not isinstance(path, Path):
+        if moment.crs is not None and not isinstance(path, Path) and not is_scene(path):
             raise SourceError(f"{path}: --crs lays files on one grid, from disks only; copy it, or leave out --crs")
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
         if zarr is not None:
             _expect_own_grid(path, moment, is_file=False)
             return zarr, zarr.identity
-        if isinstance(path, Path) and (is_scene(path) or (moment.crs is not None and path.is_file())):
+        if is_scene(path) or (moment.crs is not None and isinstance(path, Path) and path.is_file()):
             return _open_scene(path, moment)
         _expect_own_grid(path, moment, is_file=True)
         return _open_file_reader(path, moment)
@@ -91,7 +83,7 @@ def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
         raise SourceError(f"{path}: {one_line(error)}") from error
 
 
-def _open_scene(path: Path, moment: Moment) -> tuple[Reader, str]:
+def _open_scene(path: Place, moment: Moment) -> tuple[Reader, str]:
     if moment.z or moment.t or moment.damaged:
         raise SourceError(f"{path}: a scene of several files has one focal plane and time; leave out --z and --t")
     with source_errors(str(path)):
@@ -111,16 +103,15 @@ def _expect_own_grid(path: Place, moment: Moment, *, is_file: bool) -> None:
         )
 
 
-def _open_member(path: Path, *, alpha: bool) -> tuple[Reader, str]:
-    """A file of a scene, by our own readers alone."""
+def _open_member(path: Place, *, alpha: bool) -> tuple[Reader, str]:
+    """A file of a scene."""
     try:
         reader, identity = _open_file_reader(path, Moment(alpha=alpha), MEMBER_CACHE_BYTES)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
-    if isinstance(reader, SlideReader | GdalReader):
+    if isinstance(reader, SlideReader):
         reader.close()
-        what = "a slide" if isinstance(reader, SlideReader) else f"a file of {reader.facts.format}, which GDAL reads,"
-        raise SourceError(f"{path}: {what} is no part of a scene; segment it by itself, or convert it to a GeoTIFF")
+        raise SourceError(f"{path}: a slide is no part of a scene; segment it by itself, or convert it to a GeoTIFF")
     return reader, identity
 
 
@@ -141,32 +132,31 @@ def _open_file_reader(path: Place, moment: Moment, cache_bytes: int = DEFAULT_CA
 
 
 def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -> Reader:
-    head = file.read(16, 0)
+    head = file.read(HEAD_BYTES, 0)
     if not head:
         raise SourceError(f"{path}: the file is empty (0 bytes)")
     vendor = vendor_format(path.name, file, head)
     if vendor is not None:
         return _slide_reader(path, file, vendor, moment)
-    if head[:4] in _TIFF_MAGIC:
+    if head.startswith(TIFF_MAGIC):
         return TiffReader(path, file, moment, cache_bytes)
-    claimed = any(head.startswith(magic) for magic in (*_RASTER_MAGIC, *_ARCHIVES, b"RIFF"))
-    known = None if claimed else gdal_format(path, head)
+    known = None if is_claimed(head) else gdal_format(path, head)
     if known is not None:
         return _gdal_reader(path, file, known, moment)
     if moment.z or moment.t:
         raise SourceError(f"{path}: the image has one focal plane and one point in time; leave out --z and --t")
     with source_errors(str(path)):
         moment.expect_one_image()
-    for magic, kind in _RASTER_MAGIC.items():
+    for magic, kind in RASTER_MAGIC.items():
         if head.startswith(magic):
             with source_errors(str(path)):
                 tiles = find_tiles(file) if kind == "jpeg2000" else None
             if tiles is not None:
                 return Jpeg2000Reader(file, tiles)
             return RasterReader(path, file, kind, alpha=moment.alpha)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+    if head[:4] == RIFF and head[8:12] == b"WEBP":
         return RasterReader(path, file, "webp")
-    for magic, kind in _ARCHIVES.items():
+    for magic, kind in ARCHIVES.items():
         if head.startswith(magic):
             raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
     raise SourceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tiling.errors import SourceError
@@ -14,7 +14,7 @@ from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
 from tiling.sources.scene.naming import is_list
 from tiling.storage.file_version import FileVersion
-from tiling.storage.object_path import READ_ONLY_SCHEMES
+from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectFacts, ObjectPath
 from tiling.storage.place import Place
 
 UNKNOWN = "unknown"
@@ -35,7 +35,7 @@ class ImageFiles:
     def __init__(self, place: Place, kind: str) -> None:
         self._place = place
         self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
-        self._is_scene, self._parts = kind == SCENE, list[Path]()
+        self._is_scene, self._parts = kind == SCENE, list[Place]()
         self._others = [] if self._is_zarr or not isinstance(place, Path) else companions(place, kind)
         self._is_conditional = False
         self._folders: list[Path] = []
@@ -48,12 +48,9 @@ class ImageFiles:
             FileNotFoundError: one of them is gone.
             OSError, StorageError: they can't be looked at.
         """
+        if self._is_scene:
+            return self._whole_scene()
         if isinstance(self._place, Path):
-            if self._is_scene:
-                parts = _scene_parts(self._place)
-                # A folder's own time says that a file came or went.
-                self._parts = [self._place, *parts] if not is_list(self._place) and self._place.is_dir() else parts
-                return _of_files(parts)
             if not self._is_zarr:
                 return _of_files([self._place, *self._others])
             names = list(_walked(self._place))
@@ -65,8 +62,7 @@ class ImageFiles:
             return _of_files(sorted(files))
         if not self._is_zarr:
             facts = self._place.facts()
-            # Every read of such an object names its tag, and fails where it has another.
-            self._is_conditional = facts.tag.e_tag is not None and not facts.tag.e_tag.startswith("W/")
+            self._is_conditional = _is_conditional(facts)
             return _text(FileVersion.of_object(facts))
         if self._place.root.startswith(READ_ONLY_SCHEMES):
             return UNKNOWN
@@ -79,10 +75,24 @@ class ImageFiles:
             As `whole` does.
         """
         if self._is_scene:
-            return _of_files(self._parts)  # a file that a glob would find by now belongs to no read
+            return _of_parts(self._parts)  # a file that a glob would find by now belongs to no read
         if isinstance(self._place, Path):
             return _of_files(self._folders) if self._is_large else self.whole()
         return "" if self._is_zarr or self._is_conditional else self.whole()
+
+    def _whole_scene(self) -> str:
+        parts = _scene_parts(self._place)
+        objects: dict[Place, ObjectFacts] = {part: part.facts() for part in parts if isinstance(part, ObjectPath)}
+        # A folder's own time says that a file came or went.
+        is_folder = isinstance(self._place, Path) and not is_list(self._place) and self._place.is_dir()
+        self._parts = [self._place] if is_folder else []
+        self._parts += [part for part in parts if part not in objects or not _is_conditional(objects[part])]
+        return _of_parts(parts, objects)
+
+
+def _is_conditional(facts: ObjectFacts) -> bool:
+    """True if every read of an object names its tag, and fails where it has another."""
+    return facts.tag.e_tag is not None and not facts.tag.e_tag.startswith("W/")
 
 
 def _walked(folder: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -92,7 +102,7 @@ def _walked(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(name), files
 
 
-def _scene_parts(place: Path) -> list[Path]:
+def _scene_parts(place: Place) -> list[Place]:
     """Every file of a scene; one that is missing leaves none."""
     try:
         return [file for _, file in content_of(place)]
@@ -119,10 +129,19 @@ def is_bracketed(place: str, kind: str) -> bool:
 
 
 def _of_files(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        facts = _looked_at(path)
-        digest.update(f"{path} {_text(FileVersion.of_file(facts))} {facts.st_ino}\n".encode(errors="surrogateescape"))
+    return _of_parts(paths)
+
+
+def _of_parts(parts: Iterable[Place], objects: Mapping[Place, ObjectFacts] | None = None) -> str:
+    """Version of files and objects, of which some facts are known already."""
+    digest, objects = hashlib.sha256(), objects or {}
+    for part in parts:
+        if isinstance(part, ObjectPath):
+            text = _text(FileVersion.of_object(objects.get(part) or part.facts()))
+        else:
+            facts = _looked_at(part)
+            text = f"{_text(FileVersion.of_file(facts))} {facts.st_ino}"
+        digest.update(f"{part} {text}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

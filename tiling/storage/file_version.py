@@ -49,11 +49,11 @@ class FileVersion:
         return cls(sum(file.stat().st_size for file in files), f"{newest} {len(known)}", newest / 1e9)
 
     @classmethod
-    def of_files(cls, files: Iterable[tuple[str, Path]]) -> FileVersion:
+    def of_files(cls, files: Iterable[tuple[str, Path | ObjectPath]]) -> FileVersion:
         """Of an image of several files, each with what is known of it besides, in their order."""
         size_bytes, newest, digest = 0, 0.0, hashlib.sha256()
         for label, file in files:
-            one = cls.of_file(file.stat())
+            one = cls.of_object(file.facts()) if isinstance(file, ObjectPath) else cls.of_file(file.stat())
             digest.update(f"{label} {file} {one.size_bytes} {one.version}\n".encode(errors="surrogateescape"))
             size_bytes, newest = size_bytes + one.size_bytes, max(newest, one.modified or 0.0)
         return cls(size_bytes, digest.hexdigest(), newest)

@@ -84,8 +84,49 @@ def test_incomplete_deliveries_are_refused(tmp_path: Path) -> None:
     other.write_bytes(band.read_bytes())
     assert_refused(folder, "holds 2 Landsat scenes")
     other.unlink()
+    metadata = next(folder.glob("*_MTL.txt"))
+    text = metadata.read_text()
+    for value in ("nan", "0", "none"):
+        metadata.write_text(text.replace("MULT_BAND_4 = 2.75e-05", f"MULT_BAND_4 = {value}"))
+        assert_refused(folder, "holds no number that scales a band")
+    metadata.write_text(text)
     band.unlink()
     assert_refused(folder, "no band")
+
+
+def test_bands_that_broke_on_their_way_are_one_line(tmp_path: Path) -> None:
+    safe = write_sentinel2(tmp_path, BANDS)
+    band = next(safe.rglob("*_B8A_20m.jp2"))
+    data = band.read_bytes()
+    for broken in (b"", data[:40], data[: len(data) // 2], b"\0" * len(data), b"<!DOCTYPE html>"):
+        band.write_bytes(broken)
+        with pytest.raises(SourceError) as error, open_source(safe) as scene:
+            scene.read(0, scene.levels[0].box)
+        assert band.name in str(error.value)
+        assert "\n" not in str(error.value)
+    band.unlink()
+    band.mkdir()
+    with pytest.raises(SourceError) as error:
+        open_source(safe)
+    assert "\n" not in str(error.value)
+
+
+def test_bands_of_one_scene_are_no_mosaic(tmp_path: Path) -> None:
+    """A folder whose metadata is missing: the first of its bands would hide all others."""
+    folder = write_landsat(tmp_path, {"SR_B4": FINE[..., 0], "SR_B5": FINE[..., 1]})
+    next(folder.glob("*_MTL.txt")).unlink()
+    next(folder.glob("*_QA_PIXEL.TIF")).unlink()
+    safe = write_sentinel2(tmp_path, BANDS)
+    fine = next(safe.glob("GRANULE/*/IMG_DATA/R10m"))
+    for scene in (folder, folder / "*_B?.TIF", fine, fine / "*.jp2"):
+        assert_refused(scene, "are bands of one scene")
+    years = folder.with_name("years")
+    for number, year in enumerate(("20200601", "20200617")):
+        band = next(folder.glob(f"*_B{4 + number}.TIF"))
+        years.mkdir(exist_ok=True)
+        (years / band.name.replace("20200601", year)).write_bytes(band.read_bytes())
+    with open_source(years) as scene:
+        assert np.array_equal(scene.read(0, scene.levels[0].box)[..., 0], FINE[..., 0])
 
 
 def assert_refused(path: Path, message: str) -> None:

@@ -233,6 +233,16 @@ def test_files_beside_one_count_and_all_others_are_out_of_reach(tmp_path: Path) 
         whole(source)
 
 
+def test_a_header_of_another_file_of_that_name_is_not_its_own(tmp_path: Path) -> None:
+    one, other = PIXELS[..., :1], PIXELS[::-1, :, 1:]
+    for path, driver, pixels in (("a.img", "HFA", one), ("a.dat", "ENVI", other)):
+        write(tmp_path / path, driver, pixels)
+    with open_source(tmp_path / "a.img") as erdas, open_source(tmp_path / "a.dat") as envi:
+        assert (erdas.format, envi.format) == ("erdas", "envi")
+        assert np.array_equal(whole(erdas), one)
+        assert np.array_equal(whole(envi), other)
+
+
 def test_a_file_that_changes_is_read_by_no_second_process(tmp_path: Path) -> None:
     path = write(tmp_path / "a.img", "HFA")
     with open_source(path) as source:
@@ -242,8 +252,3 @@ def test_a_file_that_changes_is_read_by_no_second_process(tmp_path: Path) -> Non
             whole(source)
         with pytest.raises(SourceError, match="the file changed after it was opened"):
             whole(source)
-
-
-def test_rasters_of_gdal_are_no_part_of_a_scene(erdas: Path) -> None:
-    with pytest.raises(SourceError, match="a file of erdas, which GDAL reads, is no part of a scene"):
-        open_source(erdas.parent / "red=scene.img")

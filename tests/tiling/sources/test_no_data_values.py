@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from no_data_images import HERE, collar, scene, write_map
 from PIL import Image
+from rasterio.enums import MaskFlags
 
 from tiling.errors import SourceError
 from tiling.source import open_source
@@ -134,6 +136,32 @@ def test_a_value_for_each_band_stored_one_by_one_is_refused(tmp_path: Path) -> N
         file.update_tags(NODATA_VALUES="10 20 30")
     with pytest.raises(SourceError, match=r"NODATA_VALUES \(10 20 30\) of bands .* -co INTERLEAVE=PIXEL"):
         open_source(path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "is_mask"),
+    [("uint8", None, True), ("uint8", 0, False), ("uint8", -9999, True), ("float32", float("nan"), False)],
+)
+def test_a_value_for_no_data_counts_before_alpha_as_in_gdal(
+    dtype: str, nodata: float | None, is_mask: bool, tmp_path: Path
+) -> None:
+    """Near infrared that is marked as alpha is 0 on water, where the other bands hold data."""
+    pixels = np.concatenate([scene(), scene(1)[..., :1]], -1).astype(dtype)
+    pixels[:30] = 0
+    pixels[50:70, 20:60, 3] = 0
+    path = tmp_path / "near infrared.tif"
+    named = [] if nodata is None else [(42113, "s", 0, f"{nodata}", True)]
+    tifffile.imwrite(
+        path, pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None, tile=(32, 32), extratags=named
+    )
+    with open_source(path) as source, rasterio.open(path) as file:
+        assert (source.bands, source.alpha) == (("red", "green", "blue"), ("alpha",))
+        assert (MaskFlags.alpha in file.mask_flag_enums[0]) is is_mask
+        values, held = source.read_present(0, source.levels[0].box)
+        ours = np.ones(values.shape[:2], np.bool_) if held is None else np.asarray(held.any(-1))
+        assert np.array_equal(ours, file.read_masks([1, 2, 3]).any(0))
+        assert ours[50:70, 20:60].any() == ours[50:70, 20:60].all() == (not is_mask)
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L", "1"])

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from described_scenes import mosaic
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject, transform_bounds
 from scenes import WHERE, cut, scene_pixels, write_raster
 
-from tiling.errors import SourceError
+from tiling.errors import ImageChangedError, SourceError
 from tiling.geometry import Box
+from tiling.runs.unchanged_source import VerifiedSource
 from tiling.source import ImageSource, open_source
 from tiling.view import View
 
@@ -223,6 +225,14 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
     write_raster(tmp_path / "big.tif", pixels.astype(np.uint64))
     write_raster(tmp_path / "f.tif", pixels.astype(np.float32))
     (tmp_path / "bad.tif").write_bytes(b"II*\0no")
+    (tmp_path / "none.tif").write_bytes(b"")
+    (tmp_path / "page.tif").write_text("<!DOCTYPE html>")
+    (tmp_path / "packed.tif").write_bytes(b"PK\3\4rest")
+    (tmp_path / "v.vrt").write_text("<VRTDataset/>")
+    (tmp_path / "circle.tif").symlink_to(tmp_path / "circle.tif")
+    write_raster(tmp_path / "flat.tif", pixels, transform=Affine(0, 0, 500_000, 0, -10, 5_500_000))
+    write_raster(tmp_path / "far.tif", pixels, transform=WHERE @ Affine.translation(1e12, 0))
+    write_raster(tmp_path / "pole.tif", pixels, transform=Affine(1, 0, 500, 0, -1, 400), crs="EPSG:4326")
     (tmp_path / "empty").mkdir()
     for name, message in {
         "red=a.tif,nir=gone.tif": "gone.tif: there is no such file",
@@ -236,6 +246,17 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
         "red=nowhere.tif,nir=small.tif": "different sizes",
         "red=big.tif,nir=f.tif": "no type holds",
         "red=a.tif,nir=bad.tif": "bad.tif",
+        "red=a.tif,nir=none.tif": "none.tif: the file is empty",
+        "red=a.tif,nir=page.tif": "page.tif: not a supported image",
+        "red=a.tif,nir=packed.tif": "packed.tif: the file is compressed with zip",
+        "red=a.tif,nir=v.vrt": "v.vrt: not a supported image",
+        "red=a.tif,nir=circle.tif": "circle.tif: there is no such file",
+        "red=a.tif,nir=empty": "empty: there is no such file",
+        "red=a.tif,nir=flat.tif": "flat.tif lacks a geotransform",
+        "{a,far}.tif": "lie so far apart",
+        "{a,pole}.tif": "pole.tif",
+        "red=a.tif,nir=": "is no band of a scene",
+        "red=a.tif,,nir=a.tif": "is no band of a scene",
         "x*.tif": "the glob finds no file",
         "empty": "folder without an image",
     }.items():
@@ -243,6 +264,47 @@ def test_broken_members_are_refused_on_one_line(tmp_path: Path) -> None:
             open_source(tmp_path / name)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_file_that_vanishes_between_two_reads_is_one_line(tmp_path: Path) -> None:
+    pixels = scene_pixels(bands=1)
+    files = cut(tmp_path / "parts", pixels)
+    write_raster(tmp_path / "red.tif", pixels)
+    data = files[4].read_bytes()
+    names = (
+        tmp_path / "parts",
+        tmp_path / "parts" / "*.tif",
+        mosaic(tmp_path, files, 1, "uint16"),
+        tmp_path / "red=red.tif,nir=parts/*.tif",
+    )
+    for name in names:
+        with open_source(name) as scene:
+            fingerprint, version = scene.fingerprint(), scene.version()
+        with VerifiedSource(name, None, fingerprint, version) as verified:
+            verified.read(lambda source: source.read(0, Box(0, 0, 10, 10)))
+            files[4].unlink()
+            with pytest.raises(ImageChangedError) as error:
+                verified.read(whole)
+        files[4].write_bytes(data)
+        assert str(error.value).startswith(f"image {name} ")
+        assert "\n" not in str(error.value)
+
+
+def test_bands_of_other_types_and_values_for_no_data_keep_their_own(tmp_path: Path) -> None:
+    pixels = scene_pixels(40, 50, 3)
+    small, signed, real = (pixels[..., :1] // 8).astype(np.uint8), pixels[..., 1:2].astype(np.int16), pixels[..., 2:]
+    real = real.astype(np.float32)
+    small[:10], signed[5:15], real[12:20] = 0, -9999, np.nan
+    write_raster(tmp_path / "a.tif", small, nodata=0)
+    write_raster(tmp_path / "b.tif", signed, nodata=-9999)
+    write_raster(tmp_path / "c.tif", real, nodata=np.nan)
+    with open_source(tmp_path / "a=a.tif,b=b.tif,c=c.tif") as scene:
+        assert (scene.dtype, scene.nodata) == (np.float32, None)
+        values, held = scene.read_present(0, scene.levels[0].box)
+        assert held is not None
+        expected = np.concatenate([small != 0, signed != -9999, np.isfinite(real)], axis=-1)
+        assert np.array_equal(held, expected)
+        assert np.array_equal(values[expected], np.concatenate([small, signed, real], axis=-1)[expected])
 
 
 def test_a_list_is_longer_than_a_file_name_can_be(tmp_path: Path) -> None:

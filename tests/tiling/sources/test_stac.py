@@ -74,7 +74,7 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
     write_raster(tmp_path / "r.tif", PIXELS[..., :1])
     write_raster(tmp_path / "inside" / "rgb.tif", PIXELS)
     for assets, message in (
-        ({"red": asset("https://example.org/r.tif", "B04")}, "is no file beside it"),
+        ({"red": asset("file:///etc/passwd", "B04")}, "is no file beside it"),
         ({"red": asset("s3://bucket/r.tif", "B04")}, "is no file beside it"),
         ({"red": asset("../r.tif", "B04")}, "outside of its folder"),
         ({"red": asset("gone.tif", "B04")}, "is missing"),
@@ -82,6 +82,7 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
         ({"red": asset("rgb.tif", "B04")}, "has 3 bands"),
         ({"a": asset("rgb.tif", "r", "g"), "b": asset("rgb.tif", "r", "b")}, "nothing says which"),
         ({"a": asset("rgb.tif", "r"), "b": asset("rgb.tif", "r", nodata=0)}, "different values for no data"),
+        ({"red": asset("../r.tif", "B04", **{"raster:bands": [{"scale": 0}]})}, "no number that scales"),
         ({}, "none of one"),
         ({"red": {"href": 5}}, "none of one"),
     ):

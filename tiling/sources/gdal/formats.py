@@ -27,11 +27,12 @@ class GdalFormat:
 
 
 FORMATS = (
-    GdalFormat("envi", "ENVI", header=b"ENVI"),
-    GdalFormat("ehdr", "EHdr", suffixes=(".bil", ".bip", ".bsq", ".flt"), header=b""),
     GdalFormat("erdas", "HFA", (b"EHFA_HEADER_TAG",)),
     GdalFormat("netcdf", "netCDF", (b"CDF\x01", b"CDF\x02", b"CDF\x05")),
     GdalFormat("hdf5", "netCDF", (b"\x89HDF\r\n\x1a\n",)),
+    # A header may be another file's of that name, and is asked after what says itself what it is.
+    GdalFormat("envi", "ENVI", header=b"ENVI"),
+    GdalFormat("ehdr", "EHdr", suffixes=(".bil", ".bip", ".bsq", ".flt"), header=b""),
     GdalFormat("bmp", "BMP", (b"BM",)),
     GdalFormat("arcinfo-grid", "AAIGrid", (b"ncols", b"NCOLS")),
 )

@@ -1,10 +1,21 @@
-"""Containment of the files that a description of a scene names: they lie below its folder, on this disk."""
+"""Containment of the files that a description of a scene names.
+
+Those of a description on a disk lie below its folder. A STAC item may lead to the web: one at a URL to its own server
+and to others by https, and to no host that only this machine or its network has.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
-from tiling.errors import SourceError
+from tiling.errors import PlaceError, SourceError
+from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+
+_WEB = tuple(f"{scheme}://" for scheme in READ_ONLY_SCHEMES)
+_NUMBER = re.compile(r"0x[0-9a-f]*|\d+")
 
 
 def contained(named: str, description: Path, what: str) -> Path:
@@ -32,3 +43,52 @@ def contained(named: str, description: Path, what: str) -> Path:
     if not is_there:
         raise SourceError(f"its {what} {text[:100]!r} is missing; restore it, or write the description again")
     return file
+
+
+def is_on_web(named: str) -> bool:
+    """True if a name is a URL of http or https."""
+    return named.strip().lower().startswith(_WEB)
+
+
+def on_web(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
+    """An object on the web that a description names, by a URL or relative to its own.
+
+    Raises:
+        SourceError: it is of another kind, lies where the description may not lead, or is the description itself.
+    """
+    try:
+        url = named.strip() if isinstance(description, Path) else urljoin(str(description), named.strip())
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise SourceError(f"the URL of an {what} is malformed ({error}); correct it") from error
+    if scheme not in READ_ONLY_SCHEMES:
+        raise SourceError(
+            f"an {what} of it leads to {scheme[:20]!r}, and an item at a URL to https and http alone; download it, and "
+            "give the item beside its files"
+        )
+    try:
+        place = ObjectPath.parse(url)
+    except PlaceError as error:
+        raise SourceError(f"an {what} of it can't be read: {error}") from error
+    if ".." in unquote(place.key).split("/"):
+        raise SourceError(f"its {what} {place} climbs out of a folder; write the URL without '..'")
+    if place == description:
+        raise SourceError(f"it names itself as an {what}; write it again")
+    if isinstance(description, ObjectPath) and place.root != description.root:
+        _expect_public(place, what)
+    return place
+
+
+def _expect_public(place: ObjectPath, what: str) -> None:
+    """Refuse another server than the description's own that is not public."""
+    host = (urlsplit(place.root).hostname or "").rstrip(".").lower()
+    try:
+        is_inner = not ipaddress.ip_address(host).is_global
+    except ValueError:
+        # Libraries take other numbers for addresses as well, such as 0x7f.1.
+        is_inner = host.rpartition(".")[2] == "localhost" or _NUMBER.fullmatch(host.rpartition(".")[2]) is not None
+    if is_inner or not place.root.startswith("https://"):
+        raise SourceError(
+            f"its {what} {place} lies on another server, {'which is not public' if is_inner else 'without https'}: an "
+            "item at a URL leads to its own server, and to public ones by https; download the item, and give its file"
+        )

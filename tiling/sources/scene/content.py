@@ -4,40 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiling.sources.openslide.vendor import companions
+from tiling.sources.gdal.formats import files_beside, gdal_format
+from tiling.sources.magic import HEAD_BYTES, is_claimed
 from tiling.sources.scene import naming
 from tiling.sources.scene.vrt import SUFFIX, read_vrt
+from tiling.sources.tiff.sidecars import pixel_sidecars
+from tiling.storage.place import Place
 
 FORMAT = "scene"
-
-_LIKE = "geotiff"
-"""What every file of a scene is taken for here: those of other formats have no file beside them that counts."""
 
 
 def is_vrt(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX and path.is_file()
 
 
-def is_scene(path: Path) -> bool:
-    """True if a path names a scene of several files."""
-    return naming.is_list(path) or is_vrt(path) or naming.is_scene(path)
+def is_scene(path: Place) -> bool:
+    """True if a path names a scene of several files, or a URL an item of some."""
+    if isinstance(path, Path) and not naming.is_list(path) and is_vrt(path):
+        return True
+    return naming.is_scene(path)
 
 
-def content_of(path: Path) -> list[tuple[str, Path]]:
+def content_of(path: Place) -> list[tuple[str, Place]]:
     """The files of a scene, each with what is known of it besides: a band's name, or what it belongs to.
 
     Raises:
         SourceError: one of them is missing.
-        OSError: they can't be looked for.
+        OSError, StorageError: they can't be looked for.
     """
-    if not naming.is_list(path) and is_vrt(path):
+    parts: list[tuple[str, Place]]
+    if isinstance(path, Path) and not naming.is_list(path) and is_vrt(path):
         parts = [("vrt", path), *(("", file) for file in read_vrt(path).files)]
     else:
         parts = [("description", file) for file in naming.descriptions(path)]
         for band in naming.scene_files(path):
             parts += [(f"{band.name} {len(band.files)}", file) for file in band.files]
-    found: list[tuple[str, Path]] = []
+    found: list[tuple[str, Place]] = []
     for label, file in parts:
         found.append((label, file))
-        found += [(each.suffix, each) for each in companions(file, _LIKE)]
+        found += [(Path(each.name).suffix, each) for each in _beside(file)]
     return found
+
+
+def _beside(file: Place) -> list[Place]:
+    """Files beside one of a scene that its pixels depend on."""
+    if isinstance(file, Path):
+        with file.open("rb", buffering=0) as opened:
+            head = opened.read(HEAD_BYTES)
+        if not is_claimed(head) and gdal_format(file, head) is not None:
+            return list[Place](files_beside(file))
+    return pixel_sidecars(file)

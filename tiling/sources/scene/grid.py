@@ -220,11 +220,26 @@ def _moved(x: Floats, y: Floats, source: str | None, target: str | None) -> tupl
     if source == target or target is None:
         return x, y
     import rasterio
-    from rasterio.warp import transform
 
     with rasterio.Env(PROJ_NETWORK="OFF"):
-        xs, ys = cast("tuple[list[float], list[float]]", transform(source, target, x.ravel(), y.ravel()))
-    return np.asarray(xs, np.float64).reshape(x.shape), np.asarray(ys, np.float64).reshape(y.shape)
+        xs, ys = _transformed(x.ravel(), y.ravel(), source, target)
+    return xs.reshape(x.shape), ys.reshape(y.shape)
+
+
+def _transformed(x: Floats, y: Floats, source: str | None, target: str) -> tuple[Floats, Floats]:
+    """The same by GDAL, which refuses all of them for one that lies off the earth, such as at 100 degrees north."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.warp import transform
+
+    try:
+        xs, ys = cast("tuple[list[float], list[float]]", transform(source, target, x, y))
+        return np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+    except CPLE_BaseError:
+        if x.size == 1:
+            return np.full(1, np.nan), np.full(1, np.nan)
+    half = x.size // 2
+    first, second = (_transformed(x[part], y[part], source, target) for part in (slice(half), slice(half, None)))
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
 
 
 def _is_same(one: str | None, other: str | None) -> bool:

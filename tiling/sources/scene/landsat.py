@@ -6,6 +6,7 @@ quality flags and angles are no measured light and are left out, and so is the p
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -58,12 +59,25 @@ def landsat_scales(folder: Path) -> dict[str, tuple[Scale, ...]]:
             if named is None or group not in _GROUPS:
                 continue
             band = named["band"] if named["kind"] == "TEMPERATURE" else _GROUPS[group] + "B" + named["band"]
-            try:
-                # Of a band with both, reflectance stands after radiance and wins.
-                found[named["what"]][band] = float(value)
-            except ValueError as error:
-                raise SourceError(f"{file}: {line.strip()[:100]!r} holds no number; download it again") from error
+            # Of a band with both, reflectance stands after radiance and wins.
+            found[named["what"]][band] = _number(value, line, file)
     return {band: ((scale, found["ADD"].get(band, 0.0)),) for band, scale in found["MULT"].items()}
+
+
+def _number(value: str, line: str, file: Path) -> float:
+    try:
+        number = float(value)
+        if math.isfinite(number) and (number != 0 or "_ADD_" in line):
+            return number
+    except ValueError:
+        pass
+    raise SourceError(f"{file}: {line.strip()[:100]!r} holds no number that scales a band; download it again")
+
+
+def landsat_band(name: str) -> tuple[str, str] | None:
+    """Scene and band of a file by its name; None of all else."""
+    named = _BAND.fullmatch(name)
+    return None if named is None else (named["scene"].upper(), named["band"].upper())
 
 
 def landsat_bands(folder: Path) -> list[tuple[str, Path]]:

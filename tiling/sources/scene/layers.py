@@ -18,8 +18,9 @@ from tiling.sources.scene.member import Member
 from tiling.sources.scene.methods import Method, Methods, method_at
 from tiling.sources.scene.naming import BandFiles
 from tiling.sources.scene.vrt import Vrt, VrtBand, VrtSource
+from tiling.storage.place import Place
 
-Look = Callable[[Path], Member]
+Look = Callable[[Place], Member]
 
 _PIXELS: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

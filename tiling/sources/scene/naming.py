@@ -4,7 +4,7 @@ A scene is named by one path, so that a run's card, a manifest and a command lin
 
 - `folder`: a scene as ESA (`.SAFE`) or the USGS deliver it, whose metadata may name it too; else every image in it, as
   a mosaic;
-- `item.json`: a STAC item, whose assets are the bands;
+- `item.json`: a STAC item, whose assets are the bands; it alone may be a URL;
 - `tiles/*.tif`, `{west,east}.tif`: the files that a glob finds, as a mosaic, in the order of the braces and, of one
   pattern, by name;
 - `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob;
@@ -22,10 +22,12 @@ from pathlib import Path
 
 from tiling.errors import SourceError
 from tiling.sources.facts import Georeference, Scale
-from tiling.sources.scene.landsat import landsat_bands, landsat_folder, landsat_metadata, landsat_scales
+from tiling.sources.scene.landsat import landsat_band, landsat_bands, landsat_folder, landsat_metadata, landsat_scales
 from tiling.sources.scene.radiometry import sentinel2_metadata, sentinel2_radiometry
-from tiling.sources.scene.sentinel2 import sentinel2_bands, sentinel2_folder
+from tiling.sources.scene.sentinel2 import sentinel2_band, sentinel2_bands, sentinel2_folder
 from tiling.sources.scene.stac import is_stac, stac_assets
+from tiling.storage.object_path import ObjectPath
+from tiling.storage.place import Place
 
 MAX_MEMBERS = 65_536
 _BAND = re.compile(r"([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
@@ -40,7 +42,7 @@ class BandFiles:
     """Files of one band, or of all bands where it has no name; the first lies on top."""
 
     name: str | None
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     georeference: Georeference | None = None
     """Where they lie, if they don't say so themselves."""
     nodata: float | None = None
@@ -62,8 +64,10 @@ def is_list(path: Path) -> bool:
     return bool(_MAGIC.search(text) or _BAND.match(text))
 
 
-def is_scene(path: Path) -> bool:
+def is_scene(path: Place) -> bool:
     """True if a path names a scene: a glob or a list, a folder, a delivery's metadata, or a STAC item."""
+    if isinstance(path, ObjectPath):
+        return is_stac(path)
     if is_list(path):
         return True
     return bool(path.is_dir() or landsat_folder(path) or sentinel2_folder(path) or is_stac(path))
@@ -77,18 +81,21 @@ def is_delivery(folder: Path) -> bool:
         return False
 
 
-def scene_files(path: Path) -> tuple[BandFiles, ...]:
+def scene_files(path: Place) -> tuple[BandFiles, ...]:
     """The bands of a scene and their files.
 
     Raises:
         SourceError: a part of the name is empty, finds no file, or stands twice.
         OSError: the folder can't be read.
+        StorageError: the item's server fails.
     """
+    if isinstance(path, ObjectPath):
+        return _of_item(path)
     if not is_list(path):
         return _described(path)
     folder, text = _below(path)
     if not _BAND.match(text):
-        return (BandFiles(None, _found(folder, text, path)),)
+        return (BandFiles(None, _expect_mosaic(_found(folder, text, path), path)),)
     bands: list[BandFiles] = []
     for item in _split(text):
         named = _BAND.fullmatch(item.strip())
@@ -101,14 +108,16 @@ def scene_files(path: Path) -> tuple[BandFiles, ...]:
     return tuple(bands)
 
 
-def descriptions(path: Path) -> list[Path]:
+def descriptions(path: Place) -> list[Place]:
     """Files that say what a scene is made of, beside those that hold its pixels."""
+    if isinstance(path, ObjectPath):
+        return [path]
     if is_list(path):
         return []
     if delivered := sentinel2_folder(path):
         return [*sorted(delivered.glob("GRANULE/*/MTD_TL.xml")), *sentinel2_metadata(delivered)]
     if delivered := landsat_folder(path):
-        return landsat_metadata(delivered)
+        return list[Place](landsat_metadata(delivered))
     return [path] if is_stac(path) else []
 
 
@@ -124,13 +133,17 @@ def _described(path: Path) -> tuple[BandFiles, ...]:
         scales = landsat_scales(delivered)
         return tuple(BandFiles(name, (file,), scales=scales.get(name, ())) for name, file in landsat_bands(delivered))
     if is_stac(path):
-        return tuple(
-            BandFiles(each.name, each.files, None, each.nodata, each.scales, each.holds_classes)
-            for each in stac_assets(path)
-        )
+        return _of_item(path)
     if path.is_file():
         return (BandFiles(None, (path,)),)
-    return (BandFiles(None, _in_folder(path)),)
+    return (BandFiles(None, _expect_mosaic(_in_folder(path), path)),)
+
+
+def _of_item(item: Place) -> tuple[BandFiles, ...]:
+    return tuple(
+        BandFiles(each.name, each.files, None, each.nodata, each.scales, each.holds_classes)
+        for each in stac_assets(item)
+    )
 
 
 def _below(path: Path) -> tuple[Path, str]:
@@ -154,6 +167,24 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
     if not found:
         raise SourceError(f"{folder}: is a folder without an image; as a scene it holds files {' '.join(_SUFFIXES)}")
     return _limited(found, folder)
+
+
+def _expect_mosaic(files: tuple[Path, ...], scene: Path) -> tuple[Path, ...]:
+    """Refuse bands of one scene, by their names, as a mosaic: one would lie over the others and hide them."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for file in files:
+        named = landsat_band(file.name) or sentinel2_band(file.name)
+        if named is None:
+            continue
+        own, band = named
+        other, first = seen.setdefault(f"{file.parent} {own}", (band, file))
+        if other != band:
+            raise SourceError(
+                f"{scene}: {first.name} and {file.name} are bands of one scene, and as a mosaic one would hide the "
+                f"other; name each ({other}={first.name} {band}={file.name}), or give the folder with its metadata "
+                "(…_MTL.txt, MTD_MSIL….xml)"
+            )
+    return files
 
 
 def _found(folder: Path, pattern: str, scene: Path) -> tuple[Path, ...]:

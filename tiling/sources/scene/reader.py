@@ -21,6 +21,7 @@ from tiling.sources.scene.naming import is_list, scene_files
 from tiling.sources.scene.resampled import resampled_bands, working_bytes
 from tiling.sources.scene.vrt import read_vrt
 from tiling.sources.tiff.georeference import ground_pixel_size
+from tiling.storage.place import Place
 
 Pixels = npt.NDArray[np.generic]
 Flags = npt.NDArray[np.bool_]
@@ -40,11 +41,12 @@ class SceneReader:
     Raises:
         SourceError: a file is missing, can't be read, or doesn't fit the others.
         OSError: a folder or a VRT can't be read.
+        StorageError: a server of files on the web fails.
     """
 
-    def __init__(self, path: Path, opener: Opener, crs: str | None = None, resampling: str = AUTO) -> None:
+    def __init__(self, path: Place, opener: Opener, crs: str | None = None, resampling: str = AUTO) -> None:
         self._files = OpenMembers(opener)
-        vrt = read_vrt(path) if not is_list(path) and is_vrt(path) else None
+        vrt = read_vrt(path) if isinstance(path, Path) and not is_list(path) and is_vrt(path) else None
         bands = () if vrt is not None else scene_files(path)
         with source_errors(str(path)):
             look, methods = self._files.look, Methods.parse(resampling)

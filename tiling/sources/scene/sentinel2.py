@@ -15,7 +15,7 @@ from tiling.sources.facts import Georeference
 from tiling.sources.limits import MAX_XML_BYTES
 
 METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml")
-_BAND = re.compile(r".+_(?P<band>B\d\d|B8A)(?:_(?P<metres>\d\d)m)?\.jp2", re.IGNORECASE)
+_BAND = re.compile(r"(?P<scene>.+)_(?P<band>B\d\d|B8A)(?:_(?P<metres>\d\d)m)?\.jp2", re.IGNORECASE)
 _METRES = {
     **dict.fromkeys(("B02", "B03", "B04", "B08"), 10),
     **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 20),
@@ -28,6 +28,12 @@ def sentinel2_folder(path: Path) -> Path | None:
     if path.is_dir():
         return path if any(METADATA.fullmatch(each.name) for each in path.iterdir()) else None
     return path.parent if METADATA.fullmatch(path.name) and path.is_file() else None
+
+
+def sentinel2_band(name: str) -> tuple[str, str] | None:
+    """Granule and band of a file by its name; None of all else."""
+    named = _BAND.fullmatch(name)
+    return None if named is None else (named["scene"].upper(), named["band"].upper())
 
 
 def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:

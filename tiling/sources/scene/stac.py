@@ -1,8 +1,9 @@
 """STAC item: which of its assets are bands, and what it says of them.
 
 Versions 1.0 and 1.1 (https://github.com/radiantearth/stac-spec), with the extensions `eo` and `raster`.
-Assets are files below the item's folder. Those with one band each become the scene's bands, by the asset's name, and
-those of one band in one format its mosaic; assets of the same several bands become a mosaic of them all.
+Assets are files below the item's folder, or on the web. Those with one band each become the scene's bands, by the
+asset's name, and those of one band in one format its mosaic; assets of the same several bands become a mosaic of them
+all.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from tiling.errors import SourceError
 from tiling.sources.facts import Scale
-from tiling.sources.scene.contained import contained
+from tiling.sources.scene.contained import contained, is_on_web, on_web
+from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+from tiling.storage.place import Place
 
 MAX_ITEM_BYTES = 8 * 1024**2
 _SUFFIXES = (".json", ".geojson")
 _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NAMES = (".tif", ".tiff", ".jp2")
 _SCALED = ("scale", "offset", "raster:scale", "raster:offset")
+_NAMES_ITEM = b'"stac_version"'
 _NO_BANDS = {"thumbnail", "overview", "metadata", "visual"}
 
 
@@ -30,20 +33,33 @@ class Assets:
     """A band's name, or None for all bands; its files; their value for no data and scales where the item says them."""
 
     name: str | None
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     nodata: float | None
     scales: tuple[Scale, ...]
     holds_classes: bool = False
 
 
-def is_stac(path: Path) -> bool:
-    """True if a file is a STAC item, by its content."""
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file() or path.stat().st_size > MAX_ITEM_BYTES:
+def is_stac(path: Place) -> bool:
+    """True if a file, on a disk or on the web, is a STAC item, by its content.
+
+    Raises:
+        OSError, StorageError: it can't be looked at.
+    """
+    if not path.name.lower().endswith(_SUFFIXES):
         return False
-    return b'"stac_version"' in path.read_bytes()
+    if isinstance(path, ObjectPath):
+        return path.root.startswith(READ_ONLY_SCHEMES) and _is_item_on_web(path)
+    return path.is_file() and path.stat().st_size <= MAX_ITEM_BYTES and _NAMES_ITEM in path.read_bytes()
 
 
-def stac_assets(path: Path) -> list[Assets]:
+def _is_item_on_web(path: ObjectPath) -> bool:
+    try:
+        return path.facts().size_bytes <= MAX_ITEM_BYTES and _NAMES_ITEM in path.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def stac_assets(path: Place) -> list[Assets]:
     """The files of an item's bands, in the order in which it names them.
 
     Raises:
@@ -73,7 +89,7 @@ def stac_assets(path: Path) -> list[Assets]:
     )
 
 
-def _by_band(assets: dict[str, Any], path: Path) -> list[Assets]:
+def _by_band(assets: dict[str, Any], path: Place) -> list[Assets]:
     """Files of each band: an item may hold the same in several formats, and the first counts."""
     found: dict[str, list[Any]] = {}
     names: dict[str, str] = {}
@@ -86,15 +102,21 @@ def _by_band(assets: dict[str, Any], path: Path) -> list[Assets]:
     return [_files(names[band], held, path) for band, held in found.items()]
 
 
-def _files(name: str | None, assets: list[Any], path: Path) -> Assets:
+def _files(name: str | None, assets: list[Any], path: Place) -> Assets:
     nodata = [_nodata(asset) for asset in assets]
     if len({repr(value) for value in nodata}) > 1:
         raise SourceError(f"its assets of a band ({name or 'all'}) name different values for no data; make them equal")
     scales = {_scales(asset) for asset in assets}
     if len(scales) > 1:
         raise SourceError(f"its assets of a band ({name or 'all'}) name different scales or offsets; make them equal")
-    files = tuple(contained(asset["href"], path, "asset") for asset in assets)
+    files = tuple(_file(asset["href"], path) for asset in assets)
     return Assets(name, files, nodata[0], scales.pop(), any(_holds_classes(asset) for asset in assets))
+
+
+def _file(href: str, item: Place) -> Place:
+    if isinstance(item, ObjectPath) or is_on_web(href):
+        return on_web(href, item, "asset")
+    return contained(href, item, "asset")
 
 
 def _holds_classes(asset: dict[str, Any]) -> bool:
@@ -142,8 +164,9 @@ def _scales(asset: dict[str, Any]) -> tuple[Scale, ...]:
 
 def _value(band: dict[str, Any], name: str, default: float) -> float:
     value = band.get(name, band.get(f"raster:{name}", default))
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise SourceError(f"the {name} {value!r} of a band is no number; correct it")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or (name == "scale" and value == 0):
+        raise SourceError(f"the {name} {value!r} of a band is no number that scales it; correct it")
     return float(value)
 
 

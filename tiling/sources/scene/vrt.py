@@ -6,6 +6,7 @@ of files on one grid is read; all else that a VRT can hold (warps, functions, fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,8 +142,15 @@ def _band(band: ET.Element, number: int, path: Path, shape: tuple[int, int]) -> 
         np.dtype(dtype),
         _number(band.findtext("NoDataValue")),
         tuple(reversed(sources)),
-        (float(band.findtext("Scale") or 1), float(band.findtext("Offset") or 0)),
+        _scale(band.findtext("Scale"), band.findtext("Offset")),
     )
+
+
+def _scale(scale: str | None, offset: str | None) -> Scale:
+    factor, added = float(scale or 1), float(offset or 0)
+    if not (math.isfinite(factor) and math.isfinite(added)) or factor == 0:
+        raise SourceError(f"the scale {factor:g} or offset {added:g} of a band is no number that scales it; correct it")
+    return factor, added
 
 
 def _source(source: ET.Element, path: Path, shape: tuple[int, int]) -> VrtSource:

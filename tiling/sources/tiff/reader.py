@@ -7,6 +7,7 @@ costs only the segments under it.
 from __future__ import annotations
 
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from tiling.sources.damage import DamagedSegment
 from tiling.sources.facts import FIRST, ImageFacts, Moment, make_levels
 from tiling.sources.file import ImageFile
 from tiling.sources.limits import MAX_ALL_SEGMENTS, source_errors
+from tiling.sources.matching import matched
 from tiling.sources.orientation import known_orientation
 from tiling.sources.tiff.descriptions import described, scales
 from tiling.sources.tiff.dialect import Dialect, detect_dialect, read_nodata
@@ -228,11 +230,20 @@ def _masks(
             found.append(Plane(page, level[0], interpret_tuple(page, values)))
             by_tuple = True
             continue
-        # Asked for as a band, alpha is what it is in many maps: another band, that masks nothing.
-        held = None if planes[0][0].interpretation.is_alpha_kept else interpret_alpha(page)
+        # Asked for as a band, alpha is what it is in many maps: another band, that masks nothing. As in GDAL, it masks
+        # nothing either where the file names a value for no data: near infrared is marked so, too, and is 0 on water.
+        is_band = planes[0][0].interpretation.is_alpha_kept or _is_named(nodata, page)
+        held = None if is_band else interpret_alpha(page)
         held = held or interpret_index(page, nodata)
         found.append(None if held is None else Plane(page, level[0], held))
     return found, by_tuple
+
+
+def _is_named(nodata: float | None, page: TiffPage) -> bool:
+    """True if a value for no data is one that the page's samples can have."""
+    if nodata is None or page.dtype is None:
+        return False
+    return matched(nodata, page.dtype) is not None or (page.dtype.kind == "f" and not math.isfinite(nodata))
 
 
 def _add_sidecars(beside: Sidecars, base: Directory, planes: list[list[Plane]], masks: list[Plane | None]) -> None:
