@@ -26,6 +26,7 @@ from flows.reporting.prefect_names import artifact_key, name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
+from flows.run.pictures import drawing
 from flows.run.prepare import Prepared, prepared
 from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
@@ -59,8 +60,10 @@ def segment(config: SegmentConfig) -> Outcome:
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
         state = stitch(run, folded(run), reduced)
         finishing = finish.submit(run, keep_staged=config.keep_staged)
-        find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
-        export(run, config.export, state, pool.tasks.of_mask(run.plan.mask.area))
+        tasks = pool.tasks.of_mask(run.plan.mask.area)
+        with drawing(run, state, tasks) as pictures:
+            find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
+            export(run, config.export, state, tasks, pictures)
         finishing.result()
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))
