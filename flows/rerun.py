@@ -15,6 +15,7 @@ from flows.pool.open import open_pool
 from flows.reporting.logs import configure_logs
 from flows.reporting.prefect_names import name_flow_run
 from flows.run import steps
+from flows.run.pictures import drawing
 from flows.run.steps import Outcome, chosen_tiles, folded, summarise
 from flows.segment import compute, export, find_objects, show, stitch
 from tiling.export.formats import NONE
@@ -37,7 +38,9 @@ def rerun(config: RerunConfig) -> Outcome:
         todo = chosen_tiles(run, config)
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
-        find_objects(run, state, each=pool.on_blocks)
-        export(run, NONE, state, pool.tasks.of_mask(run.plan.mask.area))
+        tasks = pool.tasks.of_mask(run.plan.mask.area)
+        with drawing(run, state, tasks) as pictures:
+            find_objects(run, state, each=pool.on_blocks)
+            export(run, NONE, state, tasks, pictures)
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

@@ -20,6 +20,7 @@ from flows.pool.scheduler import TileOutcome
 from flows.reporting.progress import listener
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.intended import RunRequest
+from flows.run.pictures import drawing
 from flows.run.prepare import prepare_with
 from flows.run.steps import export, find_objects, folded, record_result, remaining, stitch
 from tiling.archives.measures import measured
@@ -134,8 +135,10 @@ class SlideJob:
         expect_same_image(run, self.todo)
         state = stitch(run, folded(run), self._reduced)
         self._reduced = None
-        find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
-        export(run, config.export, state, self._context.pool.tasks.of_mask(run.plan.mask.area))
+        tasks = self._context.pool.tasks.of_mask(run.plan.mask.area)
+        with drawing(run, state, tasks) as pictures:
+            find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
+            export(run, config.export, state, tasks, pictures)
         self._measure(run, state)
         if not config.keep_staged:
             run.remove_staged()

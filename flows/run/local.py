@@ -24,6 +24,7 @@ from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.progress import Progress, begin_stage, report_progress
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.model import Model, load_model
+from flows.run.pictures import drawing
 from flows.run.prepare import prepared
 from flows.run.steps import (
     Outcome,
@@ -89,8 +90,9 @@ def _closed(
     run: Run, formats: str, started: float, *, trust_code: bool = False, reduced: ReducedLevels | None = None
 ) -> Outcome:
     state = stitch(run, folded(run), reduced)
-    find_objects(run, state, trust_code=trust_code)
-    export(run, formats, state)
+    with drawing(run, state) as pictures:
+        find_objects(run, state, trust_code=trust_code)
+        export(run, formats, state, pictures=pictures)
     finish(run, keep_staged=False)
     return summarise(run, started, state)
 

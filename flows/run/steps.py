@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,10 +13,9 @@ from flows.config.run import RerunConfig, VerifyConfig
 from flows.reporting.bottleneck import StageTimes
 from flows.reporting.progress import begin_stage
 from flows.reporting.report import write_report
-from flows.run.changed_image import drawn_of_one_image
 from flows.run.exports import export_all, threads_of
 from flows.run.objects import rule_of
-from flows.run.pictures import Drawing, draw
+from flows.run.pictures import Pictures, drawing
 from flows.worker.result import TileResult
 from tiling.errors import PlanError, RunError
 from tiling.export.export_task import TaskMap
@@ -132,34 +131,26 @@ def _number(run: Run, state: LedgerState, *, trust_code: bool, each: BlockMap | 
     build_objects(run, state, spec, rule_of(spec, trust_code=trust_code), threads=threads_of(None), each=each)
 
 
-def export(run: Run, formats: str = NONE, state: LedgerState | None = None, tasks: TaskMap | None = None) -> None:
-    """Draw what a person looks at first, the mask over the image and which tiles were skipped, and write formats.
+def export(
+    run: Run,
+    formats: str = NONE,
+    state: LedgerState | None = None,
+    tasks: TaskMap | None = None,
+    pictures: Pictures | None = None,
+) -> None:
+    """Write formats, and the report once pictures are drawn; neither of a mask with damaged tiles.
 
-    Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. `state` is the folded ledger, which
-    takes in what is exported; None folds it. In `tasks`, of other processes, pictures and formats are made side by
-    side; without them one after the other in this one.
+    `state` is the folded ledger, which takes in what is exported; None folds it. `tasks` write formats in other
+    processes. `pictures` are being drawn; None begins with them.
     """
     begin_stage("export")
     state = folded(run) if state is None else state
-    if state.damaged:
-        return
-    digest = mask_digest(run, state)
-    with drawn_of_one_image(run) as source:
-        if tasks is None:
-            drawn = draw(run, source, state)
-            announce_drawn(run, digest, drawn.seals)
-            export_all(run, source, formats, state)
-        else:
-            with ThreadPoolExecutor(1, "overtile-pictures") as beside:
-                seen = replace(state, events=[*state.events])  # exports go on adding to it
-                drawing = beside.submit(lambda: next(iter(tasks(Drawing(str(run.path)), [seen]))))
-                try:
-                    export_all(run, source, formats, state, tasks)
-                finally:  # a format that fails keeps no picture from being recorded
-                    drawn = drawing.result()
-                    announce_drawn(run, digest, drawn.seals)
-        write_report(run, state, source, drawn.encoded)
-        announce_drawn(run, digest, seals_of(run, REPORT))
+    with drawing(run, state, tasks) if pictures is None else nullcontext(pictures) as begun:
+        if begun is None:
+            return
+        export_all(run, begun.source, formats, state, tasks)
+        write_report(run, state, begun.source, begun.drawn.result().encoded)
+        announce_drawn(run, mask_digest(run, state), seals_of(run, REPORT))
 
 
 def finish(run: Run, *, keep_staged: bool) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from cli import on_disk, write_tissue
+from finished import finished_run
 from oracle import segment_here
+from tiny import write_noise
 
-from flows.run.steps import stitch
+from flows.run import pictures, steps
+from flows.run.steps import export, stitch
+from tiling.errors import DiskError
+from tiling.export.export_run import is_shown
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.runs.ledger import TileRecord, TileState
@@ -52,3 +61,47 @@ def test_a_black_tile_is_staged_as_any_other(tmp_path: Path) -> None:
     black = np.zeros((*plan.read_shape, 3), np.uint8)
     staged.write(1, black)
     np.testing.assert_array_equal(staged.read(1), black)
+
+
+def test_pictures_are_drawn_while_formats_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished_run(write_noise(tmp_path / "image.tif", 300, 280), tmp_path / "run")
+    both_have_begun = threading.Barrier(2, timeout=20)
+
+    def once_both_have(work: Callable[..., Any]) -> Callable[..., Any]:
+        def waited(*given: Any) -> Any:
+            both_have_begun.wait()
+            return work(*given)
+
+        return waited
+
+    for module, name in ((pictures, "draw"), (steps, "export_all")):
+        monkeypatch.setattr(module, name, once_both_have(getattr(module, name)))
+    export(run, "statistics")
+    assert run.overlay_path.is_file()
+    assert is_shown(run, run.ledger.fold(held=True), "statistics")
+
+
+def test_a_picture_that_cannot_be_written_keeps_no_format_from_being_written(tmp_path: Path) -> None:
+    run = finished_run(write_noise(tmp_path / "image.tif", 300, 280), tmp_path / "run")
+    on_disk(run.overlay_path / "in the way").mkdir(parents=True)
+    with pytest.raises(DiskError):
+        export(run, "statistics,ome-tiff")
+    state = run.ledger.fold(held=True)
+    assert is_shown(run, state, "statistics")
+    assert is_shown(run, state, "ome-tiff")
+
+
+def test_over_a_view_taken_while_tiles_are_computed_the_same_is_drawn(tmp_path: Path) -> None:
+    image = write_noise(tmp_path / "image.tif", 300, 280)
+    run = finished_run(image, tmp_path / "run")
+    export(run)
+    drawn = [place.read_bytes() for place in (run.overlay_path, run.skipped_path)]
+    for place in (run.overlay_path, run.skipped_path):
+        place.unlink()
+    view = pictures.look(run)
+    assert view is not None
+    with pictures.drawing(run, run.ledger.fold(held=True), view=view):
+        pass
+    assert [place.read_bytes() for place in (run.overlay_path, run.skipped_path)] == drawn
+    image.unlink()
+    assert pictures.look(run) is None, "whoever reads tiles says what is wrong"

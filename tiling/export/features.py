@@ -17,7 +17,7 @@ from tiling.shapes import Shapes
 _HEAD = b'{"type":"FeatureCollection","features":[\n'
 _ONE = b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":%b}'
 _SEVERAL = b'{"type":"Feature","geometry":{"type":"MultiPolygon","coordinates":[%b]}'
-_COMPACT = (",", ":")
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _ZERO = ord("0")
 
 
@@ -34,7 +34,7 @@ class Placed:
         points: `(m, 2)` of x and y.
         decimals: of each number.
         areas: of each object; None where they aren't known.
-        more: properties of each object besides; None where there are none.
+        more: text of further properties of each object, a comma ahead of each; None where there are none.
     """
 
     labels: NDArray[np.integer]
@@ -45,7 +45,7 @@ class Placed:
     points: NDArray[Any]
     decimals: int
     areas: NDArray[np.float64] | None = None
-    more: Sequence[Mapping[str, Any]] | None = None
+    more: Sequence[bytes] | None = None
 
     @classmethod
     def of(
@@ -54,7 +54,7 @@ class Placed:
         points: NDArray[Any],
         decimals: int,
         areas: NDArray[np.float64] | None = None,
-        more: Sequence[Mapping[str, Any]] | None = None,
+        more: Sequence[bytes] | None = None,
     ) -> Placed:
         """Of objects of one polygon each."""
         polygons = np.arange(len(shapes) + 1)
@@ -62,27 +62,32 @@ class Placed:
 
 
 def write_features(
-    path: Path, batches: Iterable[Placed], properties: Callable[[int, int, float | None], Mapping[str, Any]]
+    path: Path, batches: Iterable[Placed], properties: Callable[[int, int, float | None], bytes]
 ) -> None:
     """Write a collection with one feature per object, one on each line.
 
     Args:
         path: the file.
         batches: of objects.
-        properties: of an object, by its label, its pixels and its area where that is known.
+        properties: text of an object's, as `members` gives it, by its label, its pixels and its area where that is
+            known.
     """
     separator = _HEAD
     with path.open("wb") as file:
         for placed in batches:
-            areas = repeat(None, len(placed.labels)) if placed.areas is None else placed.areas.tolist()
-            more = repeat({}, len(placed.labels)) if placed.more is None else placed.more
-            described_by = zip(_features(placed), placed.labels, placed.pixels, areas, more, strict=True)
-            for feature, label, pixels, area, besides in described_by:
-                described = {**properties(int(label), int(pixels), area), **besides}
-                end = json.dumps(described, separators=_COMPACT, ensure_ascii=False).encode()
-                file.write(b'%b%b,"properties":%b}' % (separator, feature, end))
+            labels, pixels = placed.labels.tolist(), placed.pixels.tolist()
+            areas = repeat(None, len(labels)) if placed.areas is None else placed.areas.tolist()
+            more = repeat(b"", len(labels)) if placed.more is None else placed.more
+            described = map(properties, labels, pixels, areas)
+            for feature, members_, besides in zip(_features(placed), described, more, strict=True):
+                file.write(b'%b%b,"properties":{%b%b}}' % (separator, feature, members_, besides))
                 separator = b",\n"
         file.write(b"%b\n]}\n" % (_HEAD if separator == _HEAD else b""))
+
+
+def members(described: Mapping[str, Any]) -> bytes:
+    """Members of a JSON object as text, without the braces around them."""
+    return _encode(described)[1:-1].encode()
 
 
 def _features(placed: Placed) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ from rasterio.warp import transform
 
 from tiling.errors import ExportError
 from tiling.export.antimeridian import cut, unrolled
-from tiling.export.features import Placed, turned, write_features
+from tiling.export.features import Placed, members, turned, write_features
 from tiling.export.finished import Finished
 from tiling.export.subject import Subject
 from tiling.georeference.crs import crs_of
@@ -68,9 +68,9 @@ def write_geojson(finished: Finished, paths: Sequence[Path]) -> None:
     def name_of(label: int) -> str:
         return classes[label].name
 
-    def properties(label: int, pixels: int, area: float | None) -> dict[str, Any]:
+    def properties(label: int, pixels: int, area: float | None) -> bytes:
         measured = {} if area is None else {area_name: area}
-        return {"label": label, "class": name_of(label), "pixels": pixels, **measured}
+        return members({"label": label, "class": name_of(label), "pixels": pixels, **measured})
 
     write_features(paths[0], chain.from_iterable(map(placed, finished.shapes)), properties)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,11 @@ class ObjectTable:
         if missing or self._rows != self.count:
             raise ValueError(f"{self._rows} objects were measured, and there are {self.count}, {missing} without a row")
 
-    def take(self, ids: NDArray[np.integer[Any]]) -> Any:
-        """Their rows as a `pyarrow.Table`; of 0, which is no object, a row of nulls."""
+    def take(self, ids: NDArray[np.integer[Any]], names: Sequence[str] | None = None) -> Any:
+        """Their rows as a `pyarrow.Table`, of these columns or of all; of 0, which is no object, a row of nulls."""
         rows = self._row_of[ids]
         known, table = rows[rows >= 0], self._opened()
+        table = table if names is None else table.select(names)
         first = int(known.min(initial=self._rows))
         span = int(known.max(initial=first)) + 1 - first
         if span <= 2 * ROWS:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tiling.export.features import Placed, write_features
+from tiling.export.features import Placed, members, write_features
 from tiling.export.finished import Finished
 from tiling.export.qupath_measurements import Measurements
 from tiling.georeference.placement import moved
@@ -46,13 +45,11 @@ def _write(finished: Finished, path: Path, first_px: tuple[int, int]) -> None:
         return Placed.of(shapes, points, 0 if np.array_equal(points, points.round()) else DECIMALS, more=more)
 
     @cache
-    def of_class(label: int) -> dict[str, Any]:
+    def of_class(label: int) -> bytes:
         item = classes[label]
         color = [int(item.color[i : i + 2], 16) for i in (1, 3, 5)]
         is_object = label < len(finished.run.classes)
-        return {
-            "objectType": "detection" if is_object else "annotation",
-            "classification": {"name": item.name, "color": color},
-        }
+        kind = "detection" if is_object else "annotation"
+        return members({"objectType": kind, "classification": {"name": item.name, "color": color}})
 
     write_features(path, map(placed, finished.shapes), lambda label, pixels, area: of_class(label))

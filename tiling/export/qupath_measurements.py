@@ -5,11 +5,15 @@ https://qupath.github.io/javadoc/docs/qupath/lib/measurements/MeasurementList.ht
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
+from tiling.export.numerals import joined, numerals
 from tiling.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -47,26 +51,25 @@ class Measurements:
         names = {label: f"{item.name[:1].upper()}{item.name[1:]}: " for label, item in finished.classes.items()}
         return cls(objects, named(objects.schema.names), names)
 
-    def of_shapes(self, shapes: Shapes) -> list[dict[str, Any]]:
-        """Of each object; of what was not predicted nothing."""
-        rows = self.objects.take(shapes.ids).select([*self.columns]).to_pylist()
-        labels, ids = shapes.labels.tolist(), shapes.ids.tolist()
-        return [
-            {"measurements": {"Object ID": number, **self._named(self.prefixes[label], row)}} if number else {}
-            for label, number, row in zip(labels, ids, rows, strict=True)
-        ]
-
-    def _named(self, prefix: str, row: Mapping[str, float | None]) -> dict[str, float]:
-        return {
-            f"{prefix}{name}": _rounded(value)
+    def of_shapes(self, shapes: Shapes) -> list[bytes]:
+        """Text of each object's measurements, to stand behind its other properties; of what was not predicted none."""
+        known = shapes.ids != 0
+        ids, labels = shapes.ids[known], shapes.labels[known]
+        prefixes = np.array([_inner(self.prefixes.get(label, "")) for label in range(256)], dtype=object)
+        beginnings = joined('"', pa.array(prefixes[labels], pa.string()))
+        rows = self.objects.take(ids, [*self.columns])
+        members = [
+            joined(beginnings, f'{_inner(name)}":', numerals(rows.column(column).to_numpy()))
             for column, name in self.columns.items()
-            if (value := row[column]) is not None and math.isfinite(value)
-        }
+        ]
+        measured = joined(joined('"Object ID":', numerals(ids)), *members, between=",", without=True)
+        texts = iter(joined(',"measurements":{', measured, "}").cast(pa.binary()).to_pylist())
+        return [next(texts) if is_known else b"" for is_known in known.tolist()]
 
 
-def _rounded(value: float) -> float:
-    """To a float32's digits, which make half as long a file as a float64's."""
-    return value if isinstance(value, int) else float(f"{value:.8g}")
+def _inner(name: str) -> str:
+    """A name as JSON has it between its quotation marks."""
+    return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def named(columns: list[str]) -> dict[str, str]:

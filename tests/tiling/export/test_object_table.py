@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as plain_csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,24 @@ def test_qupath_gets_measurements_by_name(run: Run) -> None:
     assert [each["properties"]["objectType"] for each in features if "measurements" not in each["properties"]] == [
         "annotation"
     ]
+
+
+def test_measurements_are_what_pythons_encoder_writes_of_the_table(run: Run) -> None:
+    rows = {row["id"]: row for row in parquet.read_table(exported(run, "objects-table.parquet")).to_pylist()}
+    columns, seen = named([*rows[1]]), set[int]()
+    for line in exported(run, "qupath.geojson").read_text().splitlines():
+        if '"Object ID"' not in line:
+            continue
+        number = json.loads(line.rstrip(","))["properties"]["measurements"]["Object ID"]
+        begin = rows[number]["class"][0].upper() + rows[number]["class"][1:]
+        known = {name: rows[number][column] for column, name in columns.items() if rows[number][column] is not None}
+        of_float = {name: float(f"{value:.8g}") for name, value in known.items() if isinstance(value, float)}
+        finite = {name: of_float.get(name, value) for name, value in known.items() if math.isfinite(value)}
+        expected = {"Object ID": number, **{f"{begin}: {name}": value for name, value in finite.items()}}
+        text = json.dumps(expected, separators=(",", ":"), ensure_ascii=False)
+        assert line.rstrip(",").endswith(f',"measurements":{text}}}}}')
+        seen.add(number)
+    assert seen == rows.keys()
 
 
 def test_no_tiling_changes_a_bit(slide: Path, run: Run, tmp_path: Path) -> None:
