@@ -25,7 +25,7 @@ from flows.commands.models import (
     list_command,
     show_command,
 )
-from flows.commands.options import takes
+from flows.commands.options import RunOrArchive, takes
 from flows.commands.output import console, print_json, with_output
 from flows.commands.program import tell_program
 from flows.commands.rerun import rerun_command
@@ -75,7 +75,7 @@ def main_command(*, version_wanted: VersionOption = False) -> None:
 
 
 @takes(FinishedRun)
-def status_command(*, run: str) -> None:
+def status_command(*, run: RunOrArchive) -> None:
     """Show what the ledger of a run or an archive says: counts, rates, ETA and the tile grid."""
     from flows.commands.facts import run_facts
     from flows.commands.terminal import print_status

@@ -105,7 +105,10 @@ def last_config(out_folder: str, changed: Mapping[str, Any]) -> ArchiveConfig:
     held = [event["facts"]["config"] for event in archive.ledger.events if event["event"] == "night"]
     nights = [config for config in held if not config["failed_only"]]
     if not nights:
-        raise RunError(f"{out_folder} has seen no night yet: nothing says where its slides are; run overtile archive")
+        raise RunError(
+            f"{out_folder} has seen no night yet: nothing says where its slides are; begin one: overtile archive "
+            f"SOURCE --out {pasted(archive.path)}"
+        )
     options = {**nights[-1], **changed, "out": out_folder}
     if "ray_address" not in changed:
         options["ray_address"] = _cluster_that_answers(nights[-1].get("ray_address"))

@@ -12,12 +12,12 @@ from flows.commands.output import console, print_json
 from flows.config.export import ExportConfig
 from flows.reporting.escaping import PlainConsole
 
-ListOption = Annotated[bool, typer.Option("--list", help="Show the formats.")]
+ListOption = Annotated[bool, typer.Option("--list", help="Show the formats, and write none.")]
 
 
 @takes(ExportConfig, optional=["run"])
 def export_command(*, listed: ListOption = False, **asked: Any) -> None:
-    """Write a finished run as OME-TIFF, COG, GeoJSON, GeoPackage, GeoParquet or statistics."""
+    """Write a finished run in formats that others open, such as OME-TIFF, COG and GeoJSON; --list names them all."""
     out = console()
     if listed or "run" not in asked:
         list_formats(out)

@@ -17,7 +17,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "overtile segment scene.tif --bands 3,2,1 --gsd 0.3 -o runs/scene --dry-run",
         "segmenting.md",
     ),
-    "rerun": ("overtile rerun runs/slide --failed", "overtile rerun runs/slide --tile 3,12 --tile 3,13", "runs.md"),
+    "rerun": ("overtile rerun runs/slide --tile 3,12 --tile 3,13", "overtile rerun segmented --failed", "runs.md"),
     "verify": ("overtile verify runs/slide", "overtile verify runs/slide --tiles 20 --json", "reliability.md"),
     "status": ("overtile status runs/slide", "overtile status segmented --json", "runs.md"),
     "export": (

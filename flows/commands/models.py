@@ -174,10 +174,12 @@ def _show_network(name: str) -> None:
         ("weights", f"{weights:,} for {BANDS} bands and {CLASSES} classes; none come with it"),
         ("stride", f"{found.stride[0]} x {found.stride[1]} px"),
         ("halo", ", ".join(f"{side} {px} px" for side, px in zip(_SIDES, found.halo.sides, strict=True))),
-        ("use it", f"overtile models import {name} --weights FILE --parameter bands={BANDS} -o mine"),
     ):
         table.add_row(*map(plain, row))
     console().print(table)
+    needed = " ".join(f"--parameter {key}={value}" for key, value in given.items())
+    command = f"overtile models import {name} {needed} --weights WEIGHTS --card CARD --out NEW"
+    console().print(f"use it: {command}", soft_wrap=True)  # whole, for a table would break it into lines
     facts = {"name": name, "kind": "network", "description": summary, "parameters": parameters}
     print_json({**facts, "weights": weights, **_footprint_facts(found)})
 

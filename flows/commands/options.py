@@ -20,6 +20,12 @@ from flows.errors import ConfigError
 
 CONFIG = "config_file"
 
+_FORMER = "former_"
+
+RunOrArchive = Annotated[
+    str, typer.Argument(metavar="RUN|ARCHIVE", help="A run folder or an archive's folder, a path or URL.")
+]
+
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
@@ -29,21 +35,25 @@ def takes(
     """Give a command a configuration's options in place of its `**asked`, in which it finds those that were given.
 
     Texts stay texts: the configuration reads them, so that a wrong value is refused in the same words everywhere.
-    `only` some of the options; `optional` are those that the configuration needs and the command does not.
+    `only` some of the options; `optional` are those that the configuration needs and the command does not. What the
+    command declares itself by the same name is shown as it says.
     """
 
     def with_options(command: _Command) -> _Command:
-        names = only or kind.model_fields
-        declared = [_parameter(kind, name, name in optional) for name in names]
-        declared += [_config_option(kind)] if not only else []
         every = inspect.signature(command, eval_str=True).parameters.values()
-        own = [each for each in every if each.kind is not each.VAR_KEYWORD and each.name not in names]
+        own = [each for each in every if get_origin(each.annotation) is Annotated]
         own_names = {each.name for each in own}
+        names = [name for name in only or kind.model_fields if name not in own_names]
+        declared = [_parameter(kind, name, name in optional) for name in names]
+        former = {f"{_FORMER}{name}": name for name in names if kind.cli(name).former}
+        declared += [_former_switch(kind, name) for name in former.values()]
+        declared += [_config_option(kind)] if not only else []
         words = {name for name in names if kind.cli(name).is_word and kind.cli(name).is_repeatable}
 
         @wraps(command)
         def called(**given: Any) -> None:
             given.pop(CONFIG, None)  # what it names are defaults by now
+            given |= {name: True for switch, name in former.items() if given.pop(switch, False)}
             with one_line_errors():
                 given |= {name: _one(given[name]) for name in given.keys() & words}
             command(**{name: value for name, value in given.items() if value is not None or name in own_names})
@@ -77,18 +87,23 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
     base, metavar = _value(field)
     if base is bool:
         flag = mark.flag if "/" in mark.flag or default is False else f"{mark.flag}/--no-{mark.flag.removeprefix('--')}"
-        spelt = [each for each in (flag, mark.short, mark.former) if each]
+        spelt = [each for each in (flag, mark.short) if each]
         switch = typer.Option(*spelt, help=field.description, rich_help_panel=_panel(kind, name))
         return _keyword(name, bool, switch, default)
     about = f"{field.description} May be repeated." if mark.is_repeatable else field.description
     shown = typer.Option(
-        *(each for each in (mark.flag, mark.short, mark.former) if each),
+        *(each for each in (mark.flag, mark.short) if each),
         metavar=mark.metavar or metavar,
         help=about,
         rich_help_panel=_panel(kind, name),
         autocompletion=_completion(get_args(base) if get_origin(base) is Literal else ()),
     )
     return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
+
+
+def _former_switch(kind: type[ConfigBase], name: str) -> inspect.Parameter:
+    """A switch's former name: still taken, and neither shown nor completed."""
+    return _keyword(f"{_FORMER}{name}", bool, typer.Option(kind.cli(name).former, hidden=True), False)
 
 
 def _one(words: list[str] | None) -> str | None:

@@ -9,25 +9,22 @@ import typer
 
 from flows.commands.archive import rerun_archive
 from flows.commands.facts import outcome_facts
-from flows.commands.options import takes
+from flows.commands.options import RunOrArchive, takes
 from flows.commands.output import console, output, print_json
 from flows.commands.run_and_report import run_and_report
 from flows.config.run import MachineOptions, RerunConfig
 from flows.errors import FlowError
 from tiling.storage.place import place_of
 
-ArchiveOption = Annotated[
-    str | None, typer.Option(metavar="ARCHIVE", help="An archive's folder, instead of a run.", hidden=True)
-]
+FormerOption = Annotated[bool, typer.Option("--archive", hidden=True)]
+"""A word that was asked for before an archive's folder; the folder says itself what it is."""
 
 
-@takes(RerunConfig, optional=["run"])
-def rerun_command(*, archive: ArchiveOption = None, **asked: Any) -> None:
-    """Compute single tiles of a run again, or all failed slides of an archive; no other byte of a mask changes."""
-    if ("run" in asked) == (archive is not None):
-        raise FlowError("a rerun is of one run or of one archive: give its folder")
-    if archive is None and not is_archive(asked["run"]):
-        config = RerunConfig.model_validate(asked)
+@takes(RerunConfig)
+def rerun_command(*, run: RunOrArchive, is_archive: FormerOption = False, **asked: Any) -> None:
+    """Compute tiles of a run again, or an archive's failed slides with --failed; no other byte of a mask changes."""
+    if not (is_archive or holds_archive(run)):
+        config = RerunConfig.model_validate({**asked, "run": run})
         if not _says_that_none_failed(config):
             run_and_report("rerun", config)
         return
@@ -38,10 +35,10 @@ def rerun_command(*, archive: ArchiveOption = None, **asked: Any) -> None:
     machine = MachineOptions.model_validate(
         {name: asked[name] for name in MachineOptions.model_fields if name in asked}
     )
-    rerun_archive(archive or asked["run"], **machine.model_dump(exclude_defaults=True))
+    rerun_archive(run, **machine.model_dump(exclude_defaults=True))
 
 
-def is_archive(place: str) -> bool:
+def holds_archive(place: str) -> bool:
     """True if a folder is an archive's."""
     return (place_of(place) / "archive.json").is_file()
 

@@ -20,7 +20,7 @@ DryRunOption = Annotated[
 
 @takes(SegmentConfig)
 def segment_command(*, dry_run: DryRunOption = False, **asked: Any) -> None:
-    """Segment one image; the same command again resumes."""
+    """Segment one image; the same command again resumes. Exits 3 where tiles failed."""
     config = SegmentConfig.model_validate(asked)
     if not dry_run:
         run_and_report("segment", config)

@@ -24,7 +24,9 @@ UI_PORT = 4200
 NIGHTS_COMPARED = 64
 """Of a clock's next nights, to find the longest pause between two."""
 
-ArchiveArgument = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive's folder that has seen a night.")]
+ArchiveArgument = Annotated[
+    str, typer.Argument(metavar="ARCHIVE", help="The folder of an archive that has seen a night, a path or URL.")
+]
 CronOption = Annotated[
     str, typer.Option(metavar="CRON", help="When nights begin: '0 1 * * *' is one o'clock every night.")
 ]

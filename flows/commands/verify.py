@@ -14,7 +14,7 @@ from flows.lifecycle.environment import quiet_environment
 
 @takes(VerifyConfig)
 def verify_command(**asked: Any) -> None:
-    """Check a run: every shard against its digest, the pyramid, and samples computed again."""
+    """Check a run: every shard, the pyramid, and samples computed again; exits 3 where it isn't sound."""
     config = VerifyConfig.model_validate(asked)
     quiet_environment()
     from tiling.export.foreign_files import sentence

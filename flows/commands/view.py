@@ -6,17 +6,15 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import RunOrArchive
 from flows.commands.output import console
 
-PlaceArgument = Annotated[
-    str, typer.Argument(metavar="RUN|ARCHIVE", help="A run folder, or a folder of run folders; a path or URL.")
-]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; a free one by default.")]
 BrowserOption = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser on it.")]
 
 
-def view_command(place: PlaceArgument, port: PortOption = 0, browser: BrowserOption = True) -> None:
-    """Look at a run, or at an archive of runs, in the browser; failed tiles can be rerun there."""
+def view_command(place: RunOrArchive, port: PortOption = 0, browser: BrowserOption = True) -> None:
+    """Look at a run, an archive or any folder of runs in the browser; failed tiles can be rerun there."""
     from flows.viewer.library import Library
     from flows.viewer.serving import serve
     from tiling.storage.place import place_of

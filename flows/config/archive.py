@@ -142,7 +142,7 @@ class NightOptions(ConfigBase):
     reread: bool = Field(default=False, description="Read every slide again, whatever its size and time say.")
     failed_only: bool = Field(default=False, description="Only slides that failed, also those that would fail again.")
     strict: bool = Field(
-        default=False, description="End with an exit code of its own where slides of this night are to be looked at."
+        default=False, description="End with exit code 5 where slides of this night are to be looked at."
     )
     every: Annotated[PositiveFloat | None, BeforeValidator(_as_duration), Cli(metavar="TIME")] = Field(
         default=None, description="How often nights are due, such as 1d: the next one names those that didn't begin."

@@ -82,7 +82,7 @@ class Cli:
 
     flag: in place of `--its-name`. metavar: what stands for a value in the help. is_word: it has no flag, and is named
     by its place. is_repeatable: it may be given more than once. unit: of a default that is a bare number. short: one
-    letter for the flag. former: a flag that it had, and still answers to.
+    letter for the flag. former: a name that a switch had and still answers to, in no help.
     """
 
     flag: str = ""

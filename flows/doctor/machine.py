@@ -19,6 +19,7 @@ from flows.doctor.checks import Check, DoctorConfig
 from flows.lifecycle.environment import has_cluster
 from flows.pool.cores import usable_cores
 from flows.pool.free_memory import free_memory_bytes
+from tiling.escaping import word
 from unet_core.inference import machine
 
 PYTHON_WANTED = (3, 11)
@@ -58,17 +59,20 @@ def _packages() -> Check:
     wanted = [Requirement(line) for line in requires("overtile") or []]
     extra = "cluster" if has_cluster() else ""
     wanted = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": extra})]
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     for each in wanted:
+        extras = f"[{','.join(sorted(each.extras))}]" if each.extras else ""
+        asked = f"{each.name}{extras}{each.specifier}"
         try:
             found = version(each.name)
         except PackageNotFoundError:
-            faults.append(f"{each.name} is not installed")
+            faults[asked] = f"{each.name} is not installed"
             continue
         if not each.specifier.contains(found, prereleases=True):
-            faults.append(f"{each.name} {found} is installed, {each.specifier} is needed")
+            faults[asked] = f"{each.name} {found} is installed, {each.specifier} is needed"
     if faults:
-        return Check.missing("packages", "; ".join(faults), "pip install --requirement requirements.lock")
+        remedy = f"{word(sys.executable)} -m pip install {' '.join(map(word, faults))}"
+        return Check.missing("packages", "; ".join(faults.values()), remedy)
     return Check.ok("packages", f"overtile {version('overtile')} with all {len(wanted)} that it needs")
 
 

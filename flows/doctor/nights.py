@@ -24,7 +24,8 @@ def check_nights(place: Place, now: float | None = None) -> Iterator[Check]:
         return
     history, status = NightHistory.of(archive.ledger.events), f"overtile status {pasted(archive.path)}"
     if history.last is None:
-        yield Check.missing("nights", f"{archive.path} has seen no night", "begin one with overtile archive")
+        remedy = f"begin one: overtile archive SOURCE --out {pasted(archive.path)}"
+        yield Check.missing("nights", f"{archive.path} has seen no night", remedy)
         return
     yield _last(archive, history, status)
     yield _due(archive, history, time.time() if now is None else now)

@@ -36,12 +36,12 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS: dict[str, tuple[type[ConfigBase], set[str]]] = {
     "segment": (SegmentConfig, {"dry_run"}),
     "archive": (ArchiveConfig, {"dry_run", "acknowledge"}),
-    "rerun": (RerunConfig, {"archive"}),
+    "rerun": (RerunConfig, {"run", "is_archive"}),
     "verify": (VerifyConfig, set()),
     "export": (ExportConfig, {"listed"}),
     "doctor": (DoctorConfig, {"notify"}),
 }
-"""What each command takes, and the names of what is its own."""
+"""What each command takes, and the names of what is its own, a `run` that may be an archive among them."""
 
 EVERYWHERE = {"quiet", "verbose", "json_output", "progress_shown", "config_file"}
 """What every command takes, or all that show progress, print JSON or read a configuration."""
@@ -64,10 +64,10 @@ def test_a_command_takes_every_option_of_its_configuration_as_it_is_declared(com
     kind, own = COMMANDS[command]
     every: Any = typer.main.get_command(app)
     parameters = every.commands[command].params
-    known = {each.name: each for each in parameters if each.name not in {"help", *EVERYWHERE, *own}}
-    assert known.keys() == kind.model_fields.keys()
-    for name, field in kind.model_fields.items():
-        shown = known[name]
+    known = {each.name: each for each in parameters if each.name not in {"help", *EVERYWHERE, *own} and not each.hidden}
+    assert known.keys() == kind.model_fields.keys() - own
+    for name, shown in known.items():
+        field = kind.model_fields[name]
         assert kind.written(name) in shown.opts
         assert field.description
         assert shown.help.startswith(field.description)

@@ -179,6 +179,14 @@ def test_each_help_has_examples_a_page_that_exists_and_one_style(words: tuple[st
     assert not re.search(r"<(bool|str|int|float|path)|<=|>=|default: no-|\{", text)
     assert "--quiet" in text
     assert "-h" in text
+    former = {flag for each in commands()[words].params if each.hidden for flag in each.opts}
+    assert not {flag for flag in former if re.search(rf"{flag}\b", text)}
+
+
+def test_what_takes_a_run_or_an_archive_says_so_in_the_same_words() -> None:
+    every = [each for name in ("rerun", "status", "view") for each in commands()[(name,)].params]
+    said = {(each.metavar, each.help, each.required) for each in every if each.param_type_name == "argument"}
+    assert said == {("RUN|ARCHIVE", "A run folder or an archive's folder, a path or URL.", True)}
 
 
 def test_examples_are_commands_that_parse() -> None:
@@ -200,7 +208,13 @@ def test_the_version_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("segment --pre", {"--precision"}), ("segment --tta d", {"d4"}), ("models sh", {"show"}), ("ver", {"verify"})],
+    [
+        ("segment --pre", {"--precision"}),
+        ("segment --tta d", {"d4"}),
+        ("models sh", {"show"}),
+        ("ver", {"verify"}),
+        ("export --ag", set[str]()),
+    ],
 )
 def test_a_shell_completes_commands_options_and_choices(words: str, offered: set[str]) -> None:
     environment = {"_OVERTILE_COMPLETE": "complete_bash", "COMP_WORDS": f"overtile {words}"}

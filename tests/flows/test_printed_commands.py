@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,13 +15,26 @@ import pytest
 from cli import OVERTILE
 from drawn import draw_run
 from nights import archive_at
+from past_nights import begun
+from pasting import nothing, paste, pasted_words
+from safetensors.torch import save_file
 from terminals import in_terminal
+from tiny import save_tiny, write_noise
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.archive import last_config
 from flows.commands.program import unlike_name
+from flows.doctor.nights import check_nights
+from flows.reporting.report import render_report
 from flows.run.custom_model import absolute
+from flows.run.steps import summarise
 from tiling.archives.slide_record import SlideRecord, SlideState
+from tiling.errors import RunError
+from tiling.export.close_ups import write_close_ups
+from tiling.runs.run import Run
+from unet_core.bundles.card import read_card
+from unet_core.models import build
 
 AWKWARD = "-it's a $HOME `run`"
 NOTHING = {"PATH": "/usr/bin:/bin"}
@@ -50,17 +67,6 @@ def test_the_program_is_named_where_its_name_leads_elsewhere(tmp_path: Path, mon
     assert unlike_name("-c") == ""
 
 
-def test_an_exported_bundle_is_named_so_that_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ended = CliRunner().invoke(app, ["models", "export", "vessels", "-o", f"./{AWKWARD}"])
-    assert ended.exit_code == 0
-    (command,) = re.findall(r"overtile models import (.*) --out NEW", ended.stdout)
-    listed = subprocess.run(
-        ["/bin/sh", "-c", f"ls {command}"], env=NOTHING, cwd="/", capture_output=True, text=True, check=True
-    )
-    assert "model.json" in listed.stdout
-
-
 def test_a_model_is_kept_by_a_path_that_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
@@ -78,3 +84,105 @@ def test_a_status_names_the_rerun_with_the_whole_path(tmp_path: Path, monkeypatc
     shown = CliRunner().invoke(app, ["status", f"./{AWKWARD}"]).stdout
     (command,) = (line[line.index("overtile rerun") :] for line in shown.splitlines() if "overtile rerun" in line)
     assert shlex.split(command) == ["overtile", "rerun", str(tmp_path / AWKWARD), "--failed"]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Another folder, and the home of who pastes there."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def command_in(text: str, begins: str) -> str:
+    """The one command that a text ends a line with, or a page puts between tags."""
+    (found,) = set(re.findall(rf"(overtile {begins}.*?)(?:$|</pre>| and the log;)", text, re.MULTILINE))
+    return html.unescape(found)
+
+
+def slides_in(folder: Path) -> Path:
+    folder.mkdir()
+    write_noise(folder / "a slide.tif", 64, 64)
+    os.utime(folder / "a slide.tif", (0, 0))  # no night waits for it to settle
+    return folder
+
+
+@pytest.mark.slow
+def test_all_that_is_said_of_a_failed_tile_is_one_command_and_computes_it(tmp_path: Path, elsewhere: Path) -> None:
+    run = draw_run(tmp_path / AWKWARD, failed={(1, 1): "it broke"})
+    shown = CliRunner().invoke(app, ["status", str(run.path)]).stdout
+    told = json.loads(CliRunner().invoke(app, ["status", str(run.path), "--json"]).stdout)["remedy"]
+    command = command_in(shown, "rerun")
+    assert {command, told, command_in(render_report(run), "rerun"), summarise(run, 0.0).remedy} == {command}
+    ended = paste(command, elsewhere)
+    assert ended.returncode == 0, ended.stderr
+    assert Run.open(run.path).ledger.fold().is_complete
+
+
+def test_a_report_names_the_command_that_shows_the_run(tmp_path: Path, elsewhere: Path) -> None:
+    run = draw_run(tmp_path / AWKWARD)
+    with run.open_source() as source:
+        write_close_ups(run, source, run.ledger.fold())
+    command = command_in(render_report(run), "view")
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {pasted_words(command)} --no-browser"],
+        cwd=elsewhere,
+        env=nothing(elsewhere),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as viewer:
+        assert viewer.stdout is not None
+        assert f"showing {run.path} at http://127.0.0.1:" in viewer.stdout.readline()
+        viewer.send_signal(signal.SIGINT)
+        assert viewer.wait(30) == 0
+
+
+def test_the_doctor_names_the_archive_in_what_is_to_be_run(tmp_path: Path, elsewhere: Path) -> None:
+    archive = archive_at(tmp_path / AWKWARD)
+    (check,) = check_nights(archive.path, 0.0)
+    begins = command_in(check.remedy, "archive")
+    ended = paste(begins, elsewhere, "--dry-run", SOURCE=slides_in(tmp_path / "a folder"))
+    assert ended.returncode == 0, ended.stderr
+    assert "to do: 1 slides" in ended.stdout
+    archive.ledger.announce("night", begun(0.0)["facts"])
+    status = command_in(next(check_nights(archive.path)).remedy, "status")
+    ended = paste(status, elsewhere)
+    assert ended.returncode == 0, ended.stderr
+    assert str(archive.path) in ended.stdout
+
+
+def test_a_moved_archive_is_pointed_anew(tmp_path: Path, elsewhere: Path) -> None:
+    archive = archive_at(tmp_path / AWKWARD)
+    model = save_tiny(tmp_path / "it's mine")
+    config = {"source": str(tmp_path / "gone"), "out": str(archive.path), "model": str(model)}
+    archive.ledger.announce("night", {**begun(0.0)["facts"], "config": {**config, "failed_only": False}})
+    with pytest.raises(RunError) as refused:
+        last_config(str(archive.path), {})
+    command = command_in(str(refused.value), "archive NEW-SOURCE")
+    ended = paste(command, elsewhere, "--dry-run", **{"NEW-SOURCE": slides_in(tmp_path / "a folder")})
+    assert ended.returncode == 0, ended.stderr
+    assert "to do: 1 slides" in ended.stdout
+
+
+def test_an_exported_bundle_is_changed_by_the_command_that_is_named(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["models", "export", "vessels", "-o", f"./{AWKWARD}"]).stdout
+    command = command_in(shown, "models import").removesuffix(" changes its card")
+    ended = paste(command, elsewhere, "--name other", NEW=tmp_path / "new")
+    assert ended.returncode == 0, ended.stderr
+    assert read_card(tmp_path / "new").name == "other"
+
+
+def test_a_network_is_given_weights_by_the_command_that_is_named(tmp_path: Path, elsewhere: Path) -> None:
+    shown = CliRunner().invoke(app, ["models", "show", "unetpp"], env={"COLUMNS": "60"}).stdout
+    command = command_in(shown, "models import")
+    save_file(build("unetpp", {"bands": 3, "classes": 2}).state_dict(), tmp_path / "its.safetensors")
+    (tmp_path / "its.toml").write_text(
+        'bands = ["red", "green", "blue"]\nclasses = ["background", "cell"]\nmean = [0, 0, 0]\nstd = [255, 255, 255]\n'
+    )
+    given = {"WEIGHTS": tmp_path / "its.safetensors", "CARD": tmp_path / "its.toml", "NEW": tmp_path / "new"}
+    ended = paste(command, elsewhere, "", **given)
+    assert ended.returncode == 0, ended.stderr
+    assert read_card(tmp_path / "new").architecture == "unetpp"

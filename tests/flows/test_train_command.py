@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli import Cli, Ended, clean_environment
 from discs import a_config, discs
+from pasting import paste
 from PIL import Image
 
 from flows.training.contact_sheet import Compared, chosen, write_contact_sheet
@@ -73,7 +75,9 @@ def test_recipe_becomes_a_bundle_with_its_pictures(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "step 20: mean IoU" in ended.out
     assert "all: mean IoU" in ended.out
-    assert f"overtile segment IMAGE --model {folder}/bundle" in ended.out
+    (command,) = re.findall("^use it:  (.*)$", ended.out, re.MULTILINE)
+    planned = paste(command, tmp_path, "--as-is --dry-run", IMAGE=tmp_path / "images/3.png", RUN=tmp_path / "run")
+    assert planned.returncode == 0, planned.stderr
     facts = load_bundle(folder / "bundle").card.training
     assert facts["ended"] == "after all steps"
     assert facts["hardware"].startswith("1 process")

@@ -1,7 +1,7 @@
 """Stand-in of the Hugging Face Hub's API over HTTP: repositories of one commit, small files in git, large ones beside.
 
 It answers as the hub does: lists of files with git's blob ids and SHA-256, redirects to where large files lie, 401 for
-what is not public, and the header that says why.
+what is not public, and the header that says why. Of one kind of answer it can be made to drip without an end.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import hashlib
 import json
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -29,6 +29,7 @@ class Hub:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict[str, dict[str, bytes]])
     asked: list[str] = field(default_factory=list[str])
     damaged: bool = False
+    drips: Literal["nothing", "head", "listing", "file"] = "nothing"
     address: str = ""
 
     def add(self, repository: str, folder: Path) -> str:
@@ -54,14 +55,19 @@ def listed(name: str, content: bytes) -> dict[str, Any]:
 @contextmanager
 def hub_server() -> Generator[Hub]:
     """The hub, until the context ends; `HF_ENDPOINT` is to name its address."""
-    hub = Hub()
+    hub, ended = Hub(), threading.Event()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append(path)
             parts = path.strip("/").split("/")
-            if parts[:2] == ["api", "models"]:
+            is_listing = parts[:2] == ["api", "models"]
+            if hub.drips == "head":
+                self.drip(b"HTTP/1.0 200 OK\r\nContent-Type: ")
+            elif hub.drips == ("listing" if is_listing else "file"):
+                self.drip(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            elif is_listing:
                 self.about("/".join(parts[2:4]), parts[5])
             elif parts[0] == "large":
                 self.give(hub.repositories["/".join(parts[1:3])]["/".join(parts[3:])])
@@ -84,6 +90,13 @@ def hub_server() -> Generator[Hub]:
             self.send_response(302)
             self.send_header("Location", f"{hub.address}/large/{repository}/{name}")
             self.end_headers()
+
+        def drip(self, begun: bytes) -> None:
+            """One byte after another, until nobody takes them any more."""
+            with suppress(OSError):
+                self.wfile.write(begun)
+                while not ended.wait(0.005):
+                    self.wfile.write(b" ")
 
         def give(self, content: bytes) -> None:
             if hub.damaged and len(content) >= LARGE_FROM:
@@ -108,6 +121,7 @@ def hub_server() -> Generator[Hub]:
     try:
         yield hub
     finally:
+        ended.set()
         server.shutdown()
         serving.join()
         server.server_close()

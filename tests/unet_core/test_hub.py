@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tiled import unlike_fresh
 from unet_core.bundles.bundle import load_bundle
 from unet_core.bundles.card import WEIGHTS_NAME, bundle_digest, read_card
 from unet_core.bundles.facts import CardFacts
+from unet_core.bundles.hub import client
 from unet_core.bundles.hub.fetch import fetch
 from unet_core.bundles.hub.model import HubModel
 from unet_core.bundles.importing import import_model, import_network
@@ -127,6 +129,20 @@ def test_a_file_that_changes_on_its_way_is_refused_and_not_kept(hub: Hub, small:
     hub.damaged = False
     assert bundle_digest(fetch(reference)) == bundle_digest(small)
     assert digests < {path.name for path in (tmp_path / "cache").rglob("blobs/*")}
+
+
+@pytest.mark.parametrize("place", ["head", "listing", "file"])
+def test_a_hub_that_sends_byte_by_byte_is_given_up(
+    hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch, place: Literal["head", "listing", "file"]
+) -> None:
+    reference, hub.drips = hub.add("lab/small", small), place
+    with monkeypatch.context() as impatient:
+        impatient.setattr(client, "GRACE_SECONDS", 0.25)
+        with pytest.raises(BundleError, match=r"answers too slowly: an answer has 0.25 s, .*; try again") as refused:
+            fetch(reference)
+    assert "\n" not in str(refused.value)
+    hub.drips = "nothing"
+    assert bundle_digest(fetch(reference)) == bundle_digest(small)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,10 @@ def test_each_reaches_its_archive_from_any_folder_and_orders_of_a_name_are_not_o
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    found = commands(printed(night))
-    place = pasted(tmp_path / NAME)
+    place, found = pasted(tmp_path / NAME), commands(printed(night))
+    (first,) = (command for command in found if "SOURCE" in command)  # what a person fills in before it is pasted
+    assert first == f"overtile archive SOURCE --out {place}"
+    found.remove(first)
     assert {command.partition(place)[0] for command in found} == {"overtile rerun ", "overtile archive --out "}
     said = {command.split()[1]: paste(command, elsewhere) for command in sorted(found)}
     assert said["archive"].returncode == 0, said["archive"].stderr

@@ -22,11 +22,13 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 from unet_core.bundles.hub.model import HubModel
+from unet_core.bundles.hub.paced_http import WAIT_SECONDS, TooSlowError, paced_opener
 from unet_core.errors import BundleError
 from unet_core.files import write_whole
 
 ENDPOINT, OFFLINE = "HF_ENDPOINT", "HF_HUB_OFFLINE"
-_TIMEOUT_S = 30
+GRACE_SECONDS, BYTES_PER_SECOND = 60.0, 10_000.0
+"""How long an answer may take: so many seconds, and one more for each so many bytes of it."""
 _LISTING_LIMIT = 32_000_000
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -130,11 +132,17 @@ def _opened(model: HubModel, path: str) -> Generator[BinaryIO]:
     _expect_secure(endpoint)
     request = urllib.request.Request(f"{endpoint}{path}", headers={"User-Agent": "overtile"})
     try:
-        with urllib.request.build_opener(_SafeRedirects).open(request, timeout=_TIMEOUT_S) as answer:
+        opener = paced_opener(GRACE_SECONDS, BYTES_PER_SECOND, _SafeRedirects())
+        with opener.open(request, timeout=WAIT_SECONDS) as answer:
             yield cast("BinaryIO", answer)
     except HTTPError as error:
         raise BundleError(_refused(model, error)) from error
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TooSlowError):
+            raise BundleError(
+                f"model {str(model)!r}: {endpoint} answers too slowly: an answer has {GRACE_SECONDS:g} s, and one more "
+                f"for each {BYTES_PER_SECOND / 1000:g} kB of it; try again later, or name a mirror in {ENDPOINT}"
+            ) from error
         raise BundleError(
             f"model {str(model)!r}: {endpoint} can't be reached ({' '.join(str(error).split())[:200]}); try again "
             f"where there is a network, once: the files stay in the cache"
