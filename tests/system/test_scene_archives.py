@@ -1,4 +1,4 @@
-"""Archives of scenes: years of aerial images by glob and by manifest."""
+"""Archives of scenes: years of aerial images by glob and by manifest, and rasters that GDAL alone reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import rasterio
 from cli import Cli
 from nights import QUICK, assert_done, records
 from numpy.typing import NDArray
+from rasterio.shutil import copy as copy_raster
 from rasterio.transform import Affine
 from scenes import write_raster
-from tiny import save_tiny
+from tiny import save_tiny, write_noise_map
 
 from tiling.archives.slide_record import SlideRecord
 from tiling.runs.run import Run
@@ -116,3 +117,31 @@ def test_years_of_aerial_images_are_an_archive_of_scenes(cli: Cli, model: Path, 
     assert np.array_equal(labels_of(tmp_path / "listed/slides/both"), labels_of(tmp_path / "listed/slides/2015"))
     assert np.array_equal(labels_of(tmp_path / "listed/slides/again"), labels_of(tmp_path / "listed/slides/2010"))
     assert (tmp_path / "listed" / "masks.vrt").is_file()
+
+
+def test_files_that_gdal_reads_have_the_labels_of_geotiffs(cli: Cli, model: Path, tmp_path: Path) -> None:
+    one = write_noise_map(tmp_path / "one.tif", 200, 220)
+    with rasterio.open(one) as file:
+        pixels, place = file.read(), {"transform": file.transform, "crs": file.crs}
+        copy_raster(file, tmp_path / "rgb.img", driver="HFA")
+    for band, name in enumerate(("red", "green", "blue")):
+        single = write_raster(tmp_path / f"{name}.tif", pixels[band][..., None], **place)
+        for suffix, driver in ((".img", "HFA"), (".dat", "ENVI")):
+            with rasterio.open(single) as file:
+                copy_raster(file, tmp_path / f"{name}{suffix}", driver=driver)
+    names = ("red", "green", "blue")
+    bands = {suffix: [f"{name}={name}.{suffix}" for name in names] for suffix in ("tif", "img", "dat")}
+    slides = {"one.tif": "one.tif", "rgb.img": "rgb.img", **{kind: ",".join(each) for kind, each in bands.items()}}
+    known = held(cli, write_manifest(tmp_path / "list.csv", slides), tmp_path / "out", model, "--export", "cog")
+    expected = labels_of(tmp_path / "out" / known["one.tif"].folder)
+    assert set(np.unique(expected)) == {0, 1, 2}
+    for name in slides:
+        run = tmp_path / "out" / known[name].folder
+        assert np.array_equal(labels_of(run), expected), name
+        with rasterio.open(run / "exports" / "mask.tif") as mask, rasterio.open(one) as image:
+            assert (mask.crs, mask.transform) == (image.crs, image.transform)
+    listed = [f"{name}={tmp_path}/{name}.img" for name in ("red", "green", "blue")]
+    asked = ("--core", 64, "--workers", 2, "--foreground", "none")
+    ended = cli.run("segment", *listed, "--model", model, "--out", tmp_path / "run", *asked)
+    assert ended.code == 0, ended.err
+    assert np.array_equal(labels_of(tmp_path / "run"), expected)
