@@ -7,6 +7,7 @@ runs `overtile segment …` and writes seconds since 1970 of each step's first c
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import sys
@@ -93,11 +94,11 @@ def main() -> None:
     sys.argv = ["overtile", *sys.argv[2:]]
     from flows.entry import main as command
 
-    try:
-        command()
-    finally:
-        taken = {"Python": (began, began), **marks.taken}
-        file.write_text(json.dumps(taken), encoding="utf-8")
+    def write() -> None:
+        file.write_text(json.dumps({"Python": (began, began), **marks.taken}), encoding="utf-8")
+
+    atexit.register(write)  # the command ends the process
+    command()
 
 
 if __name__ == "__main__":

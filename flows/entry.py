@@ -6,13 +6,12 @@ import os
 import signal
 import sys
 
-from flows.lifecycle.bounded_exit import bound_exit, exit_without_finalising
+from flows.lifecycle.bounded_exit import end_process
 from flows.lifecycle.exit_status import EXIT_SIGNALLED, recorded_exit_status
 
 
 def main() -> None:
     """Load the commands and run the one that was asked for."""
-    exit_without_finalising()
     if sys.argv[1:] == ["--version"]:  # asked by programs too, often
         from importlib.metadata import version
 
@@ -38,7 +37,7 @@ def main() -> None:
         with recorded_exit_status():
             app()
     finally:
-        bound_exit()
+        end_process()
 
 
 def refusal(platform: str) -> str:

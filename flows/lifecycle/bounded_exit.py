@@ -16,32 +16,29 @@ STOPPED_ENDING_SECONDS = 8.0
 """After a signal: with the grace of tiles in flight less than the 30 s that Kubernetes and Slurm give by default."""
 
 
-def exit_without_finalising() -> None:
-    """Have this process end as soon as all threads and handlers at exit have; called before any is registered.
+def end_process() -> None:
+    """End this process with its command's exit status once its threads and its handlers at exit have ended.
 
     Python would then take the modules apart, which is seconds on a busy machine, while threads of Ray's libraries still
     run in them: a command whose work was done was sometimes reported as ended by a segmentation fault.
+
+    All of a command's own work is done, recorded and said before; what is left are threads of libraries. Some wait for
+    a server that is gone, or an error in the midst of their start has left them without an end: so in bounded time.
+
+    Returns where no status is recorded, or output is lost: Python has its own statuses and words for these.
     """
-    atexit.register(_end_last)  # of the handlers, the first that is registered is called last
-
-
-def bound_exit() -> None:
-    """End this process with its exit status in a while, if threads that Python waits for have not ended by then.
-
-    All of a command's own work is done, recorded and said before; what is left are threads of libraries, which wait for
-    a server that is gone, or which an error in the midst of their start has left without an end.
-    """
+    if not is_recorded():
+        return
     stopped = exit_status() > EXIT_SIGNALLED
     timer = threading.Timer(STOPPED_ENDING_SECONDS if stopped else ENDING_SECONDS, _end)
     timer.daemon = True
     timer.start()
-
-
-def _end_last() -> None:
-    with suppress(OSError, ValueError):  # of a pipe that nobody reads: Python has its own status and words for it
-        if is_recorded():
-            _flush()
-            os._exit(exit_status())
+    with suppress(KeyboardInterrupt):  # once more: what is waited for is left
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]  # as Python's own end begins
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    with suppress(OSError, ValueError):  # of a pipe that nobody reads
+        _flush()
+        os._exit(exit_status())
 
 
 def _end() -> None:

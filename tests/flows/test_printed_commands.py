@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli import OVERTILE
+from cli import OVERTILE, hear_signals
 from drawn import draw_run
 from nights import archive_at
 from past_nights import begun
@@ -130,6 +130,7 @@ def test_a_report_names_the_command_that_shows_the_run(tmp_path: Path, elsewhere
         env=nothing(elsewhere),
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_signals,
     ) as viewer:
         assert viewer.stdout is not None
         assert f"showing {run.path} at http://127.0.0.1:" in viewer.stdout.readline()
