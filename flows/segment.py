@@ -24,7 +24,7 @@ from flows.reporting.logs import about, configure_logs
 from flows.reporting.prefect_events import recorded
 from flows.reporting.prefect_names import artifact_key, name_flow_run
 from flows.reporting.progress import begin_stage
-from flows.run import pictures, steps
+from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
 from flows.run.pictures import drawing
 from flows.run.prepare import Prepared, prepared
@@ -39,7 +39,6 @@ from tiling.storage.place import lock_run
 
 SHOWN_PX = 720
 
-look = task(cache_policy=NO_CACHE)(pictures.look)
 stitch = task(cache_policy=NO_CACHE)(steps.stitch)
 find_objects = task(cache_policy=NO_CACHE)(steps.find_objects)
 export = task(cache_policy=NO_CACHE)(steps.export)
@@ -58,14 +57,13 @@ def segment(config: SegmentConfig) -> Outcome:
         planned = plan(config, pool)
         run, todo = planned.run, remaining(planned.run, planned.state)
         reduced = ReducedLevels.of(run, planned.state)
-        tasks = pool.tasks.of_mask(run.plan.mask.area)
-        looking = look.submit(run, tasks)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
         state = stitch(run, folded(run), reduced)
         finishing = finish.submit(run, keep_staged=config.keep_staged)
-        with drawing(run, state, tasks, looking.result()) as drawn:
+        tasks = pool.tasks.of_mask(run.plan.mask.area)
+        with drawing(run, state, tasks) as pictures:
             find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
-            export(run, config.export, state, tasks, drawn)
+            export(run, config.export, state, tasks, pictures)
         finishing.result()
         show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

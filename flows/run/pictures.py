@@ -10,7 +10,6 @@ from typing import Any
 
 from flows.reporting.report import encoded_pictures
 from flows.run.changed_image import drawn_of_one_image
-from tiling.errors import TilingError
 from tiling.export.close_ups import write_close_ups
 from tiling.export.export_task import TaskMap
 from tiling.export.overlay import write_overlay
@@ -37,24 +36,10 @@ class Drawn:
     encoded: Mapping[str, str | None]
 
 
-def look(run: Run, tasks: TaskMap | None = None) -> ScreenView | None:
-    """The image at screen size, which needs no labels: it is taken while they are computed.
-
-    None where `tasks` draw, which look themselves, and where the image can't be read, of which others tell.
-    """
-    if tasks is not None:
-        return None
-    try:
-        with run.open_verified() as steady:
-            return steady.read(lambda source: ScreenView.of(source, run.card.image.level, run.plan.extent, threads=1))
-    except (TilingError, OSError):
-        return None
-
-
-def draw(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None) -> Drawn:
-    """Draw a finished mask over its image, which is open as it was segmented, or over a view that was taken of it."""
+def draw(run: Run, source: ImageSource, state: LedgerState) -> Drawn:
+    """Draw a finished mask over its image, which is open as it was segmented."""
     failed = [run.plan.tile(index) for index in state.failed]
-    view = view or ScreenView.of(source, run.card.image.level, run.plan.extent)
+    view = ScreenView.of(source, run.card.image.level, run.plan.extent)
     write_overlay(run, source, failed, view)
     close_ups = write_close_ups(run, source, state)
     if not is_as_drawn(run, state, FOREGROUND):
@@ -96,14 +81,11 @@ class Pictures:
 
 
 @contextmanager
-def drawing(
-    run: Run, state: LedgerState, tasks: TaskMap | None = None, view: ScreenView | None = None
-) -> Generator[Pictures | None]:
+def drawing(run: Run, state: LedgerState, tasks: TaskMap | None = None) -> Generator[Pictures | None]:
     """Draw what a person looks at first, the mask over the image and which tiles were skipped, beside all else.
 
     Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. It is done in a task of another
-    process, or in a thread of this one, and is recorded at the end, whatever fails meanwhile. `view` is what `look`
-    gave.
+    process, or in a thread of this one, and is recorded at the end, whatever fails meanwhile.
     """
     if state.damaged:
         yield None
@@ -111,14 +93,14 @@ def drawing(
     digest = mask_digest(run, state)
     seen = replace(state, events=[*state.events])  # what is done meanwhile goes on adding to it
     with drawn_of_one_image(run) as source, ThreadPoolExecutor(1, "overtile-pictures") as beside:
-        drawn = beside.submit(_drawn, run, source, seen, tasks, view)
+        drawn = beside.submit(_drawn, run, source, seen, tasks)
         try:
             yield Pictures(source, drawn)
         finally:
             announce_drawn(run, digest, drawn.result().seals)
 
 
-def _drawn(run: Run, source: ImageSource, state: LedgerState, tasks: TaskMap | None, view: ScreenView | None) -> Drawn:
+def _drawn(run: Run, source: ImageSource, state: LedgerState, tasks: TaskMap | None) -> Drawn:
     if tasks is None:
-        return draw(run, source, state, view)
+        return draw(run, source, state)
     return next(iter(tasks(Drawing(str(run.path)), [state])))

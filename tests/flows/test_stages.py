@@ -89,19 +89,3 @@ def test_a_picture_that_cannot_be_written_keeps_no_format_from_being_written(tmp
     state = run.ledger.fold(held=True)
     assert is_shown(run, state, "statistics")
     assert is_shown(run, state, "ome-tiff")
-
-
-def test_over_a_view_taken_while_tiles_are_computed_the_same_is_drawn(tmp_path: Path) -> None:
-    image = write_noise(tmp_path / "image.tif", 300, 280)
-    run = finished_run(image, tmp_path / "run")
-    export(run)
-    drawn = [place.read_bytes() for place in (run.overlay_path, run.skipped_path)]
-    for place in (run.overlay_path, run.skipped_path):
-        place.unlink()
-    view = pictures.look(run)
-    assert view is not None
-    with pictures.drawing(run, run.ledger.fold(held=True), view=view):
-        pass
-    assert [place.read_bytes() for place in (run.overlay_path, run.skipped_path)] == drawn
-    image.unlink()
-    assert pictures.look(run) is None, "whoever reads tiles says what is wrong"
