@@ -46,7 +46,8 @@ def test_a_command_that_is_stopped_at_any_moment_says_so_and_resumes(cli: Cli, t
             shutil.rmtree(folder, ignore_errors=True)
         code, said = stopped([str(OVERTILE), *command, str(folder)], cli, at, sent)
         in_flight = STATUS[sent][0], f"error: stopped by {sent.name}; the same command resumes\n"
-        assert (code, said) in (STATUS[sent], in_flight, BEFORE[sent], (0, "")), f"moment {number}: {sent.name} after {at:.2f} s"
+        known = STATUS[sent], in_flight, BEFORE[sent], (0, "")
+        assert (code, said) in known, f"moment {number}: {sent.name} after {at:.2f} s"
         kind = "done before" if code == 0 else "before it listened" if (code, said) == BEFORE[sent] else sent.name
         seen[kind] = seen.get(kind, 0) + 1
     assert sum(seen.get(sent.name, 0) for sent in STATUS) >= MOMENTS // 2, seen
