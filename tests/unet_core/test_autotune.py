@@ -16,7 +16,7 @@ from torch import nn
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.files import cache_folder
 from unet_core.inference import precision
-from unet_core.inference.autotune import TuningJob, best_core, measure_core
+from unet_core.inference.autotune import TuningJob, best_core, measure_core, recall_core
 from unet_core.inference.memo import Memo
 from unet_core.inference.precision import choose_precision, lacks_bfloat16
 
@@ -57,6 +57,19 @@ def test_core_follows_from_the_network_where_nothing_can_be_kept(tmp_path: Path)
     bundle = load_bundle("nuclei-small")
     assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
     assert measure_core(bundle, TuningJob("float32", "cpu", ROOMY), memo) == 768
+
+
+def test_what_is_not_measured_needs_no_worker_to_be_known(tmp_path: Path) -> None:
+    job, memo = TuningJob("float32", "cpu", ROOMY), Memo(tmp_path / "cores")
+    quick, slow = load_bundle("nuclei-small"), load_bundle("nuclei")
+    assert recall_core(quick, job, memo) is None, "it is worth measuring, and was not yet"
+    core_px = recall_core(slow, job, memo)
+    assert core_px == measure_core(slow, job, memo), "timing it would take longer than the budget"
+    assert not [*(tmp_path / "cores").iterdir()]
+    assert recall_core(slow, TuningJob("float32", "cpu", 1), memo) == 128
+    (tmp_path / "file").write_text("")
+    nowhere = Memo(tmp_path / "file" / "cores")
+    assert recall_core(quick, job, nowhere) == measure_core(quick, job, nowhere)
 
 
 def test_core_fits_the_memory_and_the_stride_grid(tmp_path: Path) -> None:

@@ -44,10 +44,6 @@ _WORTH_GROWING = 1.05
 _COUNTED_UP_TO_PX = {"cpu": 1024, "cuda": 4096}
 _BALANCED_UP_TO_TILES = 4096
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[str, str, int, str], list[int]]] = WeakKeyDictionary()
-"""Cores that fit, of networks by precision, device, memory and test-time augmentation: slides of an archive ask for
-the same."""
-
 
 @dataclass(frozen=True, slots=True)
 class TuningJob:
@@ -69,6 +65,25 @@ class TuningJob:
         return torch.device(self.device).type
 
 
+@dataclass(slots=True)
+class _Cores:
+    """Cores that a network may have.
+
+    Attributes:
+        fitting: those whose pass fits the memory, in the order of measuring.
+        are_timed: whether timing them takes no longer than the budget; None until somebody asks.
+        counted: the one that follows from the network alone; None until somebody asks.
+    """
+
+    fitting: list[int]
+    are_timed: bool | None = None
+    counted: int | None = None
+
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[str, str, int, str], _Cores]] = WeakKeyDictionary()
+"""Cores of networks by precision, device, memory and test-time augmentation: slides of an archive ask for the same."""
+
+
 def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int:
     """The side of the core, in pixels, that labels an image soonest.
 
@@ -76,26 +91,23 @@ def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> in
     kept nothing is measured: the core then follows from the network alone and is the same in every run.
     """
     memo = memo or Memo(cache_folder() / "cores")
-    network = inferred(bundle.module, len(bundle.card.bands))
-    fitting = _fitting(bundle, network, job)
-    question = _question(bundle, job)
+    cores, question = _cores(bundle, job), _question(bundle, job)
     answer = memo.recall(question)
-    if answer is None and len(fitting) > 1 and memo.is_open() and _is_quick(bundle, network, fitting, job):
-        rates = _measured(bundle, fitting, job)
+    if answer is None and memo.is_open() and _are_timed(bundle, cores, job):
+        rates = _measured(bundle, cores.fitting, job)
         answer = memo.keep(question, {str(core_px): rate for core_px, rate in rates.items()})
-    rates = _rates(answer, fitting)
-    return best_core(rates, job.extent, job.workers) if rates else _counted(bundle, network, fitting, job)
+    rates = _rates(answer, cores.fitting)
+    return best_core(rates, job.extent, job.workers) if rates else _counted(bundle, cores, job)
 
 
 def recall_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> int | None:
     """Core that `measure_core` would give without measuring; None where it would have to measure."""
     memo = memo or Memo(cache_folder() / "cores")
-    known, key = _known.setdefault(bundle.module, {}), (job.precision, job.device_type, job.memory_bytes, job.tta)
-    if key not in known:
-        known[key] = _fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job)
-    fitting = known[key]
-    rates = _rates(memo.recall(_question(bundle, job)), fitting)
-    return best_core(rates, job.extent, job.workers) if rates else None
+    cores, answer = _cores(bundle, job), memo.recall(_question(bundle, job))
+    if rates := _rates(answer, cores.fitting):
+        return best_core(rates, job.extent, job.workers)
+    would_measure = answer is None and memo.is_open() and _are_timed(bundle, cores, job)
+    return None if would_measure else _counted(bundle, cores, job)
 
 
 def best_core(rates: Mapping[int, float], extent: tuple[int, int] | None, workers: int) -> int:
@@ -137,10 +149,23 @@ def _fitting(bundle: Bundle, network: Network, job: TuningJob) -> list[int]:
     return fitting or [cores[-1]]
 
 
-def _is_quick(bundle: Bundle, network: Network, fitting: Sequence[int], job: TuningJob) -> bool:
-    """True if the smallest candidate can be timed within the budget even on a slow machine."""
+def _cores(bundle: Bundle, job: TuningJob) -> _Cores:
+    known, key = _known.setdefault(bundle.module, {}), (job.precision, job.device_type, job.memory_bytes, job.tta)
+    if key not in known:
+        known[key] = _Cores(_fitting(bundle, inferred(bundle.module, len(bundle.card.bands)), job))
+    return known[key]
+
+
+def _are_timed(bundle: Bundle, cores: _Cores, job: TuningJob) -> bool:
+    """True if there is a choice, and the smallest core can be timed within the budget even on a slow machine."""
+    if cores.are_timed is None:
+        cores.are_timed = len(cores.fitting) > 1 and _is_quick(bundle, cores.fitting, job)
+    return cores.are_timed
+
+
+def _is_quick(bundle: Bundle, fitting: Sequence[int], job: TuningJob) -> bool:
     try:
-        counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)), network=network)
+        counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)))
     except FootprintError:
         return False
     least = _GPU_AT_LEAST if job.device_type == "cuda" else _CPU_AT_LEAST
@@ -202,11 +227,18 @@ def _as_a_worker(device_type: str) -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def _counted(bundle: Bundle, network: Network, fitting: Sequence[int], job: TuningJob) -> int:
+def _counted(bundle: Bundle, cores: _Cores, job: TuningJob) -> int:
     """The smallest core that computes little more than the largest would, by counting alone."""
-    most_px = _COUNTED_UP_TO_PX[job.device_type]
-    allowed = sorted(core_px for core_px in fitting if core_px <= most_px) or [min(fitting)]
+    if cores.counted is None:
+        most_px = _COUNTED_UP_TO_PX[job.device_type]
+        allowed = sorted(px for px in cores.fitting if px <= most_px) or [min(cores.fitting)]
+        cores.counted = _least_growing(bundle, allowed)
+    return cores.counted
+
+
+def _least_growing(bundle: Bundle, allowed: Sequence[int]) -> int:
     bands = len(bundle.card.bands)
+    network = inferred(bundle.module, bands)
     try:
         ratios = [operations(bundle.module, bands, (px, px), network=network).ratio for px in allowed]
     except FootprintError:
