@@ -51,6 +51,7 @@ class Stagers:
     def __init__(self, actor: Any, wanted: Callable[[], int], resources: Callable[[], Mapping[str, float]]) -> None:
         self._actor, self._wanted, self._resources = actor, wanted, resources
         self._stagers: list[_Stager] = []
+        self._are_ended = False
 
     def __len__(self) -> int:
         return len(self._stagers)
@@ -61,12 +62,13 @@ class Stagers:
         return [stager.actor for stager in self._stagers]
 
     def grow(self) -> None:
-        """Have enough for the tile actors that there are."""
-        while len(self._stagers) < self._wanted():
+        """Have enough for the tile actors that there are; none once they are ended."""
+        while not self._are_ended and len(self._stagers) < self._wanted():
             self._stagers.append(self._begun())
 
     def clear(self) -> None:
-        """End all of them."""
+        """End all of them, for good: what they were staging is staged no more, and nobody is warned of their death."""
+        self._are_ended = True
         for actor in self.actors:
             ray.kill(actor)
         self._stagers = []
@@ -84,7 +86,7 @@ class Stagers:
         pending: dict[Any, _Task] = {}
         todo, at_once = iter(indices), backlog.at_once(STAGED_AT_ONCE, tile_bytes)
         try:
-            while tiles := list(islice(todo, at_once)):
+            while not self._are_ended and (tiles := list(islice(todo, at_once))):
                 batch = Batch(run_path, tiles, tile_bytes)
                 if not backlog.has_room(len(tiles), batch):
                     # What is staged already must be queued, or nobody would ever make room.
@@ -110,7 +112,9 @@ class Stagers:
                 backlog.cancel(task.batch)
 
     def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
-        stager = min(self._stagers, key=lambda each: each.busy)
+        stager = min(self._stagers, key=lambda each: each.busy, default=None)
+        if stager is None:
+            return  # they were ended meanwhile, and nobody waits for the batch
         stager.busy += 1
         pending[stager.actor.stage.remote(str(batch.run), [*batch.tiles])] = _Task(stager, batch, attempt)
 
@@ -141,12 +145,13 @@ class Stagers:
         except RayTaskError:
             raise
         except RayError as error:
+            unstaged = [ReadyTile(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
+            if self._are_ended:
+                return unstaged
             logger.warning("a stager died on attempt %d: %s", task.attempt, short_reason(error))
             if task.stager in self._stagers:
                 self._stagers[self._stagers.index(task.stager)] = self._begun()
-            if task.attempt < STAGING_ATTEMPTS:
-                return []
-            return [ReadyTile(task.batch.run, TileResult(tile, None, 0)) for tile in task.batch.tiles]
+            return [] if task.attempt < STAGING_ATTEMPTS else unstaged
         return [ReadyTile(task.batch.run, result, staged=True) for result in results]
 
     def _begun(self) -> _Stager:

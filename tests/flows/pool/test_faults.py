@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 from cli import mask_files, on_disk, write_tissue
-from faulty_actors import FaultyActor, FaultyStager, plan_fault
+from faulty_actors import FaultyActor, FaultyStager, ReadingStager, plan_fault
 
 from flows.config.run import SegmentConfig
 from flows.pool.backlog import Backlog
@@ -120,6 +122,24 @@ def test_tiles_that_kill_their_stagers_are_read_from_the_image(
     assert len(unstaged) <= 4, "the batch that kills, and perhaps one that died with it each time"
     assert [each.result.reason for each in ended] == [None] * run.plan.count
     assert stitched_files(run) == undisturbed
+
+
+def test_nobody_is_warned_of_stagers_that_the_pool_itself_ends(
+    faults: Path, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Ctrl-C ends them, while another thread waits for what they stage."""
+    run, stages = planned(image, tmp_path / "run"), tmp_path / "stages"
+    run.create_staged()
+    script = f"import pathlib, time; pathlib.Path({str(stages)!r}).touch(); time.sleep(3600)"
+    (faults / "before-stage-4.py").write_text(script)
+    with ThreadPoolExecutor(1) as beside, Backlog(limit=run.plan.count) as backlog:
+        with Pool(1, stager=ReadingStager) as pool:
+            staging = beside.submit(pool.stage, run.path, range(run.plan.count), backlog)
+            for _ in range(600):
+                if not stages.exists():
+                    time.sleep(0.1)
+        assert staging.result(timeout=60) is None
+    assert not [each for each in caplog.messages if "died" in each]
 
 
 @pytest.mark.slow
