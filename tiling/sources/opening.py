@@ -67,6 +67,11 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
 
 def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
+        if isinstance(path, Path) and path.parts[1:2] and path.parts[1].startswith("vsi") and not path.exists():
+            raise SourceError(
+                f"{path}: GDAL's names for what is no file (/vsizip, /vsicurl, …) are not followed; unpack it, or give "
+                "its URL"
+            )
         if isinstance(path, Path) and is_list(path):
             return _open_scene(path, moment)
         if isinstance(path, ObjectPath) and is_scene(path):
