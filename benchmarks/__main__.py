@@ -11,9 +11,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
-from benchmarks import contest, exports, growth, machine, scale, table
+from benchmarks import contest, exports, growth, machine, scale, scenes, table
 from benchmarks.peers.environments import PEERS, PLOT, PeerError
 from benchmarks.process import MeasurementError, run
 from benchmarks.slide import REAL_SLIDE, tissue
@@ -32,6 +33,7 @@ PARTS = (
     "exports",
     "polygons",
     "measuring",
+    "scenes",
     "report",
 )
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
@@ -88,6 +90,17 @@ def hold_measuring(asked: argparse.Namespace) -> Iterator[contest.Figures]:
             row = run([*command, str(side)], sample_seconds=0.2)
             log(f"measuring: {side} px, {row['seconds_per_gigapixel']:.1f} s per gigapixel, {row['peak_mb']:.0f} MB")
             yield {"kind": "measuring", "round": number, **row}
+
+
+def hold_scenes(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    folder = SCRATCH / "work" / "scenes"
+    command = [sys.executable, "-m", "benchmarks.scenes", "--folder", str(folder), "--side", str(asked.scene_side)]
+    run([*command, "--scene", "--reader"])  # draws the files, which no reading's peak shall hold
+    for number in range(asked.rounds):
+        for scene, reader in product(scenes.SCENES, scenes.READERS):
+            (row,) = run([*command, "--scene", scene, "--reader", reader], sample_seconds=0.2)["readings"]
+            log(f"scenes: {scene}, {reader}: {row['mvalues_per_cpu_second']:.1f} million values a second")
+            yield {"kind": "scenes", "round": number, **row}
 
 
 def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -156,6 +169,9 @@ def peer_versions() -> dict[str, str]:
 def report(results: Path) -> None:
     """The table, and the plot where matplotlib can be installed."""
     (results / "README.md").write_text(table.write(results), encoding="utf-8")
+    if results == RESULTS and (results / "scenes.json").is_file():
+        page = json.loads((results / "scenes.json").read_text(encoding="utf-8"))
+        scenes.tell(page, ROOT / "docs" / "scenes.md")
     try:
         run([str(PLOT.ensure()), "-m", "benchmarks.plot", str(results)])
     except (PeerError, MeasurementError) as error:
@@ -175,6 +191,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=16_384, help="side of the scene that is exported in px")
     parser.add_argument("--subjects", nargs="*", default=[*exports.SUBJECTS], help="what is exported")
     parser.add_argument("--polygons", type=int, default=1_000_000, help="objects of the mask of discs")
+    parser.add_argument("--scene-side", type=int, default=3072, help="side of the scenes that are read in px")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     asked.counts = scale.COUNTS
@@ -192,6 +209,7 @@ def main() -> None:
         "exports": hold_exports,
         "polygons": hold_polygons,
         "measuring": hold_measuring,
+        "scenes": hold_scenes,
     }
     for part in asked.parts or PARTS:
         if part in holders:

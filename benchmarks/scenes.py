@@ -1,7 +1,11 @@
-"""What reading a scene of several files takes beside plain rasterio windows of the same files: pixels per second.
+"""Rate at which scenes of several files are read, beside plain rasterio windows of the same files.
 
-Every side reads the same boxes of the same files once, one after another, in one process. Files are drawn, as large as
-is asked for, and in the page cache: what is measured is decoding, laying on one grid and telling no data apart.
+    python -m benchmarks scenes
+
+writes `benchmarks/results/scenes.json`, its table and the sentence of `docs/scenes.md`. It needs an idle core, rasterio
+with JP2OpenJPEG, about 250 MB of disk and a few minutes. Every side reads the same boxes of the same files once, one
+after another, in a process of its own. Files are drawn, as large as is asked for, and in the page cache: what is
+measured is decoding, laying on one grid and telling no data apart.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,6 +34,13 @@ from tiling.source import open_source
 
 BOX_PX = 1024
 TILE_PX = 512
+FOUR_BANDS = "four bands of one grid"
+TWO_SIZES = "two bands and two of half the resolution"
+MOSAIC = "a mosaic of nine files"
+JPEG_2000 = "a band of JPEG 2000 in tiles"
+SCENES = (FOUR_BANDS, TWO_SIZES, MOSAIC, JPEG_2000)
+READERS = ("overtile", "rasterio")
+_BEGIN = "- Beside plain rasterio windows of the same files"
 _WHERE = Affine(10, 0, 500_000, 0, -10, 5_500_000)
 _CRS = "EPSG:32632"
 
@@ -37,7 +49,7 @@ Read = Callable[[Box], object]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way of reading one scene: million values per second, of the wall's and of the processors' time."""
+    """One way of reading one scene: million values per second, of the wall and of the processors, and peak memory."""
 
     scene: str
     reader: str
@@ -48,14 +60,18 @@ class Reading:
     peak_mb: float
 
 
-def readings(folder: Path, side_px: int) -> Iterator[Reading]:
-    """Read four scenes both ways."""
-    for scene, (name, files) in scenes(folder, side_px).items():
-        with open_source(name) as source:
+def readings(folder: Path, side_px: int, names: Sequence[str], readers: Sequence[str]) -> Iterator[Reading]:
+    """Read scenes that are drawn in a folder, each by the readers that are asked for."""
+    known = scenes(folder, side_px)
+    for name in names:
+        place, files = known[name]
+        with open_source(place) as source:
             whole, bands = source.levels[0].box, len(source.bands)
-            yield measured(scene, "overtile", whole, bands, lambda box, source=source: source.read_present(0, box))
-        with ExitStack() as stack:
-            yield measured(scene, "rasterio", whole, bands, by_rasterio(stack, files, whole))
+            if "overtile" in readers:
+                yield measured(name, "overtile", whole, bands, lambda box, source=source: source.read_present(0, box))
+        if "rasterio" in readers:
+            with ExitStack() as stack:
+                yield measured(name, "rasterio", whole, bands, by_rasterio(stack, files, whole))
 
 
 def measured(scene: str, reader: str, whole: Box, bands: int, read: Read) -> Reading:
@@ -99,36 +115,39 @@ def by_rasterio(stack: ExitStack, files: list[list[Path]], whole: Box) -> Read:
 
 
 def scenes(folder: Path, side_px: int) -> dict[str, tuple[Path, list[list[Path]]]]:
-    """Four scenes by name: what overtile calls each, and the files of each band."""
-    fine = [write(folder / f"b{band}.tif", drawn(side_px, band)) for band in range(4)]
-    half = drawn(side_px // 2, 9)
-    coarse = [write(folder / f"c{band}.tif", half + band, _WHERE @ Affine.scale(2)) for band in range(2)]
-    third = side_px // 3
-    parts = [
-        write(
-            folder / "m" / f"{row}{col}.tif", drawn(third, row), _WHERE @ Affine.translation(col * third, row * third)
-        )
-        for row in range(3)
-        for col in range(3)
-    ]
-    jp2 = folder / "j.jp2"
+    """The scenes by name: what overtile calls each, and the files of each band."""
+    fine = [folder / f"b{band}.tif" for band in range(4)]
+    coarse = [folder / f"c{band}.tif" for band in range(2)]
+    parts = [folder / "m" / f"{row}{col}.tif" for row in range(3) for col in range(3)]
+    named = {
+        FOUR_BANDS: (listed(folder, fine), [[each] for each in fine]),
+        TWO_SIZES: (listed(folder, [*fine[:2], *coarse]), [[each] for each in (*fine[:2], *coarse)]),
+        MOSAIC: (folder / "m", [parts]),
+        JPEG_2000: (folder / "band=j.jp2", [[folder / "j.jp2"]]),
+    }
+    if not (folder / f"{side_px}").is_file():
+        draw(folder, side_px, fine, coarse, parts)
+        (folder / f"{side_px}").touch()
+    return named
+
+
+def draw(folder: Path, side_px: int, fine: list[Path], coarse: list[Path], parts: list[Path]) -> None:
+    """Draw the files of all scenes."""
+    for band, path in enumerate(fine):
+        write(path, drawn(side_px, band))
+    half, third = drawn(side_px // 2, 9), side_px // 3
+    for band, path in enumerate(coarse):
+        write(path, half + band, _WHERE @ Affine.scale(2))
+    for number, path in enumerate(parts):
+        row, col = divmod(number, 3)
+        write(path, drawn(third, row), _WHERE @ Affine.translation(col * third, row * third))
     tiles: dict[str, Any] = {"blockxsize": 1024, "blockysize": 1024, "quality": 100, "reversible": "YES"}
     profile: dict[str, Any] = {"driver": "JP2OpenJPEG", "count": 1, "dtype": "uint16", "crs": _CRS, **tiles}
-    with rasterio.open(jp2, "w", height=side_px, width=side_px, transform=_WHERE, **profile) as file:
+    with rasterio.open(folder / "j.jp2", "w", height=side_px, width=side_px, transform=_WHERE, **profile) as file:
         file.write(drawn(side_px, 5), 1)
-    bare = folder / "band=j.jp2"
-    return {
-        "four bands of one grid": (named(folder, [*fine]), [[each] for each in fine]),
-        "two bands, and two of half the resolution": (
-            named(folder, [*fine[:2], *coarse]),
-            [[each] for each in (*fine[:2], *coarse)],
-        ),
-        "a mosaic of nine files": (folder / "m", [parts]),
-        "a band of JPEG 2000 in tiles": (bare, [[jp2]]),
-    }
 
 
-def named(folder: Path, files: list[Path]) -> Path:
+def listed(folder: Path, files: list[Path]) -> Path:
     return folder / ",".join(f"{file.stem}={file.name}" for file in files)
 
 
@@ -150,16 +169,49 @@ def write(path: Path, pixels: NDArray[np.uint16], where: Affine = _WHERE) -> Pat
     return path
 
 
+def medians(page: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By scene and reader: the median of million values per second of a processor, and the highest peak in MB."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for scene in SCENES:
+        for reader in READERS:
+            rows = [row for row in page["rows"] if (row["scene"], row["reader"]) == (scene, reader)]
+            if rows:
+                rate, peak = median(row["mvalues_per_cpu_second"] for row in rows), max(row["peak_mb"] for row in rows)
+                found.setdefault(scene, {})[reader] = rate, peak
+    return {scene: readers for scene, readers in found.items() if len(readers) == len(READERS)}
+
+
+def sentence(page: dict[str, Any]) -> str:
+    """What the figures say, as a point of a list."""
+    rates = {scene: readers["overtile"][0] / readers["rasterio"][0] for scene, readers in medians(page).items()}
+    told = ", ".join(f"{scene} {rate:.2f}" for scene, rate in rates.items())
+    side = page["rows"][0]["side_px"]
+    return f"{_BEGIN}, a scene of {side} px is read at this part of the rate for each processor: {told}."
+
+
+def tell(page: dict[str, Any], file: Path) -> None:
+    """Write the sentence into a page, in place of the one before or after all others."""
+    lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    kept = [line for line in lines if not line.startswith(_BEGIN)]
+    at = next((number for number, line in enumerate(lines) if line.startswith(_BEGIN)), len(kept))
+    file.write_text("\n".join([*kept[:at], sentence(page), *kept[at:]]) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    """Print each reading, and of each scene how much of rasterio's speed overtile reaches."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print all readings as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=3072, help="pixels along each side of a scene")
+    parser.add_argument("--folder", type=Path, help="where the files are drawn, and kept")
+    parser.add_argument(
+        "--scene", nargs="*", choices=SCENES, default=[*SCENES], metavar="SCENE", help=", ".join(SCENES)
+    )
+    parser.add_argument("--reader", nargs="*", choices=READERS, default=[*READERS])
     asked = parser.parse_args()
     with TemporaryDirectory() as place:
-        found = list(readings(Path(place), asked.side))
-    for ours, theirs in zip(found[::2], found[1::2], strict=True):
-        ratio = round(ours.mvalues_per_cpu_second / theirs.mvalues_per_cpu_second, 3)
-        print(json.dumps({"overtile": asdict(ours), "rasterio": asdict(theirs), "ratio": ratio}), flush=True)
+        folder = asked.folder or Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [asdict(each) for each in readings(folder, asked.side, asked.scene, asked.reader)]
+    print(json.dumps({"readings": found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import scenes
+
 Row = dict[str, Any]
 PRECISIONS = ("float32", "bfloat16")
 
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup, _archive, _exports, _polygons)
+    sections = (_contest, _growth, _driver, _startup, _archive, _exports, _polygons, _scenes)
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup", "archive", "exports", "polygons")
+    names = ("contest", "growth", "driver", "startup", "archive", "exports", "polygons", "scenes")
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -249,6 +251,19 @@ def _archive(page: Row) -> str:
         f"actors have a tile for **{busy:.1%}** of the time between the first tile and the last, and compute for "
         f"{computing:.1%}; {rate:.2f} MPix/s. Median of {len(rows)}.\n"
     )
+
+
+def _scenes(page: Row) -> str:
+    rows = page["rows"]
+    rounds = 1 + max(row["round"] for row in rows)
+    about = "Boxes of 1024 px, one after another, in one process; million values for each second of a processor."
+    shown = ["## Reading scenes", _machine(page), f"{about} Median of {rounds}.", ""]
+    shown += [f"| {rows[0]['side_px']}² px | overtile | rasterio windows | part | overtile's peak | rasterio's peak |"]
+    shown += ["|---|---:|---:|---:|---:|---:|"]
+    for scene, readers in scenes.medians(page).items():
+        (ours, held), (theirs, other) = readers["overtile"], readers["rasterio"]
+        shown.append(f"| {scene} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {held:.0f} MB | {other:.0f} MB |")
+    return "\n".join([*shown, ""])
 
 
 def _machine(page: Row) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import table
+from benchmarks import scenes, table
 from benchmarks.export_runs import disc_labels, make
 from benchmarks.exported import compare
 from benchmarks.exports import export
@@ -124,3 +126,24 @@ def test_table_gives_medians_shares_and_ratios(tmp_path: Path) -> None:
     assert "| overtile bfloat16 512 staged | 3.00 | 75 % | 2.0e-03 (2) |" in text
     assert "| A peer | 6.0 |" in text
     assert "| Lost | failed: it broke |" in text
+
+
+def test_scenes_are_read_alike_and_their_figures_told(tmp_path: Path) -> None:
+    """Drawn once; of both readers the same number of values."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    found = [{"round": 0, **asdict(each)} for each in scenes.readings(folder, 192, scenes.SCENES, scenes.READERS)]
+    assert [(row["scene"], row["reader"]) for row in found] == [*product(scenes.SCENES, scenes.READERS)]
+    assert {row["side_px"] for row in found} == {192}
+    drawn = (folder / "j.jp2").stat().st_mtime_ns
+    assert len([*scenes.readings(folder, 192, [scenes.JPEG_2000], ["rasterio"])]) == 1
+    assert (folder / "j.jp2").stat().st_mtime_ns == drawn
+    rows = [{**row, "mvalues_per_cpu_second": 50.0 if row["reader"] == "overtile" else 100.0} for row in found]
+    page = tmp_path / "scenes.md"
+    page.write_text("# Scenes\n\n- One.\n- Two.\n")
+    for _ in range(2):
+        scenes.tell({"rows": rows}, page)
+        lines = page.read_text().splitlines()
+        assert lines[:4] == ["# Scenes", "", "- One.", "- Two."]
+        assert len(lines) == 5
+        assert "a mosaic of nine files 0.50, a band of JPEG 2000 in tiles 0.50." in lines[4]

@@ -13,14 +13,16 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from tiling.archives.manifest import read_manifest
 from tiling.archives.slide import ZARR, Slide, base_name, file_version, is_zarr
-from tiling.errors import SourceError, TilingError
+from tiling.errors import SourceError, StorageError, TilingError
 from tiling.sources.limits import one_line
 from tiling.sources.scene.naming import is_delivery
+from tiling.sources.scene.stac import may_be_item
 from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
@@ -106,7 +108,17 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
         is_closed_folder = slide.refused is not None and slide.name.endswith("/")
         is_asked = _is_asked(slide, pattern) if pattern else slide.is_folder or _is_image(slide.name)
         if is_closed_folder or is_asked:
-            yield slide
+            yield _item(slide) if isinstance(slide.place, ObjectPath) and may_be_item(slide.place) else slide
+
+
+def _item(slide: Slide) -> Slide:
+    """What a listing shows of an object that may be a STAC item, with the version of all that it leads to."""
+    try:
+        version = file_version(slide.place)
+        lacks = "a file that it names is missing; restore it, or write the item again"
+        return replace(slide, file_version=version, refused=lacks if version is None else None)
+    except (SourceError, StorageError) as error:
+        return replace(slide, file_version=None, refused=one_line(error))
 
 
 def _is_asked(slide: Slide, pattern: re.Pattern[str]) -> bool:
@@ -224,7 +236,8 @@ def _walked(
                     yield Slide(path.relative_to(root).as_posix(), path, file_version(path))
             elif entry.is_file():
                 name = path.relative_to(root).as_posix()
-                if entry.name.lower().endswith(_DESCRIPTIONS) and pattern is not None and pattern.fullmatch(name):
+                may_describe = entry.name.lower().endswith(_DESCRIPTIONS) or may_be_item(path)
+                if may_describe and pattern is not None and pattern.fullmatch(name):
                     yield _scene(name, path)
                     continue
                 try:

@@ -13,7 +13,7 @@ from tiling.sources.remote import BLOCK_BYTES, RemoteFile
 from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
 from tiling.sources.tiff.sidecars import pixel_sidecars
-from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
 _READ_BYTES = 4 * 1024**2
@@ -71,9 +71,9 @@ def _of_zarr(path: Place, digest: Digest) -> str:
             array = path / name
             if isinstance(array, Path):
                 _add_folder(array, digest)
-            elif not array.root.startswith(READ_ONLY_SCHEMES):
+            elif not array.is_on_web:
                 _add_listing(array, digest)
-        if isinstance(path, ObjectPath) and path.root.startswith(READ_ONLY_SCHEMES):
+        if isinstance(path, ObjectPath) and path.is_on_web:
             coarsest = reader.facts.levels[-1]
             digest.update(reader.read(coarsest.index, coarsest.box).tobytes())
     finally:

@@ -67,15 +67,22 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
 
 def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
+        if isinstance(path, Path) and path.parts[1:2] and path.parts[1].startswith("vsi") and not path.exists():
+            raise SourceError(
+                f"{path}: GDAL's names for what is no file (/vsizip, /vsicurl, …) are not followed; unpack it, or give "
+                "its URL"
+            )
         if isinstance(path, Path) and is_list(path):
             return _open_scene(path, moment)
-        if moment.crs is not None and not isinstance(path, Path) and not is_scene(path):
+        if isinstance(path, ObjectPath) and is_scene(path):
+            return _open_scene(path, moment)
+        if moment.crs is not None and not isinstance(path, Path):
             raise SourceError(f"{path}: --crs lays files on one grid, from disks only; copy it, or leave out --crs")
         zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
         if zarr is not None:
             _expect_own_grid(path, moment, is_file=False)
             return zarr, zarr.identity
-        if is_scene(path) or (moment.crs is not None and isinstance(path, Path) and path.is_file()):
+        if isinstance(path, Path) and (is_scene(path) or (moment.crs is not None and path.is_file())):
             return _open_scene(path, moment)
         _expect_own_grid(path, moment, is_file=True)
         return _open_file_reader(path, moment)

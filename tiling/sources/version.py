@@ -14,7 +14,8 @@ from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
 from tiling.sources.scene.naming import is_list
 from tiling.storage.file_version import FileVersion
-from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectFacts, ObjectPath
+from tiling.storage.object_facts import ObjectFacts
+from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
 UNKNOWN = "unknown"
@@ -64,7 +65,7 @@ class ImageFiles:
             facts = self._place.facts()
             self._is_conditional = _is_conditional(facts)
             return _text(FileVersion.of_object(facts))
-        if self._place.root.startswith(READ_ONLY_SCHEMES):
+        if self._place.is_on_web:
             return UNKNOWN
         return _text(FileVersion.of_objects(self._place.listed()))
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiling.storage.object_path import ObjectFacts, ObjectPath
+from tiling.storage.object_facts import ObjectFacts
+from tiling.storage.object_path import ObjectPath
 
 ZARR_METADATA = ("zarr.json", ".zattrs")
 

@@ -21,7 +21,8 @@ from uuid import uuid4
 import psutil
 
 from tiling.errors import ChangedError, RunError, StorageError
-from tiling.storage.object_path import ObjectFacts, ObjectPath, Tag
+from tiling.storage.object_facts import ObjectFacts, Tag
+from tiling.storage.object_path import ObjectPath
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Places in an object store, by URL: `s3://`, `gs://`, `az://`, and `https://` or `http://` to read from.
 
-One library talks to all of them: obstore. Credentials come from the environment alone (AWS_*, GOOGLE_*, AZURE_*) or
+One library talks to all stores: obstore. Credentials come from the environment alone (AWS_*, GOOGLE_*, AZURE_*) or
 from the machine's own role; a URL that carries some is refused, because it would be written into cards and logs.
 """
 
@@ -9,43 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import obstore
 
-from tiling.errors import CutError, PlaceError
+from tiling.errors import CutError, PlaceError, StorageError
 from tiling.storage.connection import FIRST_BACKOFF_SECONDS, TRIES, connect, store_errors, with_retries
+from tiling.storage.object_facts import ObjectFacts, Tag
+from tiling.storage.redirects import SCHEMES as READ_ONLY_SCHEMES
+from tiling.storage.web_object import bytes_of, facts_of
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ListResult, ObjectMeta, PutMode
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az", "https", "http")
-READ_ONLY_SCHEMES = ("https", "http")
-
-
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """Identity of an object's content in its store, such as its ETag, for conditional requests."""
-
-    e_tag: str | None
-    version: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFacts:
-    """Facts of one object, without its bytes."""
-
-    size_bytes: int
-    modified: datetime
-    tag: Tag
-
-    @classmethod
-    def of(cls, meta: ObjectMeta) -> ObjectFacts:
-        return cls(meta["size"], meta["last_modified"], Tag(meta["e_tag"], meta["version"]))
+SCHEMES = ("s3", "gs", "az", *READ_ONLY_SCHEMES)
 
 
 def _split(url: str) -> SplitResult:
@@ -124,32 +104,36 @@ class ObjectPath:
         return connect(self.root)
 
     @property
-    def _object(self) -> str:
-        """The name as the library wants it, which encodes it for a web server itself."""
-        return unquote(self.key) if self.root.startswith(READ_ONLY_SCHEMES) else self.key
+    def is_on_web(self) -> bool:
+        """True if it lies on a web server, from which it can only be read."""
+        return self.root.startswith(READ_ONLY_SCHEMES)
 
     def resolve(self) -> ObjectPath:
         return self
 
     def facts(self) -> ObjectFacts:
         """Size and identity; `FileNotFoundError` where there is no such object."""
+        if self.is_on_web:
+            return facts_of(str(self))
 
         def ask() -> ObjectFacts:
             with store_errors(self):
-                return ObjectFacts.of(obstore.head(self.store, self._object))
+                return ObjectFacts.of(obstore.head(self.store, self.key))
 
         return with_retries(ask)
 
     def read_bytes(self) -> bytes:
         """The whole object; `FileNotFoundError` where there is none."""
-        return self._get({})[0]
+        return self.read_with_facts()[0]
 
     def read_with_facts(self) -> tuple[bytes, ObjectFacts]:
         """The whole object and what is known of just these bytes."""
-        return self._get({})
+        return bytes_of(str(self)) if self.is_on_web else self._get({})
 
     def read_range(self, start: int, count: int, e_tag: str | None) -> bytes:
         """Bytes from `start` on, fewer at the object's end; `ChangedError` where it has another tag by now."""
+        if self.is_on_web:
+            return bytes_of(str(self), slice(start, start + count), e_tag)[0]
         options: GetOptions = {"range": (start, start + count)}
         if e_tag is not None:
             options["if_match"] = e_tag
@@ -158,7 +142,7 @@ class ObjectPath:
     def _get(self, options: GetOptions) -> tuple[bytes, ObjectFacts]:
         def ask() -> tuple[bytes, ObjectFacts]:
             with store_errors(self):
-                found = obstore.get(self.store, self._object, options=options)
+                found = obstore.get(self.store, self.key, options=options)
                 return bytes(found.bytes()), ObjectFacts.of(found.meta)
 
         return with_retries(ask)
@@ -198,8 +182,15 @@ class ObjectPath:
 
     def expect_writable(self) -> None:
         """Refuse what can only be read."""
-        if self.root.startswith(READ_ONLY_SCHEMES):
+        if self.is_on_web:
             raise PlaceError(f"{self} can only be read; write to a folder, s3://, gs:// or az://")
+
+    def _expect_listed(self) -> None:
+        """Refuse to ask a web server what lies below an address: there is no request for that in HTTP."""
+        if self.is_on_web:
+            raise StorageError(
+                f"{self}: a web server doesn't say what lies there; give single files, a folder, s3://, gs:// or az://"
+            )
 
     def is_file(self) -> bool:
         try:
@@ -216,6 +207,7 @@ class ObjectPath:
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Everything directly below, folders of names included."""
+        self._expect_listed()
 
         def ask() -> ListResult[Sequence[ObjectMeta]]:
             with store_errors(self):
@@ -234,6 +226,7 @@ class ObjectPath:
 
         A listing that is cut resumes where it was.
         """
+        self._expect_listed()
         last: str | None = None
         for left in reversed(range(TRIES)):
             try:

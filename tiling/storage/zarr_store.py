@@ -14,10 +14,13 @@ from zarr.storage import LocalStore, ObjectStore
 from tiling.storage.connection import Answer, connect, store_errors, with_retries_async
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
+from tiling.storage.web_zarr import WebZarr
 
 
-def zarr_at(place: Place) -> FolderZarr | ObjectZarr:
+def zarr_at(place: Place) -> FolderZarr | ObjectZarr | WebZarr:
     """Store or path that Zarr opens for a place."""
+    if isinstance(place, ObjectPath) and place.is_on_web:
+        return WebZarr(place)
     return ObjectZarr(connect(place.root, place.key)) if isinstance(place, ObjectPath) else FolderZarr(place)
 
 

@@ -40,6 +40,38 @@ def test_a_band_in_two_sizes_is_taken_in_the_finer(tmp_path: Path) -> None:
         assert np.array_equal(scene.read(0, scene.levels[0].box)[..., 0], FINE[..., 0])
 
 
+def test_a_coarser_band_stands_for_no_finer_one_that_is_missing(tmp_path: Path) -> None:
+    safe = write_sentinel2(tmp_path, BANDS)
+    write_sentinel2(tmp_path, {"B04": (20, COARSE[..., 0])})
+    metadata = safe / "MTD_MSIL2A.xml"
+    fine = next(safe.rglob("*_B04_10m.jp2"))
+    named = f"<IMAGE_FILE>GRANULE/a/IMG_DATA/R10m/{fine.stem}</IMAGE_FILE><IMAGE_FILE>a/b_SCL_20m</IMAGE_FILE>"
+    metadata.write_text(metadata.read_text().replace("</n1:General_Info>", f"{named}</n1:General_Info>"))
+    with open_source(safe) as scene:
+        assert scene.bands == ("B04", "B08", "B8A", "B11")
+    fine.unlink()
+    assert_refused(safe, "its B04 of 10 m")
+    next(safe.rglob("*_B04_20m.jp2")).unlink()
+    with open_source(safe) as scene:
+        assert scene.bands == ("B08", "B8A", "B11"), "a band that was not downloaded is none"
+
+
+def test_a_band_of_another_size_than_the_metadata_says_is_refused(tmp_path: Path) -> None:
+    """Where it lies is said of that size."""
+    safe = write_sentinel2(tmp_path, BANDS)
+    tile = next(safe.glob("GRANULE/*/MTD_TL.xml"))
+    sizes = "".join(
+        f'<Size resolution="{metres}"><NROWS>{side}</NROWS><NCOLS>{side}</NCOLS></Size>'
+        for metres, side in ((10, 120), (20, 60), (60, 20))
+    )
+    tile.write_text(tile.read_text().replace("</Tile_Geocoding>", f"{sizes}</Tile_Geocoding>"))
+    with open_source(safe) as scene:
+        assert scene.bands == ("B04", "B08", "B8A", "B11")
+    coarse = next(safe.rglob("*_B11_20m.jp2"))
+    next(safe.rglob("*_B08_10m.jp2")).write_bytes(coarse.read_bytes())
+    assert_refused(safe, "_B08_10m.jp2 is 60 x 60 px, and the scene's metadata says 120 x 120")
+
+
 def test_a_landsat_folder_is_its_bands_without_flags(tmp_path: Path) -> None:
     folder = write_landsat(tmp_path, {"SR_B4": FINE[..., 0], "SR_B10": FINE[..., 1], "SR_B5": FINE[..., 1]})
     for name in (folder, next(folder.glob("*_MTL.txt"))):

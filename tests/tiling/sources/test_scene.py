@@ -197,6 +197,15 @@ def test_every_file_counts_in_fingerprint_and_version(tmp_path: Path) -> None:
         assert scene.version() != version
 
 
+def test_a_link_that_leads_nowhere_is_no_gap(tmp_path: Path) -> None:
+    cut(tmp_path / "parts", scene_pixels(), 2, 2)
+    (tmp_path / "parts" / "part_0_0.tif").rename(tmp_path / "away.tif")
+    (tmp_path / "parts" / "part_0_0.tif").symlink_to("moved.tif")
+    for name in ("parts", "parts/*.tif", "red=parts/part_0_?.tif"):
+        with pytest.raises(SourceError, match=r"part_0_0\.tif: is a link that leads nowhere"):
+            open_source(tmp_path / name)
+
+
 def test_a_file_more_in_the_folder_is_another_scene(tmp_path: Path) -> None:
     pixels = scene_pixels()
     files = cut(tmp_path, pixels)

@@ -39,6 +39,17 @@ def test_assets_of_one_band_are_the_bands(tmp_path: Path) -> None:
         assert scene.fingerprint() != before
 
 
+def test_an_item_that_an_api_gave_has_no_suffix(tmp_path: Path) -> None:
+    write_raster(tmp_path / "r.tif", PIXELS[..., :1])
+    (tmp_path / "items").mkdir()
+    write_raster(tmp_path / "items" / "r.tif", PIXELS[..., :1])
+    for name in ("S2B_32UQD_20200601_0_L2A", "items/MOD09.A2020153.h18v04"):
+        with open_source(write_item(tmp_path / name, {"red": asset("r.tif", "B04")})) as scene:
+            assert scene.bands == ("red",)
+    with open_source(tmp_path / "items" / "r.tif") as image:
+        assert image.format == "geotiff"
+
+
 def test_an_item_names_the_value_for_no_data_that_its_file_does_not(tmp_path: Path) -> None:
     pixels = PIXELS[..., :1].copy()
     pixels[:7] = 0
@@ -83,6 +94,9 @@ def test_items_that_lead_elsewhere_or_to_nothing_are_refused(tmp_path: Path) -> 
         ({"a": asset("rgb.tif", "r", "g"), "b": asset("rgb.tif", "r", "b")}, "nothing says which"),
         ({"a": asset("rgb.tif", "r"), "b": asset("rgb.tif", "r", nodata=0)}, "different values for no data"),
         ({"red": asset("../r.tif", "B04", **{"raster:bands": [{"scale": 0}]})}, "no number that scales"),
+        ({"red": asset("../r.tif", "B04", **{"raster:bands": [{"scale": 10**400}]})}, "no number that scales"),
+        ({"red": asset("rgb.tif", "B04", nodata=10**400)}, "no number of a raster"),
+        ({"red": asset("rgb.tif", "B04", nodata=[0])}, "no number of a raster"),
         ({}, "none of one"),
         ({"red": {"href": 5}}, "none of one"),
     ):

@@ -71,6 +71,45 @@ def test_an_item_on_the_web_is_the_item_beside_its_files(web: Web, tmp_path: Pat
         assert {path for _, path in web.asked[asked:]} <= {"/assets/g.tif"}, "other bands are left alone"
 
 
+def test_an_item_of_an_api_has_no_suffix(web: Web, tmp_path: Path) -> None:
+    """Its address ends with its name, which may hold dots; it is made when it is asked for, and by GET alone."""
+    with open_source(tmp_path / "web" / "assets" / "r.tif") as one:
+        expected = one.georeference
+    for made in (False, True):
+        for name in ("S2B_32UQD_20200601_0_L2A", "MOD09.A2020153.h18v04"):
+            item = tmp_path / "web" / "collections" / "c" / "items" / name
+            item.parent.mkdir(parents=True, exist_ok=True)
+            write_item(item, {"red": asset("../../../assets/r.tif", "B04"), "nir": asset("/assets/n.tif", "B08")})
+            url = f"{web.url}/collections/c/items/{name}"
+            web.made.clear()
+            web.made.update({f"/collections/c/items/{name}"} if made else ())
+            with open_source(url) as scene:
+                assert (scene.format, scene.bands, scene.georeference) == ("scene", ("red", "nir"), expected)
+                assert np.array_equal(whole(scene), PIXELS[..., [0, 2]])
+                before, version = scene.fingerprint(), scene.version()
+                assert scene.current_version() == version
+            known = file_version(place_of(url))
+            assert known is not None
+            write_item(item, {"nir": asset("/assets/n.tif", "B08"), "red": asset("/assets/r.tif", "B04")})
+            assert file_version(place_of(url)) != known
+            with open_source(url) as scene:
+                assert scene.fingerprint() != before
+            with open_source(url, View(crs="EPSG:3857")) as scene:
+                assert scene.georeference is not None
+    (tmp_path / "web" / "page").write_text("<!DOCTYPE html><p>Sign in</p>")
+    expect_refused(f"{web.url}/page", "not a supported image")
+    (tmp_path / "web" / "data").write_text('{"a": 1}')
+    expect_refused(f"{web.url}/data", "not a supported image")
+    expect_refused(f"{web.url}/gone", "gone: there is no such object; check the URL")
+
+
+def test_an_image_without_a_suffix_stays_one(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "web" / "image").write_bytes((tmp_path / "web" / "assets" / "r.tif").read_bytes())
+    with open_source(f"{web.url}/image") as source:
+        assert source.format != "scene"
+        assert np.array_equal(whole(source), PIXELS[..., :1])
+
+
 def test_an_item_in_a_file_may_have_its_files_on_the_web(web: Web, tmp_path: Path) -> None:
     write_raster(tmp_path / "r.tif", PIXELS[..., :1], **TILED)
     item = write_item(

@@ -16,6 +16,8 @@ from scenes import WHERE, cut, scene_pixels, write_raster
 from tiling.errors import SourceError
 from tiling.source import open_source
 
+PROPERTIES = '<SourceProperties RasterXSize="40" RasterYSize="{}" DataType="UInt16" BlockXSize="40" BlockYSize="8"/>'
+
 
 def by_gdal(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with rasterio.open(path) as file:
@@ -120,6 +122,9 @@ def test_what_a_vrt_can_hold_besides_is_refused(tmp_path: Path) -> None:
         ('rasterXSize="40"', 'rasterXSize="20"', "beyond the VRT"),
         ('rasterXSize="40"', 'rasterXSize="9999999999"', "none of an image"),
         ("<SourceBand>1", "<SourceBand>2", "has 1 bands, not band 2"),
+        ("</SourceBand>", f"</SourceBand>{PROPERTIES.format(80)}", "a.tif is 40 x 40 px, and the VRT says 80 x 40"),
+        ("</SourceBand>", f"</SourceBand>{PROPERTIES.format('many')}", "can't be parsed"),
+        ('xOff="0"', 'xOff="inf"', "can't be parsed"),
         ("<SourceBand>1", "<SourceBand>mask,1", "'mask,1' of a source"),
         ("UInt16", "Byte", "holds uint16 and the VRT says uint8"),
         ("UInt16", "CFloat32", "values of CFloat32"),

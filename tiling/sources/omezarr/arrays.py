@@ -23,7 +23,6 @@ from tiling.sources.claims import expect_modest
 from tiling.sources.limits import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, MAX_SIDE_PX, MAX_XML_BYTES, one_line
 from tiling.sources.omezarr.chunk_keys import expect_chunks
 from tiling.sources.omezarr.metadata import Document, Fetch, parse
-from tiling.storage.object_path import READ_ONLY_SCHEMES
 from tiling.storage.place import Place
 from tiling.storage.zarr_store import zarr_at
 
@@ -81,7 +80,7 @@ def open_store(place: Place) -> GuardedStore:
     """
     if not isinstance(place, Path):
         store = GuardedStore(cast("Store", zarr_at(place)))
-        store.lists = not place.root.startswith(READ_ONLY_SCHEMES)
+        store.lists = not place.is_on_web
         return store
     if place.is_dir():
         return GuardedStore(LocalStore(place, read_only=True))

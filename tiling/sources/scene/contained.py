@@ -1,21 +1,20 @@
 """Containment of the files that a description of a scene names.
 
 Those of a description on a disk lie below its folder. A STAC item may lead to the web: one at a URL to its own server
-and to others by https, and to no host that only this machine or its network has.
+and to others by https, and to no host that only this machine or its network has. One in a bucket leads to its bucket,
+and to no other: whoever wrote it may not choose what is read with the credentials of whoever gives it.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from tiling.errors import PlaceError, SourceError
 from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+from tiling.storage.redirects import objection
 
 _WEB = tuple(f"{scheme}://" for scheme in READ_ONLY_SCHEMES)
-_NUMBER = re.compile(r"0x[0-9a-f]*|\d+")
 
 
 def contained(named: str, description: Path, what: str) -> Path:
@@ -50,20 +49,23 @@ def is_on_web(named: str) -> bool:
     return named.strip().lower().startswith(_WEB)
 
 
-def on_web(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
-    """An object on the web that a description names, by a URL or relative to its own.
+def at_url(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
+    """An object on the web or in a bucket that a description names, by a URL or relative to its own.
 
     Raises:
         SourceError: it is of another kind, lies where the description may not lead, or is the description itself.
     """
+    is_in_bucket = isinstance(description, ObjectPath) and not description.is_on_web
     try:
-        url = named.strip() if isinstance(description, Path) else urljoin(str(description), named.strip())
+        url = named.strip() if isinstance(description, Path) else _joined(description, named.strip())
         scheme = urlsplit(url).scheme
     except ValueError as error:
         raise SourceError(f"the URL of an {what} is malformed ({error}); correct it") from error
-    if scheme not in READ_ONLY_SCHEMES:
+    own = description.root.partition("://")[0] if isinstance(description, ObjectPath) else ""
+    if scheme not in {*READ_ONLY_SCHEMES, own}:
+        where = "in a bucket to that bucket and to https" if is_in_bucket else "at a URL to https and http"
         raise SourceError(
-            f"an {what} of it leads to {scheme[:20]!r}, and an item at a URL to https and http alone; download it, and "
+            f"an {what} of it leads to {scheme[:20]!r}, and an item {where} alone; download it, and "
             "give the item beside its files"
         )
     try:
@@ -75,20 +77,30 @@ def on_web(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
     if place == description:
         raise SourceError(f"it names itself as an {what}; write it again")
     if isinstance(description, ObjectPath) and place.root != description.root:
-        _expect_public(place, what)
+        _expect_public(place, description, what)
     return place
 
 
-def _expect_public(place: ObjectPath, what: str) -> None:
-    """Refuse another server than the description's own that is not public."""
-    host = (urlsplit(place.root).hostname or "").rstrip(".").lower()
-    try:
-        is_inner = not ipaddress.ip_address(host).is_global
-    except ValueError:
-        # Libraries take other numbers for addresses as well, such as 0x7f.1.
-        is_inner = host.rpartition(".")[2] == "localhost" or _NUMBER.fullmatch(host.rpartition(".")[2]) is not None
-    if is_inner or not place.root.startswith("https://"):
+def _joined(description: ObjectPath, named: str) -> str:
+    """What a name leads to from a description's own URL."""
+    if description.is_on_web or "://" in named:
+        return urljoin(str(description), named)
+    # The library joins names to the schemes alone that it knows.
+    scheme = description.root.partition("://")[0]
+    joined = urljoin(f"http{str(description).removeprefix(scheme)}", named)
+    return f"{scheme}{joined.removeprefix('http')}" if joined.startswith("http://") else joined
+
+
+def _expect_public(place: ObjectPath, description: ObjectPath, what: str) -> None:
+    """Refuse another server than the description's own that is not public, and another bucket."""
+    if not place.is_on_web:
         raise SourceError(
-            f"its {what} {place} lies on another server, {'which is not public' if is_inner else 'without https'}: an "
-            "item at a URL leads to its own server, and to public ones by https; download the item, and give its file"
+            f"its {what} {place} lies in another bucket: an item in a bucket leads to that bucket, and to public "
+            "servers by https; copy the file there, or download both"
+        )
+    if objects := objection(description.root, place.root):
+        where = "in a bucket leads to that bucket" if not description.is_on_web else "at a URL leads to its own server"
+        raise SourceError(
+            f"its {what} {place} lies on another server, {objects}: an item {where}, and to public ones by https; "
+            "download the item, and give its file"
         )

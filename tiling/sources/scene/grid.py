@@ -95,6 +95,8 @@ def common_grid(images: list[ImageFacts], names: list[str], crs: str | None = No
     wide[base] = replace(wide[base], box=wide[base].box.intersect(whole))
     top, left = min(each.box.y0 for each in wide), min(each.box.x0 for each in wide)
     bottom, right = max(each.box.y1 for each in wide), max(each.box.x1 for each in wide)
+    if bottom <= top or right <= left:
+        raise SourceError(f"{names[base]} has no area where --crs {crs} leads; give another, or correct its own CRS")
     if bottom - top > MAX_SIDE_PX or right - left > MAX_SIDE_PX:
         raise SourceError(f"its files lie so far apart that the scene has {bottom - top} x {right - left} px; split it")
     a, b, c, d, e, f = reference.affine

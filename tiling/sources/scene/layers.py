@@ -98,9 +98,7 @@ def scene_of_files(
         SourceError: they don't fit each other, or what is asked for.
     """
     asked = asked or Methods()
-    groups = [
-        [look(file).overridden(band.georeference, band.nodata, band.scales) for file in band.files] for band in bands
-    ]
+    groups = [[_described(look(file), band) for file in band.files] for band in bands]
     members = [member for group in groups for member in group]
     names = _names(bands, groups)
     asked.expect_bands(names)
@@ -122,6 +120,17 @@ def scene_of_files(
     nodata = _common_nodata([member.facts.nodata for member in members], dtype)
     scales = known_scales([scale for group in groups for scale in _common_scales(group)])
     return Scene(names, grid, tuple(layers), dtype, nodata, scales)
+
+
+def _described(member: Member, band: BandFiles) -> Member:
+    """A file with what is said of it elsewhere, which has to be true of it."""
+    level = member.facts.levels[0]
+    if band.shape is not None and (level.height, level.width) != band.shape:
+        raise SourceError(
+            f"{member.path.name} is {level.height} x {level.width} px, and the scene's metadata says "
+            f"{band.shape[0]} x {band.shape[1]}, so that it lies elsewhere; unpack the scene's archive again"
+        )
+    return member.overridden(band.georeference, band.nodata, band.scales)
 
 
 def _part(member: Member, placing: Placing, asked: Sequence[Method | None]) -> Part:
@@ -164,6 +173,12 @@ def _drawn(source: VrtSource, member: Member, band: VrtBand) -> Part:
         )
     if facts.dtype != band.dtype:
         raise SourceError(f"{member.path.name} holds {facts.dtype} and the VRT says {band.dtype}; write it again")
+    if source.whole not in {None, (height, width)}:
+        said = " x ".join(map(str, source.whole or ()))
+        raise SourceError(
+            f"{member.path.name} is {height} x {width} px, and the VRT says {said}, so that it lies elsewhere by now; "
+            "write the VRT again"
+        )
     if not Box(0, 0, height, width).translate(*source.shift).contains(source.box):
         raise SourceError(f"{member.path.name} is {height} x {width} px, the VRT takes it for larger; write it again")
     placing = Placing((height, width), source.box, source.shift, _PIXELS, None)

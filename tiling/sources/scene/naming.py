@@ -51,6 +51,8 @@ class BandFiles:
     """Scale and offset of each of their bands, if they name none themselves."""
     holds_classes: bool = False
     """True where a description says that their numbers name classes."""
+    shape: tuple[int, int] | None = None
+    """Of each, where a description says it: where one lies is said of that shape."""
 
 
 def is_list(path: Path) -> bool:
@@ -126,8 +128,15 @@ def _described(path: Path) -> tuple[BandFiles, ...]:
     if delivered := sentinel2_folder(path):
         radiometry = sentinel2_radiometry(delivered)
         return tuple(
-            BandFiles(name, (file,), place, radiometry.nodata, radiometry.scales(name))
-            for name, file, place in sentinel2_bands(delivered)
+            BandFiles(
+                band.name,
+                (band.file,),
+                band.place,
+                radiometry.nodata,
+                radiometry.scales(band.name),
+                shape=band.shape,
+            )
+            for band in sentinel2_bands(delivered)
         )
     if delivered := landsat_folder(path):
         scales = landsat_scales(delivered)
@@ -162,7 +171,7 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
     found = sorted(
         each
         for each in folder.iterdir()
-        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and each.is_file()
+        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and _is_file(each)
     )
     if not found:
         raise SourceError(f"{folder}: is a folder without an image; as a scene it holds files {' '.join(_SUFFIXES)}")
@@ -215,8 +224,21 @@ def _globbed(folder: Path, pattern: str) -> list[Path]:
     return [
         match
         for match in matches
-        if match.is_file() and not match.name.startswith(".") and not match.name.endswith(_BESIDE)
+        if not match.name.startswith(".") and not match.name.endswith(_BESIDE) and _is_file(match)
     ]
+
+
+def _is_file(path: Path) -> bool:
+    """True of a file.
+
+    Raises:
+        SourceError: a link that leads nowhere, whose pixels would be missing unseen.
+    """
+    if path.is_file():
+        return True
+    if path.is_symlink() and not path.exists():
+        raise SourceError(f"{path}: is a link that leads nowhere, and a scene lacks its file; restore it, or remove it")
+    return False
 
 
 def _limited(files: list[Path], scene: Path) -> tuple[Path, ...]:

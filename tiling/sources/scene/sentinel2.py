@@ -7,6 +7,7 @@ Layout and metadata: Sentinel-2 Products Specification (S2-PDGS-TAS-DI-PSD). Whe
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -36,8 +37,18 @@ def sentinel2_band(name: str) -> tuple[str, str] | None:
     return None if named is None else (named["scene"].upper(), named["band"].upper())
 
 
-def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:
-    """The bands of a scene in the order of their wavelengths, and where each lies.
+@dataclass(frozen=True, slots=True)
+class Sentinel2Band:
+    """A band: its name, its file, where that lies, and its shape where the metadata says it."""
+
+    name: str
+    file: Path
+    place: Georeference
+    shape: tuple[int, int] | None
+
+
+def sentinel2_bands(folder: Path) -> list[Sentinel2Band]:
+    """The bands of a scene in the order of their wavelengths.
 
     Raises:
         SourceError: the folder is incomplete, or holds several granules.
@@ -55,10 +66,29 @@ def sentinel2_bands(folder: Path) -> list[tuple[str, Path, Georeference]]:
         metres = int(named["metres"] or _METRES.get(band, 0))
         if metres and (band not in found or metres < found[band][0]):
             found[band] = metres, file
+    _expect_finest(folder, {band: metres for band, (metres, _) in found.items()})
     if not found:
         raise SourceError(f"{folder}: holds no band (…_B04_10m.jp2); unpack the scene's archive again")
     order = sorted(found, key=lambda band: (_METRES.get(band) is None, band.replace("B8A", "B08A")))
-    return [(band, found[band][1], _placed(root, found[band][0], granules[0])) for band in order]
+    return [
+        Sentinel2Band(band, file, _placed(root, metres, granules[0]), _shape(root, metres))
+        for band in order
+        for metres, file in (found[band],)
+    ]
+
+
+def _expect_finest(folder: Path, found: dict[str, int]) -> None:
+    """Refuse a coarser file of a band in place of one that the scene's metadata names and that isn't there."""
+    for metadata in (each for each in folder.iterdir() if METADATA.fullmatch(each.name)):
+        for element in parsed(metadata).iter("IMAGE_FILE"):
+            file = f"{(element.text or '').strip().rpartition('/')[2]}.jp2"
+            named = _BAND.fullmatch(file)
+            band, metres = ("", 0) if named is None else (named["band"].upper(), int(named["metres"] or 0))
+            if 0 < metres < found.get(band, 0):
+                raise SourceError(
+                    f"{folder}: its {band} of {metres} m ({file[:100]}) is missing, and that of {found[band]} m would "
+                    f"be taken for it; unpack the scene's archive again, or name the files, as {band}=FILE"
+                )
 
 
 def parsed(path: Path) -> ET.Element:
@@ -80,6 +110,15 @@ def parsed(path: Path) -> ET.Element:
         ) from error
     except (ET.ParseError, ValueError) as error:
         raise SourceError(f"{path}: can't be parsed ({error}); unpack the scene's archive again") from error
+
+
+def _shape(root: ET.Element, metres: int) -> tuple[int, int] | None:
+    """Rows and columns of the pixels of one size."""
+    for size in root.iter("Size"):
+        rows, cols = size.findtext("NROWS", ""), size.findtext("NCOLS", "")
+        if size.get("resolution") == str(metres) and rows.isdecimal() and cols.isdecimal():
+            return int(rows), int(cols)
+    return None
 
 
 def _placed(root: ET.Element, metres: int, granule: Path) -> Georeference:

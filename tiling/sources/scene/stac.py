@@ -1,9 +1,9 @@
 """STAC item: which of its assets are bands, and what it says of them.
 
 Versions 1.0 and 1.1 (https://github.com/radiantearth/stac-spec), with the extensions `eo` and `raster`.
-Assets are files below the item's folder, or on the web. Those with one band each become the scene's bands, by the
-asset's name, and those of one band in one format its mosaic; assets of the same several bands become a mosaic of them
-all.
+Assets are files below the item's folder, in its bucket, or on the web. Those with one band each become the scene's
+bands, by the asset's name, and those of one band in one format its mosaic; assets of the same several bands become a
+mosaic of them all.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import math
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tiling.errors import SourceError
+from tiling.errors import SourceError, StorageError
 from tiling.sources.facts import Scale
-from tiling.sources.scene.contained import contained, is_on_web, on_web
-from tiling.storage.object_path import READ_ONLY_SCHEMES, ObjectPath
+from tiling.sources.scene.contained import at_url, contained, is_on_web
+from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place
 
 MAX_ITEM_BYTES = 8 * 1024**2
-_SUFFIXES = (".json", ".geojson")
+SUFFIXES = (".json", ".geojson")
 _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NAMES = (".tif", ".tiff", ".jp2")
 _SCALED = ("scale", "offset", "raster:scale", "raster:offset")
 _NAMES_ITEM = b'"stac_version"'
+_HEAD_BYTES = 1024
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _NO_BANDS = {"thumbnail", "overview", "metadata", "visual"}
 
 
@@ -39,24 +41,46 @@ class Assets:
     holds_classes: bool = False
 
 
+def may_be_item(path: Place) -> bool:
+    """True if a name may be a STAC item's: that which an API gives (`…/collections/ID/items/ID`) has no suffix."""
+    name = path.name.lower()
+    return name.endswith(SUFFIXES) or "." not in name or path.parent.name == "items"
+
+
 def is_stac(path: Place) -> bool:
-    """True if a file, on a disk or on the web, is a STAC item, by its content.
+    """True if a file on a disk, an object in a bucket or an address on the web is a STAC item, by its content.
 
     Raises:
         OSError, StorageError: it can't be looked at.
     """
-    if not path.name.lower().endswith(_SUFFIXES):
+    if not may_be_item(path):
         return False
+    is_named = path.name.lower().endswith(SUFFIXES)
     if isinstance(path, ObjectPath):
-        return path.root.startswith(READ_ONLY_SCHEMES) and _is_item_on_web(path)
-    return path.is_file() and path.stat().st_size <= MAX_ITEM_BYTES and _NAMES_ITEM in path.read_bytes()
+        return _is_item(path) if is_named else _is_given(path)
+    if not path.is_file() or path.stat().st_size > MAX_ITEM_BYTES:
+        return False
+    with path.open("rb") as file:
+        return (is_named or _begins(file.read(_HEAD_BYTES))) and _NAMES_ITEM in path.read_bytes()
 
 
-def _is_item_on_web(path: ObjectPath) -> bool:
+def _is_item(path: ObjectPath) -> bool:
     try:
         return path.facts().size_bytes <= MAX_ITEM_BYTES and _NAMES_ITEM in path.read_bytes()
     except FileNotFoundError:
         return False
+
+
+def _is_given(path: ObjectPath) -> bool:
+    """True if an address whose name says nothing gives an item; a folder of an OME-Zarr gives anything or fails."""
+    try:
+        return _begins(path.read_range(0, _HEAD_BYTES, None)) and _is_item(path)
+    except (FileNotFoundError, StorageError):
+        return False
+
+
+def _begins(head: bytes) -> bool:
+    return head.lstrip(_BLANK).startswith(b"{")
 
 
 def stac_assets(path: Place) -> list[Assets]:
@@ -115,7 +139,7 @@ def _files(name: str | None, assets: list[Any], path: Place) -> Assets:
 
 def _file(href: str, item: Place) -> Place:
     if isinstance(item, ObjectPath) or is_on_web(href):
-        return on_web(href, item, "asset")
+        return at_url(href, item, "asset")
     return contained(href, item, "asset")
 
 
@@ -164,18 +188,31 @@ def _scales(asset: dict[str, Any]) -> tuple[Scale, ...]:
 
 def _value(band: dict[str, Any], name: str, default: float) -> float:
     value = band.get(name, band.get(f"raster:{name}", default))
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or (name == "scale" and value == 0):
-        raise SourceError(f"the {name} {value!r} of a band is no number that scales it; correct it")
-    return float(value)
+    number = _number(value)
+    if number is None or not math.isfinite(number) or (name == "scale" and number == 0):
+        raise SourceError(f"the {name} {value!r:.100} of a band is no number that scales it; correct it")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """A number; None of all else, and of integers that no raster's type holds."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _nodata(asset: dict[str, Any]) -> float | None:
     for bands in (asset.get("raster:bands"), asset.get("bands"), [asset]):
         if isinstance(bands, list) and bands and isinstance(bands[0], dict):
             value = cast("dict[str, Any]", bands[0]).get("nodata")
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value in ("nan", "inf", "-inf"):
                 return float(value)
-            if isinstance(value, str) and value in {"nan", "inf", "-inf"}:
-                return float(value)
+            if value is not None:
+                number = _number(value)
+                if number is None:
+                    raise SourceError(f"the value for no data {value!r:.100} is no number of a raster; correct it")
+                return number
     return None

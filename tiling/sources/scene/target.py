@@ -40,6 +40,7 @@ def suggested(own: Georeference, shape: tuple[int, int], code: str, name: str) -
         SourceError: the CRS isn't known, or the image lies beyond where it leads.
     """
     import rasterio
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.vrt import WarpedVRT
 
@@ -59,5 +60,6 @@ def suggested(own: Georeference, shape: tuple[int, int], code: str, name: str) -
         ):
             a, b, c, d, e, f = (float(value) for value in tuple(warped.transform)[:6])
             return Georeference(code.upper(), (a, b, c, d, e, f), wkt), (warped.height, warped.width)
-    except RasterioError as error:
-        raise SourceError(f"{name} lies beyond where --crs {code} leads ({error}); give another") from error
+    except (RasterioError, CPLE_BaseError) as error:
+        # GDAL's words hold the whole of both where no way leads from one to the other.
+        raise SourceError(f"{name} lies beyond where --crs {code} leads ({str(error)[:100]}…); give another") from error

@@ -50,7 +50,7 @@ _OF_SOURCE = {"SourceFilename", "SourceBand", "SourceProperties", "SrcRect", "Ds
 class VrtSource:
     """A file of a band: which of its bands, where it lies on the grid, and which value of it is not drawn.
 
-    `shift` are rows and columns from the file's corner to the grid's.
+    `shift` are rows and columns from the file's corner to the grid's, `whole` the file's size where the VRT says it.
     """
 
     file: Path
@@ -58,6 +58,7 @@ class VrtSource:
     box: Box
     shift: tuple[int, int]
     skipped: float | None
+    whole: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,13 @@ def _source(source: ET.Element, path: Path, shape: tuple[int, int]) -> VrtSource
         raise _unread("a source that is resampled, or reaches beyond the VRT")
     shift = drawn.y0 - seen.y0, drawn.x0 - seen.x0
     skipped = _number(source.findtext("NODATA")) if source.tag == "ComplexSource" else None
-    return VrtSource(_contained(named, path), int(band) - 1, drawn, shift, skipped)
+    return VrtSource(_contained(named, path), int(band) - 1, drawn, shift, skipped, _size(source))
+
+
+def _size(source: ET.Element) -> tuple[int, int] | None:
+    facts = source.find("SourceProperties")
+    named = [None if facts is None else facts.get(name) for name in ("RasterYSize", "RasterXSize")]
+    return None if named[0] is None or named[1] is None else (int(named[0]), int(named[1]))
 
 
 def _contained(named: ET.Element, path: Path) -> Path:
