@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tiling.archives.slide_record import SlideState
+from tiling.storage.place import Place
 
 
-def status(archive: Path) -> str:
+def status(archive: Place) -> str:
     shown = CliRunner().invoke(app, ["status", str(archive)])
     assert shown.exit_code == 0, shown.output
     return shown.stdout

@@ -58,6 +58,7 @@ class Surroundings:
         outlined: share in which labels change.
         detail: mean step between neighbouring pixels of the picture, of 255, 0 where nothing was computed.
         filled: share that has about as much detail as there is around what was found.
+        lost: share of tiles that failed or are to do, whose pixels look as if something had been missed.
         typical: the detail around what was found; where nothing is, the most that there is.
     """
 
@@ -65,11 +66,14 @@ class Surroundings:
     outlined: Values
     detail: Values
     filled: Values
+    lost: Values
     typical: float
 
     @classmethod
-    def of(cls, picture: NDArray[np.uint8], labels: Labels, classes: int, computed: Flags, side: int) -> Surroundings:
-        known = computed & (labels < classes)
+    def of(
+        cls, picture: NDArray[np.uint8], labels: Labels, classes: int, states: NDArray[np.uint8], side: int
+    ) -> Surroundings:
+        known = (states != TileState.SKIPPED) & (labels < classes)
         detail = _steps(picture) * known
         found, near = _mean(known & (labels > 0), side), _mean(detail, side)
         found[found < NONE] = 0
@@ -81,13 +85,14 @@ class Surroundings:
             outlined=_mean(_changes(labels) & known, side),
             detail=near,
             filled=_mean((fine >= LEAST_DETAIL * typical) & known, side),
+            lost=_mean((labels >= classes) & (states != TileState.DONE), side),
             typical=typical,
         )
 
     @property
     def shows(self) -> Flags:
         """Pixels around which there is something to judge."""
-        return self.detail >= max(NONE, LEAST_DETAIL * self.typical)
+        return (self.detail >= max(NONE, LEAST_DETAIL * self.typical)) & (self.lost < NONE)
 
     @property
     def ends(self) -> Flags:
@@ -107,8 +112,8 @@ def ranked_places(
     """
     factor, side = view.factor, max(1, SIDE_PX // view.factor)
     shape = labels.shape[0], labels.shape[1]
-    computed = _computed(run, state, shape, factor)
-    around = Surroundings.of(view.picture[: shape[0], : shape[1]], labels, len(run.classes), computed, side)
+    states = _states(run, state, shape, factor)
+    around = Surroundings.of(view.picture[: shape[0], : shape[1]], labels, len(run.classes), states, side)
     apart, close = _centres(shape, side, side), _centres(shape, side, max(1, side // 4))
     corners = _tile_corners(run, shape, factor)
     of = _of_something if around.found.any() else _of_nothing
@@ -185,17 +190,17 @@ def _tile_corners(run: Run, shape: tuple[int, int], factor: int) -> Centres:
     return _crossings(*inside)
 
 
-def _computed(run: Run, state: LedgerState, shape: tuple[int, int], factor: int) -> Flags:
-    """Pixels of the view whose tile wasn't skipped: of skipped ones it is known already why they show nothing."""
+def _states(run: Run, state: LedgerState, shape: tuple[int, int], factor: int) -> NDArray[np.uint8]:
+    """State of the tile that each pixel of the view lies in."""
     rows, cols = run.plan.shape
-    kept = (np.asarray(state.states) != TileState.SKIPPED).reshape(rows, cols)
+    states = np.asarray(state.states, np.uint8).reshape(rows, cols)
     tops = [run.plan.at(row, 0).core.y0 for row in range(rows)]
     lefts = [run.plan.at(0, col).core.x0 for col in range(cols)]
     row_of, col_of = (
         np.searchsorted(firsts, (np.arange(size) + 0.5) * factor, side="right") - 1
         for firsts, size in zip((tops, lefts), shape, strict=True)
     )
-    return kept[np.ix_(row_of, col_of)]
+    return states[np.ix_(row_of, col_of)]
 
 
 def _corner(run: Run, y: int, x: int) -> Corner:
@@ -205,7 +210,7 @@ def _corner(run: Run, y: int, x: int) -> Corner:
 
 
 def _mean(values: NDArray[np.generic], side: int) -> Values:
-    return ndimage.uniform_filter(values.astype(np.float32), side, mode="constant")
+    return np.asarray(ndimage.uniform_filter(values.astype(np.float32), side, mode="constant"), np.float32)
 
 
 def _steps(picture: NDArray[np.uint8]) -> Values:

@@ -171,3 +171,15 @@ def test_the_least_certain_place_is_that_of_probabilities_nearest_to_one_half(ru
     assert x + SIDE_PX >= 360
     assert "uncertain" not in ranked_places(run, state, view, labels), "of a run that keeps no probabilities"
     assert not ranked_places(run, state, view, labels, np.zeros_like(doubts))["uncertain"]
+
+
+def test_none_shows_a_tile_that_failed_where_it_would_look_as_if_something_had_been_missed(tmp_path: Path) -> None:
+    failed = {(1, 0): "it broke", (2, 1): "it broke"}
+    run = draw_run(tmp_path / "run", height=SIDE, width=SIDE, picture=slide(), labels=nuclei(), core=128, failed=failed)
+    with run.open_source() as source:
+        view = ScreenView.of(source, 0, run.plan.extent)
+    labels = run.open_mask(read_only=True).read(run.plan.mask)
+    places = ranked_places(run, run.ledger.fold(), view, labels)
+    assert {"densest", "sparsest", "seam", "edge"} <= {name for name, corners in places.items() if corners}
+    for y, x in (corner for corners in places.values() for corner in corners):
+        assert (labels[y : y + SIDE_PX, x : x + SIDE_PX] <= 1).all()
