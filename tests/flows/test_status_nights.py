@@ -67,3 +67,22 @@ def test_what_a_night_left_waits_and_known_failures_are_named(tmp_path: Path) ->
     said = status(archive.path)
     assert f"waits for the next night: {left}" in said
     assert "bad.svs: cut off" in said
+
+
+def test_failures_are_named_up_to_a_bound_with_the_acknowledged_beside_them_and_not_below_what_is_to_be_looked_at(
+    tmp_path: Path,
+) -> None:
+    archive = archive_at(tmp_path / "out")
+    for number in range(23):
+        archive.ledger.append(replace(BAD, slide=f"bad-{number:02}.svs"))
+    archive.ledger.append(replace(BAD, slide="left.svs", acknowledged=True))
+    archive.ledger.append(replace(DONE, measures={"objects": 0}))
+    archive.ledger.flush()
+    lines = status(archive.path).splitlines()
+    assert lines[-4:] == [
+        "  and 3 more",
+        "  and 1 whose failure is acknowledged",
+        "1 to look at:",
+        "  b.svs: no object",
+    ]
+    assert sum(line.startswith("  bad-") for line in lines) == 20
