@@ -108,13 +108,15 @@ def print_archive(out_folder: str) -> None:
     failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)
     for record in failed[:SHOWN]:
         out.print(f"  {record.slide}: {record.reason}", soft_wrap=True)
+    if len(failed) > SHOWN:
+        out.print(f"  and {len(failed) - SHOWN} more")
+    if seen := sum(record.is_bad and record.acknowledged for record in records):
+        out.print(f"  {'and ' if failed else ''}{seen} whose failure is acknowledged")
     flags = flags_by_slide(records)
     if flags:
         out.print(f"{len(flags)} to look at:")
     for slide, why in [*flags.items()][:SHOWN]:
         out.print(f"  {slide}: {', '.join(why)}", soft_wrap=True)
-    if seen := sum(record.is_bad and record.acknowledged for record in records):
-        out.print(f"  and {seen} whose failure is acknowledged")
     print_json(archive_facts(archive, records, history, unended))
 
 

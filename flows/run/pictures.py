@@ -41,7 +41,7 @@ def draw(run: Run, source: ImageSource, state: LedgerState) -> Drawn:
     failed = [run.plan.tile(index) for index in state.failed]
     view = ScreenView.of(source, run.card.image.level, run.plan.extent)
     write_overlay(run, source, failed, view)
-    close_ups = write_close_ups(run, source, state)
+    close_ups = write_close_ups(run, source, state, view)
     if not is_as_drawn(run, state, FOREGROUND):
         skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
         draw_skipped(view, run.plan, skipped, run.skipped_path)

@@ -36,21 +36,26 @@ def draw_run(
     classes: tuple[tuple[str, str], ...] = (("background", "#000000"), ("nucleus", NUCLEUS)),
     image: str = "tissue.png",
     core: int = 128,
+    picture: NDArray[np.uint8] | None = None,
+    labels: NDArray[np.uint8] | None = None,
 ) -> Run:
     """A run of the `nuclei` model over real tissue, whose done tiles hold `labels_of` their place.
+
+    With `picture` it is of that image instead, with `labels` its mask holds these; both are of `height` x `width`.
 
     Its card is a real one: `overtile rerun` computes its failed tiles.
     """
     path = folder.parent / image
-    Image.fromarray(tissue(height, width)).save(path)
+    Image.fromarray(tissue(height, width) if picture is None else picture).save(path)
     plan = TilePlan((height, width), core, (16, 16), Halo(94, 94, 94, 94))
     run = Run.create_or_resume(folder, _card(path, plan, classes))
     mask, left_out = run.create_mask(), {*(failed or {}), *skipped, *pending}
     for tile in plan.tiles():
         place = tile.row, tile.col
         if place not in left_out:
-            labels = labels_of(tile.valid.shape, len(classes))
-            run.ledger.append(_record(tile.index, TileState.DONE, digest=mask.write(tile, labels)))
+            place_of = np.s_[tile.valid.y0 : tile.valid.y1, tile.valid.x0 : tile.valid.x1]
+            drawn = labels_of(tile.valid.shape, len(classes)) if labels is None else labels[place_of]
+            run.ledger.append(_record(tile.index, TileState.DONE, digest=mask.write(tile, drawn)))
         elif place in skipped:
             run.ledger.append(_record(tile.index, TileState.SKIPPED, digest=mask.fill(tile, 0)))
         elif place not in pending:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from tiling.errors import SourceError
+from tiling.export.close_up_places import SIDE_PX, Corner, Values, ranked_places
 from tiling.export.overlay import outline, sampled
 from tiling.geometry import Box
-from tiling.runs.ledger import LedgerState, TileState
+from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import Mask
-from tiling.sources.downsample import block_mean, display_range, screen_factor, to_display
+from tiling.sources.downsample import ScreenView, block_mean, display_range, to_display
 from tiling.storage.picture import write_png
 from tiling.storage.place import Place
 
@@ -23,36 +24,39 @@ if TYPE_CHECKING:
     from tiling.runs.run import Run
     from tiling.source import ImageSource
 
-SIDE_PX = 256
-"""Pixels of the segmented level that one shows, and that its picture has at least."""
-
 PLACES = {
     "densest": "where most is found",
     "median": "where a middling amount is found",
     "sparsest": "where least is found, but something",
+    "nothing": "where nothing is found, though there is most to see",
     "uncertain": "where probabilities are nearest to one half",
     "seam": "across the corner of four tiles",
-    "edge": "where tiles that were computed meet skipped ones",
+    "edge": "where the detail ends, as at the edge of tissue or of data",
 }
 """Names of close-ups, in the order in which they are shown, and what each shows."""
 
 COLORS = ("#00e5ff", "#ffee00", "#39ff14", "#ff2bd6", "#ffffff", "#000000", "#ff3b00", "#0033ff")
 """Colours of outlines, of which those are taken that lie furthest from the picture's own."""
 
-Corner = tuple[int, int]
-Shares = NDArray[np.float32]
+TRIES = 12
+"""Places that are looked at for one close-up, from the best on, before it is given up."""
+
+Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> list[str]:
-    """Draw each place that the run has, and return the names of the files; pictures of an earlier mask go."""
-    mask = run.open_mask(read_only=True)
-    factor = screen_factor(source, run.card.image.level, run.plan.extent)
-    shares = _shares(run, mask, factor)
-    doubts = None if shares is None else _doubts(run, (shares.shape[0], shares.shape[1]), factor)
-    found = {} if shares is None else chosen_places(run, state, shares, factor, doubts)
+def write_close_ups(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None) -> list[str]:
+    """Draw each place that the run has, and return the names of the files; pictures of an earlier mask go.
+
+    `view` is the image at screen size, where it is at hand.
+    """
+    mask, level = run.open_mask(read_only=True), run.card.image.level
+    view = view or ScreenView.of(source, level, run.plan.extent)
+    shape, factor = _shape(run, view.factor), view.factor
+    labels = sampled(mask, _steps(run, factor), shape)
+    places = ranked_places(run, state, view, labels, _doubts(run, shape, factor))
     is_8_bit = run.card.image.dtype == "uint8"
-    limits = (0.0, 255.0) if is_8_bit or not found else display_range(block_mean(source, run.card.image.level, factor))
-    shown = {name: drawn for name, place in found.items() if (drawn := _pixels(run, source, mask, place, limits))}
+    limits = (0.0, 255.0) if is_8_bit or not places else display_range(block_mean(source, level, factor))
+    shown = _drawn(run, source, mask, places, limits)
     stains = np.concatenate([picture.reshape(-1, 3) for picture, _ in shown.values()]) if shown else np.zeros((0, 3))
     colors = contrasting(stains, len(run.classes) - 1) if shown else []
     for name in PLACES:
@@ -64,59 +68,43 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState) -> list[s
         for label, color in enumerate(colors, start=1):
             picture[outline(labels == label)] = _rgb(color).astype(np.uint8)
         write_png(path, Image.fromarray(picture), below=run.path)
-    return [f"{run.close_ups.name}/{name}.png" for name in shown]
+    return [f"{run.close_ups.name}/{name}.png" for name in PLACES if name in shown]
+
+
+def _drawn(
+    run: Run, source: ImageSource, mask: Mask, places: Mapping[str, list[Corner]], limits: tuple[float, float]
+) -> Mapping[str, Drawn]:
+    """Picture and labels of the best place of each kind that decodes and isn't shown already.
+
+    Two names of one place would say that a mask was looked at in more places than it was.
+    """
+    is_empty = "nothing" in places
+    taken: list[Corner] = []
+    shown: dict[str, Drawn] = {}
+    for name in PLACES:
+        free = (corner for corner in places.get(name, ()) if not any(_overlap(corner, other) for other in taken))
+        for corner in islice(free, TRIES):
+            drawn = _pixels(run, source, mask, corner, limits)
+            if drawn is not None and (is_empty or name == "uncertain" or _holds_some(run, drawn[1])):
+                taken.append(corner)
+                shown[name] = drawn
+                break
+    return shown
+
+
+def _overlap(one: Corner, other: Corner) -> bool:
+    """True of places that share more than a quarter of what they show."""
+    return all(abs(a - b) < SIDE_PX // 2 for a, b in zip(one, other, strict=True))
+
+
+def _holds_some(run: Run, labels: NDArray[np.uint8]) -> bool:
+    return bool(((labels > 0) & (labels < len(run.classes))).any())
 
 
 def close_up_paths(run: Run) -> Iterator[tuple[str, Place]]:
     """Close-ups that the run may have: what each shows, and where it is."""
     for name, shown in PLACES.items():
         yield shown, run.close_ups / f"{name}.png"
-
-
-def chosen_places(
-    run: Run, state: LedgerState, shares: Shares, factor: int, doubts: Shares | None = None
-) -> Mapping[str, Corner]:
-    """The first pixel of each close-up, in pixels of the segmented level.
-
-    Args:
-        shares: where something was found, `(y, x)` at one pixel of `factor` x `factor`.
-        doubts: how near to one half the probabilities are, 0 to 1, on the same grid, where the run keeps them.
-    """
-    side = max(1, SIDE_PX // factor)
-    near = ndimage.uniform_filter(shares, side, mode="constant")
-    cells = [
-        (float(near[y, x]), y, x)
-        for y in range(side // 2, shares.shape[0], side)
-        for x in range(side // 2, shares.shape[1], side)
-    ]
-    found = sorted(cell for cell in cells if cell[0] > 1e-6)
-    places: dict[str, Corner] = {}
-    if found:
-        kinds = {"densest": found[-1], "median": found[len(found) // 2], "sparsest": found[0]}
-        places = {name: _corner(run, y * factor, x * factor) for name, (_, y, x) in kinds.items()}
-
-    def best(centres: Sequence[Corner]) -> Corner | None:
-        def share(centre: Corner) -> float:
-            y, x = (min(at // factor, size - 1) for at, size in zip(centre, near.shape, strict=True))
-            return float(near[y, x])
-
-        top = max(centres, key=share, default=None)
-        return None if top is None or share(top) <= 1e-6 else _corner(run, *top)
-
-    others = {
-        "uncertain": None if doubts is None else _most_uncertain(run, doubts, factor),
-        "seam": best(_tile_corners(run)),
-        "edge": best(_edges(run, state)),
-    }
-    # Two names of one place would say that a mask was looked at in more places than it was.
-    for name, place in others.items():
-        if place is not None and place not in places.values():
-            places[name] = place
-    return {name: places[name] for name in PLACES if name in places and _is_first(name, places)}
-
-
-def _is_first(name: str, places: Mapping[str, Corner]) -> bool:
-    return next(other for other in PLACES if places.get(other) == places[name]) == name
 
 
 def contrasting(picture: NDArray[np.number], count: int) -> list[str]:
@@ -134,67 +122,26 @@ def contrasting(picture: NDArray[np.number], count: int) -> list[str]:
     return [taken[number % len(taken)] for number in range(count)]
 
 
-def _shares(run: Run, mask: Mask, factor: int) -> Shares | None:
-    """Place where something was found, at screen size; None where there is nothing to look at."""
-    scale, (height, width) = run.plan.grid.scale, run.plan.extent
-    shape = -(-height // factor), -(-width // factor)
-    labels = sampled(mask, (float(scale[0] * factor), float(scale[1] * factor)), shape)
-    covered = (labels > 0) & (labels < len(run.classes))
-    return covered.astype(np.float32) if covered.any() else None
+def _shape(run: Run, factor: int) -> tuple[int, int]:
+    height, width = run.plan.extent
+    return -(-height // factor), -(-width // factor)
 
 
-def _doubts(run: Run, shape: tuple[int, int], factor: int) -> Shares | None:
+def _steps(run: Run, factor: int) -> tuple[float, float]:
+    scale = run.plan.grid.scale
+    return float(scale[0] * factor), float(scale[1] * factor)
+
+
+def _doubts(run: Run, shape: tuple[int, int], factor: int) -> Values | None:
     """Nearness of the probabilities to one half at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
     probabilities = run.open_probabilities(read_only=True)
     if probabilities is None:
         return None
-    scale = run.plan.grid.scale
-    values = sampled(probabilities, (float(scale[0] * factor), float(scale[1] * factor)), shape)
+    values = sampled(probabilities, _steps(run, factor), shape)
     return (1 - np.abs(values / np.float32(127.5) - 1)).max(axis=0)
 
 
-def _most_uncertain(run: Run, doubts: Shares, factor: int) -> Corner | None:
-    """The place whose square is the least certain on the whole; the first of equal ones."""
-    near = ndimage.uniform_filter(doubts, max(1, SIDE_PX // factor), mode="constant")
-    y, x = (int(at) for at in np.unravel_index(int(near.argmax()), near.shape))
-    return _corner(run, y * factor, x * factor) if near[y, x] > 0 else None
-
-
-def _corner(run: Run, y: int, x: int) -> Corner:
-    """The first pixel of a square around a place, moved into the image."""
-    height, width = run.plan.extent
-    return max(0, min(y - SIDE_PX // 2, height - SIDE_PX)), max(0, min(x - SIDE_PX // 2, width - SIDE_PX))
-
-
-def _tile_corners(run: Run) -> list[Corner]:
-    """Places where four tiles meet; where the grid has one row or column, where two do."""
-    tiles, (height, width) = list(run.plan.tiles()), run.plan.extent
-    rows = sorted({tile.core.y0 for tile in tiles} - {0}) or [height // 2]
-    cols = sorted({tile.core.x0 for tile in tiles} - {0}) or [width // 2]
-    return [(y, x) for y in rows for x in cols] if len(tiles) > 1 else []
-
-
-def _edges(run: Run, state: LedgerState) -> list[Corner]:
-    """Middles of the sides that a computed tile shares with a skipped one."""
-    rows, cols = run.plan.shape
-    states = np.asarray(state.states).reshape(rows, cols)
-    is_done, is_skipped = states == TileState.DONE, states == TileState.SKIPPED
-    found: list[Corner] = []
-    for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-        beside = np.zeros_like(is_skipped)
-        beside[max(0, -dy) : rows - max(0, dy), max(0, -dx) : cols - max(0, dx)] = is_skipped[
-            max(0, dy) : rows - max(0, -dy), max(0, dx) : cols - max(0, -dx)
-        ]
-        for row, col in np.argwhere(is_done & beside):
-            core = run.plan.at(int(row), int(col)).core
-            y, x = (core.y0 + core.y1) // 2, (core.x0 + core.x1) // 2
-            found.append((y + dy * core.height // 2, x + dx * core.width // 2))
-    return found
-
-
-def _pixels(
-    run: Run, source: ImageSource, mask: Mask, corner: Corner, limits: tuple[float, float]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+def _pixels(run: Run, source: ImageSource, mask: Mask, corner: Corner, limits: tuple[float, float]) -> Drawn | None:
     """Picture and labels of one place; None where the image doesn't decode there."""
     level, scale, (height, width) = run.card.image.level, run.plan.grid.scale, run.plan.extent
     box = Box(*corner, min(corner[0] + SIDE_PX, height), min(corner[1] + SIDE_PX, width))

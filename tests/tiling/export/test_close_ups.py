@@ -10,7 +10,7 @@ import pytest
 from drawn import draw_run, labels_of
 from PIL import Image
 
-from tiling.export.close_ups import COLORS, PLACES, chosen_places, close_up_paths, contrasting, write_close_ups
+from tiling.export.close_ups import COLORS, PLACES, close_up_paths, contrasting, write_close_ups
 from tiling.runs.run import Run
 
 
@@ -42,23 +42,6 @@ def test_they_are_at_full_resolution_with_outlines_and_the_same_for_the_same_run
         assert 0.8 < same < 1, "most pixels are the image's own, and the others are outlines"
     again = drawn(run)
     assert all(np.array_equal(np.asarray(pictures[name]), np.asarray(again[name])) for name in pictures)
-
-
-def test_the_least_certain_place_is_that_of_probabilities_nearest_to_one_half(run: Run, tmp_path: Path) -> None:
-    shares = np.zeros((256, 320), np.float32)
-    shares[::4] = 1
-    doubts = np.zeros_like(shares)
-    doubts[150:170, 200:220] = 0.9
-    doubts[20:24, 20:24] = 1
-    state = run.ledger.fold()
-    found = chosen_places(run, state, shares, 4, doubts)
-    y, x = found["uncertain"]
-    assert y <= 600, "all of the uncertain square is inside"
-    assert y + 256 >= 680
-    assert x <= 800
-    assert x + 256 >= 880
-    assert "uncertain" not in chosen_places(run, state, shares, 4), "of a run that keeps no probabilities"
-    assert "uncertain" not in chosen_places(run, state, shares, 4, np.zeros_like(shares))
 
 
 def test_a_run_with_probabilities_shows_its_least_certain_place(tmp_path: Path) -> None:
