@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,11 +16,13 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.shutil import copy as copy_raster
 from scenes import CRS, WHERE, scene_pixels
+from scipy.io import netcdf_file
 
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.source import ImageSource, open_source
 from tiling.sources.gdal import process
+from tiling.sources.gdal.netcdf_length import netcdf_length
 from tiling.sources.gdal.reader import GdalReader
 from tiling.sources.shared import SharedReader
 from tiling.view import View
@@ -124,6 +126,67 @@ def test_a_variable_of_a_netcdf_is_named(tmp_path: Path) -> None:
         SourceError, match="there is no series 'nir'; give --series a number from 0 or a name of 0: 'Band1'"
     ):
         open_source(path, View(series="nir"))
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "more"),
+    [
+        ("a.nc", "netCDF", {}),
+        pytest.param("b.nc", "netCDF", {"FORMAT": "NC2"}, marks=pytest.mark.slow),
+        pytest.param("c.nc", "netCDF", {"FORMAT": "NC4"}, marks=pytest.mark.slow),
+        pytest.param("a.img", "HFA", {}, marks=pytest.mark.slow),
+        ("a.dat", "ENVI", {}),
+        ("a.bil", "EHdr", {}),
+    ],
+)
+def test_a_file_that_was_cut_is_refused_and_not_read_as_zeros(
+    name: str, driver: str, more: dict[str, str], tmp_path: Path
+) -> None:
+    path = copy(tmp_path / name, driver, PIXELS[..., :1] + 1, **more)
+    data = path.read_bytes()
+    with open_source(path) as source:
+        assert np.array_equal(whole(source), PIXELS[..., :1] + 1)
+    for length in (len(data) // 2, len(data) - 200):
+        path.write_bytes(data[:length])
+        if name == "a.img" and length > len(data) // 2:
+            with open_source(path) as source:
+                assert np.array_equal(whole(source), PIXELS[..., :1] + 1), "its end holds no pixels"
+            continue
+        with pytest.raises(SourceError) as error, open_source(path) as source:
+            whole(source)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_variables_with_records_have_the_length_that_their_header_says(tmp_path: Path) -> None:
+    for kind, records in (("NETCDF3_CLASSIC", 1), ("NETCDF3_64BIT", 3)):
+        for types in (("i1",), ("i1", "f8"), ("i2", "i1", "f4")):
+            path = write_records(tmp_path / "a.nc", 1 if kind == "NETCDF3_CLASSIC" else 2, records, types)
+            with path.open("rb") as file:
+                whole_bytes = netcdf_length(file)
+            assert 0 <= path.stat().st_size - whole_bytes < 4, "but for what fills the last one up"
+    path.write_bytes(path.read_bytes()[:60])
+    with path.open("rb") as file, pytest.raises(EOFError):
+        netcdf_length(file)
+    path.write_bytes(b"CDF\x01" + b"\xff" * 100)
+    with path.open("rb") as file, pytest.raises((ValueError, LookupError, EOFError)):
+        netcdf_length(file)
+
+
+def write_records(path: Path, version: Literal[1, 2], records: int, types: tuple[str, ...]) -> Path:
+    """A netCDF of SciPy's, apart from GDAL, with a fixed variable and some that grow."""
+    file: Any = netcdf_file(str(path), "w", version=version)
+    file.title = "three"
+    file.createDimension("time", None)
+    file.createDimension("x", 5)
+    file.createVariable("fixed", "f4", ("x",))[:] = 1
+    for number, kind in enumerate(types):
+        grown = file.createVariable(f"v{number}", kind, ("time", "x"))
+        grown.units = "m"
+        for record in range(records):
+            grown[record] = np.arange(5)
+    file.close()
+    return path
 
 
 def test_a_palette_is_its_colours_and_a_mask_says_where_data_is(tmp_path: Path) -> None:

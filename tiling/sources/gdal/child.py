@@ -69,6 +69,7 @@ class Raster:
             "dtypes": [first.dtypes[at] for at in kept],
             "nodata": [first.nodatavals[at] for at in kept],
             "names": [first.descriptions[at] for at in kept],
+            "bits": [int(first.tags(at + 1, ns="IMAGE_STRUCTURE").get("NBITS", 0)) for at in kept],
             "colours": [colours[at].name for at in kept],
             "scales": [[first.scales[at], first.offsets[at]] for at in kept],
             "transform": None if first.transform.is_identity else list(first.transform)[:6],

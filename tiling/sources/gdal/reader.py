@@ -18,6 +18,7 @@ from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.sources.facts import FIRST, Georeference, ImageFacts, Moment, known_scales, make_levels
 from tiling.sources.gdal.formats import GdalFormat, files_beside
+from tiling.sources.gdal.netcdf_length import netcdf_length
 from tiling.sources.gdal.process import LIBRARY_BYTES, MEMORY_BYTES, GdalProcess
 from tiling.sources.limits import MAX_BANDS, MAX_SIDE_PX, source_errors
 from tiling.sources.series import FileImage, choose_image
@@ -51,11 +52,15 @@ class GdalReader:
                 if "\n" in self._name or '"' in self._name:
                     raise SourceError("its path holds a quote or a line break, which names for GDAL can't; rename it")
                 moment.expect_in(1, 1)
+                if known.name == "netcdf":
+                    _expect_whole(path)
                 self._process = GdalProcess(path, known.driver)
                 images = self._choose(self._process, moment)
                 self._described = self._process.ask({"do": "open", "name": self._name})[0]
                 _expect_own(path, self._described["files"])
                 self._facts = _facts(known, self._described, images, self._series)
+                if known.header is not None:
+                    _expect_pixels(path, self._described)
         except SourceError:
             self.close()
             raise
@@ -132,6 +137,35 @@ class GdalReader:
         self._series = choose_image(images, moment.series)
         self._name = str(found[self._series][0])
         return tuple(images)
+
+
+def _expect_whole(path: Path) -> None:
+    """Refuse a netCDF that was cut, of which the library reads zeros."""
+    with path.open("rb") as file:
+        try:
+            whole = netcdf_length(file)
+        except EOFError as error:
+            raise SourceError(f"{error}: it was cut; copy it again") from error
+        except (ValueError, LookupError, OverflowError):
+            return  # what it is GDAL says
+    if (size := path.stat().st_size) < whole:
+        raise SourceError(f"it holds {size} of {whole} bytes, and what is missing would be read as 0; copy it again")
+
+
+def _expect_pixels(path: Path, described: dict[str, Any]) -> None:
+    """Refuse raw pixels that were cut, of which GDAL reads zeros too; what is packed may be shorter."""
+    height, width = described["shapes"][0]
+    bits = [
+        own or 8 * np.dtype(dtype).itemsize for own, dtype in zip(described["bits"], described["dtypes"], strict=True)
+    ]
+    least, size = sum(height * width * each // 8 for each in bits), path.stat().st_size
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    if size < least and not is_packed:
+        raise SourceError(
+            f"it holds {size} bytes, and the pixels that its header says take {least}: what is missing would be read "
+            "as 0; copy it again, or correct the header"
+        )
 
 
 def _expect_own(path: Path, files: list[str]) -> None:
