@@ -10,14 +10,15 @@ from flows.lifecycle.environment import has_cluster
 
 def examine(config: DoctorConfig) -> Iterator[Check]:
     """Look at everything, the cheap things first."""
-    from flows.doctor.machine import check_machine
-    from flows.doctor.nights import check_nights
-    from flows.doctor.storage import check_image, check_model, check_storage
-
     if config.archive is not None:
+        from flows.doctor.nights import check_nights
+
         yield from check_nights(config.archive)
         if config.out is None and config.image is None and config.ray_address is None:
-            return
+            return  # a clock asks for no more, and torch is loaded for none of it
+    from flows.doctor.machine import check_machine
+    from flows.doctor.storage import check_image, check_model, check_storage
+
     yield from check_machine(config)
     if config.out is not None:
         yield from check_storage(config.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cli import Cli, clean_environment
 from drawn import draw_run
 from nights import archive_at
+from past_nights import begun
 
 from tiling.archives.slide_record import SlideRecord, SlideState
 
@@ -57,6 +59,15 @@ def test_of_a_run_nothing_is_started(watched: Cli, tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"no tile of {tmp_path / 'run'} failed: nothing to compute again\n"
     assert (tmp_path / "imported.txt").read_text() == "", "a run's card and ledger are read, and nothing is started"
+
+
+def test_what_a_clock_asks_of_an_archives_nights_is_told_from_the_ledger(watched: Cli, tmp_path: Path) -> None:
+    archive = archive_at(tmp_path / "segmented")
+    archive.ledger.announce("night", begun(time.time())["facts"])
+    ended = watched.run("doctor", "--archive", archive.path)
+    assert (ended.code, ended.err) == (3, "")
+    assert "its process ended without a word" in ended.out
+    assert (tmp_path / "imported.txt").read_text() == ""
 
 
 def test_models_are_listed_and_the_version_is_told_without_a_slow_library(watched: Cli, tmp_path: Path) -> None:

@@ -103,7 +103,13 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
             f"{source}: the glob matches nothing, for {root} is no folder: nothing would be segmented; correct the path"
         )
     else:
-        raise SourceError(f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket")
+        what = (
+            "it is a file" if place.exists() else "nothing is there (a share that is not mounted looks like this, too)"
+        )
+        raise SourceError(
+            f"{source}: an archive is a folder, a glob, a manifest (.csv) or a prefix in a bucket, and {what}: nothing "
+            f"would be segmented; correct the path"
+        )
     for slide in found:
         is_closed_folder = slide.refused is not None and slide.name.endswith("/")
         is_asked = _is_asked(slide, pattern) if pattern else slide.is_folder or _is_image(slide.name)

@@ -124,6 +124,13 @@ def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     }
 
 
+def test_a_source_that_is_not_there_is_told_from_one_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"x")
+    for name, what in (("away", "and nothing is there.*not mounted"), ("a.svs", "and it is a file")):
+        with pytest.raises(SourceError, match=f"/{name}: an archive is a folder.*{what}.*correct the path$"):
+            found(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [("in", r"holds no image: .* \.svs \.tif "), ("in/*.svs", "no file matches"), ("in/list.csv", "names no slide")],
