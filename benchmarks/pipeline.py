@@ -102,6 +102,7 @@ def figures(run: Run, opened_at: float, called_at: float, ended_at: float) -> di
         "seconds_to_first_tile": state.first_time - opened_at,
         "seconds_to_pyramid": stitched.time - opened_at,
         "seconds_before_opening": opened_at - called_at,
+        "seconds_after_last_tile": ended_at - state.last_time,
         "seconds_of_flow": ended_at - called_at,
         "stage_seconds": state.seconds,
     }

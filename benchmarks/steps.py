@@ -4,7 +4,8 @@
 
 Everything is the real step, but for the labels, which are the dark part of the tissue. Processor seconds count all
 threads of a step. With `--reduced 4 16` the slide has a pyramid, as scanners write one; without, it has one level, and
-what is drawn of it is drawn from all of it.
+what is drawn of it is drawn from all of it. Beside each step stands what the libraries under it take for the same bytes
+(`benchmarks.raw`), between the steps of the same run; planning and recording have no such part.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.raw import RawCosts, WatchedSource
 from benchmarks.slide import write_slide
 from flows.config.run import SegmentConfig
 from flows.reporting.report import write_report
-from flows.run.prepare import prepare
-from flows.run.steps import folded, record_result, stitch
+from flows.run.prepare import Prepared, prepared
+from flows.run.steps import folded, record_result, remaining, stitch
 from flows.worker.result import TileResult
 from flows.worker.staging_worker import StagingWorker
 from flows.worker.tuning import Tuning
@@ -35,9 +37,14 @@ from tiling.runs.label_counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
+from tiling.selection.coarse_data import COARSE_PX
 from tiling.selection.find_foreground import find_foreground
+from tiling.sources.downsample import screen_factor
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.storage.place import size_of_tree
+
+if TYPE_CHECKING:
+    from tiling.source import ImageSource
 
 DARK = 170
 
@@ -58,19 +65,29 @@ class Clock:
 
 
 def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
-    """All steps of a run of one slide but the network."""
-    clock = Clock()
+    """All steps of a run of one slide but the network, and what the libraries under each take."""
+    clock, raw = Clock(), RawCosts(image, out.parent)
     clock.time("fingerprint", lambda: fingerprint_of(image, "tiff"))
+    raw.fingerprint()
     config = SegmentConfig(image=image, out=out, core=core_px, foreground="none", as_is=True)
-    run = clock.time("plan", lambda: prepare(config, 1, lambda request: Tuning("float32", core_px, {})))
+    planned: Prepared = clock.time("plan", lambda: prepared(config, 1, lambda request: Tuning("float32", core_px, {})))
+    run, todo = planned.run, remaining(planned.run, planned.state, planned.strip_px)
+    level = run.card.image.level
     with run.open_source() as source:
-        clock.time("foreground", lambda: find_foreground(source, run.card.image.level, "auto"))
+        watched = WatchedSource(source)
+        clock.time("foreground", lambda: find_foreground(cast("ImageSource", watched), level, "auto"))
+        raw.view("foreground", watched, COARSE_PX)
     reduced = ReducedLevels.of(run, run.ledger.fold())
-    staged_bytes = walk(run, clock, reduced)
+    staged_bytes = walk(run, todo, clock, reduced, raw)
     state = clock.time("pyramid", lambda: stitch(run, folded(run), reduced))
+    raw.pyramid(run.open_mask(read_only=True).pyramid)
     with run.open_source() as source:
-        clock.time("overlay", lambda: write_overlay(run, source, []))
+        watched = WatchedSource(source)
+        clock.time("overlay", lambda: write_overlay(run, cast("ImageSource", watched), []))
+        raw.view("overlay", watched, screen_factor(source, level, run.plan.extent))
     clock.time("report", lambda: write_report(run, state))
+    raw.pictures(Path(str(run.overlay_path)))
+    raw.close()
     pixels = run.plan.image.area
     mask = size_of_tree(run.mask_path)
     sizes = {"image": image.stat().st_size, "staged": staged_bytes, "mask": mask}
@@ -81,21 +98,27 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
         "core_px": core_px,
         "seconds_per_gigapixel": {step: seconds / pixels * 1e9 for step, seconds in clock.wall.items()},
         "cpu_seconds_per_gigapixel": {step: seconds / pixels * 1e9 for step, seconds in clock.cpu.items()},
+        "raw_cpu_seconds_per_gigapixel": {
+            step: {part: seconds / pixels * 1e9 for part, seconds in parts.items()}
+            for step, parts in raw.seconds.items()
+        },
         "bytes_per_pixel": {name: size / pixels for name, size in sizes.items()},
     }
 
 
-def walk(run: Run, clock: Clock, reduced: ReducedLevels | None) -> int:
+def walk(run: Run, todo: Sequence[int], clock: Clock, reduced: ReducedLevels | None, raw: RawCosts) -> int:
     """Every tile's way but the network; returns what the staged tiles take."""
     run.create_staged()
     stager, staged, mask = StagingWorker(), run.open_staged(), run.open_mask()
-    for tile in run.plan.tiles():
+    for tile in map(run.plan.tile, todo):
         (result,) = clock.time("stage", lambda index=tile.index: stager.stage(run.path, [index]))
         assert result.reason is None, result.reason
         pixels = clock.time("read", lambda index=tile.index: staged.read(index))
+        raw.stage(tile, run.plan.extent, pixels)
         inside = tile.valid.relative_to(tile.read)
         labels = dark(pixels[inside.slices])
         result = clock.time("write", lambda tile=tile, labels=labels: written(mask, tile, labels))
+        raw.write(labels, mask.pyramid)
         clock.time("record", lambda result=result: record_result(run, mask, result, 1, reduced))
     run.ledger.flush()
     return size_of_tree(run.staged_path)

@@ -16,9 +16,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup, _archive, _exports, _polygons, _scenes)
+    sections = (_contest, _growth, _driver, _startup, _archive, _around, _exports, _polygons, _scenes)
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup", "archive", "exports", "polygons", "scenes")
+    names = ("contest", "growth", "driver", "startup", "archive", "steps", "exports", "polygons", "scenes")
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -264,6 +264,43 @@ def _scenes(page: Row) -> str:
         (ours, held), (theirs, other) = readers["overtile"], readers["rasterio"]
         shown.append(f"| {scene} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {held:.0f} MB | {other:.0f} MB |")
     return "\n".join([*shown, ""])
+
+
+def _around(page: Row) -> str:
+    """Each step around the network beside what the libraries under it take for the same bytes."""
+    rows: list[Row] = [{**row, "key": (row["levels"], row["pixels"])} for row in page["rows"]]
+    shown = ["## The steps around the network", _machine(page), _ABOUT_STEPS]
+    for key in dict.fromkeys(row["key"] for row in rows):
+        held = [row for row in rows if row["key"] == key]
+        first, levels = held[0], "one level" if held[0]["levels"] == 1 else f"{held[0]['levels']} levels"
+        costs = {step: median(row[_CPU][step] for row in held) for step in first[_CPU]}
+        shown += ["", f"{round(first['pixels'] ** 0.5)}² px, {levels}, core {first['core_px']}:", ""]
+        shown += ["| step | overtile | libraries | times | of these |", "|---|---:|---:|---:|---|"]
+        raw = {step: _raw_parts(held, step) for step in costs}
+        shown += [_step(step, cost, raw[step]) for step, cost in costs.items()]
+        together = sum(sum(parts.values()) for parts in raw.values())
+        shown.append(_step("together", sum(costs.values()), {"": together} if together else {}))
+    return "\n".join([*shown, ""])
+
+
+_CPU = "cpu_seconds_per_gigapixel"
+_ABOUT_STEPS = (
+    "One after another, in processor seconds per gigapixel of all threads. *Libraries*: what decodes, copies, "
+    "compresses, hashes and writes the same bytes in the same chunks, in one thread of the same run, with nothing "
+    "planned, checked or recorded (`benchmarks/raw.py`)."
+)
+
+
+def _raw_parts(rows: list[Row], step: str) -> dict[str, float]:
+    """What the libraries under a step take, by part; none for a step that has no such part."""
+    found: list[dict[str, float]] = [row.get(f"raw_{_CPU}", {}).get(step, {}) for row in rows]
+    return {part: median(parts[part] for parts in found) for part in found[0]}
+
+
+def _step(step: str, cost: float, parts: dict[str, float]) -> str:
+    raw = sum(parts.values())
+    listed = ", ".join(f"{part} {seconds:.2f}" for part, seconds in parts.items() if part)
+    return f"| {step} | {cost:.1f} | " + (f"{raw:.1f} | {cost / raw:.1f} | {listed} |" if raw else "| | |")
 
 
 def _machine(page: Row) -> str:

@@ -55,7 +55,7 @@ def segment(config: SegmentConfig) -> Outcome:
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), open_pool(config) as pool:
         planned = plan(config, pool)
-        run, todo = planned.run, remaining(planned.run, planned.state)
+        run, todo = planned.run, remaining(planned.run, planned.state, planned.strip_px)
         reduced = ReducedLevels.of(run, planned.state)
         compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
         state = stitch(run, folded(run), reduced)

@@ -118,10 +118,20 @@ class ImageSource(DescribedImage):
 
         None of formats whose segments are not decoded one by one here: what they hold fails where it is read.
         """
+        tiff = self._tiff()
+        return [] if tiff is None else tiff.damaged_segments(level)
+
+    def segment_width(self) -> int | None:
+        """Width of what is decoded at once of the file; None where that isn't known, or no more than is asked for."""
+        tiff = self._tiff()
+        return None if tiff is None else tiff.segment_width
+
+    def _tiff(self) -> TiffReader | None:
+        """The reader of the file itself, where that is a TIFF."""
         reader = self._opened()
         file = reader.file if isinstance(reader, ViewReader) else reader
         file = file.file if isinstance(file, SharedReader) else file
-        return file.damaged_segments(level) if isinstance(file, TiffReader) else []
+        return file if isinstance(file, TiffReader) else None
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""

@@ -99,7 +99,7 @@ class SlideJob:
             )
         run = planned.run
         expect_budget(run, context.config)
-        self.todo = remaining(run, planned.state)
+        self.todo = remaining(run, planned.state, planned.strip_px)
         self._reduced = ReducedLevels.of(run, planned.state) if self.todo else None
         self._tiles_left = len(self.todo)
         self._run = run

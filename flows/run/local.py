@@ -72,7 +72,7 @@ def segment_here(config: SegmentConfig) -> Outcome:
         planned = prepared(config, 1, partial(_tuned, device=device), _model)
         run = planned.run
         reduced = ReducedLevels.of(run, planned.state)
-        _compute(run, remaining(run, planned.state), device, reduced)
+        _compute(run, remaining(run, planned.state, planned.strip_px), device, reduced)
         return _closed(run, config.export, started, trust_code=config.trust_code, reduced=reduced)
 
 

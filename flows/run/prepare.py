@@ -28,6 +28,7 @@ from tiling.runs.ledger import PLANNED, LedgerState
 from tiling.runs.repair import create_images
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
+from tiling.runs.walk import strip_px
 from unet_core.bundles.bundle import Bundle
 from unet_core.bundles.card import ClassInfo
 from unet_core.inference.predictor import MATHS_VERSION
@@ -44,10 +45,17 @@ def prepare(config: SegmentConfig, workers: int, tuner: Tuner) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run whose plan stands, and its folded ledger."""
+    """A run whose plan stands, and its folded ledger.
+
+    Attributes:
+        run: the run.
+        state: its folded ledger.
+        strip_px: width of the strips in which its image is read; None where that is row by row.
+    """
 
     run: Run
     state: LedgerState
+    strip_px: int | None = None
 
 
 def prepared(
@@ -91,7 +99,7 @@ def prepare_with(request: RunRequest) -> Prepared:
         state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
     ask_for_objects(run, state, wanted.objects)
     ask_for_labels(run, state, wanted.labels)
-    return Prepared(run, state)
+    return Prepared(run, state, strip_px(request.source))
 
 
 def make_card(wanted: Intended, bundle: Bundle, workers: int) -> RunCard:

@@ -31,6 +31,7 @@ from tiling.runs.mask import NOT_PREDICTED, Mask
 from tiling.runs.mask_digest import mask_digest
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
+from tiling.runs.walk import in_order
 from tiling.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -164,10 +165,10 @@ def folded(run: Run) -> LedgerState:
     return run.ledger.fold(held=True)
 
 
-def remaining(run: Run, state: LedgerState | None = None) -> list[int]:
-    """Tiles that the ledger doesn't hold as done or skipped, in the plan's order."""
+def remaining(run: Run, state: LedgerState | None = None, strip_px: int | None = None) -> list[int]:
+    """Tiles that the ledger doesn't hold as done or skipped, in the order of reading (`tiling.runs.walk`)."""
     state = run.ledger.fold() if state is None else state
-    return state.indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED).tolist()
+    return in_order(run.plan, state.indices(TileState.PENDING, TileState.FAILED, TileState.DAMAGED), strip_px)
 
 
 def reopen(config: RerunConfig | VerifyConfig) -> Run:

@@ -131,7 +131,7 @@ class StagedTiles:
             elif isinstance(chunk, Path):
                 write_passing(chunk, self._chunks.encode(tile_HWC))
             else:
-                chunk.write_bytes(self._chunks.encode(tile_HWC))
+                chunk.write_bytes(bytes(self._chunks.encode(tile_HWC)))
         except OSError as error:
             raise _unwritable(self._path, error) from error
 

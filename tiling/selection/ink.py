@@ -10,7 +10,8 @@ same for a pale and a dark mark: haematoxylin 0.65, 0.70, 0.29, eosin 0.07, 0.99
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterator
+from itertools import groupby, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,8 @@ SMOOTH, SMOOTH_GREY = 1.5, 2.5
 """Of 255: the curvature of brightness over 6 px that three quarters of a block exceed where there is detail in it. Pens
 on bare glass have 0.3 to 0.7, JPEG's noise included, and a thin line up to 2; tissue under a pen 3 to 20."""
 REACH_PX = 3
-SQUARE_BLOCKS = 64
+SQUARE_BLOCKS, CELL_BLOCKS = 64, 16
+"""Squares are looked at in turn, so that what their cells share is decoded once; a cell is 256 px, as files' tiles."""
 THREADS = 2
 
 
@@ -57,7 +59,7 @@ def ink_colours(means: NDArray[np.float32], white: NDArray[np.floating]) -> tupl
 def without_detail(
     source: ImageSource, level: int, block_px: int, means: NDArray[np.float32], grey: Flags, coloured: Flags
 ) -> Flags:
-    """Masks of blocks of either kind that show nothing but a colour; only squares with some of them are read.
+    """Masks of blocks of either kind that show nothing but a colour; only what lies around some of them is read.
 
     What doesn't decode counts as detail: its tiles are tried, and fail with their reason.
     """
@@ -68,34 +70,52 @@ def without_detail(
 
     def look(corner: tuple[int, int]) -> None:
         top, left = corner
-        place = slice(top, top + SQUARE_BLOCKS), slice(left, left + SQUARE_BLOCKS)
-        if not open_[place].any():
-            return
-        side = SQUARE_BLOCKS * block_px
-        y, x = top * block_px, left * block_px
-        try:
-            pixels = source.read(level, Box(y, x, min(y + side, whole.height), min(x + side, whole.width)))
-        except SourceError:
-            return
-        wanted = open_[place]
-        smooth[place][wanted] = curvature(pixels, wanted, block_px) < limits[place][wanted]
+        blocks, at = list[NDArray[np.float32]](), list[NDArray[np.int64]]()
+        for cells in _cells(open_[top : top + SQUARE_BLOCKS, left : left + SQUARE_BLOCKS]):
+            place = cells.translate(top, left)
+            try:
+                pixels = source.read(level, place.scaled(block_px).intersect(whole.box))
+            except SourceError:
+                continue
+            wanted = open_[place.slices]
+            blocks.append(brightness(pixels, wanted, block_px))
+            at.append(np.argwhere(wanted) + np.array([place.y0, place.x0]))
+        if blocks:
+            rows, cols = np.concatenate(at).T
+            smooth[rows, cols] = curvature(np.concatenate(blocks)) < limits[rows, cols]
 
     rows, cols = (range(0, count, SQUARE_BLOCKS) for count in asked.shape)
     on_threads(look, product(rows, cols), THREADS)
     return smooth
 
 
-def curvature(pixels: NDArray[np.generic], wanted: Flags, block_px: int) -> NDArray[np.float32]:
-    """The lower quartile over each wanted block of how much brightness bends: a ramp, as at a pen's edge, doesn't.
+def _cells(wanted: Flags) -> Iterator[Box]:
+    """Boxes of whole cells that hold all wanted blocks, in blocks: what lies side by side in a row of cells."""
+    for top in range(0, wanted.shape[0], CELL_BLOCKS):
+        rows = wanted[top : top + CELL_BLOCKS]
+        held = [bool(rows[:, left : left + CELL_BLOCKS].any()) for left in range(0, wanted.shape[1], CELL_BLOCKS)]
+        for is_held, run in groupby(range(len(held)), held.__getitem__):
+            if is_held:
+                cols = [*run]
+                right = min((cols[-1] + 1) * CELL_BLOCKS, wanted.shape[1])
+                yield Box(top, cols[0] * CELL_BLOCKS, top + len(rows), right)
+
+
+def brightness(pixels: NDArray[np.generic], wanted: Flags, block_px: int) -> NDArray[np.float32]:
+    """The mean of the bands in each wanted block of pixels, `(block, y, x)`.
 
     Blocks that the image covers in part are filled with what lies at its edge.
     """
     more = tuple((0, -side % block_px) for side in pixels.shape[:2])
-    padded = np.pad(pixels, (*more, (0, 0)), mode="edge")
+    padded = np.pad(pixels, (*more, (0, 0)), mode="edge") if any(after for _, after in more) else pixels
     rows, cols = padded.shape[0] // block_px, padded.shape[1] // block_px
     squares = padded.reshape(rows, block_px, cols, block_px, -1).swapaxes(1, 2)[wanted]
-    blocks = squares.astype(np.float32).mean(axis=-1)
-    d = REACH_PX
+    return squares.astype(np.float32).mean(axis=-1)
+
+
+def curvature(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The lower quartile over each block of how much brightness bends: a ramp, as at a pen's edge, doesn't."""
+    d, block_px = REACH_PX, blocks.shape[1]
     down = np.abs(2 * blocks[:, d:-d] - blocks[:, 2 * d :] - blocks[:, : -2 * d])
     across = np.abs(2 * blocks[..., d:-d] - blocks[..., 2 * d :] - blocks[..., : -2 * d])
     differences = block_px * (block_px - 2 * d)

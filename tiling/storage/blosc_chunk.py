@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 _CRC_BYTES = 4
+_MOST_OVERHEAD_BYTES = 32
+"""That Blosc adds to what it can't compress."""
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
@@ -51,10 +53,12 @@ class BloscChunks:
         is_known = is_known and metadata.chunk_key_encoding.separator == "/"
         return cls(array.chunks, cast("np.dtype[np.generic]", array.dtype), codec) if is_known else None
 
-    def encode(self, pixels: NDArray[np.generic]) -> bytes:
+    def encode(self, pixels: NDArray[np.generic]) -> memoryview:
         """A chunk, of as many pixels as one has."""
         whole = np.ascontiguousarray(pixels, self._dtype).reshape(self._shape)
-        encoded = bytes(
+        room = np.empty(whole.nbytes + _MOST_OVERHEAD_BYTES + _CRC_BYTES, np.uint8)  # where nothing is copied again
+        encoded = cast(
+            "NDArray[np.uint8]",
             blosc_encode(
                 cast("Any", whole),
                 level=self._level,
@@ -62,20 +66,27 @@ class BloscChunks:
                 shuffle=self._shuffle,
                 typesize=self._dtype.itemsize,
                 numthreads=1,
-            )
+                out=cast("Any", room[:-_CRC_BYTES]),
+            ),
         )
-        return encoded + google_crc32c.value(encoded).to_bytes(_CRC_BYTES, "little")
+        size = encoded.nbytes
+        room[size : size + _CRC_BYTES] = np.frombuffer(_checksum(encoded), np.uint8)
+        return room[: size + _CRC_BYTES].data
 
     def decode(self, data: bytes) -> NDArray[np.generic]:
         """The pixels of a chunk; raises ChunkFormatError for bytes that aren't one, or not as they were written."""
-        encoded = data[:-_CRC_BYTES]
-        if not encoded or google_crc32c.value(encoded) != int.from_bytes(data[-_CRC_BYTES:], "little"):
+        encoded = np.frombuffer(data, np.uint8)[:-_CRC_BYTES]
+        if not encoded.size or _checksum(encoded) != data[-_CRC_BYTES:]:
             raise ChunkFormatError("its bytes aren't those that were written")
         flat = np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8)
         try:
-            decoded = cast("Any", blosc_decode(encoded, numthreads=1, out=cast("Any", flat)))
+            decoded = cast("Any", blosc_decode(cast("Any", encoded), numthreads=1, out=cast("Any", flat)))
         except (RuntimeError, ValueError) as error:
             raise ChunkFormatError(f"it doesn't decode: {error}") from error
         if decoded.nbytes != flat.nbytes:
             raise ChunkFormatError(f"it holds {decoded.nbytes} bytes for {flat.nbytes}")
         return flat.view(self._dtype).reshape(self._shape)
+
+
+def _checksum(encoded: NDArray[np.uint8]) -> bytes:
+    return google_crc32c.value(cast("Any", encoded)).to_bytes(_CRC_BYTES, "little")

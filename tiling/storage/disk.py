@@ -135,7 +135,7 @@ def expect_no_link(path: Path) -> None:
         raise _in_the_way(path, stat.S_IFLNK)
 
 
-def write_passing(path: Path, data: bytes) -> None:
+def write_passing(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees all of it or none of it; what a crash of the machine leaves is open.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tiling.selection.ink import REACH_PX, curvature
+from tiling.selection.ink import REACH_PX, brightness, curvature
 
 BLOCK_PX = 16
 
@@ -31,6 +31,6 @@ def test_blocks_that_are_asked_for_bend_as_in_a_look_at_all(shape: tuple[int, in
     pixels_YXC[: shape[0] // 2] //= 64
     defined = curvature_of_all(pixels_YXC.astype(np.float32).mean(axis=-1))
     wanted = random.random(defined.shape) < share
-    found = curvature(pixels_YXC, wanted, BLOCK_PX)
+    found = curvature(brightness(pixels_YXC, wanted, BLOCK_PX))
     assert found.dtype == defined.dtype
     assert found.tobytes() == defined[wanted].tobytes()

@@ -70,8 +70,8 @@ def test_what_is_no_whole_chunk_is_refused(tmp_path: Path, cut: str) -> None:
     )
     assert chunks is not None
     assert other is not None
-    whole = chunks.encode(pixels_of("uint8"))
-    large = other.encode(np.zeros((80, 80, 3), np.uint8))
+    whole = bytes(chunks.encode(pixels_of("uint8")))
+    large = bytes(other.encode(np.zeros((80, 80, 3), np.uint8)))
     text = b"no blosc at all, but of some length"
     data = {
         "nothing": b"",

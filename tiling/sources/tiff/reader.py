@@ -132,6 +132,12 @@ class TiffReader:
         tall = grid.segment_height * max(1, round(rows / grid.segment_height))
         return min(tall, grid.height), wide
 
+    @property
+    def segment_width(self) -> int | None:
+        """Width of the finest level's segments where they are decoded as a whole; None where rows of them are read."""
+        plane = self._levels[0][0]
+        return None if plane.reads_rows else plane.grid.segment_width
+
     def close(self) -> None:
         self.cache.clear()
         self._file.close()

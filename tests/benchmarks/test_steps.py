@@ -1,0 +1,55 @@
+"""The benchmark of the steps around the network: what stands beside each step is what its libraries take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import table
+from benchmarks.slide import write_slide
+from benchmarks.steps import measure
+
+RAW_PARTS = {
+    "fingerprint": {"sha256"},
+    "foreground": {"JPEG", "means"},
+    "stage": {"JPEG", "gather", "lz4", "file"},
+    "read": {"file", "lz4"},
+    "write": {"blake2b", "counts", "zstd", "file", "majority"},
+    "pyramid": {"zstd", "majority", "file"},
+    "overlay": {"JPEG", "means", "png"},
+    "report": {"png", "webp"},
+}
+
+
+def test_each_step_stands_beside_its_libraries_over_the_same_pixels(tmp_path: Path) -> None:
+    pixels = np.full((600, 600, 3), 240, np.uint8)
+    pixels[100:400, 100:400] = np.random.default_rng(1).integers(60, 200, (300, 300, 3))
+    image = write_slide(tmp_path / "slide.svs", 2048, pixels, reduced=(4,))
+    found = measure(image, tmp_path / "run", 512)  # compares what it stages with what was staged
+    assert {step: {*parts} for step, parts in found["raw_cpu_seconds_per_gigapixel"].items()} == RAW_PARTS
+    assert {*found["cpu_seconds_per_gigapixel"]} == {*RAW_PARTS, "plan", "record"}
+    assert not (tmp_path / "raw").exists()
+
+
+def test_table_shows_steps_beside_their_libraries(tmp_path: Path) -> None:
+    def row(number: int, stage: float, **more: Any) -> dict[str, Any]:
+        return {"levels": 1, "pixels": 2**26, "core_px": 1024, "round": number} | {
+            "cpu_seconds_per_gigapixel": {"plan": 1.0, "stage": stage},
+            **more,
+        }
+
+    raw = {"raw_cpu_seconds_per_gigapixel": {"stage": {"JPEG": 4.0, "lz4": 2.0}}}
+    machine = {"date": "today", "processor": "P", "cores": 2, "memory_bytes": 2**30, "bfloat16": True}
+    machine |= {"system": "S", "python": "3", "commit": "c", "versions": {"torch": "2"}}
+    page: dict[str, Any] = {"machine": machine, "load_before": 0.0, "peers": {}}
+    (tmp_path / "steps.json").write_text(json.dumps({**page, "rows": [row(n, 9.0 * n, **raw) for n in (0, 1, 2)]}))
+    text = table.write(tmp_path)
+    assert "8192² px, one level, core 1024:" in text
+    assert "| plan | 1.0 | | | |" in text
+    assert "| stage | 9.0 | 6.0 | 1.5 | JPEG 4.00, lz4 2.00 |" in text
+    assert "| together | 10.0 | 6.0 | 1.7 |  |" in text
+    (tmp_path / "steps.json").write_text(json.dumps({**page, "rows": [row(0, 9.0)]}))  # of an earlier version
+    assert "| stage | 9.0 | | | |" in table.write(tmp_path)
