@@ -46,7 +46,7 @@ def write_array(array: object, place: Place, notify: Notify) -> None:
         tell: hears how far it is.
 
     Raises:
-        SourceError: no image.
+        SourceError: no image, or masked pixels.
         RunError: another one is there.
         DiskError: the disk is full or can't be written.
         LinkError: the place is a link.
@@ -136,10 +136,20 @@ def _box(tall: Sequence[int], wide: Sequence[int], row: int, col: int) -> Box:
 
 
 def _computed(batch: Batch) -> tuple[Any, ...]:
-    """By whatever scheduler the caller's dask has; the pixels are written in this process."""
+    """By whatever scheduler the caller's dask has; the pixels are written in this process.
+
+    Raises:
+        SourceError: pixels that are masked: what lies below a mask would be segmented as if it were the image.
+    """
     import dask
 
-    return cast("tuple[Any, ...]", dask.compute(*(pixels for _, pixels in batch)))
+    found = cast("tuple[Any, ...]", dask.compute(*(pixels for _, pixels in batch)))
+    if any(np.ma.is_masked(pixels) for pixels in found):
+        raise SourceError(
+            "the array has masked pixels, and an array's mask isn't kept: give .astype('float32').filled(np.nan), "
+            "whose NaN is no data, or the path of the file that it was read from"
+        )
+    return found
 
 
 def _opened(place: Place) -> zarr.Array[Any]:
