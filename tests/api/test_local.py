@@ -17,6 +17,7 @@ import torch
 from cli import tissue, write_tissue
 from numpy.typing import NDArray
 from oracle import whole_image_labels
+from PIL import Image
 from torch import nn
 
 from flows.api.executor import LOCAL_BYTES, choose_executor
@@ -213,6 +214,18 @@ def test_a_low_image_is_no_image_of_few_bands(tmp_path: Path) -> None:
     low: NDArray[np.uint8] = np.ascontiguousarray(PIXELS[:16, :200])
     result = segment_image(low, tmp_path / "run", image_mpp=0.5, core=64, export="none", progress=False)
     assert result.labels.shape == (16, 200)
+
+
+def test_arrays_of_other_libraries_are_arrays(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"image_mpp": 0.5, "core": 64, "export": "none", "objects": "none", "progress": False}
+    pixels = PIXELS[:64, :64]
+    for name, array in (("torch", torch.from_numpy(pixels)), ("pillow", Image.fromarray(pixels))):
+        result = segment_image(array, tmp_path / name, **asked)
+        np.testing.assert_array_equal(result.image.compute(), pixels)
+    for unlike in (torch.zeros(8, 8, 3, requires_grad=True), object(), 3.5):
+        with pytest.raises(SourceError, match=r"^(an object of type|an array of (shape|type)) .*") as refused:
+            segment_image(unlike, tmp_path / "run", **asked)
+        assert "\n" not in str(refused.value)
 
 
 def test_a_run_in_the_home_folder_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,18 @@ def _as_image(array: object) -> da.Array:
     """`(y, x, band)` in chunks that hold every band and, but for the last ones, are of one size."""
     import dask.array as da  # every run knows this module; few have an array
 
-    if isinstance(array, np.ndarray):
-        found = da.from_array(array, chunks=cast("Any", -1), name=False)  # with a name, dask would hash all of it
-    else:
-        found = da.asarray(array)
+    try:
+        if not hasattr(array, "chunks") and not isinstance(getattr(array, "dtype", None), np.dtype):
+            array = np.asarray(array)  # of torch, Pillow and lists: their types mean nothing to dask
+        if isinstance(array, np.ndarray):
+            found = da.from_array(array, chunks=cast("Any", -1), name=False)  # with a name, dask would hash all of it
+        else:
+            found = da.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SourceError(
+            f"an object of type {type(array).__name__} can't be taken for an array ({' '.join(str(error).split())}); "
+            f"give an array (y, x) or (y, x, band), or a path"
+        ) from error
     if found.ndim not in {2, 3} or any(math.isnan(side) or side < 1 for side in found.shape):
         raise SourceError(
             f"an array of shape {found.shape} is no image: (y, x) or (y, x, band) of known sides is needed; move its "
