@@ -113,6 +113,23 @@ def test_other_systems_are_refused_in_one_line(platform: str, said: str) -> None
     assert refusal("linux") == ""
 
 
+ELSEWHERE = """
+import sys
+sys.platform = sys.argv.pop(1)
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize(("platform", "said"), [("win32", "Windows, .* WSL"), ("darwin", "macOS, .* Linux")])
+def test_without_what_linux_alone_has_the_command_and_python_end_in_that_line(platform: str, said: str) -> None:
+    for code, returned in (("from flows.entry import main; main()", 2), ("import overtile; overtile.open_run", 1)):
+        command = [sys.executable, "-c", f"{ELSEWHERE}{code}", platform, "status", "run"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == returned
+        assert re.search(said, ended.stderr.splitlines()[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_an_empty_environment_segments_an_array_and_the_demo_without_ray_and_prefect(
