@@ -122,7 +122,7 @@ def test_a_network_without_its_facts_is_refused(network: Net, card: Any, said: s
 WRAPPED: dict[str, Any] = {
     "DataParallel": nn.DataParallel,
     "compiled": torch.compile,
-    "half": lambda net: net.half().float(),
+    "half": lambda net: net.half(),
     "channels last": lambda net: net.to(memory_format=torch.channels_last),
 }
 
@@ -133,7 +133,7 @@ def test_what_torch_wraps_around_a_network_is_that_network(wrapped: str, tmp_pat
     network = WRAPPED[wrapped](Net())
     asked: dict[str, Any] = {"card": FACTS, "as_is": True, "core": 64, "export": "none", "progress": False}
     found = segment_image(PIXELS[:128, :128], tmp_path / "run", model=network, **asked).labels.compute()
-    inner = getattr(network, "module", getattr(network, "_orig_mod", network)).eval()
+    inner = getattr(network, "module", getattr(network, "_orig_mod", network)).eval().float()
     normalised = torch.from_numpy((PIXELS[:128, :128].astype(np.float32) - 120) / 60).permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = inner(normalised)[0].argmax(0).numpy()
