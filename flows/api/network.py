@@ -26,6 +26,19 @@ def is_network(model: object) -> TypeGuard[Network]:
     return torch is not None and isinstance(model, torch.nn.Module)
 
 
+def expect_model(model: object) -> None:
+    """Refuse what is neither a model's name nor a network.
+
+    Raises:
+        ConfigError: what it is.
+    """
+    if not isinstance(model, str | Path) and not is_network(model):
+        raise ConfigError(
+            f"model: a name, a path or a torch.nn.Module is needed, not {type(model).__name__}; a class or a function "
+            f"is called first, and a state_dict loaded into its network"
+        )
+
+
 def facts_given(card: object) -> CardFacts:
     """Facts from a mapping, or from a file.
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar, Unpack
 
 from flows.api.axes import expect_bands_last
 from flows.api.executor import choose_executor, run_with
-from flows.api.network import bundle_network, card_file, is_network
+from flows.api.network import bundle_network, card_file, expect_model, is_network
 from flows.api.options import Executor, SegmentOptions
 from flows.api.segmentation import Segmentation, open_run
 from flows.config.base import checked
+from flows.config.option_types import named_place
 from flows.config.run import SegmentConfig
 from flows.reporting.progress import Progress
 from flows.reporting.progress_line import ProgressLine
@@ -22,7 +23,7 @@ from tiling.errors import RunError
 from tiling.runs.array_image import ARRAY_NAME, write_array
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import Place, lock_run, place_of
+from tiling.storage.place import Place, lock_run
 
 __all__ = ["open_run", "segment_image"]
 
@@ -77,8 +78,9 @@ def segment_image(
         KeyboardInterrupt: it was interrupted.
     """
     is_file = isinstance(image, str | Path | ObjectPath)
-    place = _folder() if out is None else place_of(out)
-    network, card = options.get("model"), options.get("card")
+    place = _folder() if out is None else named_place(out)
+    network, card = options.get("model", ""), options.get("card")
+    expect_model(network)
     given: dict[str, Any] = {**options, "image": image if is_file else place / ARRAY_NAME, "out": place}
     if is_network(network):
         given |= {"model": str(place / "model"), "card": None}

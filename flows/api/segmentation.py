@@ -11,6 +11,7 @@ import numpy as np
 from flows.api.executor import choose_executor, run_with
 from flows.api.options import Executor
 from flows.config.base import checked
+from flows.config.option_types import named_place
 from flows.config.run import RerunConfig
 from flows.reporting.areas import Area, known_areas
 from flows.reporting.page import render
@@ -20,7 +21,7 @@ from tiling.runs.array_image import ARRAY_NAME
 from tiling.runs.ledger import LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
-from tiling.storage.place import Place, place_of
+from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     import xarray
@@ -267,4 +268,4 @@ def open_run(path: str | Place) -> Segmentation:
     Raises:
         RunError: no run there, or its card is damaged.
     """
-    return Segmentation(Run.open(place_of(path)))
+    return Segmentation(Run.open(named_place(path)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config.base import ConfigBase
+from flows.config.option_types import from_home
 from flows.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ def read_job(kind: type[ConfigBase], path: Path) -> dict[str, Any]:
         ConfigError: no file, no TOML, a name that is no option, or a table.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(from_home(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path} can't be read as TOML ({error}); correct it") from error
     job: dict[str, Any] = {}

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PlainSerializer, PlainValidator, WithJsonSchema
 
 from tiling.escaping import is_utf8
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
+
+_Named = TypeVar("_Named", str, Path)
+
+
+def from_home(path: _Named) -> _Named:
+    """A path whose `~` no shell has expanded, as in `--out=~/run`, in a job's file or in Python."""
+    if str(path).startswith("~"):
+        with suppress(RuntimeError):  # of nobody's home: a name that begins so
+            return type(path)(Path(path).expanduser())
+    return path
+
+
+def named_place(name: str | Place) -> Place:
+    """A path or URL as a person names it."""
+    return place_of(
+        from_home(name) if isinstance(name, str) else name if isinstance(name, ObjectPath) else from_home(name)
+    )
 
 
 def _as_place(value: object) -> Place:
@@ -22,7 +40,7 @@ def _as_place(value: object) -> Place:
             f"{str(value)[-80:]!a} is not UTF-8: neither run.json nor Prefect can name it; rename it, or give a "
             f"symbolic link to it"
         )
-    return place_of(value)
+    return named_place(value)
 
 
 def _as_output(value: object) -> Place:
@@ -39,6 +57,9 @@ Where = Annotated[Path | ObjectPath, PlainValidator(_as_place), *_AS_TEXT]
 
 Output = Annotated[Path | ObjectPath, PlainValidator(_as_output), *_AS_TEXT]
 """The same, where a run can be."""
+
+LocalFile = Annotated[Path, AfterValidator(from_home)]
+"""A file on a disk of this machine."""
 
 
 def _as_tile(value: object) -> object:

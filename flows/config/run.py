@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -14,7 +13,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from flows.config.base import ConfigBase
-from flows.config.option_types import Cli, Joined, Output, TileName, Where
+from flows.config.option_types import Cli, Joined, LocalFile, Output, TileName, Where, from_home
 from tiling.errors import PlanError
 from tiling.export.formats import AUTO, parse_formats
 from tiling.selection.view_request import ViewRequest
@@ -54,16 +53,16 @@ class ModelOptions(ConfigBase):
 
     panel = "Model"
 
-    model: Annotated[str, Cli(short="-m", metavar="MODEL")] = Field(
+    model: Annotated[str, AfterValidator(from_home), Cli(short="-m", metavar="MODEL")] = Field(
         default="nuclei",
         description="A shipped model's name, a bundle's folder, a .pt2 or .onnx, a package of bioimage.io or MONAI, a "
         "folder of segmentation_models_pytorch, hf:OWNER/NAME@COMMIT of the Hugging Face Hub, or "
         "package.module:factory.",
     )
-    card: Path | None = Field(
+    card: LocalFile | None = Field(
         default=None, description="Bands, classes and normalisation of a model that is no bundle: TOML or JSON."
     )
-    weights: Path | None = Field(
+    weights: LocalFile | None = Field(
         default=None, description="Weights of a factory's network: .safetensors, or .pt or .pth with a state_dict."
     )
     # In no form: whoever could fill it in would run code of his own.

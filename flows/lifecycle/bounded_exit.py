@@ -30,7 +30,7 @@ def end_process() -> None:
     if not is_recorded():
         return
     stopped = exit_status() > EXIT_SIGNALLED
-    timer = threading.Timer(STOPPED_ENDING_SECONDS if stopped else ENDING_SECONDS, _end)
+    timer = threading.Timer(STOPPED_ENDING_SECONDS if stopped else ENDING_SECONDS, end_at_once)
     timer.daemon = True
     timer.start()
     with suppress(KeyboardInterrupt):  # once more: what is waited for is left
@@ -41,7 +41,8 @@ def end_process() -> None:
         os._exit(exit_status())
 
 
-def _end() -> None:
+def end_at_once() -> None:
+    """End this process with its command's exit status: no thread is waited for, no handler at exit is called."""
     with suppress(OSError, ValueError):
         _flush()
     os._exit(exit_status())

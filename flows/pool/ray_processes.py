@@ -22,7 +22,7 @@ import ray
 from ray._private import ray_constants, worker  # registers Ray's own end, which is then the last but one
 
 from flows.errors import ClusterLostError
-from flows.lifecycle.exit_status import exit_status
+from flows.lifecycle.bounded_exit import end_at_once
 from flows.pool.ray_sessions import remove_session
 
 CHECK_SECONDS = 0.5
@@ -47,9 +47,7 @@ _lost: list[str] = []
 def _exit_before_ray() -> None:
     """Skip Ray's own end, of which a process without a raylet dies with a core dump; all else has ended by now."""
     if _lost:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_status())
+        end_at_once()
 
 
 def _log(message: dict[str, Any], ignore_prefix: bool) -> None:

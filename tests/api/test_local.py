@@ -17,6 +17,7 @@ import torch
 from cli import tissue, write_tissue
 from numpy.typing import NDArray
 from oracle import whole_image_labels
+from PIL import Image
 from torch import nn
 
 from flows.api.executor import LOCAL_BYTES, choose_executor
@@ -118,6 +119,59 @@ def test_a_network_without_its_facts_is_refused(network: Net, card: Any, said: s
         segment_image(PIXELS, model=network, card=card, progress=False)
 
 
+WRAPPED: dict[str, Any] = {
+    "DataParallel": nn.DataParallel,
+    "compiled": torch.compile,
+    "half": lambda net: net.half(),
+    "channels last": lambda net: net.to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_what_torch_wraps_around_a_network_is_that_network(wrapped: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = WRAPPED[wrapped](Net())
+    asked: dict[str, Any] = {"card": FACTS, "as_is": True, "core": 64, "export": "none", "progress": False}
+    found = segment_image(PIXELS[:128, :128], tmp_path / "run", model=network, **asked).labels.compute()
+    inner = getattr(network, "module", getattr(network, "_orig_mod", network)).eval().float()
+    normalised = torch.from_numpy((PIXELS[:128, :128].astype(np.float32) - 120) / 60).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = inner(normalised)[0].argmax(0).numpy()
+    assert len(np.unique(expected)) == 2
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_parametrized_weights_are_those_that_are_computed_with(norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    first = getattr(nn.utils.parametrizations, norm)(nn.Conv2d(3, 6, 3, padding=1))
+    network = nn.Sequential(first, nn.ReLU(), nn.Conv2d(6, 2, 1)).eval()
+    asked: dict[str, Any] = {"card": FACTS, "as_is": True, "core": 64, "export": "none", "progress": False}
+    found = segment_image(PIXELS[:128, :128], tmp_path / "run", model=network, **asked).labels.compute()
+    normalised = torch.from_numpy((PIXELS[:128, :128].astype(np.float32) - 120) / 60).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        np.testing.assert_array_equal(found, network(normalised)[0].argmax(0).numpy())
+    assert hasattr(network[0], "parametrizations"), "the caller's stays as it is"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: torch.jit.script(nn.Conv2d(3, 2, 1)), "is TorchScript, .*give the network that it was made of"),
+        (lambda: nn.Sequential(nn.LazyConv2d(2, 1)), "has parameters without values"),
+        (lambda: nn.Conv2d(3, 2, 1).to("meta"), "has parameters without values"),
+        (lambda: nn.Conv2d, "a name, a path or a torch.nn.Module is needed, not type"),
+        (lambda: nn.Conv2d(3, 2, 1).state_dict(), "needed, not OrderedDict; .*a state_dict loaded into"),
+        (lambda: None, "needed, not NoneType"),
+    ],
+)
+def test_what_is_no_network_to_compute_with_is_refused(model: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises((BundleError, ConfigError), match=said) as refused:
+        segment_image(PIXELS[:64, :64], tmp_path / "run", model=model(), card=FACTS, as_is=True, progress=False)
+    assert "\n" not in str(refused.value)
+
+
 def test_bands_and_regions_are_lists_too(tmp_path: Path) -> None:
     asked = {"image": "a.tif", "out": tmp_path, "bands": [3, 2, 1], "region": (0, 0, 64, np.int64(64))}
     config = SegmentConfig.model_validate({**asked, "normalise": [0, 1.5], "export": ["cog", "statistics"]})
@@ -145,9 +199,13 @@ class Named:
         (Named((3, 9, 9), "band", "y", "x"), r"array\.transpose\('y', 'x', 'band'\)"),
         (Named((13, 64, 64), "c", "row", "col"), r"array\.transpose\('row', 'col', 'c'\)"),
         (np.zeros((1, 3, 512, 512), "u1"), "move its axes"),
+        (Named((9, 8), "x", "y"), r"axes \(x, y\), .*array\.transpose\('y', 'x'\)"),
+        (Named((3, 9, 8), "band", "x", "y"), r"array\.transpose\('y', 'x', 'band'\)"),
+        (Named((90, 80, 3), "lon", "lat", "band"), r"array\.transpose\('lat', 'lon', 'band'\)"),
+        (Named((5, 90, 80), "time", "y", "x"), r"take one of its time with array\.isel\(time=0\)"),
     ],
 )
-def test_bands_that_come_first_are_refused_with_the_way_to_move_them(array: Any, said: str, tmp_path: Path) -> None:
+def test_axes_in_another_order_are_refused_with_the_way_to_move_them(array: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=said):
         segment_image(array, tmp_path / "run", image_mpp=0.5, progress=False)
 
@@ -156,6 +214,26 @@ def test_a_low_image_is_no_image_of_few_bands(tmp_path: Path) -> None:
     low: NDArray[np.uint8] = np.ascontiguousarray(PIXELS[:16, :200])
     result = segment_image(low, tmp_path / "run", image_mpp=0.5, core=64, export="none", progress=False)
     assert result.labels.shape == (16, 200)
+
+
+def test_arrays_of_other_libraries_are_arrays(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"image_mpp": 0.5, "core": 64, "export": "none", "objects": "none", "progress": False}
+    pixels = PIXELS[:64, :64]
+    for name, array in (("torch", torch.from_numpy(pixels)), ("pillow", Image.fromarray(pixels))):
+        result = segment_image(array, tmp_path / name, **asked)
+        np.testing.assert_array_equal(result.image.compute(), pixels)
+    for unlike in (torch.zeros(8, 8, 3, requires_grad=True), object(), 3.5):
+        with pytest.raises(SourceError, match=r"^(an object of type|an array of (shape|type)) .*") as refused:
+            segment_image(unlike, tmp_path / "run", **asked)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_run_in_the_home_folder_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    segment_image(PIXELS[:64, :64], "~/run", image_mpp=0.5, core=64, export="none", progress=False)
+    assert open_run("~/run").complete
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_executor_follows_one_rule(tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def waves(shape: tuple[int, ...], dtype: str = "uint16") -> NDArray[Any]:
         (waves((4, 50, 50, 3)), {}, SourceError, r"shape \(4, 50, 50, 3\) is no image: .* take one plane"),
         (np.ones((50, 50), bool), {}, SourceError, r"type bool is no image: .*astype"),
         (np.ones((50, 0, 3), "u1"), {}, SourceError, r"is no image"),
+        (
+            np.ma.masked_equal(waves((64, 64, 3), "uint8"), 7),
+            {},
+            SourceError,
+            r"has masked pixels, .*np\.nan",
+        ),
         (waves((64, 64, 3)), {}, FlowError, r"takes uint8 and .* is uint16: .*--normalise"),
         (waves((64, 64), "uint8"), {}, FlowError, r"takes 3 band"),
         (waves((64, 64, 3), "uint8"), {"cores": 256}, ConfigError, "cores: there is no such key; known are .*core"),

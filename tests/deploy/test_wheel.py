@@ -64,7 +64,8 @@ def test_the_wheel_holds_models_pages_recipes_and_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for needed in (
-        "overtile.py",
+        "overtile/__init__.py",
+        "overtile/py.typed",
         "unet_core/bundles/nuclei/weights.safetensors",
         "unet_core/bundles/vessels/model.json",
         "unet_core/bundles/water/weights.safetensors",
@@ -110,6 +111,23 @@ def test_other_systems_are_refused_in_one_line(platform: str, said: str) -> None
     assert re.search(said, message)
     assert "\n" not in message
     assert refusal("linux") == ""
+
+
+ELSEWHERE = """
+import sys
+sys.platform = sys.argv.pop(1)
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize(("platform", "said"), [("win32", "Windows, .* WSL"), ("darwin", "macOS, .* Linux")])
+def test_without_what_linux_alone_has_the_command_and_python_end_in_that_line(platform: str, said: str) -> None:
+    for code, returned in (("from flows.entry import main; main()", 2), ("import overtile; overtile.open_run", 1)):
+        command = [sys.executable, "-c", f"{ELSEWHERE}{code}", platform, "status", "run"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == returned
+        assert re.search(said, ended.stderr.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from flows.cli import app
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.base import ConfigBase, checked
 from flows.config.export import ExportConfig
+from flows.config.job import read_job
 from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.doctor.examine import DoctorConfig
 from flows.errors import ConfigError
@@ -124,6 +125,23 @@ def test_prefects_form_shows_the_same_options_but_those_that_run_code(command: s
         assert shown.get("enum") == choices(kind, name)
         if not field.is_required() and field.default is not None:
             assert shown["default"] == (list(field.default) if isinstance(field.default, tuple) else field.default)
+
+
+def test_a_home_that_no_shell_has_expanded_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = {"out": "run", "model": "mine", "card": "card.toml", "weights": "net.pt"}
+    (tmp_path / "job.toml").write_text("".join(f'{name} = "~/{path}"\n' for name, path in names.items()))
+    config = checked(SegmentConfig, {"image": "~/a.tif", **read_job(SegmentConfig, Path("~/job.toml"))})
+    assert config.image == tmp_path / "a.tif"
+    assert {name: str(getattr(config, name)) for name in names} == {
+        name: str(tmp_path / path) for name, path in names.items()
+    }
+    assert checked(SegmentConfig, {"image": Path("~/a.tif"), "out": "~no-user/run"}).out == Path("~no-user/run")
+
+
+def test_a_job_of_an_editor_that_marks_utf_8_is_read(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text("core = 64\n", encoding="utf-8-sig")
+    assert read_job(SegmentConfig, tmp_path / "job.toml") == {"core": "64"}
 
 
 def test_a_manifests_columns_are_options_of_one_image(tmp_path: Path) -> None:

@@ -7,16 +7,14 @@ import json
 import os
 import re
 import shlex
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from cli import OVERTILE, hear_signals
+from cli import OVERTILE
 from drawn import draw_run
 from nights import archive_at
 from past_nights import begun
-from pasting import nothing, paste, pasted_words
+from pasting import paste, paste_until
 from safetensors.torch import save_file
 from terminals import in_terminal
 from tiny import save_tiny, write_noise
@@ -124,18 +122,8 @@ def test_a_report_names_the_command_that_shows_the_run(tmp_path: Path, elsewhere
     with run.open_source() as source:
         write_close_ups(run, source, run.ledger.fold())
     command = command_in(render_report(run), "view")
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {pasted_words(command)} --no-browser"],
-        cwd=elsewhere,
-        env=nothing(elsewhere),
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_signals,
-    ) as viewer:
-        assert viewer.stdout is not None
-        assert f"showing {run.path} at http://127.0.0.1:" in viewer.stdout.readline()
-        viewer.send_signal(signal.SIGINT)
-        assert viewer.wait(30) == 0
+    shown = f"showing {run.path} at http://127.0.0.1:"
+    assert paste_until(shown, f"{command} --no-browser", elsewhere) == 0
 
 
 def test_the_doctor_names_the_archive_in_what_is_to_be_run(tmp_path: Path, elsewhere: Path) -> None:

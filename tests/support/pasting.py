@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
-from cli import OVERTILE
+from cli import OVERTILE, hear_signals
 
 
 def pasted_words(command: str, **placeholders: object) -> str:
@@ -35,3 +36,20 @@ def paste(command: str, folder: Path, more: str = "", **placeholders: object) ->
         timeout=240,
         check=False,
     )
+
+
+def paste_until(begins: str, command: str, folder: Path) -> int:
+    """Exit code of a command that lasts: pasted, stopped with Ctrl-C once it has printed a line that begins so."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {pasted_words(command)}"],
+        cwd=folder,
+        env=nothing(folder),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_signals,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith(begins) for line in process.stdout), command
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        return process.wait(60)

@@ -50,6 +50,24 @@ def cut(folder: Path, pixels: NDArray[Any], rows: int = 3, cols: int = 3, **more
     ]
 
 
+def split(scene: Path, folder: Path) -> None:
+    """Four files of a scene, as deliveries cut what is large, with its no-data value and its fourth band as it is."""
+    with rasterio.open(scene) as file:
+        pixels, where = np.moveaxis(file.read(), 0, 2), file.transform
+        y, x = file.height // 2, file.width // 3
+        for top, bottom in ((0, y), (y, file.height)):
+            for left, right in ((0, x), (x, file.width)):
+                write_raster(
+                    folder / f"{top}_{left}.tif",
+                    pixels[top:bottom, left:right],
+                    transform=where @ Affine.translation(left, top),
+                    crs=file.crs,
+                    photometric="RGB",
+                    alpha="YES",
+                    nodata=file.nodata,
+                )
+
+
 SENTINEL2_METADATA = """<n1:Level-2A_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product">
 <n1:General_Info><Product_Image_Characteristics>
 <Special_Values>

@@ -13,8 +13,7 @@ import shapely
 import torch
 from numpy.typing import NDArray
 from rasterio.features import rasterize
-from rasterio.transform import Affine
-from scenes import WHERE, scene_pixels, write_landsat, write_raster, write_sentinel2
+from scenes import WHERE, scene_pixels, split, write_landsat, write_raster, write_sentinel2
 from torch import nn
 
 from flows.api.segment_image import segment_image
@@ -117,17 +116,3 @@ def test_an_aerial_image_in_four_files_has_its_water(data_dir: Path, tmp_path: P
     )
     assert 0 < (one == 1).sum() < (one == 0).sum()
     assert np.array_equal(one, four)
-
-
-def split(scene: Path, folder: Path) -> None:
-    """Four files of a scene, as deliveries cut what is large."""
-    with rasterio.open(scene) as file:
-        pixels, where = np.moveaxis(file.read(), 0, 2), file.transform
-        y, x = file.height // 2, file.width // 3
-        for top, bottom in ((0, y), (y, file.height)):
-            for left, right in ((0, x), (x, file.width)):
-                part = pixels[top:bottom, left:right]
-                placed = where @ Affine.translation(left, top)
-                write_raster(
-                    folder / f"{top}_{left}.tif", part, transform=placed, crs=file.crs, photometric="RGB", alpha="YES"
-                )

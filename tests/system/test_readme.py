@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from cli import free_port, hear_signals, tissue
-from pasting import nothing, paste, pasted_words
+from cli import free_port, tissue
+from pasting import nothing, paste, paste_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (overtile .*)$", README, re.MULTILINE)
@@ -46,29 +46,13 @@ def test_its_commands_work_in_their_order(folder: Path) -> None:
     for command in COMMANDS:
         name = command.split()[1]
         if name in LASTING:
-            expect_there(f"{command} {more[name]}", folder, LASTING[name])
+            ended = paste_until(LASTING[name], f"{command} {more[name]}", folder)
+            assert ended in {0, 128 + signal.SIGINT}, command
             continue
         ended = paste(command, folder, more.get(name, ""))
         assert ended.returncode == 0, (command, ended.stderr)
     assert (folder / "runs/slide/report.html").is_file()
     assert (folder / "segmented/slides/slide.svs/mask.ome.zarr").is_dir()
-
-
-def expect_there(command: str, folder: Path, begins: str) -> None:
-    """Start it, wait for its line, and stop it with Ctrl-C."""
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {pasted_words(command)}"],
-        cwd=folder,
-        env=nothing(folder),
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_signals,
-    ) as process:
-        assert process.stdout is not None
-        assert any(line.startswith(begins) for line in process.stdout), command
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(60) in {0, 128 + signal.SIGINT}, command
 
 
 @pytest.mark.slow

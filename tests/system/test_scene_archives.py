@@ -13,8 +13,7 @@ from cli import Cli
 from nights import QUICK, assert_done, records
 from numpy.typing import NDArray
 from rasterio.shutil import copy as copy_raster
-from rasterio.transform import Affine
-from scenes import write_raster
+from scenes import split, write_raster
 from tiny import save_tiny, write_noise_map
 
 from tiling.archives.slide_record import SlideRecord
@@ -30,24 +29,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def labels_of(run: Path) -> NDArray[np.uint8]:
     return np.asarray(Run.open(run).open_mask().levels[0][:])
-
-
-def split(scene: Path, folder: Path) -> None:
-    """Four files of a scene, as deliveries cut what is large, with its no-data value and its fourth band as it is."""
-    with rasterio.open(scene) as file:
-        pixels, where = np.moveaxis(file.read(), 0, 2), file.transform
-        y, x = file.height // 2, file.width // 3
-        for top, bottom in ((0, y), (y, file.height)):
-            for left, right in ((0, x), (x, file.width)):
-                write_raster(
-                    folder / f"{top}_{left}.tif",
-                    pixels[top:bottom, left:right],
-                    transform=where @ Affine.translation(left, top),
-                    crs=file.crs,
-                    photometric="RGB",
-                    alpha="YES",
-                    nodata=file.nodata,
-                )
 
 
 def write_manifest(path: Path, slides: dict[str, str]) -> Path:

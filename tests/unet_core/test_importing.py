@@ -203,7 +203,8 @@ def test_one_class_per_channel_is_decided_by_thresholds(program: Path, tmp_path:
 @pytest.mark.parametrize("suffix", [".toml", ".json"])
 def test_facts_come_from_a_file(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"card{suffix}"
-    file.write_text('{"mean": [1, 2]}' if suffix == ".json" else "mean = [1, 2]\n")
+    marked = "utf-8-sig"  # as some editors write UTF-8
+    file.write_text('{"mean": [1, 2]}' if suffix == ".json" else "mean = [1, 2]\n", encoding=marked)
     assert read_facts(file).mean == (1.0, 2.0)
     file.write_text('{"meen": [1]}' if suffix == ".json" else "meen = [1]\n")
     with pytest.raises(BundleError, match=r"meen.*known are name"):

@@ -46,7 +46,7 @@ def write_array(array: object, place: Place, notify: Notify) -> None:
         tell: hears how far it is.
 
     Raises:
-        SourceError: no image.
+        SourceError: no image, or masked pixels.
         RunError: another one is there.
         DiskError: the disk is full or can't be written.
         LinkError: the place is a link.
@@ -82,10 +82,18 @@ def _as_image(array: object) -> da.Array:
     """`(y, x, band)` in chunks that hold every band and, but for the last ones, are of one size."""
     import dask.array as da  # every run knows this module; few have an array
 
-    if isinstance(array, np.ndarray):
-        found = da.from_array(array, chunks=cast("Any", -1), name=False)  # with a name, dask would hash all of it
-    else:
-        found = da.asarray(array)
+    try:
+        if not hasattr(array, "chunks") and not isinstance(getattr(array, "dtype", None), np.dtype):
+            array = np.asarray(array)  # of torch, Pillow and lists: their types mean nothing to dask
+        if isinstance(array, np.ndarray):
+            found = da.from_array(array, chunks=cast("Any", -1), name=False)  # with a name, dask would hash all of it
+        else:
+            found = da.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SourceError(
+            f"an object of type {type(array).__name__} can't be taken for an array ({' '.join(str(error).split())}); "
+            f"give an array (y, x) or (y, x, band), or a path"
+        ) from error
     if found.ndim not in {2, 3} or any(math.isnan(side) or side < 1 for side in found.shape):
         raise SourceError(
             f"an array of shape {found.shape} is no image: (y, x) or (y, x, band) of known sides is needed; move its "
@@ -136,10 +144,20 @@ def _box(tall: Sequence[int], wide: Sequence[int], row: int, col: int) -> Box:
 
 
 def _computed(batch: Batch) -> tuple[Any, ...]:
-    """By whatever scheduler the caller's dask has; the pixels are written in this process."""
+    """By whatever scheduler the caller's dask has; the pixels are written in this process.
+
+    Raises:
+        SourceError: pixels that are masked: what lies below a mask would be segmented as if it were the image.
+    """
     import dask
 
-    return cast("tuple[Any, ...]", dask.compute(*(pixels for _, pixels in batch)))
+    found = cast("tuple[Any, ...]", dask.compute(*(pixels for _, pixels in batch)))
+    if any(np.ma.is_masked(pixels) for pixels in found):
+        raise SourceError(
+            "the array has masked pixels, and an array's mask isn't kept: give .astype('float32').filled(np.nan), "
+            "whose NaN is no data, or the path of the file that it was read from"
+        )
+    return found
 
 
 def _opened(place: Place) -> zarr.Array[Any]:

@@ -134,7 +134,7 @@ def facts_from(values: Mapping[str, object]) -> CardFacts:
 def read_facts(path: Path) -> CardFacts:
     """Facts from a TOML or JSON file; raises BundleError for a file that is none, or holds other keys."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return CardFacts.model_validate(values)
     except ValidationError as error:

@@ -14,6 +14,7 @@ from unet_core.bundles.bundle import load_bundle, network_of, save_bundle
 from unet_core.bundles.card import EXPORTED, ModelCard, read_card
 from unet_core.bundles.exported import Program, module_of, read_archive
 from unet_core.bundles.exported.exporting import export
+from unet_core.bundles.exported.inner import inner_network
 from unet_core.bundles.exported.schema import REMEDY
 from unet_core.bundles.factory import call_factory, load_smp
 from unet_core.bundles.facts import CardFacts, facts_from, facts_of, name_of
@@ -125,9 +126,10 @@ def import_network(network: nn.Module, bands: int | None = None) -> Imported:
     """The same of a network that is at hand, which stays as it is: a copy in evaluation mode is exported.
 
     Raises:
-        BundleError: torch can't export it, or its number of bands can't be seen.
+        BundleError: TorchScript, no values, torch can't export it, or its number of bands can't be seen.
         FootprintError: its graph can't be followed from its output to its input.
     """
+    network = inner_network(network)
     origin = Origin(type(network).__name__)
     program, tensors = export(copy.deepcopy(network), bands or _bands_of(network, origin))
     return _from_program(origin, program, tensors)

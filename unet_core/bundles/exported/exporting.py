@@ -12,6 +12,7 @@ from torch.export import Dim
 
 from unet_core.bundles.exported.archive import read_archive
 from unet_core.bundles.exported.graph import Program
+from unet_core.bundles.exported.inner import fold_parametrizations
 from unet_core.errors import BundleError
 
 _EXAMPLE_BATCH = 2
@@ -35,6 +36,7 @@ def export(module: nn.Module, bands: int) -> tuple[Program, dict[str, Tensor]]:
     Raises BundleError for a network that torch can't export with open height and width.
     """
     module = module.cpu().float().eval()
+    fold_parametrizations(module)
     example = torch.zeros(_EXAMPLE_BATCH, bands, *_EXAMPLE_PX)
     open_extents = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
     archive = io.BytesIO()
