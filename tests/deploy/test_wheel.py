@@ -64,8 +64,7 @@ def test_the_wheel_holds_models_pages_recipes_and_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for needed in (
-        "overtile/__init__.py",
-        "overtile/py.typed",
+        "overtile.py",
         "unet_core/bundles/nuclei/weights.safetensors",
         "unet_core/bundles/vessels/model.json",
         "unet_core/bundles/water/weights.safetensors",
