@@ -118,7 +118,7 @@ def _found(source: str, exclude: Place, columns: Sequence[str]) -> Iterator[Slid
 
 
 def _item(slide: Slide) -> Slide:
-    """What a listing shows of an object that may be a STAC item, with the version of all that it leads to."""
+    """Entry of a listing for an object that may be a STAC item, with the version of all that it leads to."""
     try:
         version = file_version(slide.place)
         lacks = "a file that it names is missing; restore it, or write the item again"

@@ -19,7 +19,7 @@ _INNER = {"localhost", "local", "internal", "arpa"}
 
 
 def objection(root: str, target: str) -> str:
-    """Why an address at a root may not lead to another root; empty where it may.
+    """Reason why an address at a root may not lead to another root; empty where it may.
 
     >>> objection("https://example.org", "https://cdn.example.org")
     ''

@@ -151,7 +151,7 @@ def _expect_found(answer: Answer, url: str) -> None:
 
 
 def _shown(text: object) -> str:
-    """What a server or a library says, on one line and without addresses, which may be signed."""
+    """Words of a server or a library, on one line and without addresses, which may be signed."""
     line = re.sub(r"\S+://\S+", "…", f"{text}")
     return "".join(c if c.isprintable() else " " for c in line)[:200]
 

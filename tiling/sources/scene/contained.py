@@ -82,7 +82,7 @@ def at_url(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
 
 
 def _joined(description: ObjectPath, named: str) -> str:
-    """What a name leads to from a description's own URL."""
+    """Address to which a name leads from a description's own URL."""
     if description.is_on_web or "://" in named:
         return urljoin(str(description), named)
     # The library joins names to the schemes alone that it knows.
