@@ -25,6 +25,7 @@ from flows.reporting.terminals import is_live
 from tiling.escaping import word
 from tiling.export.foreign_files import sentence, unknown_files
 from tiling.runs.ledger import TileState
+from tiling.storage.place import pasted
 
 if TYPE_CHECKING:
     from flows.run.steps import Outcome
@@ -80,17 +81,22 @@ def shown_progress(console: Console) -> Generator[Listener]:
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
-    """Say in a few lines how the run ended, and what to do about failed tiles."""
+    """Say in a few lines how the run ended, what was found, and what to do about failed tiles."""
+    from flows.reporting.report import REPORT_NAME  # a status has no use for what it loads
+
     state = "complete" if outcome.complete else f"NOT complete ({outcome.missing})"
     console.print(
         f"{state}: {outcome.done} of {outcome.tiles} tiles computed, {outcome.skipped} skipped as background, "
         f"{len(outcome.failed)} failed, in {format_seconds(outcome.seconds)} "
         f"({outcome.megapixels_per_second:.2f} MPix/s while inferring)",
         highlight=False,
+        soft_wrap=True,
     )
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds_per_stage.items())
     console.print(f"work per stage: {stages}", highlight=False, soft_wrap=True)
     console.print(f"limited by {outcome.limit}", highlight=False, soft_wrap=True)
+    for line in outcome.found:
+        console.print(f"found:   {line}", markup=False, highlight=False, soft_wrap=True)
     for tile, reason in list(outcome.failed.items())[:20]:
         console.print(f"  tile {tile}: {reason}", markup=False, highlight=False)
     if not outcome.complete:
@@ -98,6 +104,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     console.print(f"mask:    {outcome.run}/mask.ome.zarr", highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.run}/overlay.png", highlight=False, soft_wrap=True)
     console.print(f"exports: {outcome.run}/exports", highlight=False, soft_wrap=True)
+    console.print(f"report:  {outcome.run}/{REPORT_NAME}", highlight=False, soft_wrap=True)
+    console.print(f"look:    overtile view {pasted(outcome.run)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_training(console: Console, bundle: Path) -> None:

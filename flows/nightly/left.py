@@ -20,7 +20,7 @@ class WorkLeft:
     """Work that is left when a night ends.
 
     Attributes:
-        slides: that are not done, those that are begun among them. begun: of which some tiles are done.
+        slides: that are not done, those that are begun among them. begun: that were planned; tiles may be done.
         tiles: of all of them: counted where a slide is begun, as many as slides of that size had elsewhere; None
             where no slide was ever cut into tiles.
         seconds: of inference, at tonight's rate or an earlier night's; None where there was none.

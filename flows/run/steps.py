@@ -11,6 +11,7 @@ import numpy as np
 
 from flows.config.run import RerunConfig, VerifyConfig
 from flows.reporting.bottleneck import StageTimes
+from flows.reporting.findings import findings
 from flows.reporting.progress import begin_stage
 from flows.reporting.report import write_report
 from flows.run.exports import export_all, threads_of
@@ -52,6 +53,7 @@ class Outcome:
     limit: str  # what limited it, in one sentence
     missing: str = ""  # before the run is complete, in words
     remedy: str = ""  # what brings it
+    found: tuple[str, ...] = ()  # of each class, in a line
 
     @property
     def complete(self) -> bool:
@@ -220,6 +222,7 @@ def summarise(run: Run, started: float, state: LedgerState | None = None) -> Out
         limit=times.sentence(),
         missing=state.missing,
         remedy=state.remedy(run.path),
+        found=findings(run, state),
     )
 
 
