@@ -85,7 +85,14 @@ def test_negative_and_grey_are_what_they_say() -> None:
 
 
 def test_plain_crops_are_turned_alone_and_as_many_as_asked_for() -> None:
-    varied: dict[str, Any] = {"scale": (2.0, 2.0), "gain": 0.5, "stain": 0.5, "clutter": 1.0, "invert": 1.0, "noise": 0.1}
+    varied: dict[str, Any] = {
+        "scale": (2.0, 2.0),
+        "gain": 0.5,
+        "stain": 0.5,
+        "clutter": 1.0,
+        "invert": 1.0,
+        "noise": 0.1,
+    }
     example, plain = some_tissue(), []
     for seed in range(40):
         random = np.random.default_rng(seed)
