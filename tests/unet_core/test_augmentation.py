@@ -24,7 +24,7 @@ from unet_core.training.recipe import Variation
 from unet_core.training.synthetic import tissue
 
 RECIPES = Path(__file__).parents[2] / "unet_core" / "recipes"
-LATER = ("wash", "clutter", "band_gain", "band_gamma", "turn_hue", "grey", "invert", "jpeg")
+LATER = ("wash", "clutter", "band_gain", "band_gamma", "turn_hue", "grey", "invert", "jpeg", "plain")
 
 
 def some_tissue(seed: int = 0) -> Example:
@@ -84,6 +84,25 @@ def test_negative_and_grey_are_what_they_say() -> None:
     assert torch.allclose(grey, plain.mean(0).expand(3, -1, -1), atol=1e-3)
 
 
+def test_plain_crops_are_turned_alone_and_as_many_as_asked_for() -> None:
+    varied: dict[str, Any] = {
+        "scale": (2.0, 2.0),
+        "gain": 0.5,
+        "stain": 0.5,
+        "clutter": 1.0,
+        "invert": 1.0,
+        "noise": 0.1,
+    }
+    example, plain = some_tissue(), []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        random.random()
+        turned = draw_crop(example, 64, 255.0, Variation(), random)
+        crop = draw_crop(example, 64, 255.0, Variation(**varied, plain=0.5), np.random.default_rng(seed))
+        plain.append(torch.equal(crop.image_NHW, turned.image_NHW) and torch.equal(crop.labels_HW, turned.labels_HW))
+    assert 10 < sum(plain) < 30
+
+
 def test_hue_turns_leave_grey_and_brightness_alone() -> None:
     image_HWN = np.zeros((16, 16, 3), np.uint8)
     image_HWN[:8], image_HWN[8:] = 120, (90, 140, 130)
@@ -134,7 +153,16 @@ def test_later_variations_change_nothing_while_they_are_off(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "changes",
-    [{"grey": 1.5}, {"invert": -0.1}, {"jpeg": 0}, {"jpeg": 101}, {"turn_hue": 270}, {"band_gain": -1}, {"stains": 1}],
+    [
+        {"grey": 1.5},
+        {"plain": 1.5},
+        {"invert": -0.1},
+        {"jpeg": 0},
+        {"jpeg": 101},
+        {"turn_hue": 270},
+        {"band_gain": -1},
+        {"stains": 1},
+    ],
     ids=str,
 )
 def test_variation_outside_its_range_is_refused(changes: dict[str, Any]) -> None:

@@ -85,9 +85,12 @@ def draw_crop(
     """A varied square of one example, `tile_px` on each side.
 
     Turned, mirrored, scaled and bent about a random centre; what lies outside the image is its mirror image.
-    Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`. With a `separation`
+    Brightness, stain, blur and noise vary the image only; values stay within 0..`full_scale`; a share of the crops,
+    `plain`, is turned and mirrored alone. With a `separation`
     the labels are those of interiors and borders, as wide as it says after all scaling.
     """
+    if variation.plain and random.random() < variation.plain:
+        variation = Variation(rotate=variation.rotate)
     crop = warp(example, tile_px, variation, random, numbered=separation is not None)
     image_NHW, labels_HW = crop.image_NHW / full_scale, crop.labels_HW
     if image_NHW.shape[0] == 3 and (variation.stain or variation.hue or variation.counterstain or variation.wash):

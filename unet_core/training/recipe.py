@@ -26,7 +26,8 @@ class Variation(BaseModel):
     over all of the crop, and `clutter` that of pen, red cells or holes. For any kind: `band_gain` and `band_gamma`
     vary the brightness of each band on its own, `turn_hue` turns colours about grey by up to so many degrees;
     `grey` and `invert` are the chances of a picture without colours and of a negative, and a third of the crops
-    are brought down to a JPEG of quality `jpeg` at worst.
+    are brought down to a JPEG of quality `jpeg` at worst. `plain` is the chance of a crop that is turned and
+    mirrored alone.
     """
 
     model_config = _CONFIG
@@ -52,6 +53,7 @@ class Variation(BaseModel):
     grey: Chance = 0.0
     invert: Chance = 0.0
     jpeg: Annotated[int | None, Field(ge=1, le=100, exclude_if=lambda quality: quality is None)] = None
+    plain: Chance = 0.0
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> Variation:
