@@ -39,8 +39,8 @@ def rerun(config: RerunConfig) -> Outcome:
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
         tasks = pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks) as pictures:
+        with drawing(run, state, tasks or pool.beside) as pictures:
+            show(run, state, pictures)
             find_objects(run, state, each=pool.on_blocks)
             export(run, NONE, state, tasks, pictures)
-        show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))

@@ -21,12 +21,12 @@ from flows.pool.open import open_pool
 from flows.pool.pool import AHEAD_PER_WORKER, UNSTAGED_PER_WORKER, Pool
 from flows.reporting.escaping import markdown
 from flows.reporting.logs import about, configure_logs
-from flows.reporting.prefect_events import recorded
+from flows.reporting.prefect_events import recorded_by_the_end
 from flows.reporting.prefect_names import artifact_key, name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.pictures import drawing
+from flows.run.pictures import Pictures, drawing
 from flows.run.prepare import Prepared, prepared
 from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
@@ -61,11 +61,11 @@ def segment(config: SegmentConfig) -> Outcome:
         state = stitch(run, folded(run), reduced)
         finishing = finish.submit(run, keep_staged=config.keep_staged)
         tasks = pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks) as pictures:
+        with drawing(run, state, tasks or pool.beside) as pictures:
+            show(run, state, pictures)
             find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
             export(run, config.export, state, tasks, pictures)
         finishing.result()
-        show(run, state)
         return finished(outcome := summarise(run, started, state), str(outcome))
 
 
@@ -139,19 +139,17 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, reduced: 
         raise StoppedError.by(stop.by)
 
 
-def show(run: Run, state: LedgerState) -> None:
-    """Put the picture and the failed tiles into Prefect's pages."""
-    if run.overlay_path.is_file():
-        picture = data_url(run.overlay_path, SHOWN_PX)
-        recorded(
-            partial(
-                create_image_artifact,
-                picture,
-                key=artifact_key("overlay", run.path),
-                description=markdown(run.overlay_path),
-            )
-        )
+def show(run: Run, state: LedgerState, pictures: Pictures | None = None) -> None:
+    """Put the picture, once it is drawn, and the failed tiles into Prefect's pages, beside the flow's other work."""
+
+    def picture() -> None:
+        is_drawn = pictures is None or pictures.drawn.exception() is None
+        if is_drawn and run.overlay_path.is_file():
+            key, shown = artifact_key("overlay", run.path), data_url(run.overlay_path, SHOWN_PX)
+            create_image_artifact(shown, key=key, description=markdown(run.overlay_path))
+
+    recorded_by_the_end(picture)
     if state.failed:
         rows = [{"reason": markdown(r.reason or ""), "tile": run.plan.tile(i).name} for i, r in state.failed.items()]
         message, key = f"Failed tiles of {markdown(run.path.name)}", artifact_key("failed-tiles", run.path)
-        recorded(partial(create_table_artifact, key=key, table=rows, description=message))
+        recorded_by_the_end(partial(create_table_artifact, key=key, table=rows, description=message))

@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Failed
 
 from flows.errors import ERRORS, IncompleteError, StoppedError
 from flows.reporting.escaping import plain
-from flows.reporting.prefect_events import install, recorded
+from flows.reporting.prefect_events import install, recorded, settle
 from flows.reporting.prefect_names import leave_out_tracebacks
 
 install()  # before any flow runs, each of which comes through here
@@ -77,6 +77,8 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
             if not _nobody_catches():
                 raise
             return cast("OutcomeT", Failed(message=plain(str(error))))
+        finally:
+            settle()
 
     # Prefect would look names of types up where this function is, not where the flow's is.
     until_stopped.__dict__["__signature__"] = inspect.signature(work, eval_str=True)

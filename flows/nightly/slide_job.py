@@ -136,7 +136,7 @@ class SlideJob:
         state = stitch(run, folded(run), self._reduced)
         self._reduced = None
         tasks = self._context.pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks) as pictures:
+        with drawing(run, state, tasks or self._context.pool.beside) as pictures:
             find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
             export(run, config.export, state, tasks, pictures)
         self._measure(run, state)

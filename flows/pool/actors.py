@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from flows.worker.tuning import Tuning, TuningRequest
 
 DEVICE_VARIABLE = "OVERTILE_DEVICE"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @ray.remote
@@ -73,6 +77,10 @@ class StagingActor:
 
     def stage(self, run_path: str, indices: list[int]) -> list[TileResult]:
         return self._worker.stage(place_of(run_path), indices)
+
+    def work(self, work: Callable[[Item], Result], item: Item) -> Result:
+        """Result of other work on an item, while there is nothing to stage."""
+        return work(item)
 
 
 def name_of_this_process() -> str:

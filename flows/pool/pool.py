@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ray
@@ -30,6 +31,7 @@ from tiling.storage.place import Place
 
 if TYPE_CHECKING:
     from flows.worker.tuning import Tuning, TuningRequest
+    from tiling.export.export_task import TaskMap
     from unet_core.bundles.bundle import Bundle
 
 logger = logging.getLogger(__name__)
@@ -165,6 +167,11 @@ class Pool:
         if sum(block.box.area for block in blocks) < FEWEST_PIXELS:
             return in_order(work, blocks, usable_threads())
         return in_tasks(work, blocks, at_once=self.tasks.processors, on_wait=self._cluster.expect_own)
+
+    @property
+    def beside(self) -> TaskMap | None:
+        """A map of work in few steps on a staging actor that is idle, whose libraries are loaded; None without one."""
+        return partial(self._stagers.work, on_wait=self._cluster.expect_own) if self._stagers.is_idle else None
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 STAGED_AT_ONCE = 2
 STAGING_ATTEMPTS = 3
 STAGING_RESOURCE = "staging"  # of nodes that are there to stage: ray start --resources '{"staging": 1}'
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +115,45 @@ class Stagers:
                 task.stager.busy -= 1
                 backlog.cancel(task.batch)
 
+    @property
+    def is_idle(self) -> bool:
+        """True if one has nothing to do, and can do other work."""
+        return hasattr(self._actor, "work") and any(not stager.busy for stager in self._stagers)
+
+    def work(
+        self, work: Callable[[Item], Result], items: Iterable[Item], on_wait: Callable[[], None]
+    ) -> Iterator[Result]:
+        """Results of other work on items, one after another, of whichever has least to do; here where that one dies.
+
+        Args:
+            work: pickles, and may be done twice.
+            items: to work on.
+            on_wait: is called every second of waiting; what it raises ends the wait.
+        """
+        for item in items:
+            with self._least_busy() as stager:
+                reference = stager.actor.work.remote(work, item)
+                while not ray.wait([reference], timeout=1.0)[0]:
+                    on_wait()
+                try:
+                    result: Result = ray.get(reference)
+                except RayTaskError as error:
+                    raise cause_of(error) from error
+                except RayError as error:
+                    logger.warning("a stager died at other work: %s", short_reason(error))
+                    self._replace(stager)
+                    result = work(item)
+            yield result
+
+    @contextmanager
+    def _least_busy(self) -> Generator[_Stager]:
+        stager = min(self._stagers, key=lambda each: each.busy)
+        stager.busy += 1
+        try:
+            yield stager
+        finally:
+            stager.busy -= 1
+
     def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
         stager = min(self._stagers, key=lambda each: each.busy, default=None)
         if stager is None:
@@ -149,10 +192,14 @@ class Stagers:
             if self._are_ended:
                 return unstaged
             logger.warning("a stager died on attempt %d: %s", task.attempt, short_reason(error))
-            if task.stager in self._stagers:
-                self._stagers[self._stagers.index(task.stager)] = self._begun()
+            self._replace(task.stager)
             return [] if task.attempt < STAGING_ATTEMPTS else unstaged
         return [ReadyTile(task.batch.run, result, staged=True) for result in results]
+
+    def _replace(self, stager: _Stager) -> None:
+        """Put another in the place of one that died."""
+        if stager in self._stagers:
+            self._stagers[self._stagers.index(stager)] = self._begun()
 
     def _begun(self) -> _Stager:
         """A stager on a node that declares the resource for it; where none does, anywhere."""

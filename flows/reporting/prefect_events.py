@@ -79,6 +79,23 @@ def recorded(
     return call_.answer(seconds)
 
 
+_awaited: list[_Call] = []
+
+
+def recorded_by_the_end(call: Callable[[], Any]) -> None:
+    """Begin a call to Prefect's server beside the flow's own work; `settle` waits for it."""
+    if _link.is_worth_a_try:
+        _awaited.append(_Call(call))
+        _awaited[-1].begin()
+
+
+def settle() -> None:
+    """Wait for the answers to calls that were begun, as long as for one of them."""
+    ends = time.monotonic() + ANSWER_SECONDS
+    while _awaited:
+        _awaited.pop().answer(max(0.0, ends - time.monotonic()))
+
+
 class _Call:
     """A call in a thread of its own, which nobody waits for at the end of the process either."""
 
@@ -132,10 +149,15 @@ class Artifact:
         self._send(lambda: self._update(self._ensure(), **shown))
 
     def end(self, **shown: Any) -> None:
-        """Send the last word, and wait for its answer for a while."""
-        if self._last is not None:
-            self._last.answer(ANSWER_SECONDS / 4)
-        recorded(lambda: self._update(self._ensure(), **shown), ANSWER_SECONDS / 2)
+        """Send the last word after the one before it; `settle` waits for its answer."""
+        before = self._last
+
+        def last() -> None:
+            if before is not None:
+                before.answer(ANSWER_SECONDS / 4)
+            self._update(self._ensure(), **shown)
+
+        recorded_by_the_end(last)
 
     def _ensure(self) -> Any:
         if self._id is None:

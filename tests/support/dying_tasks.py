@@ -34,6 +34,24 @@ class DyingOnce:
         os._exit(1)
 
 
+@dataclass(frozen=True, slots=True)
+class DyingElsewhere:
+    """Kills any process but one that does the work.
+
+    Attributes:
+        work: that is to be done.
+        here: the number of that process.
+    """
+
+    work: Callable[[Any], Any]
+    here: int
+
+    def __call__(self, item: Any) -> Any:
+        if os.getpid() != self.here:
+            os._exit(1)
+        return self.work(item)
+
+
 def dies(item: object) -> None:
     """Kill the process, whatever it is called with."""
     del item

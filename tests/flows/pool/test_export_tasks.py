@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +13,15 @@ from typing import Any
 
 import psutil
 import pytest
-from dying_tasks import DyingOnce, dies, waits
+from dying_tasks import DyingElsewhere, DyingOnce, dies, waits
 from finished import finished_run, numbered
 from tiny import write_noise
 
 from flows.errors import PoolError
+from flows.pool.actors import StagingActor
+from flows.pool.staging_actors import Stagers
 from flows.pool.tasks import as_they_end
+from flows.run.pictures import drawing
 from flows.run.steps import export
 from tiling.errors import DiskError
 from tiling.export.export_run import is_shown
@@ -51,6 +55,30 @@ def test_tasks_write_what_the_driver_writes_though_one_dies_halfway(faults: Path
     assert files_of(there) == files_of(here)
     state = there.ledger.fold(held=True)
     assert all(is_shown(there, state, name) for name in FORMATS_OF_A_SLIDE)
+
+
+def test_an_idle_stager_draws_what_the_driver_draws_and_the_driver_where_it_dies(faults: Path, tmp_path: Path) -> None:
+    image, stagers = write_noise(tmp_path / "image.tif", 300, 280), Stagers(StagingActor, lambda: 1, dict)
+    assert not stagers.is_idle, "none has been started"
+    stagers.grow()
+    stagers_work = partial(stagers.work, on_wait=lambda: None)
+
+    def dying(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return stagers_work(DyingElsewhere(work, os.getpid()), items)
+
+    found: dict[str, dict[str, bytes]] = {}
+    for name, tasks in (("here", None), ("there", stagers_work), ("died", dying), ("again", stagers_work)):
+        run = finished_run(image, tmp_path / name)
+        state = run.ledger.fold(held=True)
+        assert stagers.is_idle
+        with drawing(run, state, tasks) as pictures:
+            export(run, "statistics", state, pictures=pictures)
+        assert last_drawn(run.ledger.fold(), OVERLAY) is not None
+        found[name] = files_of(run)
+    assert len(stagers) == 1
+    stagers.clear()
+    for files in found.values():
+        assert files == found["here"]
 
 
 def files_of(run: Run) -> dict[str, bytes]:
