@@ -7,8 +7,16 @@ STAMP  := $(VENV)/.installed
 TORCH       ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# The newest Python that every locked package has wheels for, its lock and its environment.
+NEWEST        := 3.13
+NEWEST_VENV   := .venv-$(NEWEST)
+NEWEST_BIN    := $(NEWEST_VENV)/bin
+NEWEST_PYTHON ?= $(shell for each in python$(NEWEST) "$$HOME"/.pyenv/versions/$(NEWEST).*/bin/python; do \
+	"$$each" -c "" 2>/dev/null && echo "$$each" && break; done)
+NEWEST_PYTEST  = $(NEWEST_BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow"
+
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint docs benchmark browser fuzz cases gallery pictures soak setup viewer clean
+.PHONY: demo test test-newest check lint docs benchmark browser fuzz cases gallery pictures soak setup viewer clean
 
 setup: $(STAMP)
 
@@ -48,6 +56,20 @@ PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loa
 test: $(STAMP) browser
 	$(PYTEST) -m "not slow" $(ARGS)
 
+# Tests of `tiling` on the newest Python with the newest packages, where the machine has it; without torch, which
+# `tiling` doesn't need.
+test-newest:
+	$(if $(NEWEST_PYTHON),$(MAKE) --no-print-directory $(NEWEST_VENV)/.installed,\
+	  @echo "Python $(NEWEST) is absent: tests on it are left out (make test-newest NEWEST_PYTHON=/path/to/it)")
+	$(if $(NEWEST_PYTHON),$(NEWEST_PYTEST) tests/tiling $(ARGS))
+
+$(NEWEST_VENV)/.installed: requirements-$(NEWEST).lock pyproject.toml
+	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	grep -v '^torch==' $< | $(NEWEST_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement /dev/stdin
+	$(NEWEST_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
 # Lint, types, import contracts and the links of the documentation, then the tests that take long, such as kills at every change and whole command
 # lines; `.ci/run` calls it after `make test`.
 check: lint docs browser
@@ -85,4 +107,4 @@ soak: $(STAMP)
 	OVERTILE_SOAK=1 OVERTILE_ALL_MOMENTS=1 OVERTILE_HYPOTHESIS=soak $(BIN)/python -m pytest --timeout=7200 -s $(SOAKS) $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST_VENV) runs .pytest_cache .ruff_cache .hypothesis

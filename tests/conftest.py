@@ -8,7 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 # Test processes side by side have a core each: with more threads than cores, threads wait for each other.
@@ -23,7 +24,8 @@ import pytest
 from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
-pytest_plugins = ["accounts", "exported_runs", "night_pool"]
+HAS_TORCH = find_spec("torch") is not None
+pytest_plugins = ["accounts", "exported_runs", *(["night_pool"] if HAS_TORCH else [])]
 """Fixtures that several test files share and others don't need."""
 
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one. The same examples each time, so that
@@ -40,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("soak") is not None:
             item.add_marker(pytest.mark.skip(reason="takes minutes: make soak, or OVERTILE_SOAK=1"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip files that import torch where it isn't installed, as in the environment of `make test-newest`."""
+    report = yield
+    if not HAS_TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):
+        report.outcome, report.longrepr = "skipped", (report.nodeid, 0, "Skipped: torch is not installed")
+    return report
 
 
 DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"

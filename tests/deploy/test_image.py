@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from manifests import (
     pods,
     read_compose,
 )
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 
 def project() -> dict[str, Any]:
@@ -51,6 +55,33 @@ def test_the_image_has_the_python_that_the_lock_was_made_for() -> None:
     (made_for,) = set(re.findall(r"--python-version (\S+)", (ROOT / "CONTRIBUTING.md").read_text()))
     assert re.fullmatch(rf"python:{re.escape(made_for)}\.\d+-slim-bookworm", image)
     assert project()["tool"]["pyright"]["pythonVersion"] == made_for
+
+
+def test_every_python_3_11_takes_what_the_lock_names() -> None:
+    """Debian 12's is 3.11.2, and some packages ask for a later one."""
+    asking = [each.metadata for each in distributions() if "Requires-Python" in each.metadata]
+    assert [each["Name"] for each in asking if not SpecifierSet(each["Requires-Python"]).contains("3.11.0")] == []
+
+
+def asked_for(python: str, *extras: str) -> dict[str, SpecifierSet]:
+    """Range by name of what the package asks for on a Python, its extras' extras with it."""
+    facts = project()["project"]
+    texts = [*facts["dependencies"], *(text for extra in extras for text in facts["optional-dependencies"][extra])]
+    found: dict[str, SpecifierSet] = {}
+    for each in map(Requirement, texts):
+        if each.name == "overtile":
+            found |= asked_for(python, *each.extras)
+        elif each.marker is None or each.marker.evaluate({"python_version": python}):
+            found[canonicalize_name(each.name)] = each.specifier
+    return found
+
+
+@pytest.mark.parametrize(("file", "python"), [("requirements.lock", "3.11"), ("requirements-3.13.lock", "3.13")])
+def test_a_lock_has_what_the_package_asks_for(file: str, python: str) -> None:
+    locked = lock(file)
+    assert locked["torch"] == lock()["torch"]
+    asked = asked_for(python, "dev")
+    assert [name for name, versions in asked.items() if not versions.contains(locked.get(name, "0"))] == []
 
 
 def test_this_environment_is_what_the_lock_says() -> None:
@@ -105,6 +136,8 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
     assert kept[0] == "*"
     assert {f"!{name}" for name in copied} == {line for line in kept if line.startswith("!")}
     assert all((ROOT / name).exists() for name in copied)
+    packages = project()["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name.removesuffix("*") for name in packages} <= set(copied), "else its wheel lacks them"
 
 
 IN_THE_SLIM_IMAGE = {
@@ -145,7 +178,8 @@ def test_the_build_ends_with_an_import_of_what_a_node_needs() -> None:
     (code,) = re.findall(r'python -c "([^"]+)"', last)
     assert final.index(last) > final.index("USER 10001:10001")
     imported = set(re.split(r"[ ,]+", code.removeprefix("import ")))
-    assert imported >= {"rasterio", "pyogrio", "openslide", "imagecodecs", "torch", "ray", "prefect", "flows.segment"}
+    needed = "rasterio pyogrio openslide imagecodecs torch ray prefect flows.segment overtile"
+    assert imported >= set(needed.split())
     assert all(importlib.util.find_spec(name) for name in imported)
 
 

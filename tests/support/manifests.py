@@ -24,9 +24,9 @@ SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|AUTH_STRING|ACCESS_KEY")
 Document = dict[str, Any]
 
 
-def lock() -> dict[str, str]:
-    """Packages and the versions that the lock file names."""
-    return LOCKED["read_lock"]((ROOT / "requirements.lock").read_text())
+def lock(name: str = "requirements.lock") -> dict[str, str]:
+    """Packages and the versions that a lock file names."""
+    return LOCKED["read_lock"]((ROOT / name).read_text())
 
 
 @dataclass(frozen=True, slots=True)

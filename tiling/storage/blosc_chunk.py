@@ -16,6 +16,8 @@ from imagecodecs import blosc_decode, blosc_encode
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
+from tiling.storage.codec_settings import setting_text
+
 _CRC_BYTES = 4
 _MOST_OVERHEAD_BYTES = 32
 """That Blosc adds to what it can't compress."""
@@ -37,8 +39,8 @@ class BloscChunks:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], codec: BloscCodec) -> None:
         self._shape, self._dtype = shape, dtype.newbyteorder("<")
-        self._level, self._compressor = codec.clevel, str(codec.cname.value)
-        self._shuffle = _SHUFFLES[str(codec.shuffle.value)]
+        self._level, self._compressor = codec.clevel, setting_text(codec.cname)
+        self._shuffle = _SHUFFLES[setting_text(codec.shuffle)]
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> BloscChunks | None:

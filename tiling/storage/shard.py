@@ -17,6 +17,8 @@ from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from tiling.storage.codec_settings import setting_text
+
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
 
@@ -66,7 +68,7 @@ class ShardCodec:
         is_known = isinstance(lead, BytesCodec) and isinstance(last, ZstdCodec) and last.checksum
         is_known = is_known and (array.dtype.itemsize == 1 or lead == BytesCodec())
         is_known = is_known and shards.index_codecs == (BytesCodec(), Crc32cCodec())
-        is_known = is_known and shards.index_location.value == "end"
+        is_known = is_known and setting_text(shards.index_location) == "end"
         shape, chunk = cast("tuple[int, ...]", array.shards), array.chunks
         if not is_known or len(shape) not in (2, 3) or any(side != 1 for side in (*shape[:-2], *chunk[:-2])):
             return None

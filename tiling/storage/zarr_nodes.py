@@ -21,6 +21,7 @@ from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import StorePath
 
+from tiling.storage.codec_settings import setting_text
 from tiling.storage.place import Place, read_at
 from tiling.storage.zarr_store import FolderZarr, zarr_at
 
@@ -68,7 +69,7 @@ def _one_chunk(path: Path) -> NDArray[Any] | None:
         data = Zstd().decode(read_at(path / metadata.encode_chunk_key((0,))))
     except (OSError, RuntimeError, ValueError):
         return None
-    order = ">" if codecs[0].endian is not None and codecs[0].endian.value == "big" else "<"
+    order = ">" if setting_text(codecs[0].endian) == "big" else "<"
     values = np.frombuffer(data, dtype.newbyteorder(order)).astype(dtype)
     return values[: metadata.shape[0]] if values.size == chunks[0] else None
 

@@ -57,8 +57,11 @@ def test_ome_zarrs_own_reader_opens_the_mask_over_its_image(run: Run, tmp_path: 
     with run.open_source() as source:
         pixels = np.moveaxis(source.read(0, source.levels[0].box), -1, 0)
     root = zarr.open_group(image, mode="w", zarr_format=3)
-    place = [[{"type": "scale", "scale": [1.0, size.y, size.x]}]]
-    write_image(pixels, root, axes="cyx", scale_factors=[], coordinate_transformations=place)
+    write_image(pixels, root, axes="cyx", scale_factors=[])
+    described: Any = root.attrs["ome"]
+    (dataset,) = described["multiscales"][0]["datasets"]
+    dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, size.y, size.x]}]
+    root.attrs["ome"] = described
     labels = root.create_group("labels")
     labels.attrs["ome"] = {"version": "0.5", "labels": ["mask"]}
     (image / "labels" / "mask").symlink_to(str(run.mask_path))

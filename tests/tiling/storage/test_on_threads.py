@@ -16,8 +16,8 @@ STOPPED = """
 import sys, threading
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from cli import write_tissue
 from finished import finished_run
-from tiny import write_noise
 from tiling.runs.counts import count_labels
 from tiling.source import open_source
 from tiling.sources.downsample import block_mean
@@ -26,8 +26,8 @@ class Terminated(BaseException):
     '''As SIGTERM is raised: the thread runs, and whoever has started it doesn't know yet.'''
 
 folder = Path(sys.argv[2])
-source = open_source(write_noise(folder / "noise.tif", 1024, 1024))
-run = finished_run(folder / "noise.tif", folder / "run")
+source = open_source(write_tissue(folder / "tissue.tif", 1024, 1024))
+run = finished_run(folder / "tissue.tif", folder / "run")
 work = {
     "pyramid": lambda: run.open_mask().build_pyramid(),
     "counts": lambda: count_labels(run.open_mask()),
