@@ -31,7 +31,7 @@ from tiling.selection.choose_view import ViewChoice, choose_view
 from tiling.source import ImageSource
 from unet_core.bounds import Footprint
 from unet_core.bundles.bundle import Bundle
-from unet_core.inference.memory import activation_bytes
+from unet_core.inference.memory import activation_bytes, rows_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def intend(request: RunRequest) -> Intended:
         check_fit(seen, bundle.card)
         settled = resolve_options(config, choice, workers, request.tuner, available_bytes)
         plan = make_plan(seen, choice.level, settled.core_px or smallest_good_core(found), found)
-        memory = tile_memory(plan, bundle, settled.precision, lacks_data=seen.may_lack_data)
+        in_strips = config.tta == "none" and not config.compiled and config.approximate_halo_px is None
+        memory = tile_memory(plan, bundle, settled.precision, lacks_data=seen.may_lack_data, in_strips=in_strips)
         memory.check(workers, available_bytes, plan)
         if source.version() != request.begun_with:
             raise changed(source.path, "was written")
@@ -161,16 +162,19 @@ def make_plan(source: ImageSource, level: int, core_px: int, found: Footprint) -
     return TilePlan((wanted.height, wanted.width), core_px, found.stride, Halo(*found.halo.sides), grid)
 
 
-def tile_memory(plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False) -> TileMemory:
-    """Memory of a worker for this plan, from the network's own graph."""
+def tile_memory(
+    plan: TilePlan, bundle: Bundle, precision: str, *, lacks_data: bool = False, in_strips: bool = False
+) -> TileMemory:
+    """Memory of a worker for this plan, from the network's own graph; `in_strips`: large cores are computed so."""
     height, width = plan.read_shape
     bands = len(bundle.card.bands)
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bundle.card.dtype]
-    # Normalisation holds the tile twice in float32 before the network sees it.
-    tile_bytes = height * width * bands * (itemsize + 8)
+    rows = rows_at_once(bundle.module, bands, plan.read_shape, plan.stride, plan.halo.sides) if in_strips else height
+    # Normalisation holds what the network sees next twice in float32.
+    tile_bytes = width * bands * (height * itemsize + rows * 8)
     if lacks_data:  # a band that says where, packed and unpacked, and sums of it
         tile_bytes += height * width * (bands * itemsize + itemsize + 6)
-    activations = activation_bytes(bundle.module, bands, plan.read_shape, precision)
+    activations = activation_bytes(bundle.module, bands, (rows, width), precision)
     return TileMemory(tile_bytes, activations, IN_FLIGHT_PER_ACTOR, WORKER_FIXED_BYTES)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from unet_core.bounds import Edges, Footprint, Halo, Network, footprint, inferred, minimal
+from unet_core.bounds import Edges, Footprint, Halo, Network, footprint, inferred, minimal, minimal_strips
 
 
 @contextmanager
@@ -42,6 +42,7 @@ class Tiled:
     module: nn.Module
     bands: int
     dtype: torch.dtype = torch.float64
+    strides: int = 1  # height of cores at all edges, in strides
     footprint: Footprint = field(init=False)
     network: Network = field(init=False)
 
@@ -72,10 +73,10 @@ class Tiled:
     def worst_at_all_edges(self) -> float:
         """The largest difference over a core inside, at each edge and in two corners, and a small image."""
         halo, stride = self.footprint.halo_on_grid(), self.footprint.stride
-        size = stride
+        size = (self.strides * stride[0], stride[1])
         if any("reflect" in repr(part).lower() for part in self.module.modules()):
             # What is mirrored at one edge lies inwards, beyond the halo of the core's other side.
-            size = (stride[0] + halo.top + halo.bottom, stride[1] + halo.left + halo.right)
+            size = (size[0] + halo.top + halo.bottom, stride[1] + halo.left + halo.right)
         worst = 0.0
         # In the first image two strides remain around the inner core's read, so that it has no edge.
         for margin in (halo, Halo(stride[0], stride[0], stride[1], stride[1])):
@@ -111,16 +112,41 @@ class Tiled:
         y0, x0 = max(-context.top, core[0] - halo.top), max(-context.left, core[1] - halo.left)
         y1, x1 = min(height, core[2] + halo.bottom), min(width, core[3] + halo.right)
         edges = Edges(top=y0 == -context.top, bottom=y1 == height, left=x0 == -context.left, right=x1 == width)
-        run = minimal(
+        y, x = y0 + context.top, x0 + context.left
+        read = image[:, :, y : y + y1 - y0, x : x + x1 - x0]
+        return self.logits(read, self.footprint.need(core, (y0, x0)), edges)
+
+    def logits(self, read: Tensor, need: tuple[int, int, int, int], edges: Edges) -> Tensor:
+        """The outputs `need` of a read, computed minimally."""
+        read_px = (read.shape[2], read.shape[3])
+        return minimal(self.module, self.bands, read_px=read_px, need=need, edges=edges, network=self.network)(read)
+
+
+@dataclass
+class InStrips(Tiled):
+    """The same computed in strips so many strides high."""
+
+    strides: int = 5
+    strip_strides: int = 1
+
+    def logits(self, read: Tensor, need: tuple[int, int, int, int], edges: Edges) -> Tensor:
+        """The outputs `need` of a read, computed strip by strip."""
+        strips = minimal_strips(
             self.module,
             self.bands,
-            read_px=(y1 - y0, x1 - x0),
-            need=self.footprint.need(core, (y0, x0)),
+            read_px=(read.shape[2], read.shape[3]),
+            need=need,
             edges=edges,
+            height_px=self.strip_strides * self.footprint.stride[0],
             network=self.network,
         )
-        y, x = y0 + context.top, x0 + context.left
-        return run(image[:, :, y : y + y1 - y0, x : x + x1 - x0])
+        assert len(strips) > 1
+        found, kept = list[Tensor](), list[Tensor]()
+        for strip in strips:
+            logits, *kept = strip.module(read[:, :, strip.read.lo : strip.read.hi], *kept)
+            found.append(logits)
+        assert not kept, "the last strip has nothing to keep"
+        return torch.cat(found, 2)
 
 
 def halo_by_gradient(module: nn.Module, bands: int, found: Footprint, cores: int = 2) -> Halo:

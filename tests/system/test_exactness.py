@@ -11,6 +11,7 @@ import torch
 from cli import tissue_photograph
 from oracle import Image, segment_here, whole_image_labels, whole_image_logits
 
+from flows.worker.tile_worker import TileWorker
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.source import open_source
@@ -18,6 +19,7 @@ from unet_core.bounds import Edges
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.errors import FootprintError
 from unet_core.inference.predictor import OutputRegion, Predictor
+from unet_core.inference.strip_height import STRIP_PX
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def write_image(path: Path, pixels: Image) -> Path:
 
 
 @pytest.mark.parametrize(
-    "core", [pytest.param(256, marks=pytest.mark.slow), 512, pytest.param(1024, marks=pytest.mark.slow)]
+    "core", [512, *(pytest.param(core, marks=pytest.mark.slow) for core in (256, 1024, 2048, 4096))]
 )
 def test_real_slide_equals_one_pass_for_every_core(
     core: int, slide: Path, slide_labels: np.ndarray, tmp_path: Path
@@ -88,6 +90,21 @@ def test_a_crop_of_the_slide_equals_one_pass(model: str, slide_pixels: Image, tm
     expected = whole_image_labels(load_bundle(model), crop)
     assert set(np.unique(expected).tolist()) == set(range(len(load_bundle(model).card.classes)))
     np.testing.assert_array_equal(run.open_mask().read(Box(0, 0, *crop.shape[:2])), expected)
+
+
+@pytest.mark.slow
+def test_rerun_of_a_tile_in_strips_gives_the_labels_of_one_pass_again(
+    nuclei: Bundle, slide_pixels: Image, tmp_path: Path
+) -> None:
+    crop = slide_pixels[900:1950, 300:1425]
+    run = segment_here(write_image(tmp_path / "crop.tif", crop), tmp_path / "run", 1056)
+    assert run.plan.shape == (1, 2)
+    assert run.plan.tile(0).valid.area > STRIP_PX, "the first tile is more than one strip"
+    mask, expected = run.open_mask(), whole_image_labels(nuclei, crop)
+    np.testing.assert_array_equal(mask.read(run.plan.mask), expected)
+    mask.write(run.plan.tile(0), np.zeros(run.plan.tile(0).valid.shape, np.uint8))
+    assert TileWorker().process(run.path, 0, staged=False).reason is None
+    np.testing.assert_array_equal(run.open_mask().read(run.plan.mask), expected)
 
 
 def plain_tiles(bundle: Bundle, pixels: Image, plan: TilePlan, shift: int = 0) -> torch.Tensor:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_bundles import noise, small_unet
+from small_bundles import bundle_of, noise, small_unet
 from torch import nn
 
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.files import cache_folder
 from unet_core.inference import precision
-from unet_core.inference.autotune import TuningJob, best_core, measure_core, recall_core
+from unet_core.inference.autotune import TuningJob, best_core, measure_core, recall_core, seconds_per_core
 from unet_core.inference.memo import Memo
 from unet_core.inference.precision import choose_precision, lacks_bfloat16
+from unet_core.models import build
 
 ROOMY = 8 * 2**30
 
@@ -70,6 +73,50 @@ def test_what_is_not_measured_needs_no_worker_to_be_known(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     nowhere = Memo(tmp_path / "file" / "cores")
     assert recall_core(quick, job, nowhere) == measure_core(quick, job, nowhere)
+
+
+def with_rates(bundle: Bundle, job: TuningJob, memo: Memo, rates: dict[str, float]) -> Memo:
+    """The memo with these rates, as another process has measured them."""
+    measure_core(bundle, job, memo)
+    (path,) = memo.folder.iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "answer": rates}))
+    return memo
+
+
+def test_network_of_a_wide_halo_gets_a_large_core_in_strips(tmp_path: Path) -> None:
+    bundle = bundle_of(build("resnet34_unet", {"bands": 3, "classes": 3, "first_channels": 4}))
+    job = TuningJob("float32", "cpu", ROOMY)
+    memo = with_rates(bundle, job, Memo(tmp_path / "cores"), {"512": 5e5, "1024": 1e6})
+
+    def core(**changes: Any) -> int | None:
+        changed = replace(job, **changes)
+        found = measure_core(bundle, changed, memo)
+        assert recall_core(bundle, changed, memo) == found
+        return found
+
+    assert core() == 4096
+    assert core(extent=(4096, 4096), workers=2) == 2048, "one tile would keep one of two workers busy"
+    assert core(extent=(1024, 1024), workers=1) == 1024
+    assert core(memory_bytes=2**28) == 1024
+
+
+def test_core_that_would_take_minutes_is_not_chosen(tmp_path: Path) -> None:
+    bundle = bundle_of(build("resnet34_unet", {"bands": 3, "classes": 3, "first_channels": 4}))
+    job = TuningJob("float32", "cpu", ROOMY)
+    memo = with_rates(bundle, job, Memo(tmp_path / "cores"), {"512": 1e4, "1024": 2e4})
+    assert measure_core(bundle, job, memo) == 1024
+
+
+def test_core_in_strips_must_be_worth_the_background_that_it_takes_along(tmp_path: Path) -> None:
+    bundle, job = small_unet(depth=4), TuningJob("float32", "cpu", ROOMY)
+    memo = with_rates(bundle, job, Memo(tmp_path / "cores"), {"512": 5e5, "1024": 1e6})
+    assert measure_core(bundle, job, memo) == 1024
+
+
+def test_seconds_of_a_core_in_strips_are_counted_from_a_smaller_one() -> None:
+    bundle, job = small_unet(depth=2), TuningJob("float32", "cpu", ROOMY)
+    small, large = (seconds_per_core(bundle, job, core_px) for core_px in (1024, 16384))
+    assert 100 * small < large < 600 * small
 
 
 def test_core_fits_the_memory_and_the_stride_grid(tmp_path: Path) -> None:

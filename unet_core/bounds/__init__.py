@@ -16,6 +16,7 @@ from unet_core.bounds.footprint import (
 from unet_core.bounds.macs import Operations, operations
 from unet_core.bounds.minimal import Edges, minimal
 from unet_core.bounds.network import Network, inferred
+from unet_core.bounds.strips import Strip, has_strips, minimal_strips
 
 __all__ = [
     "Edges",
@@ -25,12 +26,15 @@ __all__ = [
     "Operations",
     "Reason",
     "Reasons",
+    "Strip",
     "Unbounded",
     "approximate_footprint",
     "footprint",
     "footprint_of",
+    "has_strips",
     "inferred",
     "minimal",
+    "minimal_strips",
     "operations",
     "unbounded_layers",
 ]

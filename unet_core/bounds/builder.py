@@ -34,8 +34,8 @@ class Needed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A value of the new graph: `have` is the span that it covers, which holds the span that is needed."""
+class Part:
+    """A value of the new graph, or some of its rows: `have` is what it covers, which holds what is needed."""
 
     node: fx.Node
     have: Spans
@@ -48,22 +48,25 @@ class Builder:
         self.network = network
         self.needs = (y, x)
         self.graph = fx.Graph()
-        self.parts: dict[fx.Node, _Part] = {}
+        self.parts: dict[fx.Node, Part] = {}
         self.constants: dict[fx.Node, fx.Node] = {}
         self.sole = network.used_once()
 
     def build(self, module: nn.Module, read_px: tuple[int, int]) -> fx.GraphModule:
         for node, operator in self.network.operators.items():
             if operator.kind == "input":
-                tile = _Part(self.graph.placeholder("tiles_NCHW"), (Span(0, read_px[0]), Span(0, read_px[1])))
+                tile = Part(self.graph.placeholder("tiles_NCHW"), (Span(0, read_px[0]), Span(0, read_px[1])))
                 self.parts[node] = self._cut(tile, self._need(node))
             else:
-                self.parts[node] = self._within(operator, _KINDS[operator.kind](self, operator))
+                self.parts[node] = self._within(operator, self._computed(operator))
         output = self.network.output
         self.graph.output(self._cut(self.parts[output], self._need(output)).node)
         return fx.GraphModule(module, self.graph, "MinimalNetwork")
 
     # What the builders share
+
+    def _computed(self, operator: Operator) -> Part:
+        return _KINDS[operator.kind](self, operator)
 
     def _need(self, node: fx.Node) -> Spans:
         return self.needs[0].spans[node], self.needs[1].spans[node]
@@ -71,16 +74,16 @@ class Builder:
     def _bounds(self, node: fx.Node) -> tuple[Bounds, Bounds]:
         return self.needs[0].bounds[node], self.needs[1].bounds[node]
 
-    def _cut(self, part: _Part, to: Spans, dims: str = "NCYX") -> _Part:
+    def _cut(self, part: Part, to: Spans, dims: str = "NCYX") -> Part:
         """The view of `part` that covers `to`, or `part` itself."""
         if part.have == to:
             return part
         assert all(have.holds(span) for have, span in zip(part.have, to, strict=True)), (part.have, to)
         local = {axis: span.shift(-have.lo) for axis, span, have in zip("YX", to, part.have, strict=True)}
         index = tuple(slice(local[a].lo, local[a].hi) if a in local else slice(None) for a in dims)
-        return _Part(self.graph.call_function(getitem, (part.node, index)), to)
+        return Part(self.graph.call_function(getitem, (part.node, index)), to)
 
-    def _within(self, operator: Operator, part: _Part) -> _Part:
+    def _within(self, operator: Operator, part: Part) -> Part:
         """Cut off what lies beyond the image's edges: the next layer's padding must touch the last pixel."""
         if operator.node.meta.get("many"):
             return part  # a tuple; its items are cut
@@ -95,7 +98,7 @@ class Builder:
             self.constants[value] = self.graph.node_copy(value, self._constant)
         return self.constants[value]
 
-    def _filled(self, part: _Part, laid: tuple[Laid, Laid], value: float) -> fx.Node:
+    def _filled(self, part: Part, laid: tuple[Laid, Laid], value: float) -> fx.Node:
         """The part of a value that an operator runs on, widened where there is nothing to read."""
         cut = self._cut(part, (laid[0].read, laid[1].read))
         if not any(side.front or side.back for side in laid):
@@ -105,14 +108,14 @@ class Builder:
 
     # One method per kind
 
-    def identity(self, operator: Operator) -> _Part:
+    def identity(self, operator: Operator) -> Part:
         return self.parts[operator.inputs[0]]
 
-    def item(self, operator: Operator) -> _Part:
+    def item(self, operator: Operator) -> Part:
         items = self.parts[operator.inputs[0]]
-        return _Part(self.graph.call_function(getitem, (items.node, operator.node.args[1])), items.have)
+        return Part(self.graph.call_function(getitem, (items.node, operator.node.args[1])), items.have)
 
-    def pointwise(self, operator: Operator) -> _Part:
+    def pointwise(self, operator: Operator) -> Part:
         sources = [self.parts[node] for node in operator.inputs]
         need = self._need(operator.node)
         if all(part.have == sources[0].have for part in sources) and _nearly(sources[0].have, need):
@@ -127,9 +130,9 @@ class Builder:
         _set_in_place(node, whole and operator.inputs[0] in self.sole)
         if operator.name == "linear":
             node.meta["macs"] = len(need[0]) * len(need[1]) * macs_per_pixel(operator)
-        return _Part(node, need)
+        return Part(node, need)
 
-    def window(self, operator: Operator) -> _Part:
+    def window(self, operator: Operator) -> Part:
         part, args, need = self.parts[operator.inputs[0]], operator.args, self._need(operator.node)
         bounds, can_fill = self._bounds(operator.inputs[0]), bool(args.get("count_include_pad", True))
         laid: list[Laid] = []
@@ -143,7 +146,7 @@ class Builder:
         node = self._convolved(args, tile, pad) if "weight" in args else self._pooled(operator, tile, pad)
         node.meta["frame"] = tuple(Span(side.read.lo - side.front, side.read.hi + side.back) for side in laid)
         node.meta["macs"] = len(y.out) * len(x.out) * macs_per_pixel(operator)
-        return _Part(node, (y.out, x.out))
+        return Part(node, (y.out, x.out))
 
     def _convolved(self, args: dict[str, Any], tile: fx.Node, pad: tuple[int, int]) -> fx.Node:
         weights = (self._constant(args["weight"]), self._constant(args["bias"]))
@@ -161,7 +164,7 @@ class Builder:
         indices = operator.name == "max_pool2d_with_indices" or bool(args["return_indices"])
         return self.graph.call_function(functional.max_pool2d, (tile, *rest, indices))
 
-    def spread(self, operator: Operator) -> _Part:
+    def spread(self, operator: Operator) -> Part:
         part, args = self.parts[operator.inputs[0]], operator.args
         need, asked = self._need(operator.node), self._asked(operator)
         if _nearly(part.have, asked):
@@ -173,7 +176,7 @@ class Builder:
         rest = (torch_calls.pair(args["stride"]), pad, extra, args["groups"], torch_calls.pair(args["dilation"]))
         node = self.graph.call_function(torch.conv_transpose2d, (tile, *weights, *rest))
         node.meta["macs"] = len(asked[0]) * len(asked[1]) * macs_per_pixel(operator)
-        return _Part(node, (laid[0].out, laid[1].out))
+        return Part(node, (laid[0].out, laid[1].out))
 
     def _asked(self, operator: Operator) -> Spans:
         """Demand of this operator alone on its first input."""
@@ -181,7 +184,7 @@ class Builder:
         y, x = (operator.axes[0][i].back(need[i], *bounds[i]) for i in (0, 1))
         return y, x
 
-    def resample(self, operator: Operator) -> _Part:
+    def resample(self, operator: Operator) -> Part:
         part, need, args = self.parts[operator.inputs[0]], self._need(operator.node), operator.args
         asked, laid, out = self._asked(operator), list[Laid](), list[Span]()
         for i in (0, 1):
@@ -201,9 +204,9 @@ class Builder:
         else:
             options: dict[str, Any] = {"size": size, "mode": args["mode"], "align_corners": args["align_corners"]}
             node = self.graph.call_function(functional.interpolate, (tile,), options)
-        return _Part(node, (out[0], out[1]))
+        return Part(node, (out[0], out[1]))
 
-    def border(self, operator: Operator) -> _Part:
+    def border(self, operator: Operator) -> Part:
         part, need, asked = self.parts[operator.inputs[0]], self._need(operator.node), self._asked(operator)
         cut, bounds = self._cut(part, asked), self._bounds(operator.inputs[0])
         amounts, have = list[int](), list[Span]()
@@ -217,24 +220,24 @@ class Builder:
             have.append(Span(asked[i].lo - front + before, asked[i].hi + back + before))
         amounts += operator.args["channels"]
         if not any(amounts):
-            return _Part(cut.node, (have[1], have[0]))
+            return Part(cut.node, (have[1], have[0]))
         rest = (amounts, operator.args["mode"], operator.args["value"])
-        return _Part(self.graph.call_function(functional.pad, (cut.node, *rest)), (have[1], have[0]))
+        return Part(self.graph.call_function(functional.pad, (cut.node, *rest)), (have[1], have[0]))
 
-    def crop(self, operator: Operator) -> _Part:
+    def crop(self, operator: Operator) -> Part:
         part, source = self.parts[operator.inputs[0]], self.network.operators[operator.inputs[0]]
         need = self._need(operator.node)
         if any(isinstance(axis_map, Window) for axis_map in operator.axes[0]):
             part = self._thinned(operator, part, source.dims)
         else:
             befores = [cast("Border", axis_map).before for axis_map in operator.axes[0]]
-            part = _Part(part.node, (part.have[0].shift(befores[0]), part.have[1].shift(befores[1])))
+            part = Part(part.node, (part.have[0].shift(befores[0]), part.have[1].shift(befores[1])))
         if operator.args["index"] is None:
             return part
         part = self._cut(part, need, source.dims)
-        return _Part(self.graph.call_function(getitem, (part.node, operator.args["index"])), need)
+        return Part(self.graph.call_function(getitem, (part.node, operator.args["index"])), need)
 
-    def _thinned(self, operator: Operator, part: _Part, dims: str) -> _Part:
+    def _thinned(self, operator: Operator, part: Part, dims: str) -> Part:
         """Every n-th pixel, by slicing."""
         need, local = self._need(operator.node), dict[str, slice]()
         for i, axis in enumerate("YX"):
@@ -243,19 +246,19 @@ class Builder:
             taps = window.taps(need[i]).shift(-part.have[i].lo)
             local[axis] = slice(taps.lo, taps.hi, window.stride)
         index = tuple(local.get(axis, slice(None)) for axis in dims)
-        return _Part(self.graph.call_function(getitem, (part.node, index)), need)
+        return Part(self.graph.call_function(getitem, (part.node, index)), need)
 
-    def unpool(self, operator: Operator) -> _Part:
+    def unpool(self, operator: Operator) -> Part:
         """Indices count pixels of what the pooling read, so the result has exactly that extent."""
         asked = self._asked(operator)
         values, indices = (self._cut(self.parts[node], asked).node for node in operator.inputs)
         pool = self.network.operators[operator.inputs[1]].inputs[0]
         frame: Spans = self.parts[pool].node.meta["frame"]
         size = (len(frame[0]), len(frame[1]))
-        return _Part(self.graph.call_function(torch.ops.aten.max_unpool2d.default, (values, indices, size)), frame)
+        return Part(self.graph.call_function(torch.ops.aten.max_unpool2d.default, (values, indices, size)), frame)
 
 
-_KINDS: dict[Kind, Callable[[Builder, Operator], _Part]] = {
+_KINDS: dict[Kind, Callable[[Builder, Operator], Part]] = {
     "identity": Builder.identity,
     "item": Builder.item,
     "pointwise": Builder.pointwise,

@@ -45,10 +45,16 @@ def minimal(
     edge of the image, layers that mirror there look inwards, which a core narrower than the halo may not hold.
     """
     network = network or inferred(module, bands)
+    return Builder(network, *needs_of(network, read_px, need, edges)).build(module, read_px)
+
+
+def needs_of(
+    network: Network, read_px: tuple[int, int], need: tuple[int, int, int, int], edges: Edges
+) -> tuple[Needed, Needed]:
+    """Rows and columns of all values that the outputs `need` of a read depend on; raises as `minimal` does."""
     network.expect_bounded()
     y = _needed(network, 0, read_px[0], Span(need[0], need[2]), (edges.top, edges.bottom))
-    x = _needed(network, 1, read_px[1], Span(need[1], need[3]), (edges.left, edges.right))
-    return Builder(network, y, x).build(module, read_px)
+    return y, _needed(network, 1, read_px[1], Span(need[1], need[3]), (edges.left, edges.right))
 
 
 _AXES = (("row", "top", "bottom"), ("column", "left", "right"))

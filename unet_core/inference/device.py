@@ -42,6 +42,8 @@ class Device(ABC):
     torch_device: torch.device
     compiles: bool
     """True if compiling a network pays here."""
+    strips: bool
+    """True if large regions are computed strip by strip here."""
 
     @abstractmethod
     def run(self, tile_HWC: Array, step: nn.Module) -> Computed:
@@ -57,6 +59,7 @@ class CpuDevice(Device):
 
     # Fused operators run as fast as compiled ones here, and half a minute sooner.
     compiles = False
+    strips = True
 
     def __init__(self) -> None:
         keep_memory()
@@ -97,6 +100,8 @@ class CudaDevice(Device):
     """
 
     compiles = True
+    # Its memory is large, and it is fast on large tensors alone.
+    strips = False
 
     def __init__(self, name: str) -> None:
         self.torch_device = torch.device(name)

@@ -8,12 +8,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx, nn
 
+from unet_core.bounds import has_strips, inferred
 from unet_core.bounds.trace import record
+from unet_core.inference.strip_height import STRIP_PX, strip_height
 
 _Peaks = dict[tuple[int, tuple[int, int], str], int]
 
 _known: WeakKeyDictionary[nn.Module, _Peaks] = WeakKeyDictionary()
 """Peaks of networks by bands, read and precision: an archive plans thousands of slides for one network."""
+
+_can_be_cut: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Networks that can be computed in strips."""
 
 _VIEWS = {"getitem", "permute", "view", "reshape", "contiguous", "narrow", "slice", "dropout"}
 
@@ -39,6 +44,31 @@ def activation_bytes(module: nn.Module, bands: int, read_px: tuple[int, int], pr
     if key not in peaks:
         peaks[key] = _peak(module, bands, read_px, _itemsize(getattr(torch, precision)))
     return peaks[key]
+
+
+def rows_at_once(
+    module: nn.Module, bands: int, read_px: tuple[int, int], stride: tuple[int, int], halo: tuple[int, int, int, int]
+) -> int:
+    """Rows of a read that the network sees at one time at most, where a processor computes large cores in strips.
+
+    What a strip and the kept rows take together is no more than a pass over so many rows.
+
+    Args:
+        module: the network, with finite bounds.
+        bands: channels of its input.
+        read_px: height and width of the read.
+        stride: the network's along y and x, in pixels.
+        halo: top, bottom, left and right of the core, in pixels.
+    """
+    height, width = read_px
+    top, bottom, left, right = (-(-side // stride[i // 2]) * stride[i // 2] for i, side in enumerate(halo))
+    rows = strip_height(STRIP_PX, width - left - right, stride[0]) + top + bottom
+    rows += (height - rows) % stride[0]  # of networks that are made for extents off the stride grid
+    if rows >= height:
+        return height
+    if module not in _can_be_cut:
+        _can_be_cut[module] = has_strips(inferred(module, bands))
+    return rows if _can_be_cut[module] else height
 
 
 def _peak(module: nn.Module, bands: int, read_px: tuple[int, int], itemsize: int) -> int:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unet_core.bounds import Edges, inferred, minimal
+from unet_core.bounds import Edges, has_strips, inferred, minimal, minimal_strips
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bundles.bundle import Bundle
 from unet_core.errors import PredictionError
@@ -27,7 +27,8 @@ from unet_core.inference.decision import Decide, decide
 from unet_core.inference.device import Array, Device, as_tile, device_for, is_compiler_failure, is_out_of_memory
 from unet_core.inference.fusing import fold, fused
 from unet_core.inference.output_region import OutputRegion, halve
-from unet_core.inference.step import Pass, Step
+from unet_core.inference.step import Normalize, Pass, Step, StripStep
+from unet_core.inference.strip_height import STRIP_PX, strip_height
 from unet_core.inference.tta import SYMMETRIES, Symmetry, Tta, tta_footprint
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class Predictor:
         compiled: whether to compile the network for tiles inside the image (minutes at first); None: where it
             pays, on a GPU.
         approximate: whether to run a network without finite bounds, on its reads as they are.
+        strip_px: input pixels of a strip. On a processor larger regions are computed strip by strip, so that they
+            take the memory of a strip; regions of no more are computed as a whole.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Predictor:
         tta: Tta = "none",
         compiled: bool | None = None,
         approximate: bool = False,
+        strip_px: int = STRIP_PX,
     ) -> None:
         self._card = bundle.card
         self.device = device_for(device) if isinstance(device, str) else device
@@ -88,6 +92,7 @@ class Predictor:
         self._dtype = _DTYPES[precision]
         self._tta: Tta = tta
         self._approximate = approximate
+        self._strip_px = strip_px
         folded = fold(bundle.module)
         self._recorded = inferred(folded, len(bundle.card.bands))
         self._footprint = footprint_of(self._recorded)
@@ -210,9 +215,39 @@ class Predictor:
 
     def _assembled(self, key: _Key) -> nn.Module:
         read_px, region, probabilities = key
+        height_px = self._strip_height_px(region)
+        if height_px is not None:
+            return self._in_strips(key, height_px)
         passes = [self._pass(symmetry, read_px, region) for symmetry in SYMMETRIES[self._tta]]
         step = Step(passes, Decide(self._card.decision), probabilities=probabilities).eval()
         return step.to(self.device.torch_device)
+
+    def _strip_height_px(self, region: OutputRegion) -> int | None:
+        """Height of the strips in which a region is computed, in input pixels; None where it is computed as a whole."""
+        if not self.device.strips or self._compiled or self._approximate or self._tta != "none":
+            return None
+        if not has_strips(self._recorded):
+            return None
+        height, width = (int(px / scale) for px, scale in zip(region.shape, self._footprint.scale, strict=True))
+        height_px = strip_height(self._strip_px, width, self._recorded.stride[0])
+        return height_px if height_px < height else None
+
+    def _in_strips(self, key: _Key, height_px: int) -> nn.Module:
+        read_px, region, probabilities = key
+        strips = minimal_strips(
+            self._network,
+            len(self._card.bands),
+            read_px=read_px,
+            need=region.need,
+            edges=region.edges,
+            height_px=height_px,
+            network=self._recorded,
+        )
+        device = self.device.torch_device.type
+        ready = {strip.module: fused(strip.module, device, self._dtype) for strip in strips}
+        normalize = Normalize(self._card.normalization, read_px[1], self._dtype)
+        modules, decide = [ready[strip.module] for strip in strips], Decide(self._card.decision)
+        return StripStep(strips, modules, normalize, decide, probabilities=probabilities).eval()
 
     def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: OutputRegion) -> Pass:
         read = symmetry.of_read(read_px)
