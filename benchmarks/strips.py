@@ -1,4 +1,4 @@
-"""What a core costs computed as a whole and in strips: processor seconds per megapixel, memory, and labels that differ.
+"""Cost of a core computed as a whole and in strips: processor seconds per megapixel, memory, and labels that differ.
 
     python -m benchmarks.strips --json runs/strips.json
 

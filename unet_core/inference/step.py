@@ -96,7 +96,7 @@ def decided(logits_NCHW: Tensor, decide: Decide, *, probabilities: bool) -> tupl
 
 
 class StripStep(nn.Module):
-    """What `Step` does for one pass, strip by strip from the top: only labels and kept rows outlive a strip.
+    """A step of one pass that goes strip by strip from the top: only labels and kept rows outlive a strip.
 
     Args:
         strips: of the wanted region; each module is the strip's own, or one that computes the same.
