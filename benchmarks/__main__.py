@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
-from benchmarks import contest, exports, growth, machine, scale, scenes, table
+from benchmarks import contest, exports, growth, machine, scale, scene_rates, table
 from benchmarks.peers.environments import PEERS, PLOT, PeerError
 from benchmarks.process import MeasurementError, run
 from benchmarks.slide import REAL_SLIDE, tissue
@@ -97,8 +97,9 @@ def hold_scenes(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.scenes", "--folder", str(folder), "--side", str(asked.scene_side)]
     run([*command, "--scene", "--reader"])  # draws the files, which no reading's peak shall hold
     for number in range(asked.rounds):
-        for scene, reader in product(scenes.SCENES, scenes.READERS):
-            (row,) = run([*command, "--scene", scene, "--reader", reader], sample_seconds=0.2)["readings"]
+        for scene, reader in product(scene_rates.SCENES, scene_rates.READERS):
+            found = run([*command, "--scene", scene, "--reader", reader], sample_seconds=0.2)
+            row = {**found["readings"][0], "memory": found["memory"]}
             log(f"scenes: {scene}, {reader}: {row['mvalues_per_cpu_second']:.1f} million values a second")
             yield {"kind": "scenes", "round": number, **row}
 
@@ -171,7 +172,7 @@ def report(results: Path) -> None:
     (results / "README.md").write_text(table.write(results), encoding="utf-8")
     if results == RESULTS and (results / "scenes.json").is_file():
         page = json.loads((results / "scenes.json").read_text(encoding="utf-8"))
-        scenes.tell(page, ROOT / "docs" / "scenes.md")
+        scene_rates.tell(page, ROOT / "docs" / "scenes.md")
     try:
         run([str(PLOT.ensure()), "-m", "benchmarks.plot", str(results)])
     except (PeerError, MeasurementError) as error:

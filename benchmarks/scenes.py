@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,18 +28,12 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
+from benchmarks.scene_rates import FOUR_BANDS, JPEG_2000, MOSAIC, READERS, SCENES, TWO_SIZES
 from tiling.geometry import Box
 from tiling.source import open_source
 
 BOX_PX = 1024
 TILE_PX = 512
-FOUR_BANDS = "four bands of one grid"
-TWO_SIZES = "two bands and two of half the resolution"
-MOSAIC = "a mosaic of nine files"
-JPEG_2000 = "a band of JPEG 2000 in tiles"
-SCENES = (FOUR_BANDS, TWO_SIZES, MOSAIC, JPEG_2000)
-READERS = ("overtile", "rasterio")
-_BEGIN = "- Beside plain rasterio windows of the same files"
 _WHERE = Affine(10, 0, 500_000, 0, -10, 5_500_000)
 _CRS = "EPSG:32632"
 
@@ -167,34 +160,6 @@ def write(path: Path, pixels: NDArray[np.uint16], where: Affine = _WHERE) -> Pat
     with rasterio.open(path, "w", height=height, width=width, crs=_CRS, transform=where, **profile) as file:
         file.write(pixels, 1)
     return path
-
-
-def medians(page: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By scene and reader: the median of million values per second of a processor, and the highest peak in MB."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for scene in SCENES:
-        for reader in READERS:
-            rows = [row for row in page["rows"] if (row["scene"], row["reader"]) == (scene, reader)]
-            if rows:
-                rate, peak = median(row["mvalues_per_cpu_second"] for row in rows), max(row["peak_mb"] for row in rows)
-                found.setdefault(scene, {})[reader] = rate, peak
-    return {scene: readers for scene, readers in found.items() if len(readers) == len(READERS)}
-
-
-def sentence(page: dict[str, Any]) -> str:
-    """What the figures say, as a point of a list."""
-    rates = {scene: readers["overtile"][0] / readers["rasterio"][0] for scene, readers in medians(page).items()}
-    told = ", ".join(f"{scene} {rate:.2f}" for scene, rate in rates.items())
-    side = page["rows"][0]["side_px"]
-    return f"{_BEGIN}, a scene of {side} px is read at this part of the rate for each processor: {told}."
-
-
-def tell(page: dict[str, Any], file: Path) -> None:
-    """Write the sentence into a page, in place of the one before or after all others."""
-    lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    kept = [line for line in lines if not line.startswith(_BEGIN)]
-    at = next((number for number, line in enumerate(lines) if line.startswith(_BEGIN)), len(kept))
-    file.write_text("\n".join([*kept[:at], sentence(page), *kept[at:]]) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import scenes
+from benchmarks import scene_rates
 
 Row = dict[str, Any]
 PRECISIONS = ("float32", "bfloat16")
@@ -260,7 +260,7 @@ def _scenes(page: Row) -> str:
     shown = ["## Reading scenes", _machine(page), f"{about} Median of {rounds}.", ""]
     shown += [f"| {rows[0]['side_px']}² px | overtile | rasterio windows | part | overtile's peak | rasterio's peak |"]
     shown += ["|---|---:|---:|---:|---:|---:|"]
-    for scene, readers in scenes.medians(page).items():
+    for scene, readers in scene_rates.medians(page).items():
         (ours, held), (theirs, other) = readers["overtile"], readers["rasterio"]
         shown.append(f"| {scene} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {held:.0f} MB | {other:.0f} MB |")
     return "\n".join([*shown, ""])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import scenes, table
+from benchmarks import scene_rates, scenes, table
 from benchmarks.export_runs import disc_labels, make
 from benchmarks.exported import compare
 from benchmarks.exports import export
@@ -132,17 +132,19 @@ def test_scenes_are_read_alike_and_their_figures_told(tmp_path: Path) -> None:
     """Drawn once; of both readers the same number of values."""
     folder = tmp_path / "scenes"
     folder.mkdir()
-    found = [{"round": 0, **asdict(each)} for each in scenes.readings(folder, 192, scenes.SCENES, scenes.READERS)]
-    assert [(row["scene"], row["reader"]) for row in found] == [*product(scenes.SCENES, scenes.READERS)]
+    found = [
+        {"round": 0, **asdict(each)} for each in scenes.readings(folder, 192, scene_rates.SCENES, scene_rates.READERS)
+    ]
+    assert [(row["scene"], row["reader"]) for row in found] == [*product(scene_rates.SCENES, scene_rates.READERS)]
     assert {row["side_px"] for row in found} == {192}
     drawn = (folder / "j.jp2").stat().st_mtime_ns
-    assert len([*scenes.readings(folder, 192, [scenes.JPEG_2000], ["rasterio"])]) == 1
+    assert len([*scenes.readings(folder, 192, [scene_rates.JPEG_2000], ["rasterio"])]) == 1
     assert (folder / "j.jp2").stat().st_mtime_ns == drawn
     rows = [{**row, "mvalues_per_cpu_second": 50.0 if row["reader"] == "overtile" else 100.0} for row in found]
     page = tmp_path / "scenes.md"
     page.write_text("# Scenes\n\n- One.\n- Two.\n")
     for _ in range(2):
-        scenes.tell({"rows": rows}, page)
+        scene_rates.tell({"rows": rows}, page)
         lines = page.read_text().splitlines()
         assert lines[:4] == ["# Scenes", "", "- One.", "- Two."]
         assert len(lines) == 5
