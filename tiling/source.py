@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
+from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.shared import SharedReader
 from tiling.sources.tiff.reader import TiffReader
 from tiling.sources.version import UNKNOWN, ImageFiles
@@ -31,6 +32,8 @@ from tiling.view import View
 
 if TYPE_CHECKING:
     import dask.array as da
+
+    from tiling.sources.scene.reader import SceneReader
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
@@ -126,12 +129,24 @@ class ImageSource(DescribedImage):
         tiff = self._tiff()
         return None if tiff is None else tiff.segment_width
 
+    def files(self) -> dict[str, Box]:
+        """Boxes on the grid of a scene that its files fill, by their names; none of an image that is one file.
+
+        Of files with the same box, such as those of single bands, the first is there.
+        """
+        file = self._file()
+        return cast("SceneReader", file).files() if file.facts.format == SCENE else {}
+
     def _tiff(self) -> TiffReader | None:
         """The reader of the file itself, where that is a TIFF."""
+        file = self._file()
+        return file if isinstance(file, TiffReader) else None
+
+    def _file(self) -> Reader:
+        """The reader of the file itself, without the view."""
         reader = self._opened()
         file = reader.file if isinstance(reader, ViewReader) else reader
-        file = file.file if isinstance(file, SharedReader) else file
-        return file if isinstance(file, TiffReader) else None
+        return file.file if isinstance(file, SharedReader) else file
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
-from flows.config.option_types import Cli
+from flows.config.option_types import Cli, LocalFile
 from flows.config.run import FinishedRun
 from flows.errors import ConfigError
 from tiling.export.formats import AUTO, parse_formats
@@ -41,5 +41,9 @@ class ExportConfig(FinishedRun):
     )
     again: Annotated[bool, Cli("--force", former="--again")] = Field(
         default=False, description="Write also what shows the mask already."
+    )
+    split: LocalFile | None = Field(
+        default=None,
+        description="Write also a COG for each file of a mosaic into this folder, on the part that it fills.",
     )
     threads: PositiveInt | None = Field(default=None, description="Threads of a writer; one per core when not given.")

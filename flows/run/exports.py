@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.pool.cores import usable_threads
 from flows.run.changed_image import drawn_of_one_image
 from flows.run.objects import number_where_needed
+from tiling.errors import ExportError
 from tiling.export.export_run import export_run
 from tiling.export.export_task import TaskMap
-from tiling.export.formats import Format
+from tiling.export.formats import COG, FORMATS, NONE, Format
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from tiling.storage.place import Place, lock_run
@@ -31,9 +33,32 @@ def export_here(config: ExportConfig) -> list[Place]:
     with lock_run(run.path), drawn_of_one_image(run) as source:
         run.sweep()
         state, threads = run.ledger.fold(held=True), threads_of(config.threads)
-        number_where_needed(run, state, config.formats, threads)
-        written = export_run(run, source, config.formats, state, again=config.again, threads=threads)
-    return [run.exports / file for each in written for file in each.files]
+        wanted = config.formats if config.split is None else _with_mask(config.formats, run, source)
+        number_where_needed(run, state, wanted, threads)
+        written = export_run(run, source, wanted, state, again=config.again, threads=threads)
+        parts = [] if config.split is None else _split(run, source, config.split, threads)
+    return [*(run.exports / file for each in written for file in each.files), *parts]
+
+
+def _with_mask(formats: str, run: Run, source: ImageSource) -> str:
+    """The formats with the one that is split, once it is known that it can be.
+
+    Raises:
+        ExportError: the image has no parts, or the run lies in an object store.
+    """
+    from tiling.export.split import expect_parts
+
+    expect_parts(source)
+    if not isinstance(run.exports, Path):
+        raise ExportError(f"{run.path} lies in an object store, and --split cuts files on a disk: copy the run to one")
+    return COG if formats == NONE else f"{formats},{COG}"
+
+
+def _split(run: Run, source: ImageSource, folder: Path, threads: int) -> list[Path]:
+    from tiling.export.split import write_split
+
+    assert isinstance(run.exports, Path)
+    return [*write_split(run.exports / FORMATS[COG].files[0], source, folder, threads)]
 
 
 def export_all(

@@ -88,7 +88,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
         looks["extratags"].append((_TRANSFORMATION, "d", len(matrix), matrix, True))
     try:
         _write_levels(pyramid, plain, looks, finished.threads)
-        with _gdal_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
+        with gdal_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
             with rasterio.open(plain, "r+") as dataset:
                 _place(dataset, finished.placement)
                 where = _where(dataset)
@@ -111,7 +111,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
 
 
 @contextmanager
-def _gdal_errors() -> Generator[None]:
+def gdal_errors() -> Generator[None]:
     """Raise OSError for what rasterio has no class of its own for: its copying lets GDAL's bare errors through."""
     try:
         yield

@@ -169,7 +169,7 @@ FORMATS = {
     )
 }
 
-NONE, AUTO = "none", "auto"
+NONE, AUTO, COG = "none", "auto", "cog"
 
 _WITH = {"stac": ["cog", "stac"]}
 """Formats that mean nothing without another."""

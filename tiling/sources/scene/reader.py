@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,18 @@ class SceneReader:
     def chunk_px(self, level: int) -> tuple[int, int]:
         whole = self._facts.levels[level]
         return min(_CHUNK_PX, whole.height), min(_CHUNK_PX, whole.width)
+
+    def files(self) -> dict[str, Box]:
+        """Boxes on the grid that the files fill, by their names, which are numbered where they are the same."""
+        found: dict[str, Box] = {}
+        for layer in self._scene.layers:
+            for part in layer.parts:
+                box, stem = part.placing.box.intersect(self._facts.levels[0].box), Path(part.member.path.name).stem
+                if box in found.values():
+                    continue
+                names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+                found[next(name for name in names if name not in found)] = box
+        return found
 
     def close(self) -> None:
         self._files.close()
