@@ -147,7 +147,7 @@ def test_failures_are_acknowledged_and_nothing_is_rerun_without_a_server(tmp_pat
     assert (ended.code, ended.err) == (0, "")
     assert "acknowledged: -it's a.svs: cut off" in ended.out
     status = cut_off.run("status", archive.path)
-    assert "and 1 whose failure is acknowledged" in status.out
+    assert "1 whose failure is acknowledged" in status.out
     archive = Archive.open(archive.path)
     archive.ledger.append(replace(FAILED, slide=name, state=SlideState.DONE))
     archive.ledger.flush()
