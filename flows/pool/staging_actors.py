@@ -198,8 +198,10 @@ class Stagers:
 
     def _replace(self, stager: _Stager) -> None:
         """Put another in the place of one that died."""
-        if stager in self._stagers:
-            self._stagers[self._stagers.index(stager)] = self._begun()
+        stagers = self._stagers  # those that are ended meanwhile by another thread are another list
+        for place, each in enumerate(stagers):
+            if each is stager:
+                stagers[place] = self._begun()
 
     def _begun(self) -> _Stager:
         """A stager on a node that declares the resource for it; where none does, anywhere."""
