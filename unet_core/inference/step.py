@@ -88,7 +88,7 @@ class Step(nn.Module):
 
 def decided(logits_NCHW: Tensor, decide: Decide, *, probabilities: bool) -> tuple[Tensor, ...]:
     """Verdict whether one tile's logits are finite, labels `(y, x)`, and probabilities `(C, y, x)` if asked for."""
-    # Not-a-number wins every minimum, so the two ends tell of all.
+    # NaN propagates through the minimum and the maximum: both are finite only where all logits are.
     least, greatest = torch.aminmax(logits_NCHW)
     is_finite = torch.isfinite(least) & torch.isfinite(greatest)
     labels_HW = decide(logits_NCHW)[0]
