@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from described_scenes import asset, write_item
 from numpy.typing import NDArray
 from object_store import BUCKET, boto_client, place
+from refusals import expect_refused
 from scenes import cut, scene_pixels, write_raster
 
 from tiling.archives.listing import find_slides
@@ -121,12 +123,7 @@ def test_what_an_item_in_a_bucket_may_not_lead_to_is_one_line(s3: str, local: Pa
         "s3://me:canary@another/r.tif": "holds a user or password",
     }.items():
         url = put_item("four/item.json", {"nir": asset(href, "b")})
-        with pytest.raises(TilingError) as error:
-            open_source(url)
-        text = str(error.value)
-        assert message in text
-        assert "\n" not in text
-        assert "canary" not in text
+        expect_refused(partial(open_source, url), message)
     place("four/item.json").write_bytes(b'{"stac_version": ')
     with pytest.raises(TilingError, match="can't be parsed"):
         open_source(f"s3://{BUCKET}/four/item.json")
