@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from tiling.selection.coarse_data import COARSE_PX, DataOnly
+from tiling.selection.extremes import greatest_band, least_band
 from tiling.selection.foreground import Foreground
 from tiling.selection.ink import ink_colours, without_detail
 from tiling.sources.downsample import block_mean
@@ -54,11 +55,12 @@ def find_tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None 
         return _because(keep_all, "only 8-bit RGB slides are judged by colour")
     means = block_mean(source if data is None else DataOnly(source), level, COARSE_PX)
     # Glass is white in every band; stain takes light from at least one.
-    absorbed = 255 - means.min(axis=-1)
+    least = least_band(means)
+    absorbed = 255 - least
     seen = np.isfinite(absorbed)
     if not seen.any() or np.ptp(absorbed[seen]) < 1:
         return _because(keep_all, "the image is of one colour")
-    bright = seen & (absorbed <= 255 - GLASS_BRIGHTNESS) & (np.ptp(means, axis=-1) <= GLASS_TINT)
+    bright = seen & (absorbed <= 255 - GLASS_BRIGHTNESS) & (greatest_band(means) - least <= GLASS_TINT)
     if np.count_nonzero(bright) < LEAST_GLASS * np.count_nonzero(seen):
         return _because(keep_all, "the background is not bright, so the image is no bright-field slide")
     grey, coloured = ink_colours(means, np.percentile(means[bright], WHITEST, axis=0))
