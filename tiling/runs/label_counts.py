@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from tiling.runs.ledger import MOST_LABELS_COUNTED
 from tiling.runs.mask import NOT_PREDICTED
 
-COMMON = (0, 1, NOT_PREDICTED, 2, 3, 4, 5)
+COMMON = (1, NOT_PREDICTED, 2, 3, 4, 5)
 
 
 def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Number of pixels of each label, 0 to 255; comparing with the few that most masks have is the quickest."""
-    counts, left = np.zeros(256, np.int64), labels.size
+    counts, left = np.zeros(256, np.int64), int(np.count_nonzero(labels))
+    counts[0] = labels.size - left
     for label in COMMON:
         if not left:
             return counts

@@ -126,8 +126,8 @@ def brightness(pixels: NDArray[np.generic], wanted: Flags, block_px: int) -> NDA
 def bends_less(blocks: NDArray[np.float32], limits: NDArray[np.float32]) -> Flags:
     """Mask of the blocks whose curvature is less than its limit.
 
-    The quartile lies between two neighbours in the order of a block's differences. How many are less than the limit says
-    of nearly every block on which side both lie, which is quicker than to order them.
+    The quartile lies between two neighbours in the order of a block's differences. How many are less than the limit
+    says of nearly every block on which side both lie, which is quicker than to order them.
     """
     differences = _differences(blocks)
     first = (differences.shape[-1] - 1) * QUARTILE // 100

@@ -51,6 +51,7 @@ class ShardCodec:
         self._order = _morton_order(self._grid)
         self._level = level
         self._room = np.full(chunk, fill, self._dtype)
+        self._even: tuple[Any, bytes] | None = None
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ShardCodec | None:
@@ -91,9 +92,20 @@ class ShardCodec:
             if chunk.shape != self._chunk:
                 self._room[:] = self._fill
             self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
-            if not (self._room == self._fill).all():  # as one of no pixels is
-                chunks[row, col] = compress(self._room, self._level, True)
+            if (encoded := self._encoded_room()) is not None:
+                chunks[row, col] = encoded
         return chunks
+
+    def _encoded_room(self) -> bytes | None:
+        """The chunk in the room; None where it holds the fill value alone. One of a single label is made once."""
+        first = self._room[0, 0]
+        if not (self._room[0] == first).all() or not (self._room == first).all():
+            return compress(self._room, self._level, True)
+        if first == self._fill:
+            return None
+        if self._even is None or self._even[0] != first:
+            self._even = first, compress(self._room, self._level, True)
+        return self._even[1]
 
     def join(self, chunks: Mapping[tuple[int, int], bytes]) -> bytes | None:
         """A shard of encoded chunks by row and column; None where there are none."""

@@ -46,6 +46,16 @@ def test_majority_equals_counting(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(majority(labels), majority_by_counting(labels))
 
 
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 1)))
+def test_majority_of_two_labels_equals_counting(labels: np.ndarray) -> None:
+    expected = majority_by_counting(labels)
+    np.testing.assert_array_equal(majority(labels), expected)
+    np.testing.assert_array_equal(majority(np.asfortranarray(labels)), expected)
+    inside = np.pad(labels, 1, constant_values=3)[1:-1, 1:-1]
+    np.testing.assert_array_equal(majority(inside), expected)
+    assert majority(labels).dtype == np.uint8
+
+
 @given(
     hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.sampled_from([0, 1, 2, 255]))
 )

@@ -58,6 +58,19 @@ def test_nothing_takes_no_bytes_and_other_bytes_are_refused() -> None:
             codec.decode_into(wrong, (0, 0), room)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_chunks_of_one_label_are_those_of_a_codec_that_has_seen_none(dtype: str) -> None:
+    """Also after other labels, after the fill value, beside chunks that differ in one pixel, and at an edge."""
+    codec, number = ShardCodec((16, 32), CHUNK, np.dtype(dtype), 3, fill=0), np.dtype(dtype).type
+    for label, shape in ((1, CHUNK), (2, CHUNK), (0, CHUNK), (2, CHUNK), (1, (16, 31)), (1, CHUNK)):
+        even_YX = np.full(shape, label, number)
+        odd_YX = even_YX.copy()
+        odd_YX[-1, -1] += 1
+        for pixels_YX in (even_YX, odd_YX, even_YX):
+            fresh = ShardCodec((16, 32), CHUNK, np.dtype(dtype), 3, fill=0)
+            assert codec.encode(pixels_YX) == fresh.encode(pixels_YX)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
