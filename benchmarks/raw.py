@@ -1,7 +1,7 @@
 """Raw cost of the libraries under each step: the same pixels and bytes, in the same chunks, by one thread.
 
 Nothing is planned, checked or recorded; what a step takes beyond this is its own. JPEG by imagecodecs as tifffile calls
-it, lz4 by Blosc, zstd by numcodecs, digests by hashlib. Pillow's `reduce`, a compiled mean of squares, stands for
+it, zstd by numcodecs, digests by hashlib. Pillow's `reduce`, a compiled mean of squares, stands for
 coarse views, and for the majority of four labels, which no library has: its work per pixel is about the same.
 """
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import google_crc32c
 import numpy as np
-from imagecodecs import blosc_decode, blosc_encode
 from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from PIL import Image
@@ -119,7 +118,7 @@ class RawCosts:
                         Image.fromarray(pixels).reduce(inner)
 
     def stage(self, tile: Tile, extent: tuple[int, int], staged_HWC: Pixels) -> None:
-        """Decode, gather, compress and write a tile, and read it again; each segment is decoded once in all.
+        """Decode, gather, check and write a tile, and read it again; each segment is decoded once in all.
 
         Raises:
             AssertionError: these are other pixels than those that were staged.
@@ -141,16 +140,14 @@ class RawCosts:
             if seen != read:
                 pixels = pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
         assert np.array_equal(pixels, staged_HWC), f"tile {tile.name}: other pixels than those that were staged"
-        with self._part("stage", "lz4"):
-            encoded = bytes(_lz4(pixels))
-            encoded += google_crc32c.value(encoded).to_bytes(4, "little")
+        with self._part("stage", "crc32c"):
+            google_crc32c.value(cast("Any", pixels))
         with self._part("stage", "file"):
-            self._file.write_bytes(encoded)
+            self._file.write_bytes(pixels.data)
         with self._part("read", "file"):
-            encoded = self._file.read_bytes()
-        with self._part("read", "lz4"):
-            google_crc32c.value(encoded[:-4])
-            blosc_decode(encoded[:-4], numthreads=1)
+            stored = np.fromfile(self._file, np.uint8)
+        with self._part("read", "crc32c"):
+            google_crc32c.value(cast("Any", stored))
 
     def write(self, labels: NDArray[np.uint8], pyramid: Pyramid) -> None:
         """Digest, counts and chunks of a tile's labels, and of the reduced levels that it fills by itself."""
@@ -238,11 +235,6 @@ def _bands(shape: tuple[int, ...]) -> Iterator[Box]:
     height, width = shape
     for y in range(0, height, BAND_PX):
         yield Box(y, 0, min(y + BAND_PX, height), width)
-
-
-def _lz4(pixels: Pixels) -> bytes:
-    whole = cast("Any", pixels)
-    return cast("bytes", blosc_encode(whole, level=1, compressor="lz4", shuffle=0, typesize=1, numthreads=1))
 
 
 def _chunks(pixels: Pixels, chunk: tuple[int, ...]) -> Iterator[Pixels]:

@@ -7,12 +7,13 @@ import numpy as np
 from flows.config.archive import ArchiveConfig
 from tiling.errors import PlanError
 from tiling.runs.run import Run
+from tiling.storage.chunk import MOST_OVERHEAD_BYTES
 
 
 def tile_bytes(run: Run) -> int:
     """Most bytes that a staged tile takes."""
     height, width = run.plan.read_shape
-    return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize
+    return height * width * run.staged_bands * np.dtype(run.card.image.dtype).itemsize + MOST_OVERHEAD_BYTES
 
 
 def expect_budget(run: Run, config: ArchiveConfig) -> None:

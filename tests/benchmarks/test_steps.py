@@ -15,8 +15,8 @@ from benchmarks.steps import measure
 RAW_PARTS = {
     "fingerprint": {"sha256"},
     "foreground": {"JPEG", "means"},
-    "stage": {"JPEG", "gather", "lz4", "file"},
-    "read": {"file", "lz4"},
+    "stage": {"JPEG", "gather", "crc32c", "file"},
+    "read": {"file", "crc32c"},
     "write": {"blake2b", "counts", "zstd", "file", "majority"},
     "pyramid": {"zstd", "majority", "file"},
     "overlay": {"JPEG", "means", "png"},

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from cli import on_disk, write_tissue
 from finished import finished_run
@@ -17,14 +19,15 @@ from tiny import write_noise
 
 from flows.run import pictures, steps
 from flows.run.steps import export, stitch
-from tiling.errors import DiskError
+from tiling.errors import DiskError, StagingError
 from tiling.export.export_run import is_shown
 from tiling.geometry import Box, Halo
 from tiling.plan import TilePlan
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.mask import majority
 from tiling.runs.run import Run
-from tiling.runs.staging import StagedTiles
+from tiling.runs.staging import StagedTiles, staged_sizes
+from tiling.storage.local_disk import is_local_disk
 
 
 def pyramid_is_true(run: Run) -> bool:
@@ -61,6 +64,38 @@ def test_a_black_tile_is_staged_as_any_other(tmp_path: Path) -> None:
     black = np.zeros((*plan.read_shape, 3), np.uint8)
     staged.write(1, black)
     np.testing.assert_array_equal(staged.read(1), black)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_tiles_that_pass_this_machines_disk_are_as_they_are_and_those_that_stay_are_compressed(
+    tmp_path: Path, keep: bool, dtype: str
+) -> None:
+    plan, path = TilePlan((128, 128), 64, (16, 16), Halo(0, 0, 0, 0)), tmp_path / "staged.zarr"
+    StagedTiles.create(path, plan, 3, dtype, keep=keep).write(1, np.full((*plan.read_shape, 3), 7, dtype))
+    found = StagedTiles.open(path).read(1)
+    np.testing.assert_array_equal(found, np.full((*plan.read_shape, 3), 7, dtype))
+    assert found.flags.writeable
+    assert (staged_sizes(path)[1] == found.nbytes + 4) is not keep
+    chunk = path / "c/1/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    with pytest.raises(StagingError, match="stage it again"):
+        StagedTiles.open(path).read(1)
+
+
+def test_tiles_across_a_network_are_compressed_and_so_are_those_of_a_file_system_that_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, (near, far) = TilePlan((128, 128), 64, (16, 16), Halo(0, 0, 0, 0)), (tmp_path / "near", tmp_path / "far")
+    mounts = {"/": "ext4", str(far): "nfs4", str(far / "disk"): "xfs", str(near / "odd"): "whatever"}
+    found = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in mounts.items()]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: found)
+    (tmp_path / "link").symlink_to(far)
+    for folder, is_plain in {near: True, far: False, far / "disk": True, near / "odd": False}.items():
+        folder.mkdir(parents=True)
+        StagedTiles.create(folder / "a", plan, 3, "uint8").write(0, np.full((*plan.read_shape, 3), 7, np.uint8))
+        assert (staged_sizes(folder / "a")[0] > 64 * 64 * 3) is is_plain
+    assert not is_local_disk(tmp_path / "link" / "staged.zarr")
 
 
 def test_pictures_are_drawn_while_formats_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

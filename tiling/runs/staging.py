@@ -22,10 +22,11 @@ from tiling.errors import StagingError, StorageError
 from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.runs.no_data import pack
-from tiling.storage.blosc_chunk import BloscChunks
-from tiling.storage.disk import is_partial, write_passing
+from tiling.storage.chunk import ChunkCodec
+from tiling.storage.disk import expect_file, is_partial, write_passing
+from tiling.storage.local_disk import is_local_disk
 from tiling.storage.object_path import ObjectPath
-from tiling.storage.place import ABSENT, Place, read_at
+from tiling.storage.place import ABSENT, Place
 from tiling.storage.zarr_store import zarr_at
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class StagedTiles:
     def __init__(self, path: Place, array: zarr.Array[Any]) -> None:
         self._path = path
         self._array = array
-        self._chunks = BloscChunks.of(array)
+        self._codec = ChunkCodec.of(array)
 
     @classmethod
     def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
@@ -92,14 +93,12 @@ class StagedTiles:
             return cls.open(path)
         height, width = plan.read_shape
         try:
-            # lz4 without shuffle: staged tiles live for seconds, so speed counts and size hardly does. It decodes a
-            # file that was cut short to wrong pixels without a word, hence the checksum.
             array = zarr.create_array(
                 zarr_at(path),
                 shape=(plan.count, height, width, bands),
                 chunks=(1, height, width, bands),
                 dtype=np.dtype(dtype),
-                compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()],
+                compressors=_compressors(path, keep=keep),
                 fill_value=0,
                 config={"write_empty_chunks": True},
                 dimension_names=("tile", "y", "x", "band"),
@@ -126,12 +125,12 @@ class StagedTiles:
             raise _unwritable(self._path, OSError(gone, f"{os.strerror(gone)}: the run was removed or moved"))
         chunk = self._chunk(index)
         try:
-            if self._chunks is None:
+            if self._codec is None:
                 self._array[index] = tile_HWC
             elif isinstance(chunk, Path):
-                write_passing(chunk, self._chunks.encode(tile_HWC))
+                write_passing(chunk, self._codec.encode(tile_HWC))
             else:
-                chunk.write_bytes(bytes(self._chunks.encode(tile_HWC)))
+                chunk.write_bytes(b"".join(self._codec.encode(tile_HWC)))
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
@@ -143,8 +142,8 @@ class StagedTiles:
                 is no longer what was written.
         """
         try:
-            if self._chunks is not None:
-                return self._chunks.decode(read_at(self._chunk(index)))[0]
+            if self._codec is not None:
+                return self._codec.decode(_bytes_at(self._chunk(index)))[0]
             tile_HWC = cast("NDArray[np.generic]", self._array[index])
         except ABSENT as error:
             raise self._missing(index) from error
@@ -175,6 +174,24 @@ class StagedTiles:
 
     def _chunk(self, index: int) -> Place:
         return self._path / "c" / str(index) / "0" / "0" / "0"
+
+
+def _compressors(path: Place, *, keep: bool) -> list[BloscCodec | Crc32cCodec]:
+    """What a new array's tiles go through: none of it is worth its time where they pass a disk of this machine.
+
+    They live there for seconds, mostly in memory. Across a network and where they stay, size counts too: lz4 without
+    shuffle is the quickest. Neither says of a file that was cut short or overwritten that it is, hence the checksum.
+    """
+    passes = not keep and isinstance(path, Path) and is_local_disk(path)
+    return [Crc32cCodec()] if passes else [BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()]
+
+
+def _bytes_at(chunk: Place) -> NDArray[np.uint8]:
+    """All of a chunk; raises what tells that it is absent."""
+    if not isinstance(chunk, Path):
+        return np.frombuffer(bytearray(chunk.read_bytes()), np.uint8)
+    expect_file(chunk)
+    return np.fromfile(chunk, np.uint8)
 
 
 def remove_staged(path: Place) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -135,7 +135,7 @@ def expect_no_link(path: Path) -> None:
         raise _in_the_way(path, stat.S_IFLNK)
 
 
-def write_passing(path: Path, data: bytes | memoryview) -> None:
+def write_passing(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file so that a reader sees all of it or none of it; what a crash of the machine leaves is open.
 
     Raises:
@@ -144,7 +144,8 @@ def write_passing(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.writelines(pieces)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
