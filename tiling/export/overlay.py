@@ -42,7 +42,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     labels = sampled(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
     for label, item in enumerate(run.classes):
         if label:
-            _tint(picture, labels == label, item.color)
+            tint(picture, labels == label, item.color)
     image = Image.fromarray(picture)
     for tile in failed:
         _hatch(image, tile, steps)
@@ -60,10 +60,13 @@ def sampled(image: Mask | Probabilities, steps: Steps, shape: tuple[int, int]) -
     return pixels[..., rows[:, np.newaxis], cols]
 
 
-def _tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> None:
-    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
-    picture[covered] = (picture[covered] * (1 - TINT) + rgb * TINT).astype(np.uint8)
-    picture[outline(covered)] = rgb.astype(np.uint8)
+def tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> None:
+    """Tint the covered pixels of a picture in a colour, in place, and draw their outline in it."""
+    line = outline(covered)
+    for band, value in enumerate(int(color[i : i + 2], 16) for i in (1, 3, 5)):
+        tinted = (np.arange(256) * (1 - TINT) + np.float32(value) * np.float32(TINT)).astype(np.uint8)
+        np.copyto(picture[..., band], tinted[picture[..., band]], where=covered)
+        np.copyto(picture[..., band], value, where=line, casting="unsafe")
 
 
 def outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:

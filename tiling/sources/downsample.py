@@ -112,6 +112,9 @@ class ScreenView:
 def display_range(means: NDArray[np.float32]) -> tuple[float, float]:
     """The values that are shown as black and white: 0 and 255, or the 1st and 99th percentile where those don't fit."""
     bands = _shown_bands(means)
+    low, high = (float(bands.min()), float(bands.max())) if bands.size else (0.0, 255.0)
+    if low >= 0 and 1 < high <= 255:  # which neither NaN nor infinity is
+        return 0.0, 255.0
     finite = bands[np.isfinite(bands)]
     low, high = (0.0, 255.0) if finite.size == 0 else (float(finite.min()), float(finite.max()))
     if low < 0 or high > 255 or high <= 1:
@@ -128,8 +131,12 @@ def to_display(means: NDArray[np.float32], limits: tuple[float, float] | None = 
     """
     bands = _shown_bands(means)
     low, high = display_range(means) if limits is None else limits
-    stretched = (np.nan_to_num(bands, nan=low) - low) / max(high - low, 1e-12)
-    return (np.clip(stretched, 0, 1) * 255).round().astype(np.uint8)
+    shown = np.nan_to_num(bands, nan=low)
+    shown -= low
+    shown /= max(high - low, 1e-12)
+    np.clip(shown, 0, 1, out=shown)
+    shown *= 255
+    return np.rint(shown, out=shown).astype(np.uint8)
 
 
 def _shown_bands(means: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,9 +6,14 @@ import base64
 import zlib
 from io import BytesIO
 
+import numpy as np
+from imagecodecs import png_encode
 from PIL import Image
 
 from tiling.storage.place import Place, write_atomic
+
+_PNG_FILTER_UP = 0x20
+"""libpng's flag for rows as differences from those above."""
 
 
 def write_png(path: Place, picture: Image.Image, *, below: Place | None = None) -> None:
@@ -17,10 +22,10 @@ def write_png(path: Place, picture: Image.Image, *, below: Place | None = None) 
     Raises:
         DiskError: the disk is full or can't be written.
     """
-    encoded = BytesIO()
-    # Runs alone are looked for: a third of the time of looking for all that recurs, for a few bytes in a hundred.
-    picture.save(encoded, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    write_atomic(path, encoded.getvalue(), below=below)
+    # Each row as what it differs from the one above, runs alone: of tissue as few bytes as by the best filter of each
+    # row, and half the time.
+    encoded = png_encode(np.asarray(picture), level=1, strategy=zlib.Z_RLE, filter=_PNG_FILTER_UP)
+    write_atomic(path, bytes(encoded), below=below)
 
 
 def data_url(path: Place, side_px: int) -> str:
