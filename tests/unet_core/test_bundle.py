@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from unet_core.bundles.bundle import (
     ClassInfo,
@@ -25,7 +26,7 @@ from unet_core.bundles.bundle import (
     save_bundle,
 )
 from unet_core.errors import BundleError
-from unet_core.models import build
+from unet_core.models import MODELS, build
 
 PARAMETERS = {"bands": 2, "classes": 1, "first_channels": 4, "depth": 2}
 SHIPPED_BYTES_LIMIT = 32_000_000
@@ -53,6 +54,39 @@ def bundle_dir(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save_bundle(tmp_path / "tiny", a_card(), build("unet", PARAMETERS))
     return tmp_path / "tiny"
+
+
+class Tinted(nn.Module):
+    """A network whose constructor computes a tensor that no file holds."""
+
+    def __init__(self, bands: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(bands, classes, 1)
+        self.register_buffer("tint", torch.arange(bands).reshape(1, -1, 1, 1) + 0.5, persistent=False)
+
+    def forward(self, tile_NCHW: torch.Tensor) -> torch.Tensor:
+        return cast("torch.Tensor", self.head(tile_NCHW + cast("torch.Tensor", self.tint)))
+
+
+def test_what_a_constructor_computes_is_there_beside_what_the_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tinted", Tinted)
+    parameters = {"bands": 2, "classes": 1}
+    saved = build("tinted", parameters)
+    save_bundle(tmp_path / "tinted", a_card(architecture="tinted", parameters=parameters), saved)
+    tile_NCHW = torch.rand(1, 2, 3, 3)
+    with torch.inference_mode():
+        assert torch.equal(load_bundle(tmp_path / "tinted").module(tile_NCHW), saved(tile_NCHW))
+
+
+def test_a_loaded_network_shares_no_memory_with_its_file(bundle_dir: Path) -> None:
+    module, before = load_bundle(bundle_dir).module, load_file(bundle_dir / "weights.safetensors")
+    kept = {name: tensor.clone() for name, tensor in before.items()}
+    with (bundle_dir / "weights.safetensors").open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\x7f" * 8)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in module.state_dict().items())
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:

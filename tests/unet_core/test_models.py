@@ -124,6 +124,16 @@ def test_every_registered_network_is_tested() -> None:
     assert all(issubclass(network_class, nn.Module) for network_class in MODELS.values())
 
 
+@each
+def test_all_tensors_of_a_network_are_held_by_its_file(case: Case) -> None:
+    """So that a bundle's network is made without a value and has all of them once it is loaded."""
+    with torch.device("meta"):
+        network = build(case.name, case.parameters)
+    held = {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
+    assert held <= network.state_dict().keys()
+    assert not [key for part in network.modules() for key, value in vars(part).items() if isinstance(value, Tensor)]
+
+
 @pytest.mark.parametrize("network_class", MODELS.values(), ids=list(MODELS))
 def test_every_network_says_which_paper_it_follows(network_class: type[nn.Module]) -> None:
     text = sys.modules[network_class.__module__].__doc__ or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from unet_core.bundles.importing import import_model
 from unet_core.bundles.origin import Origin
-from unet_core.bundles.weights import read_weights, without_prefix
+from unet_core.bundles.weights import copied, expect_finite, read_weights, without_prefix
 from unet_core.errors import BundleError
 
 State = dict[str, Tensor]
@@ -118,3 +119,23 @@ def test_weights_that_do_not_fit_the_network_are_named(
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(BundleError, match=message):
         import_model(Origin("third_party:make_net", tmp_path / "w.pt", trust_code=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_found_in_any_dtype(dtype: torch.dtype, wrong: float) -> None:
+    tensor = torch.full((2, 3), torch.finfo(dtype).max, dtype=dtype)
+    expect_finite("head.weight", tensor, Path("weights.pt"))
+    expect_finite("head.weight", tensor[:0], Path("weights.pt"))
+    tensor[1, 2] = wrong
+    with pytest.raises(BundleError, match=r"head\.weight holds NaN or infinity"):
+        expect_finite("head.weight", tensor, Path("weights.pt"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_copied_tensors_share_no_memory(dtype: torch.dtype) -> None:
+    for tensor in (torch.arange(6).reshape(2, 3).to(dtype), torch.tensor(5).to(dtype)):
+        found = copied(tensor)
+        assert found.dtype == dtype
+        assert torch.equal(found, tensor)
+        assert found.data_ptr() != tensor.data_ptr()

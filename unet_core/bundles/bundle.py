@@ -30,7 +30,7 @@ from unet_core.bundles.card import (
 )
 from unet_core.bundles.exported import Program, module_of, read_program, write_program
 from unet_core.bundles.exported.graph import GRAPH_NAME
-from unet_core.bundles.weights import expect_fit, read_safetensors
+from unet_core.bundles.weights import copied, expect_fit, read_safetensors
 from unet_core.errors import BundleError
 from unet_core.files import write_whole
 from unet_core.models import build
@@ -74,8 +74,8 @@ def load_bundle(reference: str | Path) -> Bundle:
     module, _ = network_of(folder, card)
     expected = module.state_dict()
     expect_fit(expected, tensors, weights, _REMEDY)
-    module = _with_memory(module, card)
-    module.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
+    values = {name: copied(tensor).to(expected[name].dtype) for name, tensor in tensors.items()}
+    module = _with_values(module, values, card)
     return Bundle(card, module.float().eval().requires_grad_(requires_grad=False), digest_of(card, weights))
 
 
@@ -97,11 +97,13 @@ def network_of(reference: str | Path, card: ModelCard) -> tuple[nn.Module, Progr
     return module_of(program), program
 
 
-def _with_memory(module: nn.Module, card: ModelCard) -> nn.Module:
-    """The same network with room for its values, and whatever its constructor computes."""
-    if card.architecture == EXPORTED:
-        return module.to_empty(device="cpu")
-    return build(card.architecture, card.parameters)
+def _with_values(module: nn.Module, values: dict[str, Tensor], card: ModelCard) -> nn.Module:
+    """The same network with these values, and whatever its constructor computes beside them."""
+    held = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    if card.architecture != EXPORTED and not held <= values.keys():
+        module = build(card.architecture, card.parameters)  # else no value is drawn at random first
+    module.load_state_dict(values, assign=True)
+    return module
 
 
 def save_bundle(
