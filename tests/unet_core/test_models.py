@@ -126,7 +126,7 @@ def test_every_registered_network_is_tested() -> None:
 
 @each
 def test_networks_have_no_tensors_but_parameters_and_buffers(case: Case) -> None:
-    """A bundle's network is made without memory: of any other tensor, loading it could not tell that it has no value."""
+    """A bundle's network is made without memory, and loading it could not tell that another tensor has no value."""
     with torch.device("meta"):
         network = build(case.name, case.parameters)
     assert not [key for part in network.modules() for key, value in vars(part).items() if isinstance(value, Tensor)]
