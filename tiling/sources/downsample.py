@@ -131,10 +131,10 @@ def to_display(means: NDArray[np.float32], limits: tuple[float, float] | None = 
     """
     bands = _shown_bands(means)
     low, high = display_range(means) if limits is None else limits
-    shown = np.nan_to_num(bands, nan=low)
-    shown -= low
-    shown /= max(high - low, 1e-12)
-    np.clip(shown, 0, 1, out=shown)
+    shown = bands - np.float32(low)
+    shown /= np.float32(max(high - low, 1e-12))
+    np.fmax(shown, 0, out=shown)  # what is no number is black
+    np.minimum(shown, 1, out=shown)
     shown *= 255
     return np.rint(shown, out=shown).astype(np.uint8)
 
