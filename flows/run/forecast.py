@@ -22,9 +22,10 @@ from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
 from tiling.selection.find_foreground import find_foreground
 from unet_core.errors import FootprintError
-from unet_core.inference.autotune import TuningJob, seconds_per_core
+from unet_core.inference.core_pace import seconds_per_core
 from unet_core.inference.device import device_name
 from unet_core.inference.predictor import Precision
+from unet_core.inference.tuning_job import TuningJob
 
 START_SECONDS = 15.0
 """Until the first tile: Prefect, Ray and torch, and the image's plan (measured for README's table)."""

@@ -17,10 +17,11 @@ from tiling.storage.place import Place
 from tiling.view import View
 from unet_core.bounds import Edges, Footprint, approximate_footprint
 from unet_core.bundles.bundle import Bundle, load_bundle
-from unet_core.inference.autotune import TuningJob, measure_core, recall_core
+from unet_core.inference.autotune import measure_core, recall_core
 from unet_core.inference.precision import choose_precision
 from unet_core.inference.predictor import OutputRegion, Precision, Predictor
 from unet_core.inference.tta import Tta
+from unet_core.inference.tuning_job import TuningJob
 
 SAMPLE_PX = 512
 SAMPLES = 3

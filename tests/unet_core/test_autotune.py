@@ -18,9 +18,11 @@ from torch import nn
 from unet_core.bundles.bundle import Bundle, load_bundle
 from unet_core.files import cache_folder
 from unet_core.inference import precision
-from unet_core.inference.autotune import TuningJob, best_core, measure_core, recall_core, seconds_per_core
+from unet_core.inference.autotune import best_core, measure_core, recall_core
+from unet_core.inference.core_pace import seconds_per_core
 from unet_core.inference.memo import Memo
 from unet_core.inference.precision import choose_precision, lacks_bfloat16
+from unet_core.inference.tuning_job import TuningJob
 from unet_core.models import build
 
 ROOMY = 8 * 2**30

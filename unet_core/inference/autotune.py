@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import heapq
 import platform
-import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,20 +23,17 @@ from torch import nn
 from unet_core.bounds import Network, has_strips, inferred, operations
 from unet_core.bounds.footprint import footprint_of
 from unet_core.bundles.bundle import Bundle
-from unet_core.errors import FootprintError, PredictionError
+from unet_core.errors import FootprintError
 from unet_core.files import cache_folder
-from unet_core.inference.device import is_out_of_memory
+from unet_core.inference.core_pace import is_quick, measured_rates
 from unet_core.inference.memo import Memo
 from unet_core.inference.memory import activation_bytes, rows_at_once
-from unet_core.inference.predictor import Precision, Predictor
-from unet_core.inference.tta import SYMMETRIES, Tta, tta_footprint
+from unet_core.inference.tta import tta_footprint
+from unet_core.inference.tuning_job import TuningJob
 
-BUDGET_S = 3.0
 # In the order of measuring: the likely ones first, as the time may not suffice for all.
 _CPU_CORES_PX, _GPU_CORES_PX = (512, 1024, 768, 1536), (2048, 4096, 1024, 3072)
 _SMALL_CORES_PX = (384, 256, 128)
-# Multiply-accumulates per second below which measuring would take too long.
-_CPU_AT_LEAST, _GPU_AT_LEAST = 2e10, 2e13
 # Without a measurement: a core is large enough where the largest would save no more than this.
 _WORTH_GROWING = 1.05
 _COUNTED_UP_TO_PX = {"cpu": 1024, "cuda": 4096}
@@ -49,28 +44,7 @@ _STRIPPED_CORES_PX = (2048, 4096)
 _STRIPS_PACE = 0.9
 _WORTH_STRIPS = 1.25
 _LONGEST_CORE_S = 120.0
-_MEASURED_PX = 1024
 _BALANCED_UP_TO_TILES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class TuningJob:
-    """The job that a core is tuned for.
-
-    memory_bytes: what one worker may take for a tile and the network's intermediates. extent: of the image; a
-    core so large that workers stand idle at the end is slower than it looks. workers: that share the tiles.
-    """
-
-    precision: Precision
-    device: str
-    memory_bytes: int
-    extent: tuple[int, int] | None = None
-    workers: int = 1
-    tta: Tta = "none"
-
-    @property
-    def device_type(self) -> str:
-        return torch.device(self.device).type
 
 
 @dataclass(slots=True)
@@ -105,7 +79,7 @@ def measure_core(bundle: Bundle, job: TuningJob, memo: Memo | None = None) -> in
     cores, question = _cores(bundle, job), _question(bundle, job)
     answer = memo.recall(question)
     if answer is None and memo.is_open() and _are_timed(bundle, cores, job):
-        rates = _measured(bundle, cores.fitting, job)
+        rates = measured_rates(bundle, cores.fitting, job)
         answer = memo.keep(question, {str(core_px): rate for core_px, rate in rates.items()})
     rates = _rates(answer, cores.fitting)
     return _best(rates, bundle, cores, job) if rates else _counted(bundle, cores, job)
@@ -130,7 +104,7 @@ def _best(rates: dict[int, float], bundle: Bundle, cores: _Cores, job: TuningJob
 
 def _with_large_cores(rates: Mapping[int, float], bundle: Bundle, network: Network, job: TuningJob) -> dict[int, float]:
     """The rates with those of cores that are computed in strips, as counted from the fastest of the others."""
-    if not _in_strips(job) or not has_strips(network):
+    if not job.in_strips or not has_strips(network):
         return dict(rates)
     bands, found = len(bundle.card.bands), dict(rates)
     fastest = max(sorted(rates), key=lambda core_px: rates[core_px])
@@ -204,7 +178,7 @@ def _cores(bundle: Bundle, job: TuningJob) -> _Cores:
 def _are_timed(bundle: Bundle, cores: _Cores, job: TuningJob) -> bool:
     """True if there is a choice, and the smallest core can be timed within the budget even on a slow machine."""
     if cores.are_timed is None:
-        cores.are_timed = len(cores.fitting) > 1 and _is_quick(bundle, cores.fitting, job)
+        cores.are_timed = len(cores.fitting) > 1 and is_quick(bundle, cores.fitting, job)
     return cores.are_timed
 
 
@@ -215,94 +189,10 @@ def _bytes(bundle: Bundle, network: Network, core_px: int, job: TuningJob) -> in
     height = core_px + halo.top + halo.bottom + network.remainder(0)
     width = core_px + halo.left + halo.right + network.remainder(1)
     rows = height
-    if _in_strips(job):
+    if job.in_strips:
         rows = rows_at_once(bundle.module, bands, (height, width), found.stride, halo.sides)
     tile_bytes = bands * width * (4 * height + 8 * rows)
     return tile_bytes + activation_bytes(bundle.module, bands, (rows, width), job.precision)
-
-
-def _in_strips(job: TuningJob) -> bool:
-    return job.device_type == "cpu" and job.tta == "none"
-
-
-def _is_quick(bundle: Bundle, fitting: Sequence[int], job: TuningJob) -> bool:
-    try:
-        counted = operations(bundle.module, len(bundle.card.bands), (min(fitting), min(fitting)))
-    except FootprintError:
-        return False
-    least = _GPU_AT_LEAST if job.device_type == "cuda" else _CPU_AT_LEAST
-    return 2 * counted.computed * len(SYMMETRIES[job.tta]) / least <= BUDGET_S
-
-
-def _measured(bundle: Bundle, fitting: Sequence[int], job: TuningJob) -> dict[int, float]:
-    """Pixels per second of one worker, for as many cores as the budget allows."""
-    predictor = Predictor(bundle, precision=job.precision, device=job.device, tta=job.tta, compiled=False)
-    rates: dict[int, float] = {}
-    left, seconds_per_px = BUDGET_S, 0.0
-    with _as_a_worker(job.device_type):
-        for core_px in fitting:
-            if rates and 2 * seconds_per_px * core_px**2 > left:
-                continue
-            began = time.perf_counter()
-            try:
-                seconds = _timed(predictor, bundle, core_px)
-            except (PredictionError, RuntimeError, MemoryError) as error:
-                if not isinstance(error, PredictionError) and not is_out_of_memory(error):
-                    raise
-                continue
-            left -= time.perf_counter() - began
-            seconds_per_px = seconds / core_px**2
-            rates[core_px] = 1 / seconds_per_px
-    return rates
-
-
-def seconds_per_core(bundle: Bundle, job: TuningJob, core_px: int) -> float:
-    """Seconds that one worker takes for a core inside the image.
-
-    Measured on noise, in a second or two; of a core that is computed in strips a smaller one is measured, and the rest
-    counted.
-    """
-    network = inferred(bundle.module, len(bundle.card.bands))
-    is_bounded = all(operator.problem is None for operator in network.operators.values())
-    predictor = Predictor(
-        bundle, precision=job.precision, device=job.device, tta=job.tta, compiled=False, approximate=not is_bounded
-    )
-    measured_px = core_px
-    if is_bounded and _in_strips(job):
-        stride = int(np.lcm(*network.stride))
-        measured_px = min(core_px, max(stride, _MEASURED_PX - _MEASURED_PX % stride))
-    with _as_a_worker(job.device_type):
-        seconds = _timed(predictor, bundle, measured_px)
-    if measured_px == core_px:
-        return seconds
-    all_of_it, measured = (
-        operations(bundle.module, len(bundle.card.bands), (px, px), network=network) for px in (core_px, measured_px)
-    )
-    return seconds * all_of_it.computed / measured.computed
-
-
-def _timed(predictor: Predictor, bundle: Bundle, core_px: int) -> float:
-    """Seconds of one core inside the image; of the processor's time, so that other work doesn't count."""
-    read_px, region = predictor.inside(core_px)
-    noise = np.random.default_rng(0).integers(0, 256, (*read_px, len(bundle.card.bands)))
-    tile_HWC = noise.astype(bundle.card.dtype)
-    predictor.predict(tile_HWC, region)
-    began = time.thread_time()
-    device_s = predictor.run(tile_HWC, region).seconds
-    on_cpu = predictor.device.torch_device.type == "cpu"
-    return time.thread_time() - began if on_cpu else device_s
-
-
-@contextmanager
-def _as_a_worker(device_type: str) -> Generator[None]:
-    """One thread, as each of the workers has."""
-    threads = torch.get_num_threads()
-    if device_type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _counted(bundle: Bundle, cores: _Cores, job: TuningJob) -> int:
