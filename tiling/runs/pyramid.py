@@ -231,7 +231,7 @@ class Pyramid:
 
     def _shard_shape(self, level: int) -> tuple[int, int]:
         array = self.levels[level]
-        return cast("tuple[int, int]", cast("tuple[int, ...]", array.shards or array.chunks)[-2:])
+        return cast("tuple[int, int]", (array.shards or array.chunks)[-2:])
 
     def _codec(self, level: int) -> ShardCodec | None:
         """Codec of a level's shards in this thread; None where only Zarr can."""
