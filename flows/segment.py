@@ -26,7 +26,7 @@ from flows.reporting.prefect_names import artifact_key, name_flow_run
 from flows.reporting.progress import begin_stage
 from flows.run import steps
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.pictures import Pictures, drawing
+from flows.run.pictures import SMALL_PX, Pictures, SeenLater, drawing, seen
 from flows.run.prepare import Prepared, prepared
 from flows.run.steps import Outcome, folded, record_result, remaining, summarise
 from flows.run.watch import RunWatch
@@ -36,8 +36,6 @@ from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.storage.picture import data_url
 from tiling.storage.place import lock_run
-
-SHOWN_PX = 720
 
 stitch = task(cache_policy=NO_CACHE)(steps.stitch)
 find_objects = task(cache_policy=NO_CACHE)(steps.find_objects)
@@ -57,11 +55,11 @@ def segment(config: SegmentConfig) -> Outcome:
         planned = plan(config, pool)
         run, todo = planned.run, remaining(planned.run, planned.state, planned.strip_px)
         reduced = ReducedLevels.of(run, planned.state)
-        compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
+        view = compute(run, pool, todo, staged=config.staging, keep=config.keep_staged, reduced=reduced)
         state = stitch(run, folded(run), reduced)
         finishing = finish.submit(run, keep_staged=config.keep_staged)
         tasks = pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks or pool.beside) as pictures:
+        with drawing(run, state, tasks or pool.beside, view) as pictures:
             show(run, state, pictures)
             find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
             export(run, config.export, state, tasks, pictures)
@@ -77,8 +75,10 @@ def compute(
     staged: bool,
     keep: bool = False,
     reduced: ReducedLevels | None = None,
-) -> None:
+) -> SeenLater | None:
     """Stage and infer side by side; whatever ends inference ends staging too, which would wait for it for ever.
+
+    Returns what staging has begun of the pictures.
 
     Nothing writes reduced levels any more once this has ended, and whoever holds the run's lock releases it.
     """
@@ -90,7 +90,7 @@ def compute(
         backlog.close()
         if reduced is not None:
             reduced.close()
-    staging.result()
+    return staging.result()
 
 
 @task(cache_policy=NO_CACHE)
@@ -101,15 +101,21 @@ def plan(config: SegmentConfig, pool: Pool) -> Prepared:
 
 
 @task(cache_policy=NO_CACHE)
-def stage(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool, keep: bool = False) -> None:
-    """Hand tiles to inference, as chunks of the staged array or as places in the image."""
+def stage(
+    run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, *, staged: bool, keep: bool = False
+) -> SeenLater | None:
+    """Hand tiles to inference, as chunks of the staged array or as places in the image.
+
+    Whoever has staged them looks at the image for its pictures next, while inference goes on.
+    """
     if staged and todo:
         run.create_staged(keep=keep)
         with backlog:
             pool.stage(run.path, todo, backlog)
-        return
+        return pool.begin_beside(seen, str(run.path))
     with backlog:
         backlog.offer_unstaged(run.path, todo)
+    return None
 
 
 @task(cache_policy=NO_CACHE)
@@ -143,9 +149,13 @@ def show(run: Run, state: LedgerState, pictures: Pictures | None = None) -> None
     """Put the picture, once it is drawn, and the failed tiles into Prefect's pages, beside the flow's other work."""
 
     def picture() -> None:
-        is_drawn = pictures is None or pictures.drawn.exception() is None
-        if is_drawn and run.overlay_path.is_file():
-            key, shown = artifact_key("overlay", run.path), data_url(run.overlay_path, SHOWN_PX)
+        shown = None
+        if pictures is None and run.overlay_path.is_file():
+            shown = data_url(run.overlay_path, SMALL_PX)
+        elif pictures is not None and pictures.drawn.exception() is None:
+            shown = pictures.drawn.result().small
+        if shown is not None:
+            key = artifact_key("overlay", run.path)
             create_image_artifact(shown, key=key, description=markdown(run.overlay_path))
 
     recorded_by_the_end(picture)

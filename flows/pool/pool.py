@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TUNING_ATTEMPTS = 3
@@ -172,6 +173,10 @@ class Pool:
     def beside(self) -> TaskMap | None:
         """A map of work in few steps on a staging actor that is idle, whose libraries are loaded; None without one."""
         return partial(self._stagers.work, on_wait=self._cluster.expect_own) if self._stagers.is_idle else None
+
+    def begin_beside(self, work: Callable[[Item], Result], item: Item) -> Callable[[], Result | None] | None:
+        """Begin such work for later: gives what waits for its result, None where it failed; None without an actor."""
+        return self._stagers.begin(work, item, self._cluster.expect_own)
 
     def stage(self, run_path: Place, indices: Iterable[int], backlog: Backlog, tile_bytes: int = 0) -> None:
         """Stage tiles in order, never further ahead than the backlog allows; ends when all are queued.

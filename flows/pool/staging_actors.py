@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -145,6 +146,22 @@ class Stagers:
                     result = work(item)
             yield result
 
+    def begin(
+        self, work: Callable[[Item], Result], item: Item, on_wait: Callable[[], None]
+    ) -> Callable[[], Result | None] | None:
+        """Begin other work on one that is idle, for whoever asks later; None without one.
+
+        Args:
+            work: pickles, and may be done in vain.
+            item: to work on.
+            on_wait: is called every second that the result is waited for.
+
+        Returns:
+            What gives the result; None where the work failed.
+        """
+        idle = next((each for each in [*self._stagers] if not each.busy), None) if self.is_idle else None
+        return None if idle is None else partial(_result, idle.actor.work.remote(work, item), on_wait)
+
     @contextmanager
     def _least_busy(self) -> Generator[_Stager]:
         stager = min(self._stagers, key=lambda each: each.busy)
@@ -208,3 +225,14 @@ class Stagers:
         declared = self._resources().get(STAGING_RESOURCE, 0) > 0
         share = {STAGING_RESOURCE: 0.001} if declared else None
         return _Stager(self._actor.options(num_cpus=0, resources=share, scheduling_strategy="SPREAD").remote())
+
+
+def _result(reference: Any, on_wait: Callable[[], None]) -> Any:
+    """Result of work that was begun; None where it failed."""
+    while not ray.wait([reference], timeout=1.0)[0]:
+        on_wait()
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        logger.info("work that was begun early is done again: %s", short_reason(error))
+        return None

@@ -25,7 +25,7 @@ from tiling.export.export_run import EXPORTED
 from tiling.runs.ledger import PLANNED, STITCHED, LedgerState, TileState
 from tiling.runs.run import Run
 from tiling.source import ImageSource
-from tiling.storage.place import Place, pasted, write_atomic
+from tiling.storage.place import Place, pasted, place_of, write_atomic
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.errors import UnetCoreError
 
@@ -80,10 +80,15 @@ def render_report(
     return render(REPORT_NAME, _facts(run, known, source, encoded_pictures(run) if encoded is None else encoded))
 
 
-def encoded_pictures(run: Run) -> dict[str, str | None]:
-    """Each picture of the run as the page shows it, by its place; None of one that isn't there."""
-    places = [run.overlay_path, *(path for _, path in close_up_paths(run))]
-    return {str(place): _picture(place) for place in places}
+def encoded_pictures(run: Run, drawn: Mapping[str, Image.Image] | None = None) -> dict[str, str | None]:
+    """Each picture of the run as the page shows it, by its place; None of one that isn't there.
+
+    `drawn` are all that there are, by their place, where they are at hand.
+    """
+    places = [str(run.overlay_path), *(str(path) for _, path in close_up_paths(run))]
+    if drawn is not None:
+        return {place: _encoded(drawn[place]) if place in drawn else None for place in places}
+    return {place: _picture(place_of(place)) for place in places}
 
 
 def _facts(
@@ -137,10 +142,13 @@ def _picture(path: Place) -> str | None:
     """A picture of the run as a data URI of bounded size; None where there is none that can be read."""
     try:
         with Image.open(BytesIO(path.read_bytes())) as overlay:
-            shown = overlay.convert("RGB")
+            return _encoded(overlay)
     except (OSError, ValueError, TilingError, Image.DecompressionBombError):
         return None
-    encoded = b""
+
+
+def _encoded(picture: Image.Image) -> str:
+    shown, encoded = picture.convert("RGB"), b""
     for quality in (82, 65, 45, 20):
         buffer = BytesIO()
         shown.save(buffer, "WEBP", quality=quality, method=2)  # 4 takes twice as long for a hundredth less

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,13 @@ from tiling.runs.run import Run
 from tiling.selection.foreground import draw_skipped
 from tiling.source import ImageSource
 from tiling.sources.downsample import ScreenView
+from tiling.storage.picture import small_url
 from tiling.storage.place import place_of
+
+SMALL_PX = 720
+
+SeenLater = Callable[[], ScreenView | None]
+"""Waits for an image at screen size; gives None where that could not be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +36,55 @@ class Drawn:
     Attributes:
         seals: facts of the checksum of each, by its file.
         encoded: each as the report shows it, by its place.
+        small: the first one inside an address of its own, for pages that can't reach where it lies.
     """
 
     seals: Mapping[str, Any]
     encoded: Mapping[str, str | None]
+    small: str
 
 
-def draw(run: Run, source: ImageSource, state: LedgerState) -> Drawn:
-    """Draw a finished mask over its image, which is open as it was segmented."""
+def seen(path: str) -> ScreenView:
+    """A run's image at screen size, with which pictures of its mask begin: it can be had before there is a mask.
+
+    Raises:
+        ImageChangedError: the image isn't the run's any more.
+    """
+    run = Run.open(place_of(path))
+    with run.open_verified() as steady:
+        view = ScreenView.of(steady.source, run.card.image.level, run.plan.extent)
+        steady.expect_same()
+    return view
+
+
+def draw(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None) -> Drawn:
+    """Draw a finished mask over its image, which is open as it was segmented; `view` is what was seen of it before."""
     failed = [run.plan.tile(index) for index in state.failed]
-    view = ScreenView.of(source, run.card.image.level, run.plan.extent)
-    write_overlay(run, source, failed, view)
+    view = view or ScreenView.of(source, run.card.image.level, run.plan.extent)
+    overlay = write_overlay(run, source, failed, view)
     close_ups = write_close_ups(run, source, state, view)
     if not is_as_drawn(run, state, FOREGROUND):
         skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
         draw_skipped(view, run.plan, skipped, run.skipped_path)
-    return Drawn(seals_of(run, OVERLAY, FOREGROUND, *close_ups), encoded_pictures(run))
+    shown = {str(run.overlay_path): overlay, **{str(run.path / name): picture for name, picture in close_ups.items()}}
+    return Drawn(
+        seals=seals_of(run, OVERLAY, FOREGROUND, *close_ups),
+        encoded=encoded_pictures(run, shown),
+        small=small_url(overlay, SMALL_PX),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Draws the pictures of a run in whatever process, given the run's folded ledger."""
+    """Draws the pictures of a run in whatever process, given the run's folded ledger.
+
+    Attributes:
+        run: its place.
+        view: of its image at screen size, where that was seen before.
+    """
 
     run: str
+    view: ScreenView | None = None
 
     def __call__(self, state: LedgerState) -> Drawn:
         """Open run and image, and draw.
@@ -62,7 +94,7 @@ class Drawing:
         """
         run = Run.open(place_of(self.run))
         with run.open_verified() as steady:
-            drawn = draw(run, steady.source, state)
+            drawn = draw(run, steady.source, state, self.view)
             steady.expect_same()
         return drawn
 
@@ -81,26 +113,30 @@ class Pictures:
 
 
 @contextmanager
-def drawing(run: Run, state: LedgerState, tasks: TaskMap | None = None) -> Generator[Pictures | None]:
+def drawing(
+    run: Run, state: LedgerState, tasks: TaskMap | None = None, view: SeenLater | None = None
+) -> Generator[Pictures | None]:
     """Draw what a person looks at first, the mask over the image and which tiles were skipped, beside all else.
 
     Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. It is done in a task of another
-    process, or in a thread of this one, and is recorded at the end, whatever fails meanwhile.
+    process, or in a thread of this one, and is recorded at the end, whatever fails meanwhile. `view` gives the image at
+    screen size, where that was begun before.
     """
     if state.damaged:
         yield None
         return
     digest = mask_digest(run, state)
-    seen = replace(state, events=[*state.events])  # what is done meanwhile goes on adding to it
+    as_it_is = replace(state, events=[*state.events])  # what is done meanwhile goes on adding to it
     with drawn_of_one_image(run) as source, ThreadPoolExecutor(1, "overtile-pictures") as beside:
-        drawn = beside.submit(_drawn, run, source, seen, tasks)
+        drawn = beside.submit(_drawn, run, source, as_it_is, tasks, view)
         try:
             yield Pictures(source, drawn)
         finally:
             announce_drawn(run, digest, drawn.result().seals)
 
 
-def _drawn(run: Run, source: ImageSource, state: LedgerState, tasks: TaskMap | None) -> Drawn:
+def _drawn(run: Run, source: ImageSource, state: LedgerState, tasks: TaskMap | None, view: SeenLater | None) -> Drawn:
+    before = None if view is None else view()
     if tasks is None:
-        return draw(run, source, state)
-    return next(iter(tasks(Drawing(str(run.path)), [state])))
+        return draw(run, source, state, before)
+    return next(iter(tasks(Drawing(str(run.path), before), [state])))

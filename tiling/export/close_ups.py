@@ -44,8 +44,10 @@ TRIES = 12
 Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def write_close_ups(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None) -> list[str]:
-    """Draw each place that the run has, and return the names of the files; pictures of an earlier mask go.
+def write_close_ups(
+    run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None
+) -> dict[str, Image.Image]:
+    """Draw each place that the run has, and return the pictures by their files; those of an earlier mask go.
 
     `view` is the image at screen size, where it is at hand.
     """
@@ -59,6 +61,7 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState, view: Scr
     shown = _drawn(run, source, mask, places, limits)
     stains = np.concatenate([picture.reshape(-1, 3) for picture, _ in shown.values()]) if shown else np.zeros((0, 3))
     colors = contrasting(stains, len(run.classes) - 1) if shown else []
+    pictures: dict[str, Image.Image] = {}
     for name in PLACES:
         path = run.close_ups / f"{name}.png"
         if name not in shown:
@@ -67,8 +70,9 @@ def write_close_ups(run: Run, source: ImageSource, state: LedgerState, view: Scr
         picture, labels = shown[name]
         for label, color in enumerate(colors, start=1):
             picture[outline(labels == label)] = _rgb(color).astype(np.uint8)
-        write_png(path, Image.fromarray(picture), below=run.path)
-    return [f"{run.close_ups.name}/{name}.png" for name in PLACES if name in shown]
+        pictures[f"{run.close_ups.name}/{name}.png"] = image = Image.fromarray(picture)
+        write_png(path, image, below=run.path)
+    return pictures
 
 
 def _drawn(

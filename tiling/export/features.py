@@ -75,13 +75,15 @@ def write_features(
     separator = _HEAD
     with path.open("wb") as file:
         for placed in batches:
+            lines: list[bytes] = []
             labels, pixels = placed.labels.tolist(), placed.pixels.tolist()
             areas = repeat(None, len(labels)) if placed.areas is None else placed.areas.tolist()
             more = repeat(b"", len(labels)) if placed.more is None else placed.more
             described = map(properties, labels, pixels, areas)
             for feature, members_, besides in zip(_features(placed), described, more, strict=True):
-                file.write(b'%b%b,"properties":{%b%b}}' % (separator, feature, members_, besides))
+                lines.append(b'%b%b,"properties":{%b%b}}' % (separator, feature, members_, besides))
                 separator = b",\n"
+            file.write(b"".join(lines))
         file.write(b"%b\n]}\n" % (_HEAD if separator == _HEAD else b""))
 
 

@@ -27,8 +27,8 @@ TINT = 0.45
 HATCH_PX = 10
 
 
-def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: ScreenView | None = None) -> None:
-    """Draw the run's mask over its image, or over a view of it that is there already.
+def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: ScreenView | None = None) -> Image.Image:
+    """Draw the run's mask over its image, or over a view of it that is there already; returns what is written.
 
     Every class but the background is tinted in its colour and outlined; failed tiles are hatched in red. Where the
     mask is finer than the image and the screen has room for it, the image's pixels are repeated.
@@ -47,6 +47,7 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     for tile in failed:
         _hatch(image, tile, steps)
     write_png(path, image)
+    return image
 
 
 def sampled(image: Mask | Probabilities, steps: Steps, shape: tuple[int, int]) -> NDArray[np.uint8]:

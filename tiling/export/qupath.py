@@ -18,7 +18,7 @@ from tiling.export.features import Placed, members, write_features
 from tiling.export.finished import Finished
 from tiling.export.qupath_measurements import Measurements
 from tiling.georeference.placement import moved
-from tiling.shapes import Shapes
+from tiling.shapes import Shapes, in_larger_batches
 
 DECIMALS = 4
 
@@ -52,4 +52,4 @@ def _write(finished: Finished, path: Path, first_px: tuple[int, int]) -> None:
         kind = "detection" if is_object else "annotation"
         return members({"objectType": kind, "classification": {"name": item.name, "color": color}})
 
-    write_features(path, map(placed, finished.shapes), lambda label, pixels, area: of_class(label))
+    write_features(path, map(placed, in_larger_batches(finished.shapes)), lambda label, pixels, area: of_class(label))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tiling.export.numerals import joined, numerals
 from tiling.shapes import Shapes
@@ -38,25 +39,26 @@ class Measurements:
     Attributes:
         objects: their table.
         columns: of it, with the name of each behind that of a class.
-        prefixes: what each class's names begin with.
+        prefixes: what each class's names begin with, as JSON has it, by label.
     """
 
     objects: ObjectTable
     columns: Mapping[str, str]
-    prefixes: Mapping[int, str]
+    prefixes: NDArray[Any]
 
     @classmethod
     def of(cls, finished: Finished, objects: ObjectTable) -> Measurements:
         """Of a finished run."""
-        names = {label: f"{item.name[:1].upper()}{item.name[1:]}: " for label, item in finished.classes.items()}
-        return cls(objects, named(objects.schema.names), names)
+        prefixes = np.full(256, "", dtype=object)
+        for label, item in finished.classes.items():
+            prefixes[label] = _inner(f"{item.name[:1].upper()}{item.name[1:]}: ")
+        return cls(objects, named(objects.schema.names), prefixes)
 
     def of_shapes(self, shapes: Shapes) -> list[bytes]:
         """Text of each object's measurements, to stand behind its other properties; of what was not predicted none."""
         known = shapes.ids != 0
         ids, labels = shapes.ids[known], shapes.labels[known]
-        prefixes = np.array([_inner(self.prefixes.get(label, "")) for label in range(256)], dtype=object)
-        beginnings = joined('"', pa.array(prefixes[labels], pa.string()))
+        beginnings = joined('"', pa.array(self.prefixes[labels], pa.string()))
         rows = self.objects.take(ids, [*self.columns])
         members = [
             joined(beginnings, f'{_inner(name)}":', numerals(rows.column(column).to_numpy()))

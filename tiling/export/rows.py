@@ -43,8 +43,7 @@ def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> It
     tall = unit * max(1, READ_PIXELS // (unit * width * channels))
 
     def read(y: int) -> NDArray[Any]:
-        box = Box(y, 0, min(y + tall, height), width)
-        return pyramid.read_quick(box, level) if tall >= height else pyramid.read(box, level)
+        return pyramid.read(Box(y, 0, min(y + tall, height), width), level)
 
     with GeneratorThreads(1) as ahead:
         coming: Future[NDArray[Any]] = ahead.submit(read, 0)

@@ -24,11 +24,7 @@ BACKGROUND = 0
 MOST_MIXED = 0.1
 """Of the squares of a mask; where more have several classes, all are counted at once."""
 
-QUICK = 4
-"""Up to so many times the wanted pixels, whole shards are read: Zarr takes a millisecond or two for any read."""
-
 Labels = NDArray[np.uint8]
-Sides = tuple[int, int]
 
 
 class Mask(RunImage):
@@ -82,14 +78,6 @@ class Mask(RunImage):
         return self.pyramid.holds(0, tile.valid)
 
     def read(self, box: Box, level: int = 0) -> Labels:
-        """Labels of a box. Where that is most of its shards, their files are read whole."""
-        array = self.levels[level]
-        (height, width), (tall, wide) = cast("Sides", array.shape), cast("Sides", array.shards or array.chunks)
-        if box.y0 >= 0 and box.x0 >= 0 and box.y1 <= height and box.x1 <= width:
-            rows = min(height, -(-box.y1 // tall) * tall) - box.y0 // tall * tall
-            cols = min(width, -(-box.x1 // wide) * wide) - box.x0 // wide * wide
-            if rows * cols <= QUICK * box.area:
-                return self.pyramid.read_quick(box, level)
         return self.pyramid.read(box, level)
 
 

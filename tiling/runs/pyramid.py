@@ -31,6 +31,8 @@ from tiling.storage.shard import ShardCodec, ShardFormatError
 from tiling.storage.zarr_nodes import arrays_in
 
 SMALLEST_LEVEL_PX = 512
+QUICK = 4
+"""Up to so many times the wanted pixels, whole shards are read: Zarr takes a millisecond or two for any read."""
 
 Pixels = NDArray[Any]
 """uint8 of a mask and of probabilities, int32 of objects."""
@@ -71,13 +73,24 @@ class Pyramid:
         return [da.from_array(array, chunks=cast("Any", array.chunks), name=False) for array in self.levels]
 
     def read(self, box: Box, level: int = 0) -> Pixels:
+        """Pixels of a box. Where that is most of its shards, their files are read whole."""
+        (height, width), (tall, wide) = self._extent(level), self._shard_shape(level)
+        if box.y0 >= 0 and box.x0 >= 0 and box.y1 <= height and box.x1 <= width:
+            rows = min(height, -(-box.y1 // tall) * tall) - box.y0 // tall * tall
+            cols = min(width, -(-box.x1 // wide) * wide) - box.x0 // wide * wide
+            if rows * cols <= QUICK * box.area:
+                return self.read_quick(box, level)
+        return self._read_by_chunks(box, level)
+
+    def _read_by_chunks(self, box: Box, level: int) -> Pixels:
+        """The same by Zarr's machinery, which reads the chunks alone, and says of damaged ones what is wrong."""
         return cast("Pixels", self.levels[level][(..., *box.slices)])
 
     def read_quick(self, box: Box, level: int = 0) -> Pixels:
         """The same of `(y, x)`, without Zarr's machinery: of each shard the whole file is read."""
         array, codec = self.levels[level], self._codec(level)
         if codec is None or self._channels is not None:
-            return self.read(box, level)
+            return self._read_by_chunks(box, level)
         tall, wide = self._shard_shape(level)
         found = np.full(box.shape, array.fill_value, array.dtype)
         for row in range(box.y0 // tall, -(-box.y1 // tall)):
@@ -91,7 +104,7 @@ class Pyramid:
                 except FileNotFoundError:
                     continue  # of nothing but the fill value
                 except (ShardFormatError, OSError, TilingError):
-                    return self.read(box, level)  # which says what is wrong
+                    return self._read_by_chunks(box, level)  # which says what is wrong
         return found
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
@@ -217,7 +230,8 @@ class Pyramid:
         return cast("tuple[int, int]", self.levels[level].shape[-2:])
 
     def _shard_shape(self, level: int) -> tuple[int, int]:
-        return cast("tuple[int, int]", cast("tuple[int, ...]", self.levels[level].shards)[-2:])
+        array = self.levels[level]
+        return cast("tuple[int, int]", (array.shards or array.chunks)[-2:])
 
     def _codec(self, level: int) -> ShardCodec | None:
         """Codec of a level's shards in this thread; None where only Zarr can."""

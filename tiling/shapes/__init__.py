@@ -7,6 +7,6 @@ than a band, and the outlines of the objects that reach its last row.
 
 from tiling.shapes.edges import subdivided
 from tiling.shapes.polygonize import polygonize
-from tiling.shapes.shapes import Shapes
+from tiling.shapes.shapes import Shapes, in_larger_batches
 
-__all__ = ["Shapes", "polygonize", "subdivided"]
+__all__ = ["Shapes", "in_larger_batches", "polygonize", "subdivided"]

@@ -13,7 +13,9 @@ from tiling.shapes.components import Objects
 from tiling.shapes.rings import Lines, Points, concatenated, untangled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+
+BATCH_POINTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,20 @@ class Shapes:
             rings.points[closed],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Shapes]) -> Shapes:
+        """All shapes of all parts, of which there is at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.pixels for part in parts]),
+            _following([part.rings for part in parts]),
+            _following([part.offsets for part in parts]),
+            np.concatenate([part.points for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+        )
+
     def __len__(self) -> int:
         return self.labels.size
 
@@ -91,3 +107,23 @@ class Shapes:
         return shapely.from_ragged_array(
             shapely.GeometryType.POLYGON, self.points if points is None else points, (self.offsets, self.rings)
         )
+
+
+def in_larger_batches(batches: Iterable[Shapes], points: int = BATCH_POINTS) -> Iterator[Shapes]:
+    """The same shapes in the same order, batches together as far as they have no more than so many points."""
+    waiting: list[Shapes] = []
+    count = 0
+    for shapes in batches:
+        if waiting and count + len(shapes.points) > points:
+            yield Shapes.joined(waiting)
+            waiting, count = [], 0
+        waiting.append(shapes)
+        count += len(shapes.points)
+    if waiting:
+        yield Shapes.joined(waiting)
+
+
+def _following(bounds: Sequence[Numbers]) -> Numbers:
+    """Bounds of parts that follow each other, each of which begins with 0."""
+    ends = np.cumsum([0, *(int(each[-1]) for each in bounds[:-1])])
+    return np.concatenate([[0], *(each[1:] + end for each, end in zip(bounds, ends.tolist(), strict=True))])

@@ -31,7 +31,12 @@ def write_png(path: Place, picture: Image.Image, *, below: Place | None = None) 
 def data_url(path: Place, side_px: int) -> str:
     """A picture as a small JPEG inside its own address, for pages that can't reach where it lies."""
     with Image.open(BytesIO(path.read_bytes())) as picture:
-        small = picture.convert("RGB")
+        return small_url(picture, side_px)
+
+
+def small_url(picture: Image.Image, side_px: int) -> str:
+    """The same of a picture that is at hand."""
+    small = picture.convert("RGB")
     small.thumbnail((side_px, side_px))
     encoded = BytesIO()
     small.save(encoded, format="JPEG", quality=80)

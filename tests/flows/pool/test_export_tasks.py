@@ -21,7 +21,7 @@ from flows.errors import PoolError
 from flows.pool.actors import StagingActor
 from flows.pool.staging_actors import Stagers
 from flows.pool.tasks import as_they_end
-from flows.run.pictures import drawing
+from flows.run.pictures import drawing, seen
 from flows.run.steps import export
 from tiling.errors import DiskError
 from tiling.export.export_run import is_shown
@@ -67,11 +67,15 @@ def test_an_idle_stager_draws_what_the_driver_draws_and_the_driver_where_it_dies
         return stagers_work(DyingElsewhere(work, os.getpid()), items)
 
     found: dict[str, dict[str, bytes]] = {}
-    for name, tasks in (("here", None), ("there", stagers_work), ("died", dying), ("again", stagers_work)):
+    ways = (("here", None), ("there", stagers_work), ("died", dying), ("seen", stagers_work), ("blind", stagers_work))
+    for name, tasks in ways:
         run = finished_run(image, tmp_path / name)
         state = run.ledger.fold(held=True)
         assert stagers.is_idle
-        with drawing(run, state, tasks) as pictures:
+        looked_at = {"seen": str(run.path), "blind": str(tmp_path / "nowhere")}.get(name)
+        view = None if looked_at is None else stagers.begin(seen, looked_at, lambda: None)
+        assert view is None or (view() is None) == (name == "blind")
+        with drawing(run, state, tasks, view) as pictures:
             export(run, "statistics", state, pictures=pictures)
         assert last_drawn(run.ledger.fold(), OVERLAY) is not None
         found[name] = files_of(run)

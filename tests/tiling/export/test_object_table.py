@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as plain_csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from skimage.measure import regionprops
 
 from tiling.errors import ExportError
 from tiling.export import anndata_table, object_table, write_formats
+from tiling.export.export_task import finished_of
 from tiling.export.object_columns import unlike
 from tiling.export.qupath_measurements import named
+from tiling.export.readback import expect_readable
 from tiling.export.subject import Subject
 from tiling.geometry import Box
 from tiling.georeference.placement import Placement
@@ -194,6 +197,20 @@ def test_alone_it_takes_no_polygons_and_is_the_same(run: Run, monkeypatch: pytes
     monkeypatch.delattr(write_formats, "_shapes_of")
     assert export(run, "table") == ["table"]
     assert [file.read_bytes() for file in files] == beside_others
+
+
+def test_a_table_of_which_one_line_has_another_number_of_cells_does_not_count(run: Run, tmp_path: Path) -> None:
+    path, whole = tmp_path / "objects-table.csv", (Path(str(run.exports)) / "objects-table.csv").read_text()
+    head, *lines = whole.splitlines(keepends=True)
+    with run.open_source() as source:
+        known = finished_of(run, run.ledger.fold(held=True), source, 1)
+    finished = replace(known, measured=object_table.ObjectTable(tmp_path / "rows", pa.schema([]), len(lines)))
+    path.write_text(whole)
+    expect_readable(finished, [path], "table")
+    for broken in ([*lines[:-1], f"1,{lines[-1]}"], lines[:-1], [*lines[:1], "\n", *lines[2:]]):
+        path.write_text(head + "".join(broken))
+        with pytest.raises(OSError, match="can't be read again"):
+            expect_readable(finished, [path], "table")
 
 
 def test_without_numbered_objects_there_is_no_table_and_other_formats_are_as_they_were(

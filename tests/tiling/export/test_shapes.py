@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from skimage.measure import label as connected
 
 from tiling.geometry import Box
 from tiling.selection.polygons import Polygon, Polygons
-from tiling.shapes import Shapes, polygonize, subdivided
+from tiling.shapes import Shapes, in_larger_batches, polygonize, subdivided
 from tiling.shapes.spool import Spool
 
 Labels = NDArray[np.uint8]
@@ -189,3 +190,18 @@ def test_subdivided_edges_are_short_and_meet_at_the_same_points(labels: Labels, 
                 added = [point for point in ring.tolist() if tuple(point) not in corners]
                 assert all(x % every == 0 or y % every == 0 for x, y in added)
                 assert (ring[0] == ring[-1]).all()
+
+
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 2)),
+    st.integers(1, 40),
+)
+def test_larger_batches_hold_the_same_shapes_in_the_same_order(labels: Labels, points: int) -> None:
+    batches = [replace(each, ids=each.pixels.astype(np.int32)) for each in polygonize(in_bands(labels, [2]))]
+    larger = [*in_larger_batches(batches, points)]
+    assert all(len(each.points) <= points or each in batches for each in larger)
+    for field in ("labels", "pixels", "ids"):
+        parts = ([getattr(each, field) for each in some] for some in (batches, larger))
+        assert len({np.concatenate([np.empty(0), *some]).tobytes() for some in parts}) == 1
+    rings = ([[ring.tolist() for _, rings in each for ring in rings] for each in some] for some in (batches, larger))
+    assert len({str([ring for each in some for ring in each]) for some in rings}) == 1
