@@ -110,9 +110,7 @@ def intend(request: RunRequest) -> Intended:
     return Intended(choice, settled, plan, memory, image, wanted, objects, labels, config)
 
 
-def wanted_formats(
-    placement: Placement, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False
-) -> list[str]:
+def wanted_formats(placement: Placement, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False) -> list[str]:
     """Names of the formats with which the run is to end.
 
     Raises:
