@@ -138,7 +138,7 @@ def test_a_network_at_hand_is_taken_with_its_facts_and_stays_as_it_is(network: N
     [
         (None, "does not say what its pixels and labels mean"),
         ({**FACTS, "classes": ["background"]}, r"gives 2 channels, and 1 classes"),
-        ({**FACTS, "means": [1.0]}, "means: Extra inputs are not permitted; .* known are name"),
+        ({**FACTS, "means": [1.0]}, "means: there is no such key; .* known are name"),
     ],
 )
 def test_a_network_without_its_facts_is_refused(network: Net, card: Any, said: str) -> None:
