@@ -25,7 +25,7 @@ from cli import Cli, clean_environment, free_port
 from hypothesis import settings
 
 HAS_TORCH = find_spec("torch") is not None
-pytest_plugins = ["accounts", "exported_runs", *(["night_pool"] if HAS_TORCH else [])]
+pytest_plugins = ["accounts", "browsers", "exported_runs", *(["threads", "night_pool"] if HAS_TORCH else [])]
 """Fixtures that several test files share and others don't need."""
 
 # Speed is a benchmark, never a timed test: a loaded machine must not fail one. The same examples each time, so that

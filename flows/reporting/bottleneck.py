@@ -31,13 +31,14 @@ class StageTimes:
         """Over all drivers of a run; the last one's workers stand for all."""
         inferred = [event.facts for event in state.events if event.name == "inferred"]
         last = inferred[-1] if inferred else {"workers": 1, "stagers": 1}
-        wall = sum(facts["seconds"] for facts in inferred)
+        # A driver that is killed says nothing of its time, but its tiles do, all but the first.
+        wall = max(state.elapsed, sum(facts["seconds"] for facts in inferred))
         return cls(state.seconds, wall, last["workers"], last["stagers"])
 
     def share(self, stage: str) -> float:
-        """Share of the time in which the stage's workers were busy with it; above 1 where threads overlap."""
+        """Share of the time in which the stage's workers were busy with it; 1 at most, also where threads overlap."""
         hands = self.stagers if stage == "stage" else self.workers
-        return self.seconds.get(stage, 0.0) / (self.wall * hands) if self.wall > 0 and hands else 0.0
+        return min(1.0, self.seconds.get(stage, 0.0) / (self.wall * hands)) if self.wall > 0 and hands else 0.0
 
     def sentence(self) -> str:
         """Advice on what to change to make the next run faster."""

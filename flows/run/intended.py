@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
-from flows.config.run import SegmentConfig
+from flows.config.run import OBJECTS_NONE, SegmentConfig
 from flows.pool.free_memory import free_memory_bytes
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.escaping import plain
@@ -16,7 +15,6 @@ from flows.run.model import Model
 from flows.run.objects import are_numbered, asked_image_labels, asked_rule, takes_probabilities
 from flows.run.preflight import check_fit, requirements_of
 from flows.worker.tuning import Tuning, TuningRequest
-from tiling.errors import ExportError
 from tiling.export.formats import chosen_formats
 from tiling.export.subject import Subject
 from tiling.geometry import Halo, OutputGrid, ceil_to
@@ -101,28 +99,30 @@ def intend(request: RunRequest) -> Intended:
             raise changed(source.path, "was written")
         image = image_card(config, choice, seen, source, bundle)
         numbered = are_numbered(config, bundle.card)
-        formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
+        placement = Placement.of(seen, choice.level, plan.grid)
+        formats = chosen_formats(config.export, placement, probabilities=config.probabilities, numbered=numbered)
         size = seen.levels[choice.level].pixel_size
-        objects = asked_rule(config, bundle.card, formats, size and size.on(plan.grid))
+        objects = asked_rule(config, bundle.card, [each.name for each in formats], size and size.on(plan.grid))
         if takes_probabilities(objects, trust_code=config.trust_code) and not config.probabilities:
             config = config.model_copy(update={"probabilities": True})
-            formats = wanted_formats(seen, choice.level, plan, config, numbered=numbered)
+        wanted = wanted_formats(placement, plan, config, numbered=numbered)
         labels = asked_image_labels(config, image, bundle.card.name)
-    return Intended(choice, settled, plan, memory, image, formats, objects, labels, config)
+    return Intended(choice, settled, plan, memory, image, wanted, objects, labels, config)
 
 
-def wanted_formats(
-    source: ImageSource, level: int, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False
-) -> list[str]:
-    """Names of the formats with which the run is to end; a format that can't hold the run is refused here."""
-    placement = Placement.of(source, level, plan.grid)
-    subject = Subject(str(config.image), placement, plan.mask.shape, config.probabilities)
-    names: list[str] = []
-    for each in chosen_formats(config.export, placement, probabilities=config.probabilities, numbered=numbered):
-        with suppress(ExportError):
-            each.expect(subject)
-            names.append(each.name)
-    return names
+def wanted_formats(placement: Placement, plan: TilePlan, config: SegmentConfig, *, numbered: bool = False) -> list[str]:
+    """Names of the formats with which the run is to end.
+
+    Raises:
+        ExportError: one that was asked for can't hold the run, which would be known when all is computed.
+    """
+    subject = Subject(
+        str(config.image), placement, plan.mask.shape, config.probabilities, config.objects != OBJECTS_NONE
+    )
+    formats = chosen_formats(config.export, placement, probabilities=config.probabilities, numbered=numbered)
+    for each in formats:
+        each.expect(subject)
+    return [each.name for each in formats]
 
 
 def resolve_options(

@@ -18,14 +18,17 @@ from cli import tissue, write_tissue
 from numpy.typing import NDArray
 from oracle import whole_image_labels
 from PIL import Image
+from tiny import save_tiny, write_noise
 from torch import nn
 
 from flows.api.executor import LOCAL_BYTES, choose_executor
 from flows.api.segment_image import open_run, segment_image
 from flows.config.run import SegmentConfig
 from flows.errors import ConfigError
+from flows.run.forecast import foresee
+from flows.run.local import segment_here
 from flows.worker.tile_worker import TileWorker
-from tiling.errors import SourceError
+from tiling.errors import ExportError, SourceError
 from tiling.objects.record import built_objects
 from tiling.runs.run import Run
 from unet_core.bundles.bundle import load_bundle
@@ -51,6 +54,30 @@ def test_an_array_gives_the_labels_of_one_pass_and_loads_neither_ray_nor_prefect
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
     run = Run.open(tmp_path / "run")
     assert {record.worker for record in run.ledger.records() if record.worker} != {None}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"export": "statistics,geopackage"}, "has no geotransform"),
+        ({"export": "probabilities-ome-tiff"}, "keeps no probabilities"),
+        ({"export": "table", "objects": "none"}, "numbers none"),
+    ],
+)
+def test_a_format_that_cannot_hold_a_run_is_refused_before_a_tile_is_computed(
+    more: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Also where no notes are shown before: `--quiet`, `--progress none`, a deployment's run; and by `--dry-run`."""
+    asked = {
+        "image": write_noise(tmp_path / "n.tif", 64, 64),
+        "out": tmp_path / "run",
+        "model": str(save_tiny(tmp_path / "m")),
+    }
+    config = SegmentConfig.model_validate({**asked, **more})
+    for begin in (foresee, segment_here):
+        with pytest.raises(ExportError, match=said):
+            begin(config)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_objects_are_numbered_as_the_flow_numbers_them(tmp_path: Path) -> None:
@@ -111,7 +138,7 @@ def test_a_network_at_hand_is_taken_with_its_facts_and_stays_as_it_is(network: N
     [
         (None, "does not say what its pixels and labels mean"),
         ({**FACTS, "classes": ["background"]}, r"gives 2 channels, and 1 classes"),
-        ({**FACTS, "means": [1.0]}, "means: Extra inputs are not permitted; .* known are name"),
+        ({**FACTS, "means": [1.0]}, "means: there is no such key; .* known are name"),
     ],
 )
 def test_a_network_without_its_facts_is_refused(network: Net, card: Any, said: str) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import torch
-from cli import tissue
 from described_scenes import asset, mosaic, write_item
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from scene_network import PIXELS, asked_of, two_layers
 from scenes import WHERE, cut, write_raster
 from torch import nn
 from web_server import serving
@@ -21,16 +20,12 @@ from web_server import serving
 from flows.api.segment_image import segment_image
 from tiling.errors import TilingError
 
-PIXELS = np.maximum(tissue(200, 220), 1)
-PIXELS[:, 150:] = 0
-FACTS = {"classes": ["background", "cell"], "mean": [120.0, 120.0, 120.0], "std": [60.0, 60.0, 60.0]}
-ASKED: dict[str, Any] = {"card": FACTS, "as_is": True, "core": 64, "progress": False, "executor": "local"}
+ASKED = asked_of("cell")
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)).eval()
+    return two_layers(6, 2, seed=3)
 
 
 def test_a_scene_of_files_has_the_labels_of_the_one_file(network: nn.Module, tmp_path: Path) -> None:

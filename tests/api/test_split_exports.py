@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import torch
 from affine import Affine
-from cli import tissue
+from scene_network import PIXELS, asked_of, two_layers
 from scenes import CRS, WHERE, cut, write_raster
 from torch import nn
 
@@ -19,23 +18,12 @@ from flows.config.export import ExportConfig
 from flows.run.exports import export_here
 from tiling.errors import ExportError
 
-PIXELS = np.maximum(tissue(200, 220), 1)
-PIXELS[:, 150:] = 0
-FACTS = {"classes": ["background", "cell"], "mean": [120.0, 120.0, 120.0], "std": [60.0, 60.0, 60.0]}
-ASKED: dict[str, Any] = {
-    "card": FACTS,
-    "as_is": True,
-    "core": 64,
-    "progress": False,
-    "executor": "local",
-    "export": "none",
-}
+ASKED: dict[str, Any] = asked_of("cell") | {"export": "none"}
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)).eval()
+    return two_layers(6, 2, seed=3)
 
 
 def test_each_file_of_a_mosaic_has_the_masks_pixels_at_its_own_place(network: nn.Module, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
@@ -28,13 +27,7 @@ from unet_core.training.trainer import CHECKPOINT_NAME, Trainer
 RECIPE = Path(__file__).parents[2] / "unet_core" / "recipes" / "nuclei.toml"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def test_training_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from threads import one_thread
 from torch import Tensor, nn
 
 from unet_core.bounds import Edges, Footprint, Halo, Network, footprint, inferred, minimal, minimal_strips
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Small layers run faster on one thread, and much faster where other work shares the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def unlike_fresh(module: nn.Module, seed: int = 0) -> nn.Module:

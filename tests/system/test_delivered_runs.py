@@ -10,9 +10,9 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
-import torch
 from numpy.typing import NDArray
 from rasterio.features import rasterize
+from scene_network import asked_of, two_layers
 from scenes import WHERE, scene_pixels, split, write_landsat, write_raster, write_sentinel2
 from torch import nn
 
@@ -23,7 +23,6 @@ from tiling.view import View
 pytestmark = pytest.mark.slow
 
 SIDE = 480
-ASKED: dict[str, Any] = {"as_is": True, "core": 160, "progress": False, "executor": "local"}
 
 
 def fields(side: int = SIDE) -> NDArray[np.uint16]:
@@ -46,14 +45,12 @@ def means(pixels: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(7)
-    return nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)).eval()
+    return two_layers(8, 3, seed=7)
 
 
 def expect_exact(scene: Path, bands: str, network: nn.Module, first: Path, out: Path) -> NDArray[np.uint8]:
     """Segment a delivery, and hold COG and GeoPackage against its finest band and against one file of all bands."""
-    facts = {"classes": ["background", "crop", "water"], "mean": [1000.0] * 3, "std": [700.0] * 3, "dtype": "uint16"}
-    asked: dict[str, Any] = {"card": facts, **ASKED}
+    asked: dict[str, Any] = asked_of("crop", "water", mean=1000.0, std=700.0, dtype="uint16") | {"core": 160}
     export = "cog,geopackage,stac"
     result = segment_image(scene, out / "run", model=network, bands=bands, export=export, objects="none", **asked)
     labels = result.labels.compute()

@@ -18,7 +18,8 @@ import yaml
 from cli import Cli, tissue, write_tissue
 from hub_server import hub_server
 from oracle import whole_image_logits
-from tiled import one_thread, unlike_fresh
+from threads import one_thread
+from tiled import unlike_fresh
 from torch import nn
 
 from flows.worker.model import model_of

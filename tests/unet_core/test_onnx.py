@@ -14,7 +14,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_bundles import noise, stitched
-from tiled import one_thread, unlike_fresh
+from threads import one_thread
+from tiled import unlike_fresh
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiled import one_thread, unlike_fresh
+from threads import one_thread
+from tiled import unlike_fresh
 from torch import nn
 
 from unet_core.bundles.facts import CardFacts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -32,14 +31,7 @@ from unet_core.inference.fusing import fold, fused, pool_two_by_two
 from unet_core.inference.predictor import OutputRegion, Precision, Predictor
 from unet_core.inference.tta import Tta, tta_footprint
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 # Fewer passes over memory, the same numbers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, urlsplit
@@ -50,12 +50,14 @@ class ObjectPath:
     Attributes:
         root: the store, such as `s3://bucket`.
         key: the object's name in it as it was typed, without a slash at either end.
+        public_only: whether a description on another server led to it, so that its own has to be a public one.
 
     Every method may raise `StorageError`, once the store has failed for longer than the retries last.
     """
 
     root: str
     key: str
+    public_only: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, url: str) -> ObjectPath:
@@ -82,7 +84,7 @@ class ObjectPath:
 
     def __truediv__(self, name: str) -> ObjectPath:
         added = [part for part in name.split("/") if part not in {"", "."}]
-        return ObjectPath(self.root, "/".join([*filter(None, [self.key]), *added]))
+        return replace(self, key="/".join([*filter(None, [self.key]), *added]))
 
     def __str__(self) -> str:
         return f"{self.root}/{self.key}" if self.key else self.root
@@ -97,7 +99,7 @@ class ObjectPath:
 
     @property
     def parent(self) -> ObjectPath:
-        return ObjectPath(self.root, self.key.rpartition("/")[0])
+        return replace(self, key=self.key.rpartition("/")[0])
 
     @property
     def store(self) -> ObjectStore:
@@ -114,7 +116,7 @@ class ObjectPath:
     def facts(self) -> ObjectFacts:
         """Size and identity; `FileNotFoundError` where there is no such object."""
         if self.is_on_web:
-            return facts_of(str(self))
+            return facts_of(str(self), public_only=self.public_only)
 
         def ask() -> ObjectFacts:
             with store_errors(self):
@@ -128,12 +130,12 @@ class ObjectPath:
 
     def read_with_facts(self) -> tuple[bytes, ObjectFacts]:
         """The whole object and what is known of just these bytes."""
-        return bytes_of(str(self)) if self.is_on_web else self._get({})
+        return bytes_of(str(self), public_only=self.public_only) if self.is_on_web else self._get({})
 
     def read_range(self, start: int, count: int, e_tag: str | None) -> bytes:
         """Bytes from `start` on, fewer at the object's end; `ChangedError` where it has another tag by now."""
         if self.is_on_web:
-            return bytes_of(str(self), slice(start, start + count), e_tag)[0]
+            return bytes_of(str(self), slice(start, start + count), e_tag, public_only=self.public_only)[0]
         options: GetOptions = {"range": (start, start + count)}
         if e_tag is not None:
             options["if_match"] = e_tag

@@ -6,11 +6,11 @@ make a client ask what only this machine or its network has.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from tiling.errors import AccessError
+from tiling.storage.public_address import is_public
 
 SCHEMES = ("https", "http")
 _NUMBER = re.compile(r"0x[0-9a-f]*|\d+")
@@ -26,11 +26,16 @@ def objection(root: str, target: str) -> str:
     >>> objection("https://example.org", "https://10.0.0.1")
     'which is not public'
     """
-    if target == root or target == re.sub("^http:", "https:", root):
+    if is_same_server(root, target):
         return ""
     if _is_inner((urlsplit(target).hostname or "").rstrip(".").lower()):
         return "which is not public"
     return "" if target.startswith("https://") else "without https"
+
+
+def is_same_server(root: str, target: str) -> bool:
+    """True of two roots of one server, the second of which may be the secure one of the two."""
+    return target in {root, re.sub("^http:", "https:", root)}
 
 
 def redirected(url: str, location: str, place: object) -> str:
@@ -43,7 +48,7 @@ def redirected(url: str, location: str, place: object) -> str:
         target = urljoin(url, location.strip())
         parts, is_sound = urlsplit(target), urlsplit(target).port != 0
     except ValueError:
-        parts, is_sound = SplitResult("", "", "", "", ""), False
+        target, parts, is_sound = "", SplitResult("", "", "", "", ""), False
     # Of the target no more is told than its server, since the rest may be signed.
     shown = "".join(c if c.isprintable() else " " for c in f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")[:100]
     if not is_sound or not parts.scheme:
@@ -53,7 +58,7 @@ def redirected(url: str, location: str, place: object) -> str:
     elif "@" in parts.netloc:
         objects = f"to {shown} with a user or password"
     else:
-        why = objection(_root(urlsplit(url)), _root(parts))
+        why = objection(root_of(url), root_of(target))
         objects = f"to another server, {shown}, {why}" if why else ""
     if objects:
         raise AccessError(
@@ -64,14 +69,16 @@ def redirected(url: str, location: str, place: object) -> str:
     return parts._replace(path=path, query=query, fragment="").geturl()
 
 
-def _root(parts: SplitResult) -> str:
+def root_of(url: str) -> str:
+    """Scheme and server of an address, as roots are compared."""
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _is_inner(host: str) -> bool:
     """True of a server that only this machine or its network has, by its name or number."""
     try:
-        return not ipaddress.ip_address(host).is_global
+        return not is_public(host)
     except ValueError:
         # Libraries take other numbers for addresses as well, such as 0x7f.1, and short names for neighbours'.
         last = host.rpartition(".")[2]

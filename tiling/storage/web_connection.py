@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from tiling.errors import AccessError
 from tiling.storage import connection
+from tiling.storage.public_address import connect_to_public
 
 CONNECT_SECONDS = 10.0
 MOST_IDLE = 8
@@ -43,23 +44,26 @@ class Answer:
     data: bytes
 
 
-def ask(method: str, url: str, headers: Mapping[str, str], most_bytes: int) -> Answer:
+def ask(method: str, url: str, headers: Mapping[str, str], most_bytes: int, *, public_only: bool = False) -> Answer:
     """Send a request once; redirects are answers too.
+
+    With `public_only` the server is one that another led to. A proxy of the environment looks up names itself.
 
     Raises:
         OSError, http.client.HTTPException: there is no answer, it ends in between, or it takes too long.
         TooLongError: it has more bytes than `most_bytes`.
+        NotPublicError: with `public_only`, its name stands for an address that is not public; nobody is asked.
     """
     parts = urlsplit(url)
-    root = f"{parts.scheme}://{parts.netloc}"
-    opened = _pool(os.getpid()).take(root) or _connection(parts)
+    kept = f"{parts.scheme}://{parts.netloc}", public_only
+    opened = _pool(os.getpid()).take(kept) or _connection(parts, public_only=public_only)
     try:
         answer = _answer(opened, method, parts, headers, most_bytes)
     except BaseException:
         opened.close()
         raise
     if opened.sock is not None:
-        _pool(os.getpid()).put(root, opened)
+        _pool(os.getpid()).put(kept, opened)
     return answer
 
 
@@ -145,6 +149,7 @@ class _Connection(http.client.HTTPConnection):
 
     credentials: Mapping[str, str] | None = None
     """Headers for a proxy that relays requests; None of a server."""
+    _create_connection: Callable[..., socket.socket]
     _timed: _TimedSocket | None = None
     _until = 0.0
 
@@ -153,6 +158,10 @@ class _Connection(http.client.HTTPConnection):
         self._timed = _TimedSocket(cast("socket.socket", self.sock))
         self._timed.until = self._until
         self.sock = cast("Any", self._timed)
+
+    def expect_public(self) -> None:
+        """Connect to a public server alone; the library's one hook for who connects leaves TLS the server's name."""
+        self._create_connection = connect_to_public
 
     def begin(self, until: float) -> None:
         """Give the next answer until a time."""
@@ -173,23 +182,23 @@ class _Pool:
     """Connections that wait for the next request. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
+        self._idle: defaultdict[tuple[str, bool], list[_Connection]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def take(self, root: str) -> _Connection | None:
+    def take(self, kept: tuple[str, bool]) -> _Connection | None:
         while True:
             with self._lock:
-                if not self._idle[root]:
+                if not self._idle[kept]:
                     return None
-                opened = self._idle[root].pop()
+                opened = self._idle[kept].pop()
             if opened.is_fresh():
                 return opened
             opened.close()
 
-    def put(self, root: str, opened: _Connection) -> None:
+    def put(self, kept: tuple[str, bool], opened: _Connection) -> None:
         with self._lock:
-            if len(self._idle[root]) < MOST_IDLE:
-                self._idle[root].append(opened)
+            if len(self._idle[kept]) < MOST_IDLE:
+                self._idle[kept].append(opened)
                 return
         opened.close()
 
@@ -206,7 +215,7 @@ def _tls(*trusted: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _connection(parts: SplitResult) -> _Connection:
+def _connection(parts: SplitResult, *, public_only: bool) -> _Connection:
     """A new connection to a server, through the proxy that the environment names for it if there is one."""
     is_secure, host, proxy = parts.scheme == "https", parts.hostname or "", _proxy(parts)
     port = parts.port or (443 if is_secure else 80)
@@ -215,9 +224,11 @@ def _connection(parts: SplitResult) -> _Connection:
         opened = _SecureConnection(*at, timeout=CONNECT_SECONDS, context=_tls(*map(os.environ.get, _TRUSTED)))
         if proxy is not None:
             opened.set_tunnel(host, port, _credentials(proxy))
-        return opened
-    opened = _Connection(*at, timeout=CONNECT_SECONDS)
-    opened.credentials = None if proxy is None else _credentials(proxy)
+    else:
+        opened = _Connection(*at, timeout=CONNECT_SECONDS)
+        opened.credentials = None if proxy is None else _credentials(proxy)
+    if public_only and proxy is None:
+        opened.expect_public()
     return opened
 
 

@@ -19,7 +19,8 @@ from urllib.parse import quote, unquote, urlsplit
 from tiling.errors import AccessError, ChangedError, StorageError
 from tiling.storage import connection
 from tiling.storage.object_facts import ObjectFacts, Tag
-from tiling.storage.redirects import redirected
+from tiling.storage.public_address import NotPublicError
+from tiling.storage.redirects import is_same_server, redirected, root_of
 from tiling.storage.web_connection import Answer, TooLongError, ask
 
 MOST_REDIRECTS = 10
@@ -35,19 +36,21 @@ _RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18})")
 _LENGTH = re.compile(r"\d{1,18}")
 
 
-def facts_of(url: str) -> ObjectFacts:
+def facts_of(url: str, *, public_only: bool = False) -> ObjectFacts:
     """Size and identity; `FileNotFoundError` where there is no such object.
+
+    With `public_only` a description that lies elsewhere led to it: its server has to be a public one.
 
     Raises:
         AccessError: it may not be read, or lies where its server may not lead.
         StorageError: the server fails.
     """
-    answer = _followed("HEAD", url, {}, 0)
+    answer = _followed("HEAD", url, {}, 0, public_only)
     length = _LENGTH.fullmatch(answer.headers.get("content-length", ""))
     if answer.status not in _NO_HEAD and (answer.status >= 300 or length is not None):
         _expect_found(answer, url)
         return _facts(answer, 0 if length is None else int(length[0]))
-    answer = _followed("GET", url, {"Range": "bytes=0-0"}, SMALL_BYTES)
+    answer = _followed("GET", url, {"Range": "bytes=0-0"}, SMALL_BYTES, public_only)
     known = _RANGE.fullmatch(answer.headers.get("content-range", ""))
     if answer.status == 416 and known is not None:
         return _facts(answer, int(known[2]))
@@ -55,7 +58,9 @@ def facts_of(url: str) -> ObjectFacts:
     return _facts(answer, len(answer.data)) if known is None else _facts(answer, int(known[2]))
 
 
-def bytes_of(url: str, wanted: slice | None = None, e_tag: str | None = None) -> tuple[bytes, ObjectFacts]:
+def bytes_of(
+    url: str, wanted: slice | None = None, e_tag: str | None = None, *, public_only: bool = False
+) -> tuple[bytes, ObjectFacts]:
     """Bytes of an object: all, from a place on, between two, or the last few (`slice(-count, None)`).
 
     Raises:
@@ -64,7 +69,8 @@ def bytes_of(url: str, wanted: slice | None = None, e_tag: str | None = None) ->
     """
     headers = {} if wanted is None else {"Range": f"bytes={_range(wanted)}"}
     headers |= {} if e_tag is None else {"If-Match": e_tag}
-    answer = _followed("GET", url, headers, MOST_BYTES if wanted is None else max(SMALL_BYTES, _count(wanted)))
+    most_bytes = MOST_BYTES if wanted is None else max(SMALL_BYTES, _count(wanted))
+    answer = _followed("GET", url, headers, most_bytes, public_only)
     known = _RANGE.fullmatch(answer.headers.get("content-range", ""))
     if answer.status == 416 and known is not None:
         return b"", _facts(answer, int(known[2]))
@@ -90,14 +96,23 @@ def _count(wanted: slice) -> int:
     return MOST_BYTES if wanted.stop is None else wanted.stop - wanted.start
 
 
-def _followed(method: str, url: str, headers: Mapping[str, str], most_bytes: int) -> Answer:
+def _followed(method: str, url: str, headers: Mapping[str, str], most_bytes: int, public_only: bool) -> Answer:
     """The answer behind all redirects."""
     at = _encoded(url)
     for _ in range(MOST_REDIRECTS + 1):
-        answer = _patient(method, at, headers, most_bytes, url)
+        try:
+            answer = _patient(method, at, headers, most_bytes, url, public_only)
+        except NotPublicError as error:
+            raise AccessError(
+                f"{url}: {'lies on' if at == _encoded(url) else 'is redirected to'} another server, {root_of(at)}, "
+                f"whose name stands for {error}, which is not public: a redirect and an item lead to the same server, "
+                "and to public ones by https; download it, and give the file"
+            ) from None
         if answer.status not in _REDIRECTS or "location" not in answer.headers:
             return answer
-        at = redirected(at, answer.headers["location"], url)
+        target = redirected(at, answer.headers["location"], url)
+        public_only = public_only or not is_same_server(root_of(at), root_of(target))
+        at = target
     raise AccessError(f"{url}: is redirected more than {MOST_REDIRECTS} times; check the URL")
 
 
@@ -107,12 +122,12 @@ def _encoded(url: str) -> str:
     return parts._replace(path=quote(unquote(parts.path), safe="/~!$&'()*+,;=:@")).geturl()
 
 
-def _patient(method: str, at: str, headers: Mapping[str, str], most_bytes: int, url: str) -> Answer:
+def _patient(method: str, at: str, headers: Mapping[str, str], most_bytes: int, url: str, public_only: bool) -> Answer:
     """An answer, after retries where the server fails."""
     began, pause = time.monotonic(), connection.FIRST_BACKOFF_SECONDS
     for left in reversed(range(connection.MAX_RETRIES + 1)):
         try:
-            answer = ask(method, at, headers, most_bytes)
+            answer = ask(method, at, headers, most_bytes, public_only=public_only)
             if answer.status not in _AGAIN:
                 return answer
             reason = f"{answer.status} {answer.reason}".strip()

@@ -16,6 +16,7 @@ from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from unet_core.bundles.object_rule import ObjectRule
 from unet_core.errors import BundleError
@@ -30,6 +31,7 @@ SHIPPED_DIR = Path(__file__).resolve().parent
 # Label 255 means "not predicted" in a mask, so a model's own labels end at 254.
 MAX_CLASSES = 255
 
+_LONGEST_SHOWN = 80
 _CARD_BYTES_LIMIT = 4_000_000
 _LABEL_FIELDS = ("architecture", "parameters", "bands", "dtype", "normalization", "decision")
 _STRICT = ConfigDict(extra="forbid")
@@ -189,13 +191,25 @@ def read_card(reference: str | Path) -> ModelCard:
             raise BundleError(f"card {str(path)!r} is larger than {_CARD_BYTES_LIMIT} bytes: not a model card")
         return ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'card'}: {' '.join(fault['msg'].split())}"
-            for fault in error.errors(include_url=False)
-        )
-        raise BundleError(f"card {str(path)!r} does not describe a model: {faults}; correct it") from error
+        raise BundleError(f"card {str(path)!r} does not describe a model: {faults_of(error)}; correct it") from error
     except OSError as error:
         raise BundleError(f"card {str(path)!r} can't be read: {error}") from error
+
+
+def faults_of(error: ValidationError) -> str:
+    """All that is wrong with a card or its facts, on one line: where, what may be there, and what is."""
+    return "; ".join(map(_fault, error.errors(include_url=False)))
+
+
+def _fault(fault: ErrorDetails) -> str:
+    where = ".".join(map(str, fault["loc"])) or "card"
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: there is no such key"
+    said = " ".join(fault["msg"].split()).removeprefix("Value error, ")
+    # Rules of our own name the value themselves, and of what is missing or no JSON there is none.
+    given = "" if fault["type"] in {"missing", "value_error", "json_invalid"} else repr(fault["input"])
+    shown = given if len(given) <= _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}…"
+    return f"{where}: {said}, not {shown}" if shown else f"{where}: {said}"
 
 
 def bundle_digest(reference: str | Path) -> str:

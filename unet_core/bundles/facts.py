@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unet_core.bundles.card import ModelCard
+from unet_core.bundles.card import ModelCard, faults_of
 from unet_core.errors import BundleError
 
 QUESTIONS = {
@@ -100,7 +100,7 @@ class CardFacts(BaseModel):
                 }
             )
         except ValidationError as error:
-            raise BundleError(f"model {source!r}: {_told(error)}; correct what was given") from error
+            raise BundleError(f"model {source!r}: {faults_of(error)}; correct what was given") from error
         except ValueError as error:
             raise BundleError(f"model {source!r}: {error}; give one per class, the background first") from error
 
@@ -128,7 +128,9 @@ def facts_from(values: Mapping[str, object]) -> CardFacts:
     try:
         return CardFacts.model_validate(dict(values))
     except ValidationError as error:
-        raise BundleError(f"card: {_told(error)}; correct it; known are {', '.join(CardFacts.model_fields)}") from error
+        raise BundleError(
+            f"card: {faults_of(error)}; correct it; known are {', '.join(CardFacts.model_fields)}"
+        ) from error
 
 
 def read_facts(path: Path) -> CardFacts:
@@ -139,16 +141,9 @@ def read_facts(path: Path) -> CardFacts:
         return CardFacts.model_validate(values)
     except ValidationError as error:
         known = ", ".join(CardFacts.model_fields)
-        raise BundleError(f"card {str(path)!r}: {_told(error)}; correct it; known are {known}") from error
+        raise BundleError(f"card {str(path)!r}: {faults_of(error)}; correct it; known are {known}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"card {str(path)!r} can't be read as {path.suffix or 'TOML'}: {error}") from error
-
-
-def _told(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'card'}: {' '.join(fault['msg'].split())}"
-        for fault in error.errors(include_url=False)
-    )
 
 
 def name_of(source: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 from accounts import BECOME_NOBODY, as_nobody
+from browsers import chromium
 from cli import OVERTILE, Cli, clean_environment, free_port
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from tiny import save_tiny, write_noise
 
 from flows.config.archive import ArchiveConfig
@@ -150,11 +150,7 @@ def test_another_account_gets_nothing_from_a_served_archive(served: Served) -> N
 
 @pytest.mark.slow
 def test_the_link_opens_the_pages_logged_in_once(served: Served, tmp_path: Path) -> None:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_context().new_page()
         page.goto(served.link)
         page.wait_for_url(re.compile("dashboard"), timeout=60_000)
@@ -169,7 +165,6 @@ def test_the_link_opens_the_pages_logged_in_once(served: Served, tmp_path: Path)
         again = browser.new_context().new_page()
         again.goto(served.link_file.read_text().strip())
         again.wait_for_url(re.compile("dashboard"), timeout=60_000)
-        browser.close()
     assert served.link_file.stat().st_mode & 0o777 == 0o600
 
 

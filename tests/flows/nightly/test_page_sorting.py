@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from nights import archive_at
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from summaries import BAD, DONE, night_of
 
 from flows.nightly.page import publish
 from tiling.storage.place import Place
 
 SECONDS = {"a.svs": 9.0, "b.svs": 1234.5, "c.svs": 0.0, "d 10.svs": 100.0, "d 9.svs": 30.0}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def page_at(folder: Path) -> Place:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from flows.reporting.bottleneck import StageTimes
+from tiling.runs.ledger import Ledger, TileRecord, TileState
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,16 @@ from flows.reporting.bottleneck import StageTimes
 )
 def test_the_busiest_stage_is_named(seconds: dict[str, float], expected: str) -> None:
     assert StageTimes(seconds, wall=100, workers=2, stagers=1).sentence().startswith(expected)
+
+
+def test_a_driver_that_was_killed_worked_as_long_as_its_tiles_took(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", 12)
+    for index in range(10):
+        ledger.append(TileRecord(index, TileState.DONE, seconds={"compute": 9.0}, time=1000.0 + 10 * index))
+    ledger.announce("inferred", {"workers": 1, "stagers": 1, "seconds": 5.0})
+    times = StageTimes.of(ledger.fold())
+    assert times.wall == 90.0
+    assert times.share("compute") == 1.0, "and never longer than there was"
 
 
 @pytest.mark.parametrize("wall", [0.0, 1.5])

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import chromium
 from drawn import draw_run
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from shown import ADDRESS, let_in, shown
 from starlette.testclient import TestClient
 
@@ -138,11 +139,7 @@ def test_a_damaged_ledger_leaves_the_runs_to_look_at(archive: Archive) -> None:
 
 @pytest.mark.slow
 def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
-    with shown(Path(str(archive.path))) as viewer, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+    with shown(Path(str(archive.path))) as viewer, chromium() as browser:
         page = browser.new_page()
         page.goto(viewer.link)
         rows = page.locator("#runs tbody tr")
@@ -155,4 +152,3 @@ def test_the_page_shows_the_line_beside_the_runs(archive: Archive) -> None:
         record = Archive.open(archive.path).ledger.get("ward/broken.svs")
         assert record is not None
         assert record.acknowledged
-        browser.close()

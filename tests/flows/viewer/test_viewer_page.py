@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from cli import Cli
 from drawn import draw_run
 from finished import numbered
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 from shown import Shown, shown
 
 from tiling.export.export_run import export_run
@@ -25,17 +24,6 @@ FAILED = {(1, 1): "SourceError: segment 5 doesn't decode", (2, 3): "its worker d
 expect.set_options(timeout=20_000)
 ANYTHING = re.compile(".")
 STILL = "window.stillThere = true"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("Chromium is absent: `make browser` installs it, as root on Debian")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

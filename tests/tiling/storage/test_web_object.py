@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import os
 import socket
-import ssl
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -14,10 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import certificate
 from described_scenes import asset, write_item
 from object_store import BUCKET, boto_client, faulty_proxy
 from scenes import scene_pixels, write_raster
@@ -64,29 +58,6 @@ def test_https_is_read_with_a_certificate_that_the_environment_trusts(
         web.redirects["/deep/r.tif"] = f"{web.url.replace('https:', 'http:')}/deep/r.tif"
         with pytest.raises(TilingError, match="is redirected to another server, http://"):
             whole(f"{web.url}/deep/item.json")
-
-
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of 127.0.0.1, signed by itself, and a server's side of it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = folder / "authority.pem", folder / "key.pem"
-    pem.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, private)
-    return pem, context
 
 
 def test_a_proxy_of_the_environment_stands_before_the_server(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

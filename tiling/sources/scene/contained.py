@@ -7,6 +7,7 @@ and to no other: whoever wrote it may not choose what is read with the credentia
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -78,6 +79,7 @@ def at_url(named: str, description: Path | ObjectPath, what: str) -> ObjectPath:
         raise SourceError(f"it names itself as an {what}; write it again")
     if isinstance(description, ObjectPath) and place.root != description.root:
         _expect_public(place, description, what)
+        return replace(place, public_only=True)
     return place
 
 
