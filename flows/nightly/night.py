@@ -123,11 +123,17 @@ class NightSummary:
     def advice(self) -> tuple[str, ...]:
         """Advice against what stands failed: another try only where it may end otherwise."""
         open_ones = [*self.new_failures, *self.standing]
-        retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
         lasting = [each for each in open_ones if each.lasting]
+        unread = [each for each in open_ones if each.failed_tiles and each.unreadable_tiles == each.failed_tiles]
+        apart = {each.slide for each in (*lasting, *unread)}
+        retried = [each for each in open_ones if each.state is SlideState.FAILED and each.slide not in apart]
         again = f"try {_named(retried)} again with: {self.rerun_command}"
         repair = f"another try would end alike for {_named(lasting)}: repair or replace the file, as its reason says"
-        return (*([again] if retried else []), *([repair] if lasting else []))
+        part = (
+            f"parts of {_named(unread)} can't be read, and another try would end alike: repair or replace the file, or "
+            f"do without them by damaged=mask in a manifest (docs/archives.md)"
+        )
+        return (*([again] if retried else []), *([repair] if lasting else []), *([part] if unread else []))
 
     @property
     def counts(self) -> dict[str, int]:

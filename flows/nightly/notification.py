@@ -85,8 +85,14 @@ def of_night(night: NightSummary) -> Notification:
     )
 
 
+def of_refusal(archive: Place, reason: str, now: float) -> Notification:
+    """The line of a night that did not begin: the next one would be refused alike, until what it says is mended."""
+    text = f"overtile {_name(archive)}, night of {shown_time(now)}: did not begin: {reason}"
+    return Notification(plain(text), {"archive": str(archive), "verdict": "refused", "reason": reason})
+
+
 def of_death(archive: Place, reason: str, now: float) -> Notification:
-    """The line of a night that died, or that could not begin."""
+    """The line of a night that died."""
     text = f"overtile {_name(archive)}, night of {shown_time(now)}: died: {reason}; the next night resumes"
     return Notification(plain(text), {"archive": str(archive), "verdict": "died", "reason": reason})
 
