@@ -198,6 +198,7 @@ def segment_slides(
         warnings=history.warnings(now.timestamp(), context.config.every),
         zone=now.tzname() or "",
         missing=found.missing,
+        is_rerun=context.config.failed_only,
     )
 
 

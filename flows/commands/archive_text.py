@@ -33,7 +33,7 @@ def print_night(night: NightSummary) -> None:
     for warning in night.warnings:
         out.print(f"before: {warning}", soft_wrap=True)
     out.print(f"{night.verdict.value}: {night}", soft_wrap=True)
-    _print_records(out, "new failures", night.new_failures)
+    _print_records(out, "failed again" if night.is_rerun else "new failures", night.new_failures)
     _print_records(out, "known failures", night.standing)
     _print_records(out, "left to a later night", [*night.of(SlideState.CHANGING), *night.of(SlideState.GONE)])
     if night.missing:

@@ -50,7 +50,9 @@ def of_night(night: NightSummary) -> Notification:
     """The line of a night that ended: what is done, what is new, what is left, and where to look."""
     parts = [
         f"{night.verdict.value}; {count(len(night.of(SlideState.DONE)), 'slide')} done",
-        _named(night.new_failures, "new failure"),
+        _named(night.new_failures, "failed again", "failed again")
+        if night.is_rerun
+        else _named(night.new_failures, "new failure"),
         f"{count(len(night.standing), 'known failure')}" if night.standing else "",
         f"{len(night.acknowledged)} acknowledged" if night.acknowledged else "",
         _flagged(night),

@@ -66,6 +66,12 @@ def test_the_line_says_what_is_new_what_is_left_and_where_to_look() -> None:
     )
 
 
+def test_what_a_rerun_tries_in_vain_is_no_new_failure() -> None:
+    text = of_night(night_of(DONE, BAD, is_rerun=True)).text
+    assert "failed again; 1 slide done, 1 failed again (bad.svs), " in text
+    assert "new" not in text
+
+
 def test_it_is_one_line_whatever_slides_are_called() -> None:
     text = of_night(night_of(replace(BAD, slide="a\nb\x1b[31m.svs"))).text
     assert "\n" not in text

@@ -26,6 +26,8 @@ def slide(name: str, size: int) -> Slide:
     [
         (night_of(DONE), Verdict.COMPLETE, 0),
         (night_of(DONE, BAD), Verdict.FAILED, 3),
+        (night_of(DONE, BAD, is_rerun=True), Verdict.FAILED_AGAIN, 3),
+        (night_of(DONE, is_rerun=True), Verdict.COMPLETE, 0),
         (night_of(DONE, BAD, stood=frozenset({"bad.svs"})), Verdict.COMPLETE, 0),
         (night_of(DONE, known_failures=(BAD,)), Verdict.COMPLETE, 0),
         (night_of(DONE, replace(BAD, acknowledged=True)), Verdict.COMPLETE, 0),
