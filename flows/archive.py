@@ -118,7 +118,12 @@ def dry_run(config: ArchiveConfig) -> Forecast:
     """Forecast of a night: slides, time and space; nothing is written."""
     expect_disjoint(config.source, config.out)
     path = config.out
-    archive = Archive.open(path) if (path / "archive.json").is_file() else Archive(path, empty_card(config))
+    card = empty_card(config)
+    if not (path / "archive.json").is_file():
+        archive = Archive(path, card)
+    else:
+        archive = Archive.open(path)
+        archive.expect(archive.card.model_copy(update={"asked": card.asked}))  # of the model only a night knows
     return forecast(config, archive, scan(config, archive))
 
 
@@ -193,6 +198,7 @@ def segment_slides(
         warnings=history.warnings(now.timestamp(), context.config.every),
         zone=now.tzname() or "",
         missing=found.missing,
+        is_rerun=context.config.failed_only,
     )
 
 

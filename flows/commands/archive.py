@@ -174,5 +174,5 @@ def run_night(config: ArchiveConfig) -> None:
 def exit_code_of(night: NightSummary, *, strict: bool) -> int:
     """Exit code of a night that nobody stopped."""
     look = EXIT_LOOK if strict else 0
-    codes = {Verdict.FAILED: EXIT_NEW_FAILURES, Verdict.BACKLOG: EXIT_BACKLOG, Verdict.LOOK: look, Verdict.COMPLETE: 0}
-    return codes[night.verdict]
+    codes = {Verdict.BACKLOG: EXIT_BACKLOG, Verdict.LOOK: look, Verdict.COMPLETE: 0}
+    return EXIT_NEW_FAILURES if night.verdict.is_failure else codes[night.verdict]

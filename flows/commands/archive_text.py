@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flows.commands.facts import archive_facts
 from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
+from flows.nightly.left import count
 from flows.nightly.unended_nights import UnendedNights, unended_nights
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
@@ -32,7 +33,7 @@ def print_night(night: NightSummary) -> None:
     for warning in night.warnings:
         out.print(f"before: {warning}", soft_wrap=True)
     out.print(f"{night.verdict.value}: {night}", soft_wrap=True)
-    _print_records(out, "new failures", night.new_failures)
+    _print_records(out, "failed again" if night.is_rerun else "new failures", night.new_failures)
     _print_records(out, "known failures", night.standing)
     _print_records(out, "left to a later night", [*night.of(SlideState.CHANGING), *night.of(SlideState.GONE)])
     if night.missing:
@@ -42,7 +43,7 @@ def print_night(night: NightSummary) -> None:
         for slide, flags in [*night.flags.items()][:SHOWN]:
             out.print(f"  {slide}: {', '.join(flags)}", soft_wrap=True)
     if night.left.slides:
-        out.print(f"{night.left}; the same command resumes", soft_wrap=True)
+        out.print("the same command resumes", soft_wrap=True)
     for advice in night.advice:
         out.print(advice, soft_wrap=True)
     if night.standing:
@@ -65,14 +66,14 @@ def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
     """Print a forecast: what would be done, how long it takes and how much space."""
     out, found = console(), estimate.found
     out.print(
-        f"to do: {len(estimate.slides)} slides, {estimate.pixels / 1e6:,.0f} MPix, {found.size_bytes / 1e9:.2f} GB "
-        f"of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
+        f"to do: {count(len(estimate.slides), 'slide')}, {estimate.pixels / 1e6:,.0f} MPix, "
+        f"{_size(found.size_bytes)} of files; {found.unchanged} unchanged, {len(found.settling)} still being written, "
         f"{len(found.refused) + len(estimate.unreadable)} not to be opened, {len(found.known_failures)} failed before, "
         f"{len(found.gone)} gone, {len(found.missing)} done and no longer there",
         soft_wrap=True,
     )
     for name, pixels in estimate.slides[:SHOWN]:
-        begun = " left of it" if name in estimate.begun else ""
+        begun = " of it left" if name in estimate.begun else ""
         out.print(f"  {name}: {pixels / 1e6:,.1f} MPix{begun}", soft_wrap=True)
     if len(estimate.slides) > SHOWN:
         out.print(f"  and {len(estimate.slides) - SHOWN} more")
@@ -81,10 +82,14 @@ def print_forecast(estimate: Forecast, config: ArchiveConfig) -> None:
         out.print(f"  {name}: {reason}", soft_wrap=True)
     unknown = "not known before a first night"
     out.print(f"time:  {format_seconds(estimate.seconds) if estimate.seconds is not None else unknown}")
-    expected = f"{estimate.mask_bytes / 1e9:.2f} GB" if estimate.mask_bytes is not None else unknown
-    out.print(f"masks: {expected}; at most {estimate.mask_bytes_at_most / 1e9:.2f} GB, if nothing compressed")
+    expected = _size(estimate.mask_bytes) if estimate.mask_bytes is not None else unknown
+    out.print(f"masks: {expected}; at most {_size(estimate.mask_bytes_at_most)}, if nothing compressed")
     if estimate.free_bytes is not None:
-        out.print(f"free:  {estimate.free_bytes / 1e9:.1f} GB on the disk of {config.out}", soft_wrap=True)
+        out.print(f"free:  {_size(estimate.free_bytes)} on the disk of {config.out}", soft_wrap=True)
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
 
 
 def print_archive(out_folder: str) -> None:
@@ -98,11 +103,11 @@ def print_archive(out_folder: str) -> None:
     counts = Counter(record.state for record in records)
     message = ", ".join(f"{counts[state]} {state.value}" for state in SlideState if counts[state])
     done = sum(record.pixels for record in records if record.state is SlideState.DONE)
-    out.print(f"{archive.path}: {len(records)} slides with {archive.card.model}", soft_wrap=True)
+    out.print(f"{archive.path}: {count(len(records), 'slide')} with {archive.card.model}", soft_wrap=True)
     out.print(f"{message or 'none looked at yet'}; {done / 1e6:,.0f} MPix done")
     history = NightHistory.of(archive.ledger.events)
     if history.ended:
-        out.print(f"night of {history.ended[-1].name}: {history.ended[-1].summary}", soft_wrap=True)
+        out.print(f"night of {shown_time(history.ended[-1].began)}: {history.ended[-1].summary}", soft_wrap=True)
     unended = unended_nights(archive, history)
     _print_unended(out, history, unended)
     failed = sorted((r for r in records if r.is_bad and not r.acknowledged), key=lambda record: record.slide)
@@ -123,8 +128,8 @@ def print_archive(out_folder: str) -> None:
 def _print_unended(out: PlainConsole, history: NightHistory, unended: UnendedNights | None) -> None:
     """Say which nights have not ended, with what the last of them left; or what the last that ended did."""
     if unended is None:
-        if history.last is not None and (left := (history.last.facts or {}).get("left")):
-            out.print(f"waits for the next night: {left}", soft_wrap=True)
+        if history.last is not None and (history.last.facts or {}).get("left"):
+            out.print("the next night resumes", soft_wrap=True)  # its sentence says how much is left
         return
     for death in unended.deaths:
         out.print(f"{death}; the next night resumes", soft_wrap=True)

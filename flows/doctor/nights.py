@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from flows.doctor.checks import Check
+from flows.nightly.verdict import Verdict
 from tiling.archives.archive import Archive
 from tiling.archives.history import NightHistory, shown_time
 from tiling.errors import TilingError
@@ -20,7 +21,7 @@ def check_nights(place: Place, now: float | None = None) -> Iterator[Check]:
     try:
         archive = Archive.open(place)
     except TilingError as error:
-        yield Check.missing("archive", str(error), "give the folder that --out of overtile archive named")
+        yield Check.missing("archive", str(error), "overtile archive makes one, in the folder that its --out names")
         return
     history, status = NightHistory.of(archive.ledger.events), f"overtile status {pasted(archive.path)}"
     if history.last is None:
@@ -39,8 +40,8 @@ def _last(archive: Archive, history: NightHistory, status: str) -> Check:
         remedy = f"see {status} and the log; the next night resumes"
         return Check.missing("last night", "; ".join(night.death for night in open_ones), remedy)
     assert history.last is not None
-    message = f"{history.last.name}: {history.last.summary}"
-    if (history.last.facts or {}).get("verdict") == "new failures":
+    message = f"{shown_time(history.last.began)}: {history.last.summary}"
+    if (history.last.facts or {}).get("verdict") in {Verdict.FAILED, Verdict.FAILED_AGAIN}:
         return Check.warning("last night", message, f"see {status}")
     return Check.ok("last night", message)
 

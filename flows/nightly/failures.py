@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from flows.config.base import problem_in
 from flows.errors import FlowError, PoolError
 from tiling.errors import DiskError, PlanError, SourceError, StagingError, TilingError
+from tiling.runs.ledger import TileRecord
 from unet_core.errors import FootprintError, UnetCoreError
 
 FATAL_ERRORS = (DiskError, StagingError, PoolError)
@@ -22,6 +23,11 @@ def is_permanent(error: BaseException) -> bool:
         return False
     kinds = (SourceError, PlanError, FootprintError, ValidationError)
     return isinstance(error, kinds) or type(error) is FlowError
+
+
+def is_unreadable(tile: TileRecord) -> bool:
+    """True if a tile failed for its part of the image, as where a segment doesn't decode: most often it would again."""
+    return (tile.reason or "").startswith(f"{SourceError.__name__}: ")
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 
 from flows.nightly.night import NightSummary
+from flows.nightly.verdict import Verdict
 from flows.reporting.escaping import plain
 from tiling.archives.archive import Archive
 from tiling.archives.history import NightHistory, PastNight, shown_time
@@ -83,7 +84,7 @@ def _page(archive: Archive, rows: list[Row]) -> Iterator[str]:
         cells = {name: html.escape(plain(row[name])) for name in shown}
         if row["night"] and row["verdict"] != "died" and number < NIGHTS_KEPT:
             cells["began"] = f'<a href="{html.escape(row["night"])}.html">{cells["began"]}</a>'
-        kind = "bad" if row["verdict"] in {"died", "new failures"} else ""
+        kind = "bad" if row["verdict"] in {"died", Verdict.FAILED, Verdict.FAILED_AGAIN} else ""
         yield f'<tr class="{kind}">' + "".join(f"<td>{cells[name]}</td>" for name in shown) + "</tr>"
     yield "</tbody></table></html>\n"
 

@@ -34,6 +34,7 @@ class NightSummary:
         unreported: of the known failures those that no night has reported, since the one that found them died.
         flags: why slides of this night are to be looked at.
         warnings: of nights before it, that died or did not begin. zone: of its name's clock.
+        is_rerun: it tried nothing but what had failed, and "new" are those that failed again.
         missing: slides that have their masks, and whose images are no longer in the source since this night.
     """
 
@@ -56,6 +57,7 @@ class NightSummary:
     warnings: tuple[str, ...] = ()
     zone: str = ""
     missing: tuple[str, ...] = ()
+    is_rerun: bool = False
 
     def of(self, *states: SlideState) -> list[SlideRecord]:
         return [record for record in self.records if record.state in states]
@@ -94,7 +96,8 @@ class NightSummary:
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict.of(new_failures=len(self.new_failures), left=self.left.slides, flagged=len(self.flags))
+        counts = {"new_failures": len(self.new_failures), "left": self.left.slides, "flagged": len(self.flags)}
+        return Verdict.of(**counts, is_rerun=self.is_rerun)
 
     @property
     def slowest(self) -> SlideRecord | None:
@@ -123,11 +126,17 @@ class NightSummary:
     def advice(self) -> tuple[str, ...]:
         """Advice against what stands failed: another try only where it may end otherwise."""
         open_ones = [*self.new_failures, *self.standing]
-        retried = [each for each in open_ones if each.state is SlideState.FAILED and not each.lasting]
         lasting = [each for each in open_ones if each.lasting]
+        unread = [each for each in open_ones if each.failed_tiles and each.unreadable_tiles == each.failed_tiles]
+        apart = {each.slide for each in (*lasting, *unread)}
+        retried = [each for each in open_ones if each.state is SlideState.FAILED and each.slide not in apart]
         again = f"try {_named(retried)} again with: {self.rerun_command}"
         repair = f"another try would end alike for {_named(lasting)}: repair or replace the file, as its reason says"
-        return (*([again] if retried else []), *([repair] if lasting else []))
+        part = (
+            f"parts of {_named(unread)} can't be read, and another try would end alike: repair or replace the file, or "
+            f"do without them by damaged=mask in a manifest (docs/archives.md)"
+        )
+        return (*([again] if retried else []), *([repair] if lasting else []), *([part] if unread else []))
 
     @property
     def counts(self) -> dict[str, int]:

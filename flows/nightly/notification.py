@@ -50,7 +50,9 @@ def of_night(night: NightSummary) -> Notification:
     """The line of a night that ended: what is done, what is new, what is left, and where to look."""
     parts = [
         f"{night.verdict.value}; {count(len(night.of(SlideState.DONE)), 'slide')} done",
-        _named(night.new_failures, "new failure"),
+        _named(night.new_failures, "failed again", "failed again")
+        if night.is_rerun
+        else _named(night.new_failures, "new failure"),
         f"{count(len(night.standing), 'known failure')}" if night.standing else "",
         f"{len(night.acknowledged)} acknowledged" if night.acknowledged else "",
         _flagged(night),
@@ -85,8 +87,14 @@ def of_night(night: NightSummary) -> Notification:
     )
 
 
+def of_refusal(archive: Place, reason: str, now: float) -> Notification:
+    """The line of a night that did not begin: the next one would be refused alike, until what it says is mended."""
+    text = f"overtile {_name(archive)}, night of {shown_time(now)}: did not begin: {reason}"
+    return Notification(plain(text), {"archive": str(archive), "verdict": "refused", "reason": reason})
+
+
 def of_death(archive: Place, reason: str, now: float) -> Notification:
-    """The line of a night that died, or that could not begin."""
+    """The line of a night that died."""
     text = f"overtile {_name(archive)}, night of {shown_time(now)}: died: {reason}; the next night resumes"
     return Notification(plain(text), {"archive": str(archive), "verdict": "died", "reason": reason})
 

@@ -97,7 +97,7 @@ def page_of(night: NightSummary) -> Iterator[str]:
     yield from (f"<p>{_with_command(advice)}</p>" for advice in night.advice)
     yield from _missing(night.missing)
     yield from _figures(night)
-    yield from _slides("New failures", night.new_failures, night, pictures=True)
+    yield from _slides("Failed again" if night.is_rerun else "New failures", night.new_failures, night, pictures=True)
     yield from _slides("Known failures", night.standing, night, pictures=True)
     yield from _acknowledged(night.acknowledged)
     by_name = {record.slide: record for record in night.records}
@@ -109,16 +109,22 @@ def page_of(night: NightSummary) -> Iterator[str]:
 
 
 def _message(night: NightSummary) -> str:
-    if night.verdict is Verdict.FAILED:
+    if night.verdict.is_failure:
         count = len(night.new_failures)
-        return f"{count} slide{'' if count == 1 else 's'} failed for the first time."
+        return f"{count} slide{'' if count == 1 else 's'} failed {'again' if night.is_rerun else 'for the first time'}."
     if night.verdict is Verdict.BACKLOG:
         return f"Nothing new failed. {night.left}."
     look = f" {len(night.flags)} of this night are to be looked at." if night.flags else ""
     return f"All slides that could be segmented are.{look}"
 
 
-_VERDICT_CLASS = {Verdict.FAILED: "bad", Verdict.BACKLOG: "warn", Verdict.LOOK: "warn", Verdict.COMPLETE: "ok"}
+_VERDICT_CLASS = {
+    Verdict.FAILED: "bad",
+    Verdict.FAILED_AGAIN: "bad",
+    Verdict.BACKLOG: "warn",
+    Verdict.LOOK: "warn",
+    Verdict.COMPLETE: "ok",
+}
 
 
 def _with_command(advice: str) -> str:
@@ -144,7 +150,7 @@ def _missing(names: Sequence[str]) -> Iterator[str]:
 def _figures(night: NightSummary) -> Iterator[str]:
     shown = (
         ("done", str(len(night.of(SlideState.DONE)))),
-        ("new failures", str(len(night.new_failures))),
+        ("failed again" if night.is_rerun else "new failures", str(len(night.new_failures))),
         ("known failures", str(len(night.standing))),
         ("to look at", str(len(night.flags))),
         ("unchanged", str(night.unchanged)),

@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.config.run import SegmentConfig
 from flows.nightly.context import NightContext
-from flows.nightly.failures import is_permanent, reason_of
+from flows.nightly.failures import is_permanent, is_unreadable, reason_of
 from flows.nightly.phase import Phase
 from flows.nightly.run_options import matches_options
 from flows.nightly.staged_size import expect_budget
@@ -47,7 +47,7 @@ class SlideJob:
         self._locks = ExitStack()
         self._ending = threading.Lock()
         self._began = self._ended = 0.0
-        self._tiles_left = 0
+        self._tiles_left = self._unreadable_tiles = 0
         self._phase = Phase.NEW
         self._run: Run | None = None
         self._mask: Mask | None = None
@@ -145,6 +145,7 @@ class SlideJob:
         if state.failed:
             named = next(iter(state.failed.items()))
             reason = f"{len(state.failed)} tiles failed, such as {run.plan.tile(named[0]).name}: {named[1].reason}"
+            self._unreadable_tiles = sum(map(is_unreadable, state.failed.values()))
             self._finish(SlideState.FAILED, reason, len(state.failed))
         elif not state.is_complete:
             self._finish(SlideState.FAILED, f"{state.missing}; the next night resumes it")
@@ -293,6 +294,7 @@ class SlideJob:
             lasting=permanent,
             tiles=run.plan.count if run else duplicate.tiles if duplicate else 0,
             failed_tiles=failed_tiles,
+            unreadable_tiles=self._unreadable_tiles,
             pixels=run.plan.image.area if run else duplicate.pixels if duplicate else 0,
             pixel_size=run.card.image.pixel_size if run else duplicate.pixel_size if duplicate else None,
             seconds=self._seconds,

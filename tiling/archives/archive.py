@@ -49,7 +49,7 @@ class ArchiveCard(BaseModel):
         mine, others = self._identity(), other._identity()
         keys = [*mine, *(key for key in others if key not in mine)]
         return [
-            f"{key}: {mine.get(key)} here, {others.get(key)} asked for"
+            f"{key}: {_said(mine, key, 'not given')} here, {_said(others, key, 'none')} asked for"
             for key in keys
             if (mine[key] != others[key] if key in mine and key in others else not _is_unsaid(mine, others, key))
         ]
@@ -61,6 +61,11 @@ class ArchiveCard(BaseModel):
             "version of the maths": self.maths_version,
             **self.asked,
         }
+
+
+def _said(card: Mapping[str, Any], key: str, nothing: str) -> str:
+    value = card.get(key)
+    return nothing if value is None else str(value)
 
 
 def _is_unsaid(mine: Mapping[str, Any], others: Mapping[str, Any], key: str) -> bool:
@@ -90,12 +95,7 @@ class Archive:
         """
         if (path / CARD_NAME).is_file():
             archive = cls.open(path)
-            differences = archive.card.differences(card)
-            if differences:
-                raise RunError(
-                    f"{path} holds an archive segmented in another way ({'; '.join(differences)}): half of its slides "
-                    f"would be of one kind and half of the other; choose another --out, or repeat its command"
-                )
+            archive.expect(card)
             archive.ledger.compact()
             if message := sentence([f"ledger/{each.name}" for each in archive.ledger.unknown_files()]):
                 logger.warning("archive %s: %s", archive.path, message)
@@ -113,6 +113,14 @@ class Archive:
             RunError: no archive there, or its card is damaged.
         """
         return cls(path, read_card(path, CARD_NAME, ArchiveCard, "archive"))
+
+    def expect(self, card: ArchiveCard) -> None:
+        """Raises RunError, which names the differences, where another card would give other labels."""
+        if differences := self.card.differences(card):
+            raise RunError(
+                f"{self.path} holds an archive segmented in another way ({'; '.join(differences)}): half of its slides "
+                f"would be of one kind and half of the other; choose another --out, or repeat its command"
+            )
 
     @property
     def nights(self) -> Place:

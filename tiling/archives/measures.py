@@ -41,6 +41,7 @@ def measured(run: Run, source: ImageSource, state: LedgerState, wanted_um: float
     brightness, contrast: mean and standard deviation of the windows, 1 being the type's largest value.
     sharpness: of the windows that were computed; None where they are of one colour.
     missing: share of the tiles that are no background that failed. no_data: share of the mask without data.
+    damaged: number of the file's segments that don't decode, whose pixels were asked to be no data.
     classes: of each class its objects, its area (with `unit`) and its share of what was computed.
     tissue_area: in the same unit. objects: of all classes; None where they weren't counted.
     specks: share of objects that are specks: of the numbered ones, with those that were left out as too small; where
@@ -110,6 +111,7 @@ def _of_tiles(run: Run, state: LedgerState) -> dict[str, Any]:
         "missing": round(len(state.failed) / computed, 4) if computed else 0.0,
         "no_data": round(without / run.plan.mask.area, 4),
         "skipped": round(state.count(TileState.SKIPPED) / run.plan.count, 4),
+        "damaged": len(run.card.image.view.damaged) if run.card.image.view is not None else 0,
     }
 
 

@@ -43,7 +43,7 @@ class SlideRecord:
         asked: what a manifest asked for this slide alone.
         reason: why it failed, or of which slide it is the same.
         lasting: a failure that the same content would have again.
-        tiles, failed_tiles: of its run.
+        tiles, failed_tiles: of its run. unreadable_tiles: of the failed ones, those whose part of the image isn't read.
         pixels: of the level that is segmented. seconds: from its first tile to its last. mask_bytes: on disk.
         pixel_size: y, x and unit of that level's pixels; None where neither the image nor an option says them.
         night: when it was looked at. time: when this was written.
@@ -80,6 +80,7 @@ class SlideRecord:
     measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stage_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     missing_since: str = ""
+    unreadable_tiles: int = 0
 
     @property
     def is_bad(self) -> bool:

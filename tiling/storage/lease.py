@@ -23,6 +23,7 @@ import psutil
 from tiling.errors import ChangedError, RunError, StorageError
 from tiling.storage.object_facts import ObjectFacts, Tag
 from tiling.storage.object_path import ObjectPath
+from tiling.storage.run_lock import holder_text
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
-        return json.dumps({"host": self.host, "process": self.process, "since": self.since})
+        return holder_text(self.host, self.process, self.since)
 
     @property
     def is_dead(self) -> bool:
@@ -149,7 +150,7 @@ class Lease:
             age = self._age_seconds(seen)
             if age < self._stale_seconds:
                 raise RunError(
-                    f"run {self._folder} is being worked on by another driver ({holder}, last heard from {age:.0f} s "
+                    f"{self._folder} is being worked on by another driver ({holder}, last heard from {age:.0f} s "
                     f"ago): two drivers would write one ledger; wait for it or stop it"
                 )
             logger.warning("run %s is taken over from %s, silent for %.0f s", self._folder, holder, age)

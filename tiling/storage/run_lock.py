@@ -16,6 +16,7 @@ from types import TracebackType
 import psutil
 
 from tiling.errors import PlaceError, RunError
+from tiling.escaping import plain
 from tiling.storage.disk import disk_errors
 
 LOCK_NAME = "driver.lock"
@@ -130,8 +131,8 @@ class RunLock:
 
     def _taken(self, holder: str) -> RunError:
         return RunError(
-            f"run {self._folder} is being worked on by another driver ({holder or 'an unnamed process'}): two drivers "
-            f"would write one ledger; wait for it or stop it"
+            f"{self._folder} is being worked on by another driver ({_shown(holder)}): two drivers would write one "
+            f"ledger; wait for it or stop it"
         )
 
     def _sign(self) -> None:
@@ -204,6 +205,24 @@ def _is_at(descriptor: int | None, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=path.name != LOCK_NAME))
     except OSError:
         return False
+
+
+def holder_text(host: object, process: object, since: object) -> str:
+    """The holder of a lock as people write it.
+
+    >>> holder_text("node7", 17, "2026-11-30T15:31:30+0000")
+    'process 17 of node7, since 2026-11-30 15:31:30+0000'
+    """
+    return f"process {process} of {host}, since {str(since).replace('T', ' ')}"
+
+
+def _shown(holder: str) -> str:
+    """What a lock's file holds, as people write it: it may be another program's, or cut off."""
+    try:
+        facts = json.loads(holder)
+        return plain(holder_text(facts["host"], facts["process"], facts["since"]))
+    except (ValueError, KeyError, TypeError):
+        return "an unnamed process"
 
 
 def _holder(path: Path) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from flows.archive import dry_run, empty_card
 from flows.config.archive import ArchiveConfig
+from tiling.archives.archive import Archive
+from tiling.errors import RunError
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = 3600
@@ -53,3 +57,14 @@ def test_in_the_hour_that_is_shown_twice_the_next_time_counts(fold: int, until: 
 
 def test_after_the_second_of_two_the_next_day_counts() -> None:
     assert left("2026-10-25T02:30", "02:15", fold=1) == 23.75 * HOUR
+
+
+def test_a_dry_run_refuses_what_the_night_would_refuse(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_bytes(b"x")
+    options = {"source": str(tmp_path / "in"), "out": tmp_path / "out", "settle": "0s"}
+    whole, other = (ArchiveConfig.model_validate({**options, "core": core}) for core in (256, 512))
+    Archive.create_or_resume(whole.out, empty_card(whole).model_copy(update={"model": "by its card"}))
+    assert [name for name, _ in dry_run(whole).unreadable] == ["a.tif"]
+    with pytest.raises(RunError, match="core: 256 here, 512 asked for"):
+        dry_run(other)

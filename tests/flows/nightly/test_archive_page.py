@@ -106,6 +106,9 @@ def test_the_page_lists_new_failures_apart_and_says_how_to_leave_a_known_one(tmp
     assert "the night of Monday died: no power" in page
     assert 'src="../slides/new/overlay.png"' in page, "a failed slide has its picture where there is one"
     assert "1 slide failed for the first time." in page
+    again = "".join(page_of(replace(night, is_rerun=True)))
+    assert "1 slide failed again." in again
+    assert "first time" not in again
     assert "<b>old" not in page
 
 

@@ -19,6 +19,7 @@ from flows.config.archive import ArchiveConfig
 from flows.config.deployed import NOTIFY, allowed
 from flows.errors import ConfigError, IncompleteError, StoppedError
 from flows.nightly import notification
+from flows.nightly.clock import clock
 from flows.nightly.left import WorkLeft
 from flows.nightly.notification import Notification, of_night, send, wanted
 from flows.nightly.notified import notified
@@ -63,6 +64,12 @@ def test_the_line_says_what_is_new_what_is_left_and_where_to_look() -> None:
         "2 slides left (1 begun): about 40 tiles, 1:00 of computing, 1 night at this rate, slowest b.svs with 0:12, "
         "ended by its work; file:///data/my%20out/nights/2026-11-26_220000.html"
     )
+
+
+def test_what_a_rerun_tries_in_vain_is_no_new_failure() -> None:
+    text = of_night(night_of(DONE, BAD, is_rerun=True)).text
+    assert "failed again; 1 slide done, 1 failed again (bad.svs), " in text
+    assert "new" not in text
 
 
 def test_it_is_one_line_whatever_slides_are_called() -> None:
@@ -181,16 +188,17 @@ def test_a_webhook_that_drips_its_answer_is_not_waited_for(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (DiskError("the disk is full"), "died: the disk is full"),
-        (BundleError("no such model"), "died: no such model"),
-        (SourceError("slides/: no such folder"), "died: slides/: no such folder"),
-        (ValueError("a bug"), "died: a bug"),
-        (KeyboardInterrupt(), "died: stopped at once by Ctrl-C"),
+        (DiskError("the disk is full"), "did not begin: the disk is full\n"),
+        (BundleError("no such model"), "did not begin: no such model\n"),
+        (SourceError("slides/: no such folder"), "did not begin: slides/: no such folder\n"),
+        (RunError("it is segmented in another way"), "did not begin: it is segmented in another way\n"),
+        (ValueError("a bug"), "did not begin: a bug\n"),
+        (KeyboardInterrupt(), "did not begin: stopped at once by Ctrl-C\n"),
         (StoppedError("stopped by SIGTERM", 15, night_of(DONE, ended_by="SIGTERM")), "1 slide done, slowest b.svs"),
         (IncompleteError("1 failed", night_of(DONE, BAD)), "1 new failure (bad.svs)"),
     ],
 )
-def test_a_night_that_dies_is_notified_too(error: BaseException, said: str, tmp_path: Path) -> None:
+def test_a_night_that_dies_or_is_refused_is_notified_too(error: BaseException, said: str, tmp_path: Path) -> None:
     file = tmp_path / "notification"
     config = ArchiveConfig(source="in", out=tmp_path, notify=f"tee {file}")
 
@@ -200,6 +208,27 @@ def test_a_night_that_dies_is_notified_too(error: BaseException, said: str, tmp_
     with pytest.raises(type(error)):
         notified(config, die)
     assert said in file.read_text()
+
+
+@pytest.mark.parametrize("hours", [0, 24])
+def test_only_a_night_that_began_is_resumed_by_the_next(hours: int, tmp_path: Path) -> None:
+    file, now = tmp_path / "notification", clock.get()()
+    config = ArchiveConfig(source="in", out=tmp_path / "out", notify=f"tee {file}")
+    card = ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
+
+    def die() -> Any:
+        ledger = Archive.create_or_resume(config.out, card).ledger
+        ledger.announce("night", {"night": "n", "began": now.timestamp() - hours * 3600, "config": {}})
+        raise DiskError("the disk is full")
+
+    token = clock.set(lambda: now)
+    try:
+        with pytest.raises(DiskError):
+            notified(config, die)
+    finally:
+        clock.reset(token)
+    said = {0: "died: the disk is full; the next night resumes", 24: "did not begin: the disk is full"}
+    assert file.read_text().endswith(f"{said[hours]}\n")
 
 
 def test_where_lines_go_is_kept_by_no_ledger_and_given_by_no_form(

@@ -321,6 +321,8 @@ def test_a_night_with_a_failed_slide_has_failed_in_prefect_too(served: Api, arch
     artifacts = served.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
     failed = next(each for each in artifacts if each["key"] == artifact_key("failed-slides", archive))
     assert "bad.tif" in failed["data"]
+    logs = served.post("logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}})
+    assert not [each["message"] for each in logs if "Traceback" in each["message"]]
     (archive.parent / "in/bad.tif").unlink()
 
 

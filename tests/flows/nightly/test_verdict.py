@@ -26,6 +26,8 @@ def slide(name: str, size: int) -> Slide:
     [
         (night_of(DONE), Verdict.COMPLETE, 0),
         (night_of(DONE, BAD), Verdict.FAILED, 3),
+        (night_of(DONE, BAD, is_rerun=True), Verdict.FAILED_AGAIN, 3),
+        (night_of(DONE, is_rerun=True), Verdict.COMPLETE, 0),
         (night_of(DONE, BAD, stood=frozenset({"bad.svs"})), Verdict.COMPLETE, 0),
         (night_of(DONE, known_failures=(BAD,)), Verdict.COMPLETE, 0),
         (night_of(DONE, replace(BAD, acknowledged=True)), Verdict.COMPLETE, 0),
@@ -49,6 +51,13 @@ def test_a_rerun_is_advised_only_where_it_can_help() -> None:
     assert "rerun" not in advice
     (advice,) = night_of(replace(BAD, lasting=False)).advice
     assert advice == "try bad.svs again with: overtile rerun '/data/my out' --failed"
+    partly = replace(BAD, lasting=False, failed_tiles=4, unreadable_tiles=4)
+    (advice,) = night_of(partly).advice
+    assert advice.startswith(
+        "parts of bad.svs can't be read, and another try would end alike: repair or replace the file"
+    )
+    (advice,) = night_of(replace(partly, unreadable_tiles=3)).advice
+    assert "rerun" in advice, "the fourth may end otherwise"
     assert night_of(replace(BAD, acknowledged=True)).advice == ()
     assert night_of(SlideRecord("l.svs", SlideState.REFUSED, "", reason="a link")).advice == ()
 

@@ -15,7 +15,7 @@ from finished import finished_run, numbered
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tiling.archives.flags import Usual, flags_by_slide, flags_of
+from tiling.archives.flags import Peers, Usual, flags_by_slide, flags_of
 from tiling.archives.measures import measured, sharpness, speck_counts
 from tiling.archives.slide_record import SlideRecord, SlideState
 from tiling.export.export_run import export_run
@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "sharpness": 0.2,
     "missing": 0.0,
     "no_data": 0.0,
+    "skipped": 0.5,
     "objects": 1000,
     "tissue_area": 10.0,
     "unit": "mm2",
@@ -57,14 +58,18 @@ def slide(name: str, **measures: object) -> SlideRecord:
         ({"scale": None, "wanted_um": None}, ()),
         ({"missing": 0.2}, ("20% of its tiles failed",)),
         ({"missing": 0.05}, ()),
-        ({"no_data": 0.3}, ("30% holds no data",)),
+        ({"missing": 0.999}, ("99.9% of its tiles failed",)),
+        ({"no_data": 0.3}, ()),
+        ({"no_data": 0.3, "damaged": 4}, ("30% holds no data, and parts of the file don't decode",)),
+        ({"no_data": 0.05, "damaged": 4}, ()),
+        ({"skipped": 0.97}, ()),
         ({"specks": 0.8}, ("most objects are specks",)),
         ({"specks": None}, ()),
         ({"objects": 0, "scale": None, "missing": 0.5}, ("no object", "pixel size unknown", "50% of its tiles failed")),
     ],
 )
 def test_each_flag_is_raised_by_what_it_names(measures: dict[str, object], flags: tuple[str, ...]) -> None:
-    assert flags_of(slide("a.svs", **measures), None) == flags
+    assert flags_of(slide("a.svs", **measures), Peers()) == flags
 
 
 def test_counts_far_from_the_archives_others_are_flagged_however_large_the_slides_are() -> None:
@@ -79,14 +84,58 @@ def test_counts_far_from_the_archives_others_are_flagged_however_large_the_slide
 
 
 def test_slides_that_are_all_alike_make_no_small_difference_a_far_one() -> None:
-    usual = Usual.of([100.0] * 20)
-    assert usual is not None
-    assert abs(usual.z_score(105)) < 3.5
+    alike = Peers.of([slide("a", objects=1000).measures] * 20)
+    assert abs(alike.density_score(slide("b", objects=1050).measures)) < 3.5
+    assert Usual.of([1.0] * 7, 0.1) is None, "seven slides don't say what is usual"
+
+
+def test_slides_without_a_pixel_size_are_held_against_their_like_alone() -> None:
+    """Objects of the same tissue: 4,000 per mm² of half-micrometre pixels are 1,000 per million pixels."""
+    sized = [slide(f"{n}.svs", objects=3900 + 30 * n, tissue_area=1.0) for n in range(9)]
+    unsized = [slide(f"{n}.png", objects=975 + 7 * n, tissue_area=1e6, unit="px") for n in range(9)]
+    assert flags_by_slide([*sized, unsized[0]]) == {}, "one slide of its unit has no peers"
+    few = slide("few.png", objects=3, tissue_area=1e6, unit="px")
+    assert flags_by_slide([*sized, *unsized, few]) == {"few.png": ("far fewer objects than the others",)}
+
+
+BIOPSIES = [0.55, 0.6, 0.62, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94]
+
+
+@pytest.mark.parametrize(
+    ("usual", "share", "flags"),
+    [
+        (BIOPSIES, 0.999, ("99.9% of its tiles skipped, far more than of the others",)),
+        (BIOPSIES, 1.0, ("100% of its tiles skipped, far more than of the others",)),
+        (BIOPSIES, 0.97, ()),
+        (BIOPSIES, 0.0, ()),
+        ([0.0] * 9, 0.05, ()),
+        ([0.0] * 9, 0.5, ()),
+        ([0.0] * 9, 0.8, ("80% of its tiles skipped, far more than of the others",)),
+        ([0.0] * 5, 0.8, ()),
+    ],
+)
+def test_background_is_flagged_only_where_far_more_is_skipped_than_of_the_others(
+    usual: list[float], share: float, flags: tuple[str, ...]
+) -> None:
+    others = [slide(f"{n}.svs", skipped=each) for n, each in enumerate(usual)]
+    expected = {"it.svs": flags} if flags else {}
+    assert flags_by_slide([*others, slide("it.svs", skipped=share)]) == expected
+
+
+def test_collars_without_data_are_flagged_only_where_they_are_far_larger_than_the_others() -> None:
+    scenes = [slide(f"{n}.tif", no_data=0.3 + 0.02 * n) for n in range(9)]
+    assert flags_by_slide(scenes) == {}
+    assert flags_by_slide([*scenes, slide("it.tif", no_data=0.9)]) == {
+        "it.tif": ("90% holds no data, far more than of the others",)
+    }
+    whole = [slide(f"{n}.tif") for n in range(9)]
+    assert flags_by_slide([*whole, slide("it.tif", no_data=0.08)]) == {}
+    assert list(flags_by_slide([*whole, slide("it.tif", no_data=0.2)])) == ["it.tif"]
 
 
 def test_slides_of_other_states_and_of_earlier_versions_have_no_flags() -> None:
-    assert flags_of(replace(slide("a", objects=0), state=SlideState.BEGUN), None) == ()
-    assert flags_of(SlideRecord("a", SlideState.DONE, "slides/a"), None) == ()
+    assert flags_of(replace(slide("a", objects=0), state=SlideState.BEGUN), Peers()) == ()
+    assert flags_of(SlideRecord("a", SlideState.DONE, "slides/a"), Peers()) == ()
 
 
 def _blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -115,7 +164,7 @@ def test_a_real_photograph_and_what_can_be_wrong_with_it(
     assert found["scale"] == 1.0
     assert found["objects"] > 0
     assert set(found["classes"]) == {"nucleus", "gland & <duct>"}
-    flags = flags_of(SlideRecord("a", SlideState.DONE, "slides/a", measures=found), None)
+    flags = flags_of(SlideRecord("a", SlideState.DONE, "slides/a", measures=found), Peers())
     assert ([flag] if flag else []) == [each for each in flags if each in {"black", "blank", "out of focus"}]
 
 

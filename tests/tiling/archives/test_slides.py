@@ -234,9 +234,9 @@ def test_an_archive_of_another_model_is_refused_with_the_differences(tmp_path: P
 def test_an_archive_of_an_earlier_version_asked_for_the_defaults_of_later_options(tmp_path: Path) -> None:
     new_archive(tmp_path)
     new_archive(tmp_path, asked={"core": 128, "scaled": False, "crs": None, "resampling": "auto"})
-    with pytest.raises(RunError, match="crs: None here, EPSG:3857 asked for"):
+    with pytest.raises(RunError, match="crs: not given here, EPSG:3857 asked for"):
         new_archive(tmp_path, asked={"core": 128, "scaled": False, "crs": "EPSG:3857", "resampling": "auto"})
-    with pytest.raises(RunError, match="core: 128 here, None asked for"):
+    with pytest.raises(RunError, match="core: 128 here, none asked for"):
         new_archive(tmp_path, asked={"core": None})
 
 
