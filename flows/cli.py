@@ -16,7 +16,7 @@ from flows.commands.archive_text import print_archive
 from flows.commands.doctor import doctor_command
 from flows.commands.exit_codes import one_line_errors
 from flows.commands.export import export_command
-from flows.commands.help import Command, Group, docs, epilog
+from flows.commands.help import START, Command, Group, docs, epilog
 from flows.commands.import_model import import_command
 from flows.commands.models import (
     export_model_command,
@@ -40,15 +40,13 @@ from flows.reporting.escaping import PlainConsole
 from flows.reporting.logs import keep_warnings_plain
 from tiling.storage.place import place_of
 
-INDEX = docs("README.md").replace("docs/README.md", "README.md")
-
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="overtile",
     cls=Group,
     help="Segments images too large for one pass of a network: exact seams, bounded memory, resume.",
-    epilog=f"Start with:\n\n  overtile demo\n\n  overtile segment slide.svs -o runs/slide\n\nDocs: {INDEX}",
+    epilog=f"Start with:\n\n  overtile demo\n\n  overtile segment slide.svs -o runs/slide\n\nDocs: {docs(START)}",
     no_args_is_help=True,
     context_settings=SETTINGS,
     pretty_exceptions_enable=False,
@@ -144,7 +142,7 @@ COMMANDS = {
 MODEL_COMMANDS = {
     "list": _Entry(list_command, json=True),
     "show": _Entry(show_command, json=True),
-    "import": _Entry(import_command),
+    "import": _Entry(import_command, json=True),
     "export": _Entry(export_model_command, json=True, page="export-model"),
     "inspect": _Entry(inspect_command, json=True, page="show", hidden=True),
 }

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from pydantic import ValidationError
+from typer.exceptions import TyperException
 
+from flows.commands.output import print_failure
 from flows.config.base import problem_in
 from flows.errors import StoppedError
 from flows.lifecycle.exit_status import EXIT_SIGNALLED
@@ -46,6 +48,23 @@ def one_line_errors() -> Generator[None]:
         fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         _interrupted()
+
+
+@contextmanager
+def one_line_usage(is_json: bool) -> Generator[None]:
+    """Turn what the library says of unknown words, missing ones and values of another type into one line."""
+    try:
+        yield
+    except TyperException as error:
+        kind, context = type(error).__name__, getattr(error, "ctx", None)
+        if kind == "NoArgsIsHelpError":  # the library shows the help
+            raise
+        path: str = context.command_path if context else "overtile"
+        said: str = getattr(error, "format_message", error.__str__)()
+        message = f"{' '.join(said.split()).rstrip('.')} (see {path} -h)"
+        if is_json:
+            print_failure(path.partition(" ")[2], kind, message)
+        fail(message, EXIT_USAGE)
 
 
 def _interrupted() -> NoReturn:

@@ -8,8 +8,16 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from flows.commands.completion import completion_of
+from flows.commands.exit_codes import one_line_usage
+
 PLACEHOLDERS = {"str": "TEXT", "int": "N", "float": "X", "path": "PATH", "list[str]": "TEXT"}
 """Of options that name none themselves; a flag has none."""
+
+_IS_JSON = "overtile.is_json"
+
+START = "README.md"
+"""The page that lies above docs/ and begins the site."""
 
 EXAMPLES: dict[str, tuple[str, str, str]] = {
     "segment": (
@@ -29,7 +37,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "demo": ("overtile demo", "overtile demo -o /tmp/demo", "viewing.md"),
     "archive": (
         "overtile archive slides/ -o segmented --until 06:00",
-        "overtile archive 's3://bucket/slides/**/*.svs' -o s3://bucket/segmented --dry-run",
+        "overtile archive 's3://lab/slides/**/*.svs' -o s3://lab/runs --dry-run",
         "archives.md",
     ),
     "serve": (
@@ -44,7 +52,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "show": ("overtile models show nuclei", "overtile models show unetpp --json", "models.md"),
     "import": (
         "overtile models import net.pt2 --card net.toml -o mine",
-        "overtile models import nets:make --weights net.pt --trust-code --card net.toml -o mine",
+        "overtile models import nets:make --trust-code --card net.toml -o mine",
         "own-network.md",
     ),
     "export-model": (
@@ -69,8 +77,12 @@ def docs(page: str) -> str:
     except PackageNotFoundError:
         links = []
     address = next((each.partition(", ")[2] for each in links if each.startswith("Documentation,")), "")
-    root = address.rstrip("/")
-    return f"{root}/{page.removesuffix('.md')}/" if root else f"docs/{page}"
+    return f"{address.rstrip('/')}/{in_site(page)}" if address else page if page == START else f"docs/{page}"
+
+
+def in_site(page: str) -> str:
+    """A page's file in the site that `make docs` builds."""
+    return "index.html" if page == START else f"{page.removesuffix('.md')}.html"
 
 
 def _in_style(parameters: list[Any]) -> list[Any]:
@@ -88,6 +100,7 @@ def _in_style(parameters: list[Any]) -> list[Any]:
                 kind = "path" if each.type_descriptor.is_path else each.bare_type()
                 least = f"≥{each.min}" if each.min else ""
                 each.metavar = "" if each.is_flag else f"{PLACEHOLDERS.get(kind, kind.upper())}{least}"
+            _complete_as_shown(each)
             setattr(each, "_get_number_range_help_str", _no_range)  # noqa: B010
             each.show_default = bool(each.show_default) and each.default not in (False, 0)
     return parameters
@@ -97,6 +110,18 @@ def _usage(argument: TyperArgument) -> str:
     """An argument in the line of usage, in brackets where it can be left out."""
     name = str(argument.metavar) if argument.required else f"[{argument.metavar}]"
     return f"{name}..." if argument.nargs != 1 else name
+
+
+def _complete_as_shown(option: TyperOption) -> None:
+    """Let a shell offer the choices that the placeholder shows."""
+    offered = completion_of(option.metavar or "")
+    if offered is not None and getattr(option, "_custom_shell_complete", None) is None:
+
+        def complete(context: Any, parameter: Any, incomplete: str) -> list[str]:
+            del context, parameter
+            return offered(incomplete)
+
+        setattr(option, "_custom_shell_complete", complete)  # noqa: B010 (the library's own methods)
 
 
 def _no_range() -> None:
@@ -116,7 +141,18 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The same of a group of commands."""
+    """The same of a group of commands, whose wrong words are refused as other wrong values are: on one line."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _in_style(super().get_params(ctx))
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        is_json = "--json" in args  # before the words are taken apart
+        with one_line_usage(is_json):
+            context = super().make_context(info_name, args, parent, **extra)
+        context.meta[_IS_JSON] = is_json
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_line_usage(ctx.meta.get(_IS_JSON, False)):
+            return super().invoke(ctx)

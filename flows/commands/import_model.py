@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flows.commands.completion import complete_models_and_networks
+from flows.commands.models import bundle_facts
 from flows.commands.options import takes
-from flows.commands.output import console
+from flows.commands.output import console, output, print_json
 from flows.config.run import ModelOptions
 from flows.errors import FlowError
 from unet_core.bundles.card import CARD_NAME
@@ -26,7 +29,8 @@ SourceArgument = Annotated[
     typer.Argument(
         help="A .pt2 of torch.export, an .onnx graph, a bioimage.io package, a MONAI bundle, a folder of "
         "segmentation_models_pytorch, hf:OWNER/NAME@COMMIT, package.module:factory, the name of one of overtile's "
-        "networks (with --weights), or a bundle."
+        "networks (with --weights), or a bundle.",
+        autocompletion=complete_models_and_networks,
     ),
 ]
 BundleOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder.")]
@@ -58,7 +62,9 @@ DecisionOption = Annotated[
 ThresholdsOption = Annotated[
     str | None, typer.Option(metavar="X,…", help="One per class but the background; 0.5 by default.")
 ]
-PixelSizeOption = Annotated[float | None, typer.Option(metavar="X>0", help="Pixel size that it was trained at, in µm.")]
+PixelSizeOption = Annotated[
+    str | None, typer.Option("--pixel-size", metavar="X>0", help="Pixel size that it was trained at, in µm.")
+]
 MeanOption = Annotated[
     str | None, typer.Option(metavar="X,…", help="Mean per band, in the image's raw numbers: 123.7,116.3,103.5.")
 ]
@@ -98,7 +104,7 @@ def import_command(
         "colors": _items(colors),
         "decision": decision,
         "thresholds": _items(thresholds),
-        "pixel_size_um": pixel_size,
+        "pixel_size_um": _micrometres(pixel_size),
         "mean": _items(mean),
         "std": _items(std),
         "license": license_name,
@@ -107,7 +113,10 @@ def import_command(
     facts = facts.merged_with(read_facts(card)) if card else facts
     asked_of_model = ModelOptions.model_validate({**asked, "model": source})
     origin = dataclasses.replace(asked_of_model.origin(), parameters=_parameters(parameter or []))
-    make_bundle(console(), origin, out_folder, facts, _ask if sys.stdin.isatty() else None)
+    may_ask = sys.stdin.isatty() and not output().is_json
+    make_bundle(console(), origin, out_folder, facts, _ask if may_ask else None)
+    if output().is_json:
+        print_json({"out": out_folder, **bundle_facts(str(out_folder))})
 
 
 def make_bundle(
@@ -119,6 +128,8 @@ def make_bundle(
         BundleError: the network can't be read or trusted, or facts are missing or don't fit.
         FlowError: the folder holds something else.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FlowError(f"--out {folder} is a file, and a bundle is a folder: nothing is overwritten; choose another")
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD_NAME).is_file():
         raise FlowError(f"{folder} exists and holds no bundle: nothing in it is overwritten; choose another --out")
     origin.expect_trust()
@@ -151,6 +162,18 @@ def _completed(facts: CardFacts, ask: Callable[[str, str], str]) -> CardFacts:
 
 def _ask(question: str, default: str) -> str:
     return typer.prompt(question, default=default, show_default=False)
+
+
+def _micrometres(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise FlowError(f"--pixel-size: a number above 0 is needed, not {text!r}; give µm per pixel, for example 0.5")
+    return found
 
 
 def _items(text: str | None) -> tuple[str, ...] | None:

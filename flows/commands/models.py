@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from flows.commands.completion import complete_models, complete_models_and_networks
 from flows.commands.output import console, output, print_json
 from flows.errors import FlowError
 from flows.reporting.escaping import PlainConsole, plain
@@ -24,6 +25,7 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="A shipped model's name, a bundle's folder, a model that brings its description (hf:OWNER/NAME@COMMIT, a "
         "bioimage.io package, a MONAI bundle), or the name of a network.",
+        autocompletion=complete_models_and_networks,
     ),
 ]
 BundleArgument = Annotated[
@@ -32,6 +34,7 @@ BundleArgument = Annotated[
         metavar="MODEL",
         help="A shipped model's name, a bundle's folder, or a model that brings its description "
         "(hf:OWNER/NAME@COMMIT, a bioimage.io package, a MONAI bundle).",
+        autocompletion=complete_models,
     ),
 ]
 TargetOption = Annotated[
@@ -94,24 +97,35 @@ def _show_bundle(model: str) -> None:
 
 
 def _show_bundle_of(reference: str) -> None:
-    from flows.commands.facts import model_facts
     from flows.commands.terminal import print_model
-    from unet_core.bounds import footprint
-    from unet_core.bundles.bundle import load_bundle
     from unet_core.bundles.card import read_card
 
     out, card = console(), read_card(reference)
     if output().is_json:
-        bundle = load_bundle(reference)
-        found = _footprint_facts(footprint(bundle.module, len(card.bands)))
-        more = {"digest": bundle.digest, "architecture": card.architecture, "training": card.training}
-        print_json({**model_facts(card), **more, **found})
+        print_json(bundle_facts(reference))
         return
     table = Table.grid(padding=(0, 2))
     for name, text in _card_rows(card):
         table.add_row(name, plain(text))
     out.print(table)
     print_model(out, reference)
+
+
+def bundle_facts(reference: str) -> dict[str, Any]:
+    """Facts of a bundle as JSON has them; of a network without finite bounds no halo, and what has none."""
+    from flows.commands.facts import model_facts
+    from unet_core.bounds import footprint
+    from unet_core.bundles.bundle import load_bundle
+    from unet_core.errors import FootprintError
+
+    bundle = load_bundle(reference)
+    card = bundle.card
+    facts = {"digest": bundle.digest, "architecture": card.architecture, "training": card.training}
+    try:
+        found = _footprint_facts(footprint(bundle.module, len(card.bands)))
+    except FootprintError as error:
+        found = {"stride_px": None, "halo_px": None, "unbounded": str(error)}
+    return {**model_facts(card), **facts, **found}
 
 
 def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
@@ -205,6 +219,8 @@ def export_model_command(model: BundleArgument, target: TargetOption) -> None:
         raise FlowError(f"{target} exists: nothing is overwritten; choose another --out")
     if target.suffix not in {"", ".pt2"}:
         raise FlowError(f"--out {target}: a model is written as .pt2 or as a bundle's folder; give one of these")
+    if not target.absolute().parent.is_dir():
+        raise FlowError(f"--out {target}: there is no folder {target.absolute().parent}; make it or choose another")
     with as_bundle(model) as folder:
         files = _export_bundle(folder, target)
     print_json({"model": model, "files": files})

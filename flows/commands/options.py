@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
@@ -96,7 +96,6 @@ def _parameter(kind: type[ConfigBase], name: str, is_optional: bool) -> inspect.
         metavar=mark.metavar or metavar,
         help=about,
         rich_help_panel=_panel(kind, name),
-        autocompletion=_completion(get_args(base) if get_origin(base) is Literal else ()),
     )
     return _keyword(name, list[str] if mark.is_repeatable else str, shown, default)
 
@@ -117,17 +116,6 @@ def _one(words: list[str] | None) -> str | None:
             "a mosaic as a glob in quotes ('tiles/*.tif'), or give a run to each with overtile archive"
         )
     return ",".join(words)
-
-
-def _completion(choices: Sequence[str]) -> Callable[[str], list[str]] | None:
-    """Values that a shell offers; None leaves it to offer files."""
-    if not choices:
-        return None
-
-    def offered(incomplete: str) -> list[str]:
-        return [each for each in choices if each.startswith(incomplete)]
-
-    return offered
 
 
 def _keyword(name: str, annotation: Any, shown: Any, default: Any) -> inspect.Parameter:

@@ -81,6 +81,13 @@ def print_json(facts: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_failure(command: str, kind: str, message: str) -> None:
+    """The one object of a command whose words could not be read."""
+    facts = {"schema": SCHEMA, "command": command, "error": {"kind": kind, "message": message}}
+    sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def print_event(progress: Progress) -> None:
     """One moment of a stage, as a line on stderr."""
     eta, rate = progress.eta_seconds, progress.megapixels_per_second

@@ -209,20 +209,27 @@ class MachineOptions(ConfigBase):
     )
 
 
+class StagingOptions(ConfigBase):
+    """Way of an image's tiles to the actors."""
+
+    panel = "Staging"
+
+    staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
+    keep_staged: Annotated[bool, Cli("--keep-staged/--no-keep-staged")] = Field(
+        default=False, description="Keep the staged tiles when the mask is complete."
+    )
+
+
 class ResultOptions(ConfigBase):
-    """Results that are written, and what is kept."""
+    """Results that are written."""
 
     panel = "Results"
 
     probabilities: bool = Field(default=False, description="Also write each class's probability, in 8 bits.")
-    objects: Annotated[str, AfterValidator(_as_object_rule), Cli(metavar="auto|components|none|FACTORY")] = Field(
+    objects: Annotated[str, AfterValidator(_as_object_rule), Cli(metavar="auto|components|none|RULE")] = Field(
         default=OBJECTS_AUTO,
         description="Number objects one by one: auto (as the model's card says), components (each area of a class), "
-        "none, or package.module:factory.",
-    )
-    staging: bool = Field(default=True, description="Stage tiles to Zarr; without it actors read the image itself.")
-    keep_staged: Annotated[bool, Cli("--keep-staged/--no-keep-staged")] = Field(
-        default=False, description="Keep the staged tiles when the mask is complete."
+        "none, or a RULE as package.module:factory.",
     )
     export: Annotated[Joined, AfterValidator(parse_formats), Cli(metavar="FORMAT,…")] = Field(
         default=AUTO,
@@ -235,7 +242,7 @@ class ResultOptions(ConfigBase):
         return ":" in self.objects
 
 
-class Options(ResultOptions, MachineOptions, TileOptions, PixelOptions, ModelOptions):
+class Options(ResultOptions, StagingOptions, MachineOptions, TileOptions, PixelOptions, ModelOptions):
     """Options of a segmentation, of one image or of every image of an archive."""
 
 

@@ -39,7 +39,7 @@ class Library:
         self._places: dict[str, Place] = {}
         self._opened: OrderedDict[str, ShownRun] = OrderedDict()
         self._records: tuple[int, list[SlideRecord]] | None = None
-        if not self.names() and not self.slides_without_run():
+        if not place.is_dir() or (not self.names() and not self.slides_without_run()):
             raise RunError(
                 f"{place} holds no run (no run.json) and no runs: there is nothing to look at; give a folder that "
                 f"--out named, or the folder in which such folders lie"

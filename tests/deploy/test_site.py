@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.help import EXAMPLES, START, in_site
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
@@ -29,6 +31,8 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path
         page.name for page in (tmp_path / "site").iterdir()
     }
     assert "segment_image" in (tmp_path / "site" / "reference.html").read_text()
+    for name in (START, *(page for _, _, page in EXAMPLES.values())):
+        assert (tmp_path / "site" / in_site(name)).is_file(), "helps lead here where the wheel names the site"
     gallery = tmp_path / "site" / "gallery"
     for notebook in (ROOT / "docs" / "gallery").glob("*.ipynb"):
         assert f'href="{notebook.name}"' in gallery.joinpath(f"{notebook.stem}.html").read_text()

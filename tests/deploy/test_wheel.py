@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import zipfile
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     ran("git", "clone", "--quiet", "--no-hardlinks", ROOT, source)  # what is committed, and no build folder of another
+    ran("git", "-C", source, "remote", "set-url", "origin", "https://me:secret@git.example.org/lab/overtile.git")
     ran(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source)
     (found,) = folder.glob("overtile-*.whl")
     return found
@@ -90,6 +93,54 @@ def test_its_metadata_ask_for_ranges(metadata: Message) -> None:
         "fastapi<0.140",
     }
     assert "Operating System :: POSIX :: Linux" in (metadata.get_all("Classifier") or [])
+
+
+@pytest.mark.slow
+def test_its_metadata_name_what_it_is_built_on_and_whose_checkout_it_is(metadata: Message) -> None:
+    urls = dict(each.split(", ", 1) for each in metadata.get_all("Project-URL") or [])
+    assert urls.pop("Source") == "https://git.example.org/lab/overtile"
+    assert urls == addresses()["BUILT_ON"]
+    assert all(len(label) <= 32 for label in urls), "the index shows no longer labels"
+
+
+def addresses() -> dict[str, Any]:
+    """Names of the build's script, which builds nothing when it is read."""
+    return runpy.run_path(str(ROOT / "setup.py"))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("https://github.com/lab/overtile.git\n", "https://github.com/lab/overtile"),
+        ("https://oauth2:token@git.lab.org:8443/overtile/", "https://git.lab.org:8443/overtile"),
+        ("https://git.lab.org/overtile?token=secret#key", "https://git.lab.org/overtile"),
+        ("git@github.com:lab/overtile.git", ""),
+        ("ssh://git@github.com/lab/overtile.git", ""),
+        ("http://git.lab.org/overtile", ""),
+        ("file:///work/overtile", ""),
+        ("/work/overtile", ""),
+        ("https://localhost/overtile", ""),
+        ("https://10.0.0.7/overtile", ""),
+        ("https://[::1]/overtile", ""),
+        ("https://git.lab.internal/overtile", ""),
+        ("https://git.lab.org:port/overtile", ""),
+        ("", ""),
+    ],
+)
+def test_only_an_address_that_others_can_open_is_named_and_no_name_of_an_account(given: str, named: str) -> None:
+    assert addresses()["public"](given) == named
+
+
+def test_whoever_builds_the_wheel_gives_its_addresses_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERTILE_DOCUMENTATION", "https://lab.example.org/overtile/")
+    monkeypatch.setenv("OVERTILE_ISSUES", "https://lab.example.org/issues")
+    found = addresses()["addresses"]()
+    assert found["Documentation"] == "https://lab.example.org/overtile"
+    assert found["Issues"] == "https://lab.example.org/issues"
+    assert found.items() >= addresses()["BUILT_ON"].items()
+    monkeypatch.setenv("OVERTILE_ISSUES", "lab.example.org/issues")
+    with pytest.raises(SystemExit, match=r"OVERTILE_ISSUES=lab.example.org/issues is no public https address"):
+        addresses()["addresses"]()
 
 
 def test_the_lock_keeps_torch_exact_and_without_a_build() -> None:

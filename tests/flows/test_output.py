@@ -171,7 +171,13 @@ def commands() -> dict[tuple[str, ...], Any]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_each_help_has_examples_a_page_that_exists_and_one_style(words: tuple[str, ...]) -> None:
-    text = CliRunner().invoke(app, [*words, "-h"], env={"COLUMNS": "160", "TERMINAL_WIDTH": "160"}).stdout
+    text, narrow = (
+        CliRunner().invoke(app, [*words, "-h"], env={"COLUMNS": width, "TERMINAL_WIDTH": width}).stdout
+        for width in ("160", "80")
+    )
+    assert {*re.findall(r"\S+…", narrow)} <= {*re.findall(r"\S+…", text)}, "words cut off at 80 columns"
+    shown = {line.strip() for line in narrow.splitlines()}
+    assert {line.strip() for line in text.splitlines() if line.strip().startswith("overtile ")} <= shown
     examples = text.partition("Examples:")[2]
     assert examples.count(f"overtile {' '.join(words).replace('inspect', 'show')}") == 2
     (page,) = re.findall(r"Docs: docs/(\S+)", text)
@@ -214,6 +220,19 @@ def test_the_version_is_one_line() -> None:
         ("models sh", {"show"}),
         ("ver", {"verify"}),
         ("export --ag", set[str]()),
+        ("segment -m nucl", {"nuclei", "nuclei-small"}),
+        ("doctor --model wa", {"water"}),
+        ("models show unet_bn", {"unet_bn", "unet_bn_deconv"}),
+        ("models export ves", {"vessels"}),
+        ("models export fcn", set[str]()),
+        ("models import fcn3", {"fcn32s"}),
+        ("segment --objects c", {"components"}),
+        ("segment --foreground n", {"none"}),
+        ("segment --halo e", {"exact"}),
+        ("verify --progress j", {"json"}),
+        ("export --format ome", {"ome-tiff"}),
+        ("segment --export geojson,sta", {"geojson,stac", "geojson,statistics"}),
+        ("segment --bands r", set[str]()),
     ],
 )
 def test_a_shell_completes_commands_options_and_choices(words: str, offered: set[str]) -> None:
@@ -221,6 +240,28 @@ def test_a_shell_completes_commands_options_and_choices(words: str, offered: set
     environment["COMP_CWORD"] = str(len(words.split()))
     ended = CliRunner().invoke(app, [], env=environment, prog_name="overtile")
     assert set(ended.stdout.split()) == offered
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ("models shw", "UsageError", "No such command 'shw'. Did you mean 'show'? (see overtile models -h)"),
+        ("status", "MissingParameter", "Missing argument 'RUN|ARCHIVE' (see overtile status -h)"),
+        ("segment a.tif", "MissingParameter", "Missing option '--out' / '-o' (see overtile segment -h)"),
+        ("verify --tile 3 run", "NoSuchOption", "No such option: --tile (Possible options: "),
+        ("models list more", "UsageError", "unexpected extra argument(s) (more)"),
+    ],
+)
+def test_words_that_can_not_be_read_are_one_line_or_one_object(words: str, kind: str, said: str) -> None:
+    for ended in (invoked(*words.split()), invoked(*words.split(), "--json")):
+        assert ended.exit_code == 2
+        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.startswith("error: ")
+        assert said in ended.stderr
+        if ended.stdout:
+            error = json.loads(ended.stdout)["error"]
+            assert (error["kind"], f"error: {error['message']}\n") == (kind, ended.stderr)
+    assert ended.stdout
 
 
 def test_progress_is_one_of_three(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from unet_core.bundles.card import CARD_NAME, SHIPPED_DIR, locate
 from unet_core.bundles.foreign import package_of, refusal_of
 from unet_core.bundles.hub.model import HUB
+from unet_core.bundles.networks import network_summaries
 from unet_core.errors import BundleError
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
@@ -64,6 +65,11 @@ class Origin:
             return "factory"
         if self.weights is not None:
             return "network"
+        if self.reference in network_summaries():
+            raise BundleError(
+                f"{self.reference!r} is a network without weights, which would label at random: make a model of it "
+                f"with overtile models import {self.reference} --weights FILE, or train one with overtile train"
+            )
         locate(self.reference)
         raise BundleError(f"no model called {self.reference!r}")
 
