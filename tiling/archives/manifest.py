@@ -11,6 +11,7 @@ from typing import cast
 from tiling.archives.slide import Slide, file_version
 from tiling.errors import PlaceError, SourceError, StorageError
 from tiling.storage.object_path import ObjectPath
+from tiling.storage.packed_place import unpacked_name
 from tiling.storage.place import Place, place_of
 
 SLIDE, NAME = "slide", "name"
@@ -96,7 +97,7 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
             return Slide(name, manifest, None, refused="a path that leads out of the manifest's bucket; give a URL")
         place = manifest.parent / relative.as_posix()
     else:
-        place = manifest.parent / Path(given)
+        place = manifest.parent / Path(unpacked_name(given))
         if is_inside and not place.resolve().is_relative_to(manifest.parent.resolve()):
             reason = "a symbolic link out of the manifest's folder: not followed; name its target by its absolute path"
             return Slide(name, place, None, refused=reason)
