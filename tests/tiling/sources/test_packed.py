@@ -171,9 +171,15 @@ def test_a_folder_of_deliveries_and_a_manifest_hold_packed_ones(tmp_path: Path, 
     assert [slide.name[:4] for slide in listed] == ["LC08", "S2A_", "S2A_"]
     assert len(list(find_slides(f"{source}/*.zip", tmp_path / "out"))) == 3
     manifest = source / "slides.csv"
-    manifest.write_text(f"slide\nletters.zip\nletters.zip!/a.tif\n/vsizip/{source}/letters.zip/a.tif\n")
-    found = list(find_slides(str(manifest), tmp_path / "out"))
-    assert [slide.refused for slide in found] == [None] * 3
+    manifest.write_text(
+        f"slide,name\nletters.zip\nletters.zip!/a.tif\n/vsizip/{source}/letters.zip/a.tif\nzip://letters.zip!/a.tif,2\n"
+    )
+    with manifest.open("a") as file:
+        file.write("/vsizip/no.zip/a.tif\nzip+https://example.org/canary.zip!/a.tif\n")
+    *found, gone, remote = find_slides(str(manifest), tmp_path / "out")
+    assert [slide.refused for slide in found] == [None] * 4
+    assert "line 6 of the manifest: /vsizip/no.zip/a.tif: leads to no file" in f"{gone.refused}"
+    assert "read from disks" in f"{remote.refused}"
     for slide in found:
         expect_same(image, str(slide.place))
 
