@@ -3,8 +3,8 @@
 A slide's name is its path below the source, with `/` between its parts; it names the slide in every ledger, and its
 run folder follows from it. No image is opened here: a listing says how large a file is and when it changed.
 
-A folder in which ESA or the USGS deliver a scene is one slide; other folders are scenes where a glob that ends in `/`
-names them, and VRTs and STAC items where a glob or a manifest does.
+A folder in which ESA or the USGS deliver a scene is one slide, and so is a zip or tar file of one, by its name; other
+folders are scenes where a glob that ends in `/` names them, and VRTs and STAC items where a glob or a manifest does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tiling.archives.manifest import read_manifest
 from tiling.archives.slide import ZARR, Slide, base_name, file_version, is_zarr
 from tiling.errors import SourceError, StorageError, TilingError
 from tiling.sources.limits import one_line
-from tiling.sources.scene.naming import is_delivery
+from tiling.sources.scene.naming import is_delivery, is_packed_delivery
 from tiling.sources.scene.stac import may_be_item
 from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.object_path import ObjectPath
@@ -179,7 +179,9 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def _is_image(name: str) -> bool:
-    return base_name(name).endswith(SUFFIXES) and base_name(name) not in SUFFIXES
+    """True of a name that is an image's, or a zip or tar file's in which ESA or the USGS deliver a scene."""
+    base = base_name(name)
+    return is_packed_delivery(base) or (base.endswith(SUFFIXES) and base not in SUFFIXES)
 
 
 def _holds_image(zarr: Place) -> bool:

@@ -11,6 +11,7 @@ from typing import cast
 from tiling.archives.slide import Slide, file_version
 from tiling.errors import PlaceError, SourceError, StorageError
 from tiling.storage.object_path import ObjectPath
+from tiling.storage.packed_place import unpacked_name
 from tiling.storage.place import Place, place_of
 
 SLIDE, NAME = "slide", "name"
@@ -85,21 +86,13 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     relative = PurePosixPath(given)
     is_inside = "://" not in given and not relative.is_absolute() and ".." not in relative.parts
     name = row.get(NAME) or (relative.as_posix() if is_inside else given.rstrip("/").rpartition("/")[2])
-    if "://" in given:
-        try:
-            place = place_of(given)
-        except PlaceError as error:
-            # Its name may hold what must not be repeated.
-            return Slide(f"line {line}", manifest, None, refused=f"line {line} of the manifest: {error}")
-    elif isinstance(manifest, ObjectPath):
-        if not is_inside:
-            return Slide(name, manifest, None, refused="a path that leads out of the manifest's bucket; give a URL")
-        place = manifest.parent / relative.as_posix()
-    else:
-        place = manifest.parent / Path(given)
-        if is_inside and not place.resolve().is_relative_to(manifest.parent.resolve()):
-            reason = "a symbolic link out of the manifest's folder: not followed; name its target by its absolute path"
-            return Slide(name, place, None, refused=reason)
+    try:
+        place = _place(manifest, given, relative if is_inside else None)
+    except PlaceError as error:
+        # Its name may hold what must not be repeated.
+        return Slide(f"line {line}", manifest, None, refused=f"line {line} of the manifest: {error}")
+    except SourceError as error:
+        return Slide(name, manifest, None, refused=f"{error}")
     try:
         stamp = file_version(place)
     except (SourceError, StorageError) as error:
@@ -107,6 +100,27 @@ def _slide(manifest: Place, row: dict[str, str], line: int) -> Slide:
     if stamp is None:
         return Slide(name, place, None, overrides, refused="there is no such file; correct the manifest")
     return Slide(name, place, stamp, overrides)
+
+
+def _place(manifest: Place, given: str, inside: PurePosixPath | None) -> Place:
+    """A slide's place; `inside` where it is named as one below the manifest's folder.
+
+    Raises:
+        PlaceError: it is no place.
+        SourceError: it leads where a manifest may not.
+    """
+    if "://" in given and isinstance(place := place_of(given), ObjectPath):
+        return place
+    if isinstance(manifest, ObjectPath):
+        if inside is None:
+            raise SourceError("a path that leads out of the manifest's bucket; give a URL")
+        return manifest.parent / inside.as_posix()
+    place = manifest.parent / Path(unpacked_name(given))
+    if inside is not None and not place.resolve().is_relative_to(manifest.parent.resolve()):
+        raise SourceError(
+            "a symbolic link out of the manifest's folder: not followed; name its target by its absolute path"
+        )
+    return place
 
 
 def _foreground(manifest: Place, given: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tiling.sources.packed.name import packed_name
 from tiling.sources.scene.content import content_of, is_scene
 from tiling.storage.file_version import ZARR_METADATA, FileVersion
 from tiling.storage.place import Place
@@ -45,6 +46,8 @@ def file_version(place: Place) -> FileVersion | None:
     """
     try:
         if isinstance(place, Path):
+            if (packed := packed_name(place)) is not None:
+                return FileVersion.of_file(packed.archive.stat())
             if not _is_zarr_folder(place) and is_scene(place):
                 return FileVersion.of_files(content_of(place))
             return FileVersion.of_folder(place) if place.is_dir() else FileVersion.of_file(place.stat())

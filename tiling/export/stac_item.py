@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from tiling.errors import ExportError, StorageError
+from tiling.errors import ExportError, SourceError, StorageError
 from tiling.export.antimeridian import brought_home
 from tiling.export.finished import Finished
 from tiling.export.geojson import expect_geojson, unroller
@@ -23,7 +23,9 @@ from tiling.export.subject import Subject
 from tiling.georeference.crs import crs_of
 from tiling.georeference.placement import moved
 from tiling.runs.mask import NOT_PREDICTED
+from tiling.sources.packed.name import packed_name
 from tiling.sources.scene.acquired import acquired
+from tiling.sources.scene.packed_image import image_in
 from tiling.sources.scene.stac import is_stac
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
@@ -56,7 +58,7 @@ def write_stac(finished: Finished, paths: Sequence[Path]) -> None:
     card, subject = finished.run.card, finished.subject
     bounds, geometry = _outline(subject)
     image = place_of(card.image.path)
-    times = acquired(image) or {"datetime": _utc(card.created)}
+    times = acquired_in(image) or {"datetime": _utc(card.created)}
     size = finished.placement.pixel_size
     item = {
         "type": "Feature",
@@ -135,6 +137,18 @@ def _classes(finished: Finished) -> list[dict[str, Any]]:
         }
         for label, item in named.items()
     ]
+
+
+def acquired_in(image: Place) -> dict[str, str | None]:
+    """Time at which a scene was taken, also of one in a zip or tar file."""
+    packed = packed_name(image) if isinstance(image, Path) else None
+    if packed is None:
+        return acquired(image)
+    try:
+        with image_in(packed) as (_, own):
+            return acquired(own)
+    except (SourceError, OSError):
+        return {}  # which is no reason against an export
 
 
 def _links(image: Place, exports: object) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from tiling.errors import SourceError
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.vendor import TIFFS_WITH_SIDECARS, companions
+from tiling.sources.packed.name import is_packed, packed_name
 from tiling.sources.remote import BLOCK_BYTES, RemoteFile
 from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
@@ -31,16 +32,23 @@ def fingerprint_of(path: Place, kind: str) -> str:
     """The fingerprint of an image of a format.
 
     A file: its content; a slide of several files, or a Zarr in a folder: that of all of them, with their names; a
-    scene: that of all of them, with its bands' names, in the order in which they lie. What
-    would have to be read over the network is known by size and tag instead: of an object, with its first 64 KiB, after
-    the word `object`; of a Zarr, of every chunk, with its metadata, after the word `objects`, as of a scene with files
-    on the web. A web server lists nothing: there a Zarr's is the metadata and the pixels of the coarsest level.
+    scene: that of all of them, with its bands' names, in the order in which they lie; what lies in a zip, tar or gzip
+    file: that file's, with the name of what is meant in it. What would have to be read over the network is known by
+    size and tag instead: of an object, with its first 64 KiB, after the word `object`; of a Zarr, of every chunk, with
+    its metadata, after the word `objects`, as of a scene with files on the web. A web server lists nothing: there a
+    Zarr's is the metadata and the pixels of the coarsest level.
 
     Raises:
         OSError, SourceError: it can't be read.
         StorageError: the object store fails.
     """
     digest = hashlib.sha256()
+    packed = packed_name(path) if isinstance(path, Path) else None
+    if packed is not None:
+        _add(packed.archive, digest)
+        if packed.inner:
+            digest.update(f"\n{packed.inner}\n".encode())
+        return digest.hexdigest()
     if kind.startswith("ome-zarr"):
         return _of_zarr(path, digest)
     if kind == SCENE:
@@ -82,13 +90,17 @@ def _of_zarr(path: Place, digest: Digest) -> str:
 
 
 def _of_scene(path: Place, digest: Digest) -> str:
-    content = content_of(path)
+    content, packed = content_of(path), set[Path]()
     for label, file in content:
         if isinstance(file, ObjectPath):
             digest.update(f"\n{label} ".encode())
             _add_object(file, digest)
         else:
             digest.update(f"\n{label} {file.stat().st_size}\n".encode())
+            if file in packed:
+                continue  # of which another band's file was one as well
+            if is_packed(file):
+                packed.add(file)
             _add(file, digest)
     is_remote = any(isinstance(file, ObjectPath) for _, file in content)
     return f"objects {digest.hexdigest()}" if is_remote else digest.hexdigest()

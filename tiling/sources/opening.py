@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tiling.errors import SourceError, TilingError
 from tiling.sources.cache import DEFAULT_CACHE_BYTES
-from tiling.sources.facts import Moment, Reader
+from tiling.sources.facts import FIRST, Moment, Reader
 from tiling.sources.file import ImageFile, open_file
 from tiling.sources.gdal.formats import GdalFormat, gdal_format
 from tiling.sources.gdal.reader import GdalReader
@@ -19,10 +20,12 @@ from tiling.sources.magic import ARCHIVES, HEAD_BYTES, RASTER_MAGIC, RIFF, TIFF_
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
+from tiling.sources.packed.name import PackedName, packed_name
 from tiling.sources.raster import RasterReader
 from tiling.sources.scene.content import is_scene
 from tiling.sources.scene.methods import AUTO
 from tiling.sources.scene.naming import is_list
+from tiling.sources.scene.packed_image import image_in
 from tiling.sources.scene.reader import SceneReader
 from tiling.sources.shared import SharedReader, moment_of, needs_alpha
 from tiling.sources.tiff.reader import TiffReader
@@ -41,9 +44,8 @@ def open_reader(path: Place, view: View | None) -> tuple[Reader, str]:
     reader, identity = _open(path, moment)
     if needs_alpha(reader.facts, view):
         reader.close()
-        moment = replace(moment, alpha=True)
-        reader, identity = _open(path, moment)
-    return seen_as(path, SharedReader(reader, moment), view), identity
+        reader, identity = _open(path, replace(moment, alpha=True))
+    return seen_as(path, reader, view), identity
 
 
 def share_reader(path: Place, reader: Reader, view: View | None) -> Reader | None:
@@ -65,12 +67,33 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
         raise SourceError(f"{path}: {error}") from error
 
 
-def _open(path: Place, moment: Moment) -> tuple[Reader, str]:
+def _open(path: Place, moment: Moment) -> tuple[SharedReader, str]:
+    packed = packed_name(path) if isinstance(path, Path) and not is_list(path) else None
+    if packed is None:
+        reader, identity = _open_plain(path, moment)
+        return SharedReader(reader, moment), identity
+    zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
+    if zarr is not None:
+        _expect_own_grid(path, moment, is_file=False)
+        return SharedReader(zarr, moment), zarr.identity
+    return _open_packed(packed, moment, partial(_open_plain, moment=moment))
+
+
+def _open_packed(
+    packed: PackedName, moment: Moment, opener: Callable[[Path], tuple[Reader, str]]
+) -> tuple[SharedReader, str]:
+    """An image in a zip, tar or gzip file, whose content stays unpacked while the reader is open."""
+    with image_in(packed) as (content, image):
+        reader, _ = opener(image)
+        return SharedReader(reader, moment, content.shared().close), packed.identity
+
+
+def _open_plain(path: Place, moment: Moment) -> tuple[Reader, str]:
     try:
         if isinstance(path, Path) and path.parts[1:2] and path.parts[1].startswith("vsi") and not path.exists():
             raise SourceError(
-                f"{path}: GDAL's names for what is no file (/vsizip, /vsicurl, …) are not followed; unpack it, or give "
-                "its URL"
+                f"{path}: GDAL's names for what is no file (/vsicurl, /vsimem, …) are not followed, but for /vsizip, "
+                "/vsitar and /vsigzip; give its path or URL"
             )
         if isinstance(path, Path) and is_list(path):
             return _open_scene(path, moment)
@@ -113,9 +136,18 @@ def _expect_own_grid(path: Place, moment: Moment, *, is_file: bool) -> None:
 def _open_member(path: Place, *, alpha: bool) -> tuple[Reader, str]:
     """A file of a scene."""
     try:
-        reader, identity = _open_file_reader(path, Moment(alpha=alpha), MEMBER_CACHE_BYTES)
+        packed = packed_name(path) if isinstance(path, Path) else None
+        if packed is not None:
+            return _open_packed(packed, FIRST, partial(_open_file_of_scene, alpha=alpha))
+        return _open_file_of_scene(path, alpha=alpha)
     except OSError as error:
         raise SourceError(f"{path}: {one_line(error)}") from error
+
+
+def _open_file_of_scene(path: Place, *, alpha: bool) -> tuple[Reader, str]:
+    if isinstance(path, Path) and path.is_dir():
+        raise SourceError(f"{path}: is a folder, and a file of a scene is one image; name that (scene.zip!/B04.tif)")
+    reader, identity = _open_file_reader(path, Moment(alpha=alpha), MEMBER_CACHE_BYTES)
     if isinstance(reader, SlideReader):
         reader.close()
         raise SourceError(f"{path}: a slide is no part of a scene; segment it by itself, or convert it to a GeoTIFF")
@@ -165,11 +197,18 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -
         return RasterReader(path, file, "webp")
     for magic, kind in ARCHIVES.items():
         if head.startswith(magic):
-            raise SourceError(f"{path}: the file is compressed with {kind}; unpack it first")
+            raise SourceError(f"{path}: the file is compressed with {kind}{_where_packed(path, kind)}; unpack it first")
     raise SourceError(
         f"{path}: not a supported image (it starts with {head[:8].hex(' ')}); use TIFF, SVS, NDPI, MRXS, SCN, DICOM, "
         "OME-Zarr, PNG, JPEG, JPEG 2000, WebP, ERDAS Imagine, netCDF, HDF5 or ENVI"
     )
+
+
+def _where_packed(path: Place, kind: str) -> str:
+    """What keeps a file from being unpacked here."""
+    if kind not in {"zip", "gzip"}:
+        return ", and zip, tar and gzip alone are read"
+    return ", and such files are read from disks only" if isinstance(path, ObjectPath) else " within another such file"
 
 
 def _slide_reader(path: Place, file: ImageFile, vendor: str, moment: Moment) -> SlideReader:

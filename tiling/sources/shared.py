@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,13 @@ from tiling.view import View
 
 
 class SharedReader:
-    """A reader that closes with the last source that it serves. Safe to use from several threads."""
+    """A reader that closes with the last source that it serves. Safe to use from several threads.
 
-    def __init__(self, reader: Reader, moment: Moment) -> None:
-        self._reader, self._moment = reader, moment
+    `release` is what is done then besides.
+    """
+
+    def __init__(self, reader: Reader, moment: Moment, release: Callable[[], None] | None = None) -> None:
+        self._reader, self._moment, self._release = reader, moment, release
         self._users, self._lock = 1, threading.Lock()
 
     @property
@@ -63,6 +67,8 @@ class SharedReader:
             is_last = self._users == 0
         if is_last:
             self._reader.close()
+            if self._release is not None:
+                self._release()
 
 
 def moment_of(view: View | None) -> Moment:

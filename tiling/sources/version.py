@@ -10,6 +10,7 @@ from pathlib import Path
 from tiling.errors import SourceError
 from tiling.sources.omezarr.labels import is_labels_group
 from tiling.sources.openslide.vendor import companions
+from tiling.sources.packed.name import PACKED, packed_name
 from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.scene.content import content_of
 from tiling.sources.scene.naming import is_list
@@ -34,6 +35,9 @@ class ImageFiles:
     """
 
     def __init__(self, place: Place, kind: str) -> None:
+        packed = packed_name(place) if isinstance(place, Path) else None
+        if packed is not None:
+            place, kind = packed.archive, PACKED
         self._place = place
         self._is_zarr = kind.startswith("ome-zarr") and not (isinstance(place, Path) and place.is_file())
         self._is_scene, self._parts = kind == SCENE, list[Place]()
@@ -116,7 +120,9 @@ def version_of_file(place: Place) -> str | None:
     try:
         if not isinstance(place, Path) or place.is_dir():
             return None
-        return _of_files([place.expanduser().absolute()])
+        place = place.expanduser().absolute()
+        packed = packed_name(place)
+        return _of_files([place if packed is None else packed.archive])
     except (OSError, ValueError):
         return None
 

@@ -12,6 +12,7 @@ from tiling.escaping import word
 from tiling.storage.disk import PARTIAL, disk_errors, is_partial, read_file, remove_file, write_whole
 from tiling.storage.lease import Lease, is_leased
 from tiling.storage.object_path import ObjectPath
+from tiling.storage.packed_place import unpacked_name
 from tiling.storage.run_lock import RunLock, is_locked_here
 
 Place = Path | ObjectPath
@@ -28,9 +29,12 @@ def place_of(reference: str | Place) -> Place:
     Raises:
         StorageError: a URL with credentials, or of a kind that is not supported.
     """
-    if isinstance(reference, str):
-        return ObjectPath.parse(reference) if "://" in reference else Path(reference)
-    return reference
+    if isinstance(reference, ObjectPath):
+        return reference
+    text = unpacked_name(str(reference))
+    if isinstance(reference, Path):
+        return reference if text == str(reference) else Path(text)
+    return ObjectPath.parse(text) if "://" in text else Path(text)
 
 
 def read_at(place: Place) -> bytes:

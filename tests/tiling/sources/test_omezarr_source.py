@@ -118,7 +118,7 @@ def test_a_zip_file_reads_like_the_folder(tmp_path: Path) -> None:
     assert_refused(tmp_path / "other.zip", "no zip file")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
-    assert_refused(tmp_path / "photos.zip", "compressed with zip; unpack it first")
+    assert_refused(tmp_path / "photos.zip", "holds a.txt, and nothing says which is meant")
 
 
 def test_a_bucket_and_the_web_read_like_the_folder(s3: str, tmp_path: Path) -> None:

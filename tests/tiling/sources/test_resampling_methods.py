@@ -237,7 +237,7 @@ def test_grids_that_mean_nothing_are_refused_on_one_line(tmp_path: Path) -> None
     for name, view, message in (
         ("site.tif", View(crs="EPSG:3857"), "site.tif lies beyond where --crs EPSG:3857 leads"),
         ("centre.tif", View(crs="EPSG:3857"), "centre.tif has no area where --crs EPSG:3857 leads"),
-        ("/vsizip/a.zip/a.tif", None, "GDAL's names for what is no file (/vsizip, /vsicurl, …) are not followed"),
+        ("/vsicurl/a.tif", None, "GDAL's names for what is no file (/vsicurl, /vsimem, …) are not followed"),
         ("a.tif", View(crs="EPSG:999999"), "is no CRS that is known"),
         ("a.tif", View(crs="http://x/y"), "is no code of a CRS"),
         ("a.tif", View(crs="EPSG:4978"), "neither a map's nor in degrees"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tiling.sources.gdal.formats import files_beside, gdal_format
 from tiling.sources.magic import HEAD_BYTES, is_claimed
+from tiling.sources.packed.name import packed_name
 from tiling.sources.scene import naming
 from tiling.sources.scene.vrt import SUFFIX, read_vrt
 from tiling.sources.tiff.sidecars import pixel_sidecars
@@ -41,6 +42,9 @@ def content_of(path: Place) -> list[tuple[str, Place]]:
             parts += [(f"{band.name} {len(band.files)}", file) for file in band.files]
     found: list[tuple[str, Place]] = []
     for label, file in parts:
+        if isinstance(file, Path) and (packed := packed_name(file)) is not None:
+            found.append((f"{label} {packed.inner}", packed.archive))
+            continue
         found.append((label, file))
         found += [(Path(each.name).suffix, each) for each in _beside(file)]
     return found

@@ -8,6 +8,7 @@ A scene is named by one path, so that a run's card, a manifest and a command lin
 - `tiles/*.tif`, `{west,east}.tif`: the files that a glob finds, as a mosaic, in the order of the braces and, of one
   pattern, by name;
 - `red=B04.tif,nir=B08.tif`: a band for each name; what stands behind a name may be a glob;
+- `scene.zip!/**/*_B04.jp2`: what lies in a zip, tar or gzip file, wherever a file may stand (`tiling.sources.packed`);
 - `scene.tif`: one file, where it is wanted in another CRS.
 
 Relative names begin at the deepest folder that the path names.
@@ -22,17 +23,22 @@ from pathlib import Path
 
 from tiling.errors import SourceError
 from tiling.sources.facts import Georeference, Scale
+from tiling.sources.packed.content import packed_files
 from tiling.sources.scene.landsat import landsat_band, landsat_bands, landsat_folder, landsat_metadata, landsat_scales
 from tiling.sources.scene.radiometry import sentinel2_metadata, sentinel2_radiometry
 from tiling.sources.scene.sentinel2 import sentinel2_band, sentinel2_bands, sentinel2_folder
 from tiling.sources.scene.stac import is_stac, stac_assets
 from tiling.storage.object_path import ObjectPath
+from tiling.storage.packed_place import unpacked_name
 from tiling.storage.place import Place
 
 MAX_MEMBERS = 65_536
 _BAND = re.compile(r"([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
 _MAGIC = re.compile(r"[*?\[{]")
 _WILD = re.compile(r"[*?\[]")
+_PACKED_DELIVERY = re.compile(
+    r"S2[A-Z]_MSIL(?:1C|2A)_\w+(?:\.SAFE)?\.zip|L[A-Z]\d\d_L\w+\.(?:tar|tar\.gz|tgz|zip)", re.IGNORECASE
+)
 _SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp")
 _BESIDE = (".ovr", ".msk", ".aux.xml")
 
@@ -81,6 +87,11 @@ def is_delivery(folder: Path) -> bool:
         return landsat_folder(folder) is not None or sentinel2_folder(folder) is not None
     except OSError:
         return False
+
+
+def is_packed_delivery(name: str) -> bool:
+    """True if a file's name is that of a zip or tar file in which ESA or the USGS deliver a scene."""
+    return bool(_PACKED_DELIVERY.fullmatch(name))
 
 
 def scene_files(path: Place) -> tuple[BandFiles, ...]:
@@ -168,14 +179,20 @@ def _below(path: Path) -> tuple[Path, str]:
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
-    found = sorted(
-        each
-        for each in folder.iterdir()
-        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and _is_file(each)
-    )
+    found = images_of(sorted(folder.iterdir()))
     if not found:
         raise SourceError(f"{folder}: is a folder without an image; as a scene it holds files {' '.join(_SUFFIXES)}")
     return _limited(found, folder)
+
+
+def is_image_name(path: Path) -> bool:
+    """True if a file in a folder is taken for an image of its mosaic, by its name."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
+def images_of(files: list[Path]) -> list[Path]:
+    """Those of a folder's files that its mosaic is of."""
+    return [each for each in files if is_image_name(each) and _is_file(each)]
 
 
 def _expect_mosaic(files: tuple[Path, ...], scene: Path) -> tuple[Path, ...]:
@@ -199,12 +216,12 @@ def _expect_mosaic(files: tuple[Path, ...], scene: Path) -> tuple[Path, ...]:
 def _found(folder: Path, pattern: str, scene: Path) -> tuple[Path, ...]:
     """Files that a pattern with braces finds, each once; a name without `*`, `?` and `[` is a file that must be."""
     files: dict[Path, None] = {}
-    for each in _braced(pattern):
+    for each in map(unpacked_name, _braced(pattern)):
         place = folder / each
         if place.is_file():
             files[place] = None
             continue
-        matches = _globbed(folder, each) if _WILD.search(each) else []
+        matches = packed_files(folder, each, _globbed) or (_globbed(folder, each) if _WILD.search(each) else [])
         if not matches:
             what = "the glob finds no file" if _WILD.search(each) else "there is no such file"
             raise SourceError(f"{scene}: {place}: {what}; correct the name, or leave it out")

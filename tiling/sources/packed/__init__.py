@@ -1,0 +1,1 @@
+"""Images that are delivered in a zip, tar or gzip file."""
