@@ -179,9 +179,9 @@ class StagedTiles:
 def _compressors(path: Place, *, keep: bool) -> list[BloscCodec | Crc32cCodec]:
     """Codecs of a new array: a checksum, and compression where tiles stay or don't lie on a disk of this machine.
 
-    Those that pass such a disk live for seconds, mostly in memory, so that their size hardly counts and compressing them
-    takes longer than writing them as they are. Elsewhere lz4 without shuffle is the quickest. Without the checksum a
-    file that was cut short could give wrong pixels without a word.
+    Those that pass such a disk live for seconds, mostly in memory: their size hardly counts, and compressing them takes
+    longer than writing them as they are. Elsewhere lz4 without shuffle is the quickest. Without the checksum a file
+    that was cut short could give wrong pixels without a word.
     """
     passes = not keep and isinstance(path, Path) and is_local_disk(path)
     return [Crc32cCodec()] if passes else [BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()]
