@@ -109,19 +109,21 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
 def walk(run: Run, todo: Sequence[int], clock: Clock, reduced: ReducedLevels | None, raw: RawCosts) -> int:
     """Every tile's way but the network; returns what the staged tiles take."""
     run.create_staged()
-    stager, staged, mask = StagingWorker(), run.open_staged(), run.open_mask()
+    stager, staged, mask, staged_bytes = StagingWorker(), run.open_staged(), run.open_mask(), 0
     for tile in map(run.plan.tile, todo):
         (result,) = clock.time("stage", lambda index=tile.index: stager.stage(run.path, [index]))
         assert result.reason is None, result.reason
         pixels = clock.time("read", lambda index=tile.index: staged.read(index))
         raw.stage(tile, run.plan.extent, pixels)
+        staged_bytes += size_of_tree(run.staged_path / "c" / str(tile.index))
         inside = tile.valid.relative_to(tile.read)
         labels = dark(pixels[inside.slices])
         result = clock.time("write", lambda tile=tile, labels=labels: written(mask, tile, labels))
         raw.write(labels, mask.pyramid)
+        clock.time("read", lambda index=tile.index: staged.discard(index))  # as a worker does that is done with it
         clock.time("record", lambda result=result: record_result(run, mask, result, 1, reduced))
     run.ledger.flush()
-    return size_of_tree(run.staged_path)
+    return staged_bytes
 
 
 def written(mask: Mask, tile: Tile, labels: NDArray[np.uint8]) -> TileResult:

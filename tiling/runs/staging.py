@@ -177,10 +177,11 @@ class StagedTiles:
 
 
 def _compressors(path: Place, *, keep: bool) -> list[BloscCodec | Crc32cCodec]:
-    """What a new array's tiles go through: none of it is worth its time where they pass a disk of this machine.
+    """Codecs of a new array: a checksum, and compression where tiles stay or don't lie on a disk of this machine.
 
-    They live there for seconds, mostly in memory. Across a network and where they stay, size counts too: lz4 without
-    shuffle is the quickest. Neither says of a file that was cut short or overwritten that it is, hence the checksum.
+    Those that pass such a disk live for seconds, mostly in memory: their size hardly counts, and compressing them takes
+    longer than writing them as they are. Elsewhere lz4 without shuffle is the quickest. Without the checksum a file
+    that was cut short could give wrong pixels without a word.
     """
     passes = not keep and isinstance(path, Path) and is_local_disk(path)
     return [Crc32cCodec()] if passes else [BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()]
