@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 from flows.config.run import SegmentConfig
@@ -32,6 +32,7 @@ from tiling.runs.mask import Mask
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
+from tiling.source import ImageSource
 from tiling.storage.place import lock_run, size_of_tree
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ class SlideJob:
         with drawing(run, state, tasks or self._context.pool.beside) as pictures:
             find_objects(run, state, trust_code=config.trust_code, each=self._context.pool.on_blocks)
             export(run, config.export, state, tasks, pictures)
-        self._measure(run, state)
+            self._measure(run, state, None if pictures is None else pictures.source)
         if not config.keep_staged:
             run.remove_staged()
         if state.failed:
@@ -154,11 +155,14 @@ class SlideJob:
             if config.keep_earlier is not None:
                 self._context.archive.forget_earlier(self._folder, config.keep_earlier)
 
-    def _measure(self, run: Run, state: LedgerState) -> None:
-        """Measure image and mask for whoever judges them; a slide that can't be measured has its mask all the same."""
+    def _measure(self, run: Run, state: LedgerState, opened: ImageSource | None) -> None:
+        """Measure image and mask for whoever judges them; a slide that can't be measured has its mask all the same.
+
+        `opened` is the image where it is open, which for small ones means decoded.
+        """
         self._stage_seconds = {stage: round(seconds, 3) for stage, seconds in state.seconds.items()}
         try:
-            with run.open_source() as source:
+            with run.open_source() if opened is None else nullcontext(opened) as source:
                 self._measures = measured(run, source, state, self._context.model.bundle.card.pixel_size_um)
         except (TilingError, OSError) as error:
             logger.info("slide not measured", extra={"slide": str(self.slide.place), "reason": reason_of(error)})

@@ -7,6 +7,7 @@ little beside the slide itself. None of them changes a label.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,19 @@ def speck_counts(labels: NDArray[np.uint8], speck_px: float = SPECK_PX) -> tuple
 
 def _of_image(run: Run, source: ImageSource, state: LedgerState) -> dict[str, Any]:
     level, top = run.card.image.level, _largest_value(source)
+
+    @cache
+    def gray_of(box: Box) -> NDArray[np.float32]:
+        return _gray(source, level, box)
+
     means, squares, pixels = 0.0, 0.0, 0
     for box in _windows(run, range(run.plan.count), WINDOW_PX, LOOKS):
-        gray = _gray(source, level, box)
+        gray = gray_of(box)
         means += float(gray.sum())
         squares += float((gray.astype(np.float64) ** 2).sum())
         pixels += gray.size
     computed = _windows(run, state.indices(TileState.DONE).tolist(), WINDOW_PX, LOOKS)
-    sharp = sharpness(_gray(source, level, box) * np.float32(255 / top) for box in computed)
+    sharp = sharpness(gray_of(box) * np.float32(255 / top) for box in computed)
     mean = means / pixels
     deviation = max(0.0, squares / pixels - mean * mean) ** 0.5
     return {

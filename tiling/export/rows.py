@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BAND_PIXELS = 2 * 1024**2
 """Of labels that are polygonised at once: at worst, where every pixel differs from its neighbours, this takes some
 hundred bytes of memory for each of them."""
-READ_PIXELS = 8 * 1024**2
+READ_PIXELS = 4 * 1024**2
 
 
 def rows_of(pyramid: Pyramid, level: int = 0, multiple: int | None = None) -> Iterator[NDArray[Any]]:

@@ -23,8 +23,7 @@ from tiling.runs.pyramid_metadata import PyramidMetadata, damaged_metadata, is_m
 from tiling.runs.run_image import RunImage
 from tiling.storage.place import write_atomic
 from tiling.storage.shard import ShardCodec
-from tiling.storage.zarr_nodes import read_list
-from tiling.storage.zarr_store import zarr_at
+from tiling.storage.zarr_nodes import read_list, write_list
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run
@@ -119,9 +118,9 @@ class ObjectImage(RunImage):
 
     def write_list(self, objects: Objects) -> None:
         """Write what is known of each object."""
-        lists: tuple[tuple[str, Any], ...] = ((CLASS, objects.classes), (PIXELS, objects.pixels))
+        lists: tuple[tuple[str, NDArray[Any]], ...] = ((CLASS, objects.classes), (PIXELS, objects.pixels))
         for name, values in lists:
-            zarr.save_array(zarr_at(self.path / name), cast("Any", values), zarr_format=3)
+            write_list(self.path / name, values, below=self.path.parent)
 
     @property
     def _shard(self) -> tuple[int, int]:

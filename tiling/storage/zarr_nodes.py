@@ -17,12 +17,13 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.core.array import AsyncArray
+from zarr.core.buffer import Buffer
 from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from tiling.storage.codec_settings import setting_text
-from tiling.storage.place import Place, read_at
+from tiling.storage.place import Place, read_at, write_atomic
 from tiling.storage.zarr_store import FolderZarr, zarr_at
 
 
@@ -43,6 +44,17 @@ def read_list(path: Place) -> NDArray[Any]:
     """All of an array of one dimension; raises what Zarr raises where there is none."""
     found = _one_chunk(path) if isinstance(path, Path) else None
     return np.asarray(zarr.open_array(zarr_at(path), mode="r", zarr_format=3)[:]) if found is None else found
+
+
+def write_list(path: Place, values: NDArray[Any], *, below: Place) -> None:
+    """Write an array of one dimension, whose metadata comes last; from `below` on no link is followed.
+
+    Zarr makes it in memory, which takes half the time of making it in a folder.
+    """
+    files: dict[str, Buffer] = {}
+    zarr.create_array(MemoryStore(files), data=values, zarr_format=3)
+    for name in sorted(files):
+        write_atomic(path / name, files[name].to_bytes(), below=below)
 
 
 def _array_in(group: zarr.Group, name: str) -> zarr.Array[Any]:
