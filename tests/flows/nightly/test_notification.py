@@ -194,6 +194,7 @@ def test_a_webhook_that_drips_its_answer_is_not_waited_for(
         (RunError("it is segmented in another way"), "did not begin: it is segmented in another way\n"),
         (ValueError("a bug"), "did not begin: a bug\n"),
         (KeyboardInterrupt(), "did not begin: stopped at once by Ctrl-C\n"),
+        (SystemExit(15), "did not begin: stopped at once by a signal\n"),
         (StoppedError("stopped by SIGTERM", 15, night_of(DONE, ended_by="SIGTERM")), "1 slide done, slowest b.svs"),
         (IncompleteError("1 failed", night_of(DONE, BAD)), "1 new failure (bad.svs)"),
     ],
