@@ -13,10 +13,10 @@ from PIL import Image
 
 from flows.reporting.bottleneck import StageTimes
 from flows.reporting.palette import class_colors
+from flows.viewer.outline_colors import outline_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
 from flows.viewer.shown_objects import ShownObjects
 from tiling.errors import RunError, TilingError
-from tiling.export.close_ups import contrasting
 from tiling.runs.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.runs.ledger import LedgerState, TileRecord, TileState
 from tiling.runs.run import Run
@@ -106,9 +106,10 @@ class ShownRun:
             try:
                 with _reading:
                     picture = self._deep_image().square(self._grid.coarsest, 0, 0)
+                    labels = self._deep_mask().square(self._grid.coarsest, 0, 0, known=self._known())
             except TilingError:
                 return own
-            self._outline_colors = [*own[:1], *contrasting(picture, len(own) - 1)]
+            self._outline_colors = outline_colors(own, picture, labels)
         return self._outline_colors
 
     def _pixel_size(self) -> dict[str, Any] | None:
