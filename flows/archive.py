@@ -123,7 +123,9 @@ def dry_run(config: ArchiveConfig) -> Forecast:
         archive = Archive(path, card)
     else:
         archive = Archive.open(path)
-        archive.expect(archive.card.model_copy(update={"asked": card.asked}))  # of the model only a night knows
+        # Of the model only a night knows, and of what an earlier version didn't say it decides.
+        asked = {name: value for name, value in card.asked.items() if name in archive.card.asked}
+        archive.expect(archive.card.model_copy(update={"asked": asked}))
     return forecast(config, archive, scan(config, archive))
 
 

@@ -132,8 +132,22 @@ def _expect_source(config: ArchiveConfig, archive: Place) -> None:
         command = f"overtile archive NEW-SOURCE --out {pasted(archive)} --model {word(config.model)}"
         raise RunError(
             f"{error}. It is where the last night of {archive} had its slides; if they were moved, one night from "
-            f"their new place points the archive there, with the options of its nights: {command}"
+            f"their new place points the archive there, with the options of its nights: {command}{_label_words(config)}"
         ) from error
+
+
+def _label_words(config: ArchiveConfig) -> str:
+    """Options that change labels as they are typed, without which the archive would be refused as another's."""
+    words: list[str] = []
+    for name, value in config.label_options().items():
+        if value == ArchiveConfig.model_fields[name].get_default(call_default_factory=True):
+            continue
+        option, _, off = ArchiveConfig.cli(name).flag.partition("/")
+        if isinstance(value, bool):
+            words.append(option if value else off or f"--no-{option.removeprefix('--')}")
+        elif isinstance(value, str | int | float):
+            words.append(f"{option} {word(value)}")
+    return "".join(f" {each}" for each in words)
 
 
 def _cluster_that_answers(address: str | None) -> str | None:

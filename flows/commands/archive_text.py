@@ -128,8 +128,8 @@ def print_archive(out_folder: str) -> None:
 def _print_unended(out: PlainConsole, history: NightHistory, unended: UnendedNights | None) -> None:
     """Say which nights have not ended, with what the last of them left; or what the last that ended did."""
     if unended is None:
-        if history.last is not None and (history.last.facts or {}).get("left"):
-            out.print("the next night resumes", soft_wrap=True)  # its sentence says how much is left
+        if history.last is not None and (left := (history.last.facts or {}).get("left")):
+            out.print(f"waits for the next night: {left}", soft_wrap=True)
         return
     for death in unended.deaths:
         out.print(f"{death}; the next night resumes", soft_wrap=True)

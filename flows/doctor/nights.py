@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from flows.doctor.checks import Check
-from flows.nightly.verdict import Verdict
 from tiling.archives.archive import Archive
 from tiling.archives.history import NightHistory, shown_time
 from tiling.errors import TilingError
@@ -41,7 +40,7 @@ def _last(archive: Archive, history: NightHistory, status: str) -> Check:
         return Check.missing("last night", "; ".join(night.death for night in open_ones), remedy)
     assert history.last is not None
     message = f"{shown_time(history.last.began)}: {history.last.summary}"
-    if (history.last.facts or {}).get("verdict") in {Verdict.FAILED, Verdict.FAILED_AGAIN}:
+    if (history.last.facts or {}).get("verdict") in {"new failures", "failed again"}:
         return Check.warning("last night", message, f"see {status}")
     return Check.ok("last night", message)
 

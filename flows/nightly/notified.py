@@ -31,7 +31,9 @@ def _of_end(config: ArchiveConfig, error: BaseException, since: float) -> Notifi
     outcome = error.outcome if isinstance(error, IncompleteError | StoppedError) else None
     if isinstance(outcome, NightSummary):
         return of_night(outcome)
-    reason = "stopped at once by Ctrl-C" if isinstance(error, KeyboardInterrupt) else reason_of(error)
+    # Only signals raise what is no Exception; Ctrl-C is one.
+    by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
+    reason = reason_of(error) if isinstance(error, Exception) else f"stopped at once by {by}"
     end = of_death if _has_begun(config, since) else of_refusal
     return end(config.out, reason, clock.get()().timestamp())
 

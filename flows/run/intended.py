@@ -33,6 +33,9 @@ from unet_core.inference.memory import activation_bytes, rows_at_once
 
 logger = logging.getLogger(__name__)
 
+TOLD = ("orientation", "damaged")
+"""Notes on an image that a person is told when its run begins, and that no later line says."""
+
 Tuner = Callable[[TuningRequest], Tuning]
 
 DEFAULT_CORE_PX = 512
@@ -86,8 +89,9 @@ def intend(request: RunRequest) -> Intended:
     bundle, found = request.model.bundle, request.model.found
     available_bytes = request.available_bytes or free_memory_bytes()
     choice = choose_view(source, config.view_request(), requirements_of(bundle.card))
-    if "orientation" in choice.notes:
-        logger.warning("%s: %s", plain(str(config.image)), choice.notes["orientation"])
+    for fact in TOLD:
+        if fact in choice.notes:
+            logger.warning("%s: %s", plain(str(config.image)), choice.notes[fact])
     with source.viewed(choice.view) as seen:
         check_fit(seen, bundle.card)
         settled = resolve_options(config, choice, workers, request.tuner, available_bytes)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from flows.reporting.bottleneck import StageTimes
 from flows.reporting.palette import class_colors
+from flows.viewer.outline_colors import outline_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
 from flows.viewer.shown_objects import ShownObjects
 from tiling.errors import RunError, TilingError
@@ -50,6 +51,7 @@ class ShownRun:
         self._folded: tuple[int, LedgerState] | None = None
         self._thumbnail: tuple[int, bytes] | None = None
         self._objects: tuple[int, ShownObjects] | None = None
+        self._outline_colors: list[str] | None = None
 
     def close(self) -> None:
         with self._lock:
@@ -84,17 +86,31 @@ class ShownRun:
             "tiles": {"rows": plan.shape[0], "cols": plan.shape[1], "core": plan.core_px},
             "zoom": {"coarsest": self._grid.coarsest, "finest": self._grid.finest, "square": SQUARE_PX},
             "classes": [
-                {"label": label, "name": item.name, "color": own, "safe": safe}
-                for label, (item, own, safe) in enumerate(
+                {"label": label, "name": item.name, "color": own, "safe": safe, "outline": outline}
+                for label, (item, own, safe, outline) in enumerate(
                     zip(
                         self.run.classes,
                         class_colors(self.run.classes),
                         class_colors(self.run.classes, safe=True),
+                        self.outline_colors(),
                         strict=True,
                     )
                 )
             ],
         }
+
+    def outline_colors(self) -> list[str]:
+        """One colour per label that stands out from the picture; the model's own where it can't be read."""
+        if self._outline_colors is None:
+            own = [*class_colors(self.run.classes)]
+            try:
+                with _reading:
+                    picture = self._deep_image().square(self._grid.coarsest, 0, 0)
+                    labels = self._deep_mask().square(self._grid.coarsest, 0, 0, known=self._known())
+            except TilingError:
+                return own
+            self._outline_colors = outline_colors(own, picture, labels)
+        return self._outline_colors
 
     def _pixel_size(self) -> dict[str, Any] | None:
         """Of the level that is segmented."""
@@ -279,7 +295,7 @@ class ShownRun:
 
 def paint_of(run: ShownRun, labels: Iterator[int], *, safe: bool, outline: bool) -> Paint:
     """Style in which a run's labels are to be shown, from what the page asked for."""
-    colors = [*class_colors(run.run.classes, safe=safe)]
+    colors = run.outline_colors() if outline and not safe else [*class_colors(run.run.classes, safe=safe)]
     return Paint(colors, frozenset(labels), "outline" if outline else "fill")
 
 

@@ -132,7 +132,7 @@ def test_the_doctor_names_the_archive_in_what_is_to_be_run(tmp_path: Path, elsew
     begins = command_in(check.remedy, "archive")
     ended = paste(begins, elsewhere, "--dry-run", SOURCE=slides_in(tmp_path / "a folder"))
     assert ended.returncode == 0, ended.stderr
-    assert "to do: 1 slides" in ended.stdout
+    assert "to do: 1 slide, " in ended.stdout
     archive.ledger.announce("night", begun(0.0)["facts"])
     status = command_in(next(check_nights(archive.path)).remedy, "status")
     ended = paste(status, elsewhere)
@@ -150,7 +150,7 @@ def test_a_moved_archive_is_pointed_anew(tmp_path: Path, elsewhere: Path) -> Non
     command = command_in(str(refused.value), "archive NEW-SOURCE")
     ended = paste(command, elsewhere, "--dry-run", **{"NEW-SOURCE": slides_in(tmp_path / "a folder")})
     assert ended.returncode == 0, ended.stderr
-    assert "to do: 1 slides" in ended.stdout
+    assert "to do: 1 slide, " in ended.stdout
 
 
 def test_an_exported_bundle_is_changed_by_the_command_that_is_named(

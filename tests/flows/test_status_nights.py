@@ -15,6 +15,7 @@ from summaries import BAD, DONE
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tiling.archives.history import shown_time
 from tiling.archives.slide_record import SlideState
 from tiling.storage.place import Place
 
@@ -42,7 +43,7 @@ def test_a_night_that_died_is_told_with_what_it_left(tmp_path: Path) -> None:
         "its process ended without a word, as after a power cut or for want of memory; the next night resumes" in said
     )
     assert "of its slides 1 are over, 1 begun, 1 wait" in said
-    assert "night of n0: slides: 1 done" in said, "the last that ended"
+    assert f"night of {shown_time(0)}: slides: 1 done" in said, "the last that ended, as people write it"
 
 
 def test_a_night_that_is_under_way_has_not_died(tmp_path: Path) -> None:

@@ -26,7 +26,13 @@ class DamagedSegment:
 
 
 def sentence(damaged: Sequence[DamagedSegment]) -> str:
-    """Sentence on what doesn't decode, which names each segment once."""
-    each = [f"segment {item.segment} {item.place} ({item.reason})" for item in damaged[:SHOWN]]
+    """Sentence on what doesn't decode, which names each segment once.
+
+    >>> sentence([DamagedSegment(0, 0, 14, Box(256, 256, 384, 384), "not a JPEG stream")])
+    "1 segment of the file doesn't decode, and its pixels hold no data: 14 [256:384, 256:384] (not a JPEG stream)"
+    """
+    one = len(damaged) == 1
+    what = "segment of the file doesn't decode, and its" if one else "segments of the file don't decode, and their"
+    each = [f"{item.segment} {item.place} ({item.reason})" for item in damaged[:SHOWN]]
     rest = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-    return f"{len(damaged)} of the file don't decode and hold no data: {', '.join(each)}{rest}"
+    return f"{len(damaged)} {what} pixels hold no data: {', '.join(each)}{rest}"

@@ -13,7 +13,7 @@ const FILL = { done: 0, skipped: 0.3, pending: 0.28, failed: 0.25, damaged: 0.3 
 export class Grid {
   /** `canvas` lies over `viewer`; `facts` are the run's. */
   constructor(canvas, viewer, facts) {
-    Object.assign(this, { canvas, viewer, facts, isOn: true, selected: null, ranks: null, states: null });
+    Object.assign(this, { canvas, viewer, facts, isOn: false, selected: null, ranks: null, states: null });
     viewer.canvas.after(canvas); // below the overview and what else lies on the viewer
     for (const event of ["update-viewport", "resize", "open"]) viewer.addHandler(event, () => this.draw());
     new ResizeObserver(() => this.draw()).observe(canvas);

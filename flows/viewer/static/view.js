@@ -123,8 +123,8 @@ function showFacts(facts) {
 }
 
 function showClasses() {
-  const rows = page.facts.classes.slice(1).map(({ label, name, color, safe }) => {
-    const shown = part("safe").checked ? safe : color;
+  const rows = page.facts.classes.slice(1).map(({ label, name, color, safe, outline }) => {
+    const shown = part("safe").checked ? safe : part("outline").checked ? outline : color;
     return classRow(label, name, shown, label < 10 ? String(label) : "");
   });
   if (page.facts.no_data !== null) rows.push(classRow(page.facts.no_data, "no data", "#808080", ""));
@@ -169,8 +169,10 @@ function showMask() {
 }
 
 async function showState(state) {
-  const isNew = !page.state || page.state.revision !== state.revision;
+  const isFirst = !page.state;
+  const isNew = isFirst || page.state.revision !== state.revision;
   page.state = state;
+  if (isFirst) showGrid(state.counts.done + state.counts.skipped < state.tiles);
   showJob(state.job);
   if (!isNew) return;
   const { text, kind } = verdict(state);
@@ -182,6 +184,12 @@ async function showState(state) {
   grid.show(new Uint8Array(await (await fetch(about("/api/tiles"))).arrayBuffer()));
   if (page.chosen) choose(grid.at((page.chosen.col + 0.5) * core(), (page.chosen.row + 0.5) * core()), false);
   showMask();
+}
+
+/** The grid hides what is below it: it is there from the start only where a tile failed, or is still to be done. */
+function showGrid(isOn) {
+  part("grid-on").checked = isOn;
+  grid.isOn = isOn;
 }
 
 const core = () => page.facts.tiles.core;
@@ -336,12 +344,14 @@ function listen() {
     grid.isOn = part("grid-on").checked;
     grid.draw();
   });
-  for (const id of ["mask-on", "outline"]) part(id).addEventListener("change", showMask);
+  part("mask-on").addEventListener("change", showMask);
   part("opacity").addEventListener("input", showMask);
-  part("safe").addEventListener("change", () => {
-    showClasses();
-    showMask();
-  });
+  for (const id of ["outline", "safe"]) {
+    part(id).addEventListener("change", () => {
+      showClasses();
+      showMask();
+    });
+  }
   part("zoom-in").addEventListener("click", () => zoomBy(1.5));
   part("zoom-out").addEventListener("click", () => zoomBy(1 / 1.5));
   part("zoom-fit").addEventListener("click", () => viewer.viewport.goHome());

@@ -194,6 +194,7 @@ def test_a_webhook_that_drips_its_answer_is_not_waited_for(
         (RunError("it is segmented in another way"), "did not begin: it is segmented in another way\n"),
         (ValueError("a bug"), "did not begin: a bug\n"),
         (KeyboardInterrupt(), "did not begin: stopped at once by Ctrl-C\n"),
+        (SystemExit(15), "did not begin: stopped at once by a signal\n"),
         (StoppedError("stopped by SIGTERM", 15, night_of(DONE, ended_by="SIGTERM")), "1 slide done, slowest b.svs"),
         (IncompleteError("1 failed", night_of(DONE, BAD)), "1 new failure (bad.svs)"),
     ],
@@ -248,7 +249,8 @@ def test_options_of_the_last_night_are_found_from_any_folder(tmp_path: Path, mon
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.tif").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    config = ArchiveConfig.model_validate({"source": "in/*.tif", "out": "out", "ray_address": "127.0.0.1:9"})
+    more = {"core": 256, "as_is": True, "crs": "EPSG:3857", "compiled": False}
+    config = ArchiveConfig.model_validate({"source": "in/*.tif", "out": "out", "ray_address": "127.0.0.1:9", **more})
     assert (config.source, config.out) == (f"{tmp_path}/in/*.tif", tmp_path / "out")
     archive = Archive.create_or_resume(
         config.out, ArchiveCard(created="", model="m", model_digest="", maths_version=1, asked={})
@@ -259,5 +261,8 @@ def test_options_of_the_last_night_are_found_from_any_folder(tmp_path: Path, mon
     assert again.source == config.source
     assert again.ray_address is None, "a cluster that is gone is not waited for"
     (tmp_path / "in/a.tif").unlink()
-    with pytest.raises(RunError, match=r"the glob matches nothing.*overtile archive NEW-SOURCE --out .*/out --model"):
+    with pytest.raises(
+        RunError, match=r"the glob matches nothing.*overtile archive NEW-SOURCE --out .*/out --model"
+    ) as no:
         last_config(str(tmp_path / "out"), {})
+    assert str(no.value).endswith("--model nuclei --as-is --crs EPSG:3857 --core 256 --no-compile")

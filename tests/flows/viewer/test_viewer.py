@@ -84,7 +84,8 @@ def test_a_run_tells_its_facts_and_its_failed_tiles(client: TestClient) -> None:
     assert (facts["image"]["height"], facts["image"]["width"]) == (384, 512)
     assert facts["zoom"] == {"coarsest": 0, "finest": 0, "square": 512}
     assert facts["slide"] is None
-    assert facts["classes"][1] == {"label": 1, "name": "nucleus", "color": NUCLEUS, "safe": "#56b4e9"}
+    (about,) = facts["classes"][1:]
+    assert about == {"label": 1, "name": "nucleus", "color": NUCLEUS, "safe": "#56b4e9", "outline": about["outline"]}
     state = client.get("/api/state", params=BROKEN).json()
     assert state["failed"] == [
         {"row": 1, "col": 1, "state": "failed", "reason": REASON, "attempts": 1, "time": state["failed"][0]["time"]}
@@ -113,6 +114,22 @@ def test_the_mask_is_painted_class_by_class(client: TestClient, archive: Path) -
     assert not outline[labels != 1].any()
     assert outline[128 + 32, 32:64].all() == (labels[160, 32] == 1)
     assert 0.05 < outline.sum() / (labels == 1).sum() < 0.2
+
+
+def test_outlines_are_in_colours_that_stand_out_from_the_picture_and_safe_ones_stay_safe(client: TestClient) -> None:
+    picture = np.asarray(opened(client.get("/api/slide/0/0/0", params=BROKEN))).reshape(-1, 3)
+    about = client.get("/api/run", params=BROKEN).json()["classes"][1]
+    colors: dict[str, list[int]] = {}
+    for palette in ("own", "safe"):
+        asked = {**BROKEN, "labels": "1", "style": "outline", "palette": palette}
+        drawn = rgba(client.get("/api/mask/0/0/0", params=asked))
+        (colors[palette],) = np.unique(drawn[drawn[..., 3] > 0][:, :3], axis=0).tolist()
+    assert colors["own"] == [int(about["outline"][at : at + 2], 16) for at in (1, 3, 5)]
+    assert colors["safe"] == [0x56, 0xB4, 0xE9]
+    far = {
+        name: np.percentile(np.linalg.norm(picture.astype(float) - color, axis=1), 5) for name, color in colors.items()
+    }
+    assert far["own"] > 1.5 * far["safe"], far
 
 
 @pytest.mark.parametrize(("x", "y", "label"), [(0, 0, 0), (300, 0, 1), (130, 130, 255), (511, 383, 0), (512, 0, None)])
@@ -239,6 +256,7 @@ def test_a_slide_that_is_gone_leaves_the_mask_to_look_at(tmp_path: Path) -> None
     with let_in(Library(tmp_path / "run")) as client:
         facts = client.get("/api/run").json()
         assert "tissue.png" in facts["slide"]
+        assert facts["classes"][1]["outline"] == facts["classes"][1]["color"], "there is no picture to stand out from"
         assert client.get("/api/slide/0/0/0").status_code == 404
         assert rgba(client.get("/api/mask/0/0/0?labels=1"))[..., 3].any()
         assert client.get("/", follow_redirects=False).headers["location"] == "/run"

@@ -106,6 +106,14 @@ def at_tile(page: Page, row: int, col: int) -> tuple[float, float]:
     return left + (col + 0.5) * 128 * scale, top + (row + 0.5) * 128 * scale
 
 
+def test_the_grid_is_there_only_where_something_failed_until_somebody_asks_for_it(page: Page) -> None:
+    look_at(page, "broken")
+    expect(page.get_by_label("Grid")).to_be_checked()
+    look_at(page, "sound")
+    expect(page.get_by_label("Grid")).not_to_be_checked()
+    page.get_by_label("Grid").check()
+
+
 def test_it_opens_zooms_and_switches_a_class(page: Page, tmp_path: Path) -> None:
     look_at(page, "broken")
     expect(page).to_have_title("broken · overtile")

@@ -46,7 +46,9 @@ def labels_of(run: Run) -> np.ndarray:
     return np.asarray(run.open_mask().levels[0][:])
 
 
-def test_pixels_of_a_segment_that_does_not_decode_are_no_data_and_no_others(tmp_path: Path, model: Path) -> None:
+def test_pixels_of_a_segment_that_does_not_decode_are_no_data_and_no_others(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = segmented(write_damaged(tmp_path / "whole.tif"), tmp_path / "whole", model, 64, foreground="none")
     options = {"foreground": "none", "damaged": "mask"}
     run = segmented(write_damaged(tmp_path / "a.tif", 5), tmp_path / "run", model, 64, **options)
@@ -57,7 +59,10 @@ def test_pixels_of_a_segment_that_does_not_decode_are_no_data_and_no_others(tmp_
     assert (labels[~held] == 255).all()
     assert (labels[held] != 255).all()
     assert np.array_equal(labels[160:], expected[160:]), "far from the damage nothing changes"
-    assert run.card.notes["damaged"].count("segment 5") == 1
+    assert run.card.notes["damaged"].startswith(
+        "1 segment of the file doesn't decode, and its pixels hold no data: 5 ["
+    )
+    assert caplog.text.count(run.card.notes["damaged"]) == 1, "whoever sits before it is told once"
     assert str(PLACE) in run.card.notes["damaged"]
     assert run.card.image.no_data is not None
     assert "segments that don't decode" in run.card.image.no_data.told_by
