@@ -32,6 +32,17 @@ def expect_anndata(subject: Subject) -> None:
         )
 
 
+def _library() -> Any:
+    """What writes it, loaded; raises ExportError where that lacks a library of its own."""
+    try:
+        return import_module("anndata")
+    except ImportError as error:
+        raise ExportError(
+            f"anndata is installed and can't be loaded ({error}): pip install 'overtile[anndata]' again, or export "
+            "--format table, which holds the same"
+        ) from error
+
+
 def write_anndata(finished: Finished, paths: Sequence[Path]) -> None:
     """All objects; their figures are in memory once, as 8 bytes each."""
     import pandas as pd
@@ -58,7 +69,7 @@ def write_anndata(finished: Finished, paths: Sequence[Path]) -> None:
     classes = pd.Categorical(names, categories=pd.Index(list(dict.fromkeys(known)), dtype=object))
     about = pd.DataFrame({"class": classes, **observed}, index=index)
     named = pd.DataFrame(index=pd.Index(variables, dtype=object))
-    data: Any = import_module("anndata").AnnData(measured, obs=about, var=named, obsm={"spatial": spatial})
+    data: Any = _library().AnnData(measured, obs=about, var=named, obsm={"spatial": spatial})
     image = finished.run.card.image.path.rstrip("/").rpartition("/")[2]
     data.uns["image"], data.uns["model"] = image, finished.run.card.model.name
     data.write_h5ad(paths[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as plain_csv
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,15 @@ def test_an_h5ad_opens_in_anndata(run: Run) -> None:
     assert data.obs["class"].tolist() == table["class"].tolist()
     np.testing.assert_array_equal(data[:, "red_mean"].X[:, 0], table["red_mean"])
     np.testing.assert_array_equal(data.obsm["spatial"], table[["centroid_x_image", "centroid_y_image"]])
+
+
+def test_an_anndata_that_lacks_a_library_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "anndata.py").write_text("import nowhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "anndata"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ExportError, match=r"can't be loaded \(No module named 'nowhere'\): pip install 'overtile"):
+        export(run, "anndata")
 
 
 def test_without_anndata_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
