@@ -58,11 +58,11 @@ def list_command() -> None:
     from unet_core.bundles.networks import network_summaries
 
     out, cards, summaries = console(), list_bundles(), network_summaries()
-    table = Table("model", "classes", "bands", "pixel size", "licence", "description", box=None)
+    # What else `show` tells would leave the description no room at 80 columns.
+    table = Table("model", "classes", "pixel size", "what it finds", box=None)
     for card in cards:
         classes = ", ".join(item.name for item in card.classes[1:])
-        row = card.name, classes, " ".join(card.bands), _pixel_size(card), card.license, card.description
-        table.add_row(*map(plain, row))
+        table.add_row(*map(plain, (card.name, classes, _pixel_size(card), card.description)))
     out.print(table)
     networks = Table("network", "what it is; give weights with overtile models import, or train it", box=None)
     for name, summary in summaries.items():

@@ -121,5 +121,6 @@ def check_fit(source: ImageSource, card: ModelCard) -> None:
     if str(source.dtype) != card.dtype:
         raise FlowError(
             f"model {card.name} takes {card.dtype} and {source.path} is {source.dtype}: its brightness would mean "
-            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, or use a model for such images"
+            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, say so in its card (dtype = "
+            f'"{source.dtype}") if its network was trained on such numbers, or use a model for such images'
         )

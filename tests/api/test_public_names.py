@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +25,19 @@ def test_the_public_names_are_these_and_no_others() -> None:
     assert overtile.Run is Run
     assert overtile.__version__ == version("overtile")
     with pytest.raises(AttributeError, match="public are Run, Segmentation"):
-        _ = overtile.segment
+        _ = overtile.segment  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_type_checkers_find_the_same_names_in_the_stubs() -> None:
+    stubs = ast.parse((Path(__file__).parents[2] / "overtile-stubs" / "__init__.pyi").read_text())
+    found = {
+        name.asname: getattr(import_module(str(node.module)), name.name)
+        for node in stubs.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert {*found, "__version__"} == set(dir(overtile)), "`name as name` hands a name on"
+    assert all(getattr(overtile, str(name)) is each for name, each in found.items())
 
 
 def test_the_import_itself_loads_neither_torch_nor_ray_nor_prefect() -> None:

@@ -68,6 +68,7 @@ def test_the_wheel_holds_models_pages_recipes_and_licences(wheel: Path) -> None:
         names = set(archive.namelist())
     for needed in (
         "overtile.py",
+        "overtile-stubs/__init__.pyi",
         "unet_core/bundles/nuclei/weights.safetensors",
         "unet_core/bundles/vessels/model.json",
         "unet_core/bundles/water/weights.safetensors",

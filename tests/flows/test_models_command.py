@@ -11,6 +11,7 @@ import pytest
 from cli import write_tissue
 from hub_server import hub_server
 from tiled import unlike_fresh
+from torch import nn
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -75,3 +76,43 @@ def test_a_program_without_its_facts_is_refused_by_what_is_missing(tmp_path: Pat
     refused = invoked("models", "show", tmp_path / "net.pt2")
     assert refused.exit_code == 2
     assert "as options of overtile models import" in refused.stderr
+
+
+def test_an_import_is_told_as_json_as_the_model_is_shown(small: Path, tmp_path: Path) -> None:
+    imported = json.loads(
+        invoked("models", "import", small, "-o", tmp_path / "mine", "--name", "mine", "--json").stdout
+    )
+    shown = json.loads(invoked("models", "show", tmp_path / "mine", "--json").stdout)
+    assert imported["out"] == str(tmp_path / "mine")
+    assert {name: imported[name] for name in shown if name != "command"} == {
+        name: value for name, value in shown.items() if name != "command"
+    }
+
+
+def test_json_says_why_a_network_has_no_halo(tmp_path: Path) -> None:
+    norm = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
+    import_network(norm).save(tmp_path, FACTS)
+    shown = json.loads(invoked("models", "show", tmp_path, "--json").stdout)
+    assert (shown["halo_px"], shown["stride_px"]) == (None, None)
+    assert "it normalises by the mean and variance over the whole image" in shown["unbounded"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("models import unet -o {}/mine", "'unet' is a network without weights"),
+        ("segment a.tif -m fcn8s -o {}/run", "'fcn8s' is a network without weights"),
+        ("models import nuclei -o {}/file", "is a file, and a bundle is a folder"),
+        ("models import nuclei -o {}/mine --pixel-size wide", "--pixel-size: a number above 0 is needed, not 'wide'"),
+        ("models import nuclei -o {}/mine --pixel-size 0", "--pixel-size: a number above 0 is needed, not '0'"),
+        ("models export nuclei -o {}/none/net.pt2", "there is no folder"),
+        ("view {}/none", "none holds no run"),
+        ("view {}/file", "file holds no run"),
+    ],
+)
+def test_what_can_not_be_is_refused_on_one_line(words: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = invoked(*words.format(tmp_path).split())
+    assert refused.exit_code == 2
+    assert said in refused.stderr
+    assert refused.stderr.count("\n") == 1

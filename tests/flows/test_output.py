@@ -89,6 +89,7 @@ def test_models_are_listed_with_their_networks_and_shown(run: Path) -> None:
     found = asked_for("models", "list", "--json")["models"]
     assert {each["name"]: each["kind"] for each in found}.items() >= {"nuclei": "model", "unet3p": "network"}.items()
     assert len(found) == 20
+    assert "Cell nuclei in RGB microscopy," in invoked("models", "list").stdout, "room for a sentence at 80 columns"
     shown = asked_for("models", "show", "nuclei", "--json")
     assert shown["halo_px"] == dict.fromkeys(("top", "bottom", "left", "right"), 94)
     assert shown["training"]["validation"]["all"]["mean_iou"] == pytest.approx(0.8318)
