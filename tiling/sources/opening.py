@@ -207,7 +207,7 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -
 
 
 def _where_packed(path: Place, kind: str) -> str:
-    """What keeps a file from being unpacked here."""
+    """Reason for which a file isn't unpacked here."""
     if kind not in {"zip", "gzip"}:
         return ", and zip, tar and gzip alone are read"
     return ", and such files are read from disks only" if isinstance(path, ObjectPath) else " within another such file"
