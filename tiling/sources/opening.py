@@ -20,7 +20,7 @@ from tiling.sources.magic import ARCHIVES, HEAD_BYTES, RASTER_MAGIC, RIFF, TIFF_
 from tiling.sources.omezarr.reader import OmeZarrReader
 from tiling.sources.openslide.reader import SlideReader
 from tiling.sources.openslide.vendor import vendor_format
-from tiling.sources.packed.name import PackedName, packed_name
+from tiling.sources.packed.name import PackedName, expect_packed, packed_name
 from tiling.sources.raster import RasterReader
 from tiling.sources.scene.content import is_scene
 from tiling.sources.scene.methods import AUTO
@@ -70,6 +70,8 @@ def seen_as(path: Place, reader: SharedReader, view: View | None) -> Reader:
 def _open(path: Place, moment: Moment) -> tuple[SharedReader, str]:
     packed = packed_name(path) if isinstance(path, Path) and not is_list(path) else None
     if packed is None:
+        if isinstance(path, Path) and not is_list(path):
+            expect_packed(path)
         reader, identity = _open_plain(path, moment)
         return SharedReader(reader, moment), identity
     zarr = OmeZarrReader.at(path, moment) if _may_be_zarr(path) else None
@@ -205,7 +207,7 @@ def _reader_of(path: Place, file: ImageFile, moment: Moment, cache_bytes: int) -
 
 
 def _where_packed(path: Place, kind: str) -> str:
-    """What keeps a file from being unpacked here."""
+    """Reason for which a file isn't unpacked here."""
     if kind not in {"zip", "gzip"}:
         return ", and zip, tar and gzip alone are read"
     return ", and such files are read from disks only" if isinstance(path, ObjectPath) else " within another such file"

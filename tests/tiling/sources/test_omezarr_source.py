@@ -115,7 +115,7 @@ def test_a_zip_file_reads_like_the_folder(tmp_path: Path) -> None:
         copy = pickle.loads(pickle.dumps(source))
         assert copy.fingerprint() == source.fingerprint()
     (tmp_path / "other.zip").write_bytes(b"PK\3\4 no archive")
-    assert_refused(tmp_path / "other.zip", "no zip file")
+    assert_refused(tmp_path / "other.zip", "cut or damaged (File is not a zip file); download or copy it again")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
     assert_refused(tmp_path / "photos.zip", "holds a.txt, and nothing says which is meant")

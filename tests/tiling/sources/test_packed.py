@@ -26,6 +26,7 @@ from tiling.errors import ImageChangedError
 from tiling.export.stac_item import acquired_in
 from tiling.runs.unchanged_source import VerifiedSource, is_unchanged, open_with_version
 from tiling.source import ImageSource, open_source
+from tiling.sources.omezarr import arrays
 from tiling.sources.packed import unpacked as room
 from tiling.view import View
 
@@ -124,6 +125,15 @@ def test_a_packed_file_is_the_file(tmp_path: Path, image: Path) -> None:
     expect_same(image, f"/vsizip/{{{tmp_path}/stored.zip}}/a/a.tif")
     (tmp_path / "odd!name.tif").write_bytes(data)
     expect_same(image, tmp_path / "odd!name.tif")
+
+
+def test_a_file_in_a_zip_may_be_larger_than_a_chunk(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "MAX_ENCODED_BYTES", 1000)
+    expect_same(image, zipped(tmp_path / "a.zip", {"a.tif": image.read_bytes()}))
+    zarr = zipped(tmp_path / "b.zip", {"zarr.json": b"{}", "c/0": bytes(2000)})
+    expect_refused(lambda: open_source(zarr), "a file in it unpacks to 2000 bytes")
 
 
 def test_it_is_unpacked_once_and_known_by_the_packed_file(tmp_path: Path, image: Path, scratch: Path) -> None:
@@ -301,6 +311,7 @@ def test_names_that_lead_nowhere_are_one_line(tmp_path: Path, image: Path) -> No
     for name, message in (
         (f"{archive}!/c.tif", "holds no 'c.tif', but b, item.json"),
         (f"{archive}!/../image.tif", "climbs out of it"),
+        (f"{image}!/a.tif", "image.tif is no zip, tar or gzip file"),
         (f"{archive}!/*/*.jp2", "the glob finds no file"),
         (f"red={archive}!/../image.tif", "climbs out of it"),
         (f"red={archive}!/c.tif", "there is no such file"),

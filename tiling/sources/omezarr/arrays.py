@@ -86,10 +86,12 @@ def open_store(place: Place) -> GuardedStore:
         return GuardedStore(LocalStore(place, read_only=True))
     try:
         with ZipFile(place) as archive:
-            largest = max((entry.file_size for entry in archive.infolist()), default=0)
+            entries = archive.infolist()
     except BadZipFile as error:
-        raise SourceError(f"{place}: no zip file ({error})") from error
-    if largest > MAX_ENCODED_BYTES:
+        raise SourceError(f"it is cut or damaged ({error}); download or copy it again") from error
+    largest = max((entry.file_size for entry in entries), default=0)
+    # What holds other images is no Zarr, and may hold files of any size.
+    if largest > MAX_ENCODED_BYTES and any(entry.filename in _METADATA for entry in entries):
         raise SourceError(f"{place}: a file in it unpacks to {largest} bytes, over {MAX_ENCODED_BYTES}")
     return GuardedStore(sync(ZipStore.open(place, mode="r")))
 

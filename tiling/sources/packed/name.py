@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiling.errors import SourceError
+
 MARK = "!"
 PACKED = "packed"
 """Kind of an image whose files are one packed file, whatever is in it."""
@@ -45,6 +47,23 @@ def packed_name(path: Path) -> PackedName | None:
         return _split(str(path))
     except OSError:
         return None  # longer than a file's name can be, or out of reach
+
+
+def expect_packed(path: Path) -> None:
+    """Refuse a name of something in a file that is no zip, tar or gzip file.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if MARK not in path.as_posix():
+        return
+    archive = Path(str(path).partition(MARK)[0])
+    try:
+        is_none = archive.is_file() and not path.exists() and packed_name(path) is None
+    except OSError:
+        return  # longer than a file's name can be
+    if is_none:
+        raise SourceError(f"{path}: {archive.name} is no zip, tar or gzip file; correct the path")
 
 
 def is_packed(file: Path) -> bool:

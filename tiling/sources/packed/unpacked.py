@@ -28,17 +28,17 @@ from tiling.errors import SourceError
 from tiling.sources.packed.name import MARK
 
 MOST_BYTES = 64 * 1024**3
-"""What a file may unpack to."""
+"""Bytes that a file may unpack to."""
 SURE_BYTES = 4 * 1024**3
 MOST_RATIO = 100
-"""How many times its own size it may be beyond `SURE_BYTES`: pixels without anything in them are packed so well."""
+"""Times its own size that it may be beyond `SURE_BYTES`: pixels without anything in them are packed so well."""
 MOST_MEMBERS = 65_536
 MEMORY_BYTES = 512 * 1024**2
 START_SECONDS = 300
 SPARE_BYTES = 1024**3
 """Space that is left on the disk."""
 KEPT, KEPT_BYTES, KEPT_SECONDS = 4, 16 * 1024**3, 24 * 3600
-"""How many folders that nothing has open are kept, their bytes together, and how long."""
+"""Folders that are kept though nothing has them open: their number, their bytes together, and the time."""
 
 _CHILD = Path(__file__).with_name("child.py")
 _KEPT_NAMES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")

@@ -16,7 +16,7 @@ from tiling.sources.scene import naming
 from tiling.storage.file_version import ZARR_METADATA
 
 _NO_IMAGES = (".txt", ".xml", ".json", ".geojson", ".html", ".pdf", ".md", ".csv", ".vrt", ".kml", ".md5")
-"""What lies beside images, and is one only where it is named."""
+"""Suffixes of files that lie beside images, and are one only where they are named."""
 
 
 @contextmanager
