@@ -1,8 +1,13 @@
-"""`close-ups/`: a few places of the image at full resolution with the mask's outlines, to judge a result by."""
+"""`close-ups/`: a few places of the image at full resolution with outlines of what was found, to judge a result by.
+
+Outlines are those of the run's objects, as they are numbered and counted; of the mask's classes where it has none, or
+where they follow a rule of the user's own, which only the process that was asked to trust it loads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,8 +17,13 @@ from PIL import Image
 
 from tiling.errors import SourceError
 from tiling.export.close_up_places import SIDE_PX, Corner, Values, ranked_places
-from tiling.export.overlay import outline, sampled
+from tiling.export.overlay import sampled
 from tiling.geometry import Box
+from tiling.objects.build import RunPixels
+from tiling.objects.nearby import nearby_objects
+from tiling.objects.record import asked_objects
+from tiling.objects.rule import builtin_rule
+from tiling.objects.spec import ObjectSpec
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask import Mask
 from tiling.sources.downsample import ScreenView, block_mean, display_range, to_display
@@ -41,7 +51,31 @@ COLORS = ("#00e5ff", "#ffee00", "#39ff14", "#ff2bd6", "#ffffff", "#000000", "#ff
 TRIES = 12
 """Places that are looked at for one close-up, from the best on, before it is given up."""
 
-Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A place that is shown.
+
+    Attributes:
+        picture: `(y, x, 3)`, of the image alone.
+        numbers: `(y, x)`, of what is outlined; 0 where nothing was found.
+        labels: of each number.
+    """
+
+    picture: NDArray[np.uint8]
+    numbers: NDArray[np.int32]
+    labels: NDArray[np.uint8]
+
+    @property
+    def holds_some(self) -> bool:
+        return bool(self.numbers.any())
+
+    def outlined(self) -> NDArray[np.uint8]:
+        """The label of each pixel of an outline, 0 elsewhere: what touches has one each."""
+        padded = np.pad(self.numbers, 1, mode="edge")
+        around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+        ends = np.any([self.numbers != other for other in around], axis=0)
+        return np.where(ends, self.labels[self.numbers], np.uint8(0))
 
 
 def write_close_ups(
@@ -58,27 +92,52 @@ def write_close_ups(
     places = ranked_places(run, state, view, labels, _doubts(run, shape, factor))
     is_8_bit = run.card.image.dtype == "uint8"
     limits = (0.0, 255.0) if is_8_bit or not places else display_range(block_mean(source, level, factor))
-    shown = _drawn(run, source, mask, places, limits)
-    stains = np.concatenate([picture.reshape(-1, 3) for picture, _ in shown.values()]) if shown else np.zeros((0, 3))
-    colors = contrasting(stains, len(run.classes) - 1) if shown else []
+    found = _Found(run, mask, asked_objects(state))
+    shown = _drawn(run, source, found, places, limits)
+    stains = np.concatenate([each.picture.reshape(-1, 3) for each in shown.values()]) if shown else np.zeros((0, 3))
+    colors = dict(zip(found.outlined, contrasting(stains, len(found.outlined)), strict=True)) if shown else {}
     pictures: dict[str, Image.Image] = {}
     for name in PLACES:
         path = run.close_ups / f"{name}.png"
         if name not in shown:
             path.unlink(missing_ok=True)
             continue
-        picture, labels = shown[name]
-        for label, color in enumerate(colors, start=1):
-            picture[outline(labels == label)] = _rgb(color).astype(np.uint8)
+        picture, ends = shown[name].picture, shown[name].outlined()
+        for label, color in colors.items():
+            picture[ends == label] = _rgb(color).astype(np.uint8)
         pictures[f"{run.close_ups.name}/{name}.png"] = image = Image.fromarray(picture)
         write_png(path, image, below=run.path)
     return pictures
 
 
+class _Found:
+    """What was found in a run: its objects, else areas of its classes.
+
+    Attributes:
+        outlined: labels that have outlines; a border between objects has none of its own.
+    """
+
+    def __init__(self, run: Run, mask: Mask, spec: ObjectSpec | None) -> None:
+        self._run, self._mask = run, mask
+        self._spec = None if spec is None or spec.is_own else spec
+        border = None if self._spec is None else self._spec.border
+        self.outlined = [label for label in range(1, len(run.classes)) if label != border]
+
+    def of(self, box: Box) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Numbers in a box of the mask, and the label of each."""
+        if self._spec is not None:
+            rule = builtin_rule(self._spec)
+            return nearby_objects(RunPixels(self._run), rule, self._spec, box, self._run.plan.mask)
+        labels = self._mask.read(box)
+        classes = np.arange(256, dtype=np.uint8)
+        classes[len(self._run.classes) :] = 0
+        return classes[labels].astype(np.int32), classes
+
+
 def _drawn(
-    run: Run, source: ImageSource, mask: Mask, places: Mapping[str, list[Corner]], limits: tuple[float, float]
+    run: Run, source: ImageSource, found: _Found, places: Mapping[str, list[Corner]], limits: tuple[float, float]
 ) -> Mapping[str, Drawn]:
-    """Picture and labels of the best place of each kind that decodes and isn't shown already.
+    """The best place of each kind that decodes and isn't shown already.
 
     Two names of one place would say that a mask was looked at in more places than it was.
     """
@@ -88,8 +147,8 @@ def _drawn(
     for name in PLACES:
         free = (corner for corner in places.get(name, ()) if not any(_overlap(corner, other) for other in taken))
         for corner in islice(free, TRIES):
-            drawn = _pixels(run, source, mask, corner, limits)
-            if drawn is not None and (is_empty or name == "uncertain" or _holds_some(run, drawn[1])):
+            drawn = _pixels(run, source, found, corner, limits)
+            if drawn is not None and (is_empty or name == "uncertain" or drawn.holds_some):
                 taken.append(corner)
                 shown[name] = drawn
                 break
@@ -99,10 +158,6 @@ def _drawn(
 def _overlap(one: Corner, other: Corner) -> bool:
     """True of places that share more than a quarter of what they show."""
     return all(abs(a - b) < SIDE_PX // 2 for a, b in zip(one, other, strict=True))
-
-
-def _holds_some(run: Run, labels: NDArray[np.uint8]) -> bool:
-    return bool(((labels > 0) & (labels < len(run.classes))).any())
 
 
 def close_up_paths(run: Run) -> Iterator[tuple[str, Place]]:
@@ -145,8 +200,8 @@ def _doubts(run: Run, shape: tuple[int, int], factor: int) -> Values | None:
     return (1 - np.abs(values / np.float32(127.5) - 1)).max(axis=0)
 
 
-def _pixels(run: Run, source: ImageSource, mask: Mask, corner: Corner, limits: tuple[float, float]) -> Drawn | None:
-    """Picture and labels of one place; None where the image doesn't decode there."""
+def _pixels(run: Run, source: ImageSource, found: _Found, corner: Corner, limits: tuple[float, float]) -> Drawn | None:
+    """One place as it is shown; None where the image doesn't decode there."""
     level, scale, (height, width) = run.card.image.level, run.plan.grid.scale, run.plan.extent
     box = Box(*corner, min(corner[0] + SIDE_PX, height), min(corner[1] + SIDE_PX, width))
     try:
@@ -157,10 +212,10 @@ def _pixels(run: Run, source: ImageSource, mask: Mask, corner: Corner, limits: t
     repeats = max(1, round(float(max(scale))))
     picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     y0, x0, y1, x1 = (int(at * of) for at, of in zip((box.y0, box.x0, box.y1, box.x1), (*scale, *scale), strict=True))
-    labels = mask.read(Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)).intersect(run.plan.mask))
-    rows = np.arange(picture.shape[0]) * labels.shape[0] // picture.shape[0]
-    cols = np.arange(picture.shape[1]) * labels.shape[1] // picture.shape[1]
-    return picture, labels[np.ix_(rows, cols)]
+    numbers, labels = found.of(Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)).intersect(run.plan.mask))
+    rows = np.arange(picture.shape[0]) * numbers.shape[0] // picture.shape[0]
+    cols = np.arange(picture.shape[1]) * numbers.shape[1] // picture.shape[1]
+    return Drawn(picture, numbers[np.ix_(rows, cols)], labels)
 
 
 def _rgb(color: str) -> NDArray[np.float32]:

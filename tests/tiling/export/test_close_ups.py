@@ -11,6 +11,8 @@ from drawn import draw_run, labels_of
 from PIL import Image
 
 from tiling.export.close_ups import COLORS, PLACES, close_up_paths, contrasting, write_close_ups
+from tiling.objects.record import ask_for_objects
+from tiling.objects.spec import ObjectSpec
 from tiling.runs.run import Run
 
 
@@ -66,6 +68,27 @@ def test_a_run_with_probabilities_shows_its_least_certain_place(tmp_path: Path) 
         image = np.asarray(source.read(0, source.levels[0].box))
     shown = np.asarray(Image.open(BytesIO((with_them.path / "close-ups/uncertain.png").read_bytes())))
     assert (shown == image[512:768, 640:896]).all(axis=-1).mean() > 0.8
+
+
+def test_outlines_are_those_of_the_objects_that_are_counted(tmp_path: Path) -> None:
+    """Two nuclei that touch, each with its border, have an outline each; a border has none, and a speck neither."""
+    labels = np.zeros((512, 512), np.uint8)
+    labels[200:240, 200:281] = 2
+    labels[204:236, 204:238] = labels[204:236, 243:277] = 1
+    labels[300:303, 230:233] = 1
+    classes = (("background", "#000000"), ("nucleus", "#56b4e9"), ("border", "#e69f00"))
+    grey = np.full((512, 512, 3), 128, np.uint8)
+    run = draw_run(tmp_path / "run", height=512, width=512, classes=classes, picture=grey, labels=labels)
+    ask_for_objects(run, run.ledger.fold(), ObjectSpec(rule="border", border=2, radius_px=8, least_px={1: 20}))
+    shown = np.asarray(next(iter(drawn(run).values())))
+    outlined = (shown != 128).any(axis=-1)
+    assert len(np.unique(shown[outlined], axis=0)) == 1, "one colour, that of nuclei"
+    top, left = np.argwhere(outlined).min(axis=0)
+    wanted = np.zeros(outlined.shape, np.bool_)
+    for x0, x1 in ((0, 41), (41, 81)):
+        wanted[top : top + 40, left + x0 : left + x1] = True
+        wanted[top + 1 : top + 39, left + x0 + 1 : left + x1 - 1] = False
+    assert np.array_equal(outlined, wanted)
 
 
 def test_of_a_mask_without_anything_nothing_is_shown_and_former_pictures_go(tmp_path: Path) -> None:
