@@ -33,7 +33,7 @@ def expect_anndata(subject: Subject) -> None:
 
 
 def _library() -> Any:
-    """What writes it, loaded; raises ExportError where that lacks a library of its own."""
+    """The library that writes it, loaded; raises ExportError where that lacks a library of its own."""
     try:
         return import_module("anndata")
     except ImportError as error:

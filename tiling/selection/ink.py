@@ -144,7 +144,7 @@ def curvature(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _differences(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much brightness bends downwards and across, wherever a block has the pixels for it."""
+    """Amounts by which brightness bends downwards and across, wherever a block has the pixels for it."""
     d, block_px = REACH_PX, blocks.shape[1]
     down = np.abs(2 * blocks[:, d:-d] - blocks[:, 2 * d :] - blocks[:, : -2 * d])
     across = np.abs(2 * blocks[..., d:-d] - blocks[..., 2 * d :] - blocks[..., : -2 * d])

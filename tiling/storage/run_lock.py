@@ -217,7 +217,7 @@ def holder_text(host: object, process: object, since: object) -> str:
 
 
 def _shown(holder: str) -> str:
-    """What a lock's file holds, as people write it: it may be another program's, or cut off."""
+    """Content of a lock's file, as people write it: it may be another program's, or cut off."""
     try:
         facts = json.loads(holder)
         return plain(holder_text(facts["host"], facts["process"], facts["since"]))

@@ -81,7 +81,7 @@ def test_a_run_folder_behind_a_link_is_one_run(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
     with RunLock(tmp_path / "run"), other_driver(tmp_path / "disk") as said:
-        assert f'"process": {os.getpid()}' in said
+        assert f"process {os.getpid()} of" in said
 
 
 def test_a_lock_removed_while_it_is_held_lets_nobody_in(tmp_path: Path) -> None:
