@@ -8,6 +8,7 @@ import sys
 
 from flows.lifecycle.bounded_exit import end_process
 from flows.lifecycle.exit_status import EXIT_SIGNALLED, recorded_exit_status
+from flows.lifecycle.loading import uncollected
 
 
 def main() -> None:
@@ -29,7 +30,8 @@ def main() -> None:
         )
         sys.exit(2)
     try:
-        from flows.cli import app
+        with uncollected(own_process=True):
+            from flows.cli import app
     except KeyboardInterrupt:
         sys.stderr.write("stopped before it began\n")
         sys.exit(EXIT_SIGNALLED + signal.SIGINT)

@@ -11,6 +11,7 @@ from flows.config.base import ConfigBase
 from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError, UnrecordedError
 from flows.lifecycle.environment import expect_cluster, has_cluster
+from flows.lifecycle.loading import uncollected
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
 from flows.reporting.progress import Listener, listener
@@ -27,7 +28,8 @@ def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
     server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
     if server is None:
         expect_prefect()
-    flows = _load_flows(config)
+    with uncollected():
+        flows = _load_flows(config)
     with server or nullcontext():
         try:
             return getattr(flows, name)(config)
@@ -57,7 +59,8 @@ def _run_here(config: ConfigBase) -> Any:
     ):
         expect_cluster()
         raise AssertionError("there is none here")
-    from flows.run.local import rerun_here, segment_here
+    with uncollected():
+        from flows.run.local import rerun_here, segment_here
 
     return segment_here(config) if isinstance(config, SegmentConfig) else rerun_here(config)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from flows.commands.facts import archive_facts
 from flows.commands.output import console, print_json
 from flows.config.archive import ArchiveConfig
-from flows.nightly.left import count
 from flows.nightly.unended_nights import UnendedNights, unended_nights
+from flows.reporting.counting import count
 from flows.reporting.escaping import PlainConsole
 from flows.reporting.progress import format_seconds
 from tiling.archives.flags import flags_by_slide

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from flows.reporting.counting import count
 from flows.reporting.progress import format_seconds
 from tiling.archives.archive import Archive
 from tiling.archives.slide import Slide
@@ -115,12 +116,3 @@ def _tiles(unopened_bytes: float, begun: Sequence[SlideRecord], density: float |
     if not unopened_bytes:
         return known
     return None if density is None else known + max(1, round(unopened_bytes * density))
-
-
-def count(number: int | None, what: str) -> str:
-    """A number with its noun.
-
-    >>> count(1, "slide"), count(3, "slide")
-    ('1 slide', '3 slides')
-    """
-    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"

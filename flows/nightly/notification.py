@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.config.deployed import NOTIFY
-from flows.nightly.left import count
 from flows.nightly.night import NightSummary
+from flows.reporting.counting import count
 from flows.reporting.escaping import plain
 from flows.reporting.progress import format_seconds
 from tiling.archives.history import shown_time

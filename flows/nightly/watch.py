@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.nightly.left import count
 from flows.nightly.night import ThroughputEstimate
 from flows.nightly.slide_job import SlideJob
 from flows.pool.scheduler import TileOutcome
+from flows.reporting.counting import count
 from flows.reporting.escaping import markdown, plain
 from flows.reporting.metrics import NightMetrics, Queue, RunMetrics
 from flows.reporting.progress import Progress, Throttle, format_seconds, report_progress
