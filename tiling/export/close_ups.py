@@ -111,7 +111,7 @@ def write_close_ups(
 
 
 class _Found:
-    """What was found in a run: its objects, else areas of its classes.
+    """Objects of a run as they are outlined, else areas of its classes.
 
     Attributes:
         outlined: labels that have outlines; a border between objects has none of its own.
