@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
 import socket
@@ -49,7 +50,10 @@ def serve(library: Library, port: int, announce: Callable[[str], None], *, brows
         if browse:
             page = stack.enter_context(_leading_to(link))
             threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
-        uvicorn.Server(config).run(sockets=[listening])
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except asyncio.CancelledError as error:  # of two signals before the server listens for any
+            raise KeyboardInterrupt from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from docs.gallery_pages import page_of
 NAMES = ("network", "night", "scene", "slide")
 LARGEST_BYTES = 200_000
 _PICTURE = re.compile(r"data:image/[^\"']+")
-_VARYING = re.compile(r"\d+:\d\d(:\d\d)?|[\d.]+ (s|MPix/s)|\d{4}-\d\d-\d\d[_T ]\d+|[0-9a-f]{64}")
+_VARYING = re.compile(r"\d{4}-\d\d-\d\d[_T ][\d:]+|\d+:\d\d(:\d\d)?|[\d.]+ (s|MPix/s)|[0-9a-f]{64}")
 
 
 def cells_of(notebook: Any) -> list[Any]:
