@@ -39,7 +39,7 @@ def _of_end(config: ArchiveConfig, error: BaseException, since: float) -> Notifi
 
 
 def _has_begun(config: ArchiveConfig, since: float) -> bool:
-    """True if the archive's ledger tells of a night since then: one that has begun is resumed by the next."""
+    """True if the archive's ledger records a night since then: one that has begun is resumed by the next."""
     try:
         nights = NightHistory.of(Archive.open(config.out).ledger.events).nights
     except (TilingError, OSError):  # a refused night leaves no archive behind

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.reporting.palette import VERMILION
+from tiling.export.overlay import borders
 from tiling.runs.mask import NOT_PREDICTED
 
 JPEG_QUALITY = 88
@@ -60,7 +61,7 @@ def paint(labels: NDArray[np.uint8], how: Paint, numbers: NDArray[np.int32] | No
     drawn = np.where(visible[inner], inner, np.uint8(0))
     missing = drawn == NOT_PREDICTED
     if how.style == "outline":
-        drawn[~missing & ~_borders(labels if numbers is None else numbers)] = 0
+        drawn[~missing & ~borders(labels if numbers is None else numbers)] = 0
     drawn[missing & ~_hatching(inner.shape)] = 0
     picture = Image.fromarray(drawn, "P")
     picture.putpalette(_palette(how.colors))
@@ -80,13 +81,6 @@ def thumbnail(picture: bytes) -> bytes:
         small = opened.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     return jpeg(np.asarray(small))
-
-
-def _borders(labels: NDArray[np.uint8] | NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Inner pixels with a neighbour above, below, left or right of another label."""
-    here = labels[1:-1, 1:-1]
-    around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])
-    return np.any([here != other for other in around], axis=0)
 
 
 def _hatching(shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tiling.errors import SourceError
 from tiling.export.close_up_places import SIDE_PX, Corner, Values, ranked_places
-from tiling.export.overlay import sampled
+from tiling.export.overlay import borders, sampled
 from tiling.geometry import Box
 from tiling.objects.build import RunPixels
 from tiling.objects.nearby import nearby_objects
@@ -72,9 +72,7 @@ class Drawn:
 
     def outlined(self) -> NDArray[np.uint8]:
         """The label of each pixel of an outline, 0 elsewhere: what touches has one each."""
-        padded = np.pad(self.numbers, 1, mode="edge")
-        around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-        ends = np.any([self.numbers != other for other in around], axis=0)
+        ends = borders(np.pad(self.numbers, 1, mode="edge"))
         return np.where(ends, self.labels[self.numbers], np.uint8(0))
 
 
@@ -120,14 +118,14 @@ class _Found:
     def __init__(self, run: Run, mask: Mask, spec: ObjectSpec | None) -> None:
         self._run, self._mask = run, mask
         self._spec = None if spec is None or spec.is_own else spec
+        self._pixels = None if self._spec is None else RunPixels(run)
         border = None if self._spec is None else self._spec.border
         self.outlined = [label for label in range(1, len(run.classes)) if label != border]
 
     def of(self, box: Box) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Numbers in a box of the mask, and the label of each."""
-        if self._spec is not None:
-            rule = builtin_rule(self._spec)
-            return nearby_objects(RunPixels(self._run), rule, self._spec, box, self._run.plan.mask)
+        if self._spec is not None and self._pixels is not None:
+            return nearby_objects(self._pixels, builtin_rule(self._spec), self._spec, box, self._run.plan.mask)
         labels = self._mask.read(box)
         classes = np.arange(256, dtype=np.uint8)
         classes[len(self._run.classes) :] = 0

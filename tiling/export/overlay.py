@@ -72,9 +72,14 @@ def tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> 
 
 def outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Covered pixels with an uncovered neighbour above, below, left or right."""
-    padded = np.pad(covered, 1, mode="edge")
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return covered & ~inside
+    return covered & borders(np.pad(covered, 1, mode="edge"))
+
+
+def borders(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Inner pixels, all but the outermost, with a neighbour above, below, left or right of another label."""
+    here = labels[1:-1, 1:-1]
+    around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])
+    return np.any([here != other for other in around], axis=0)
 
 
 def _hatch(image: Image.Image, tile: Tile, steps: Steps) -> None:

@@ -73,7 +73,7 @@ def test_the_archive_lists_every_run_and_a_damaged_one_spoils_no_other(client: T
     assert list(rows) == ["damaged", "sound", "ward/3/broken & co"]
     assert "is no run card" in rows["damaged"]["error"]
     assert rows["sound"]["counts"] == {"pending": 0, "done": 12, "failed": 0, "skipped": 0, "damaged": 0}
-    assert rows["sound"]["seconds"] == 11.0, "from its first tile to its last, which is more than its driver tells of"
+    assert rows["sound"]["seconds"] == 11.0, "from its first tile to its last, which is more than its driver recorded"
     assert rows["ward/3/broken & co"]["counts"]["failed"] == 1
     assert client.get("/api/runs", params={"start": 2}).json()["rows"] == [rows["ward/3/broken & co"]]
     assert opened(client.get("/api/thumbnail", params={"run": "sound"})).size == (320, 240)
