@@ -117,9 +117,12 @@ def hold_steps(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     command = [sys.executable, "-m", "benchmarks.steps", "--out", str(SCRATCH / "work" / "steps")]
     for number in range(asked.rounds):
         pyramid = ["--reduced", "4", "16"]
-        for side, reduced in ((2 * asked.side, []), (2 * asked.side, pyramid), (4 * asked.side, pyramid)):
-            row = run([*command, "--side", str(side), *reduced])
-            log(f"steps: {side} px, {row['levels']} levels, {row['cpu_seconds_per_gigapixel']}")
+        sides = (2 * asked.side, []), (2 * asked.side, pyramid), (4 * asked.side, pyramid)
+        for (side, reduced), way in product(sides, ([], ["--direct"])):
+            row = run([*command, "--side", str(side), *reduced, *way])
+            costs = row["cpu_seconds_per_gigapixel"]
+            kind = "staged" if row["staged"] else "without staging"
+            log(f"steps: {side} px, {row['levels']} levels, {kind}, {sum(costs.values()):.1f} in all: {costs}")
             yield {"kind": "steps", "round": number, **row}
 
 

@@ -88,7 +88,7 @@ class RawCosts:
         self._pages = [cast("TiffPage", page) for page in self._tiff.pages]
         self._grids: list[Grid] = [grid_of(page) for page in self._pages]
         self._held: dict[int, tuple[Box, Pixels]] = {}
-        self._staged: set[int] = set()
+        self._seen: set[int] = set()
 
     def close(self) -> None:
         self._file.unlink(missing_ok=True)
@@ -117,11 +117,11 @@ class RawCosts:
                     with self._part(step, "means"):
                         Image.fromarray(pixels).reduce(inner)
 
-    def stage(self, tile: Tile, extent: tuple[int, int], staged_HWC: Pixels) -> None:
-        """Decode, gather, check and write a tile, and read it again; each segment is decoded once in all.
+    def load(self, step: str, tile: Tile, extent: tuple[int, int], read_HWC: Pixels) -> Pixels:
+        """Decode and gather a tile; each segment is decoded once in all.
 
         Raises:
-            AssertionError: these are other pixels than those that were staged.
+            AssertionError: these are other pixels than those that were read.
         """
         read = tile.read
         rows, cols = mirrored(read.y0, read.y1, extent[0]), mirrored(read.x0, read.x1, extent[1])
@@ -130,16 +130,20 @@ class RawCosts:
         under = [*self._grids[0].under(seen)]
         for index, place in under:
             if index not in self._held:
-                self._held[index] = place, self._decoded("stage", 0, index, again=index in self._staged)
-                self._staged.add(index)
-        with self._part("stage", "gather"):
-            pixels = np.empty((*seen.shape, staged_HWC.shape[-1]), staged_HWC.dtype)
+                self._held[index] = place, self._decoded(step, 0, index, again=index in self._seen)
+                self._seen.add(index)
+        with self._part(step, "gather"):
+            pixels = np.empty((*seen.shape, read_HWC.shape[-1]), read_HWC.dtype)
             for index, place in under:
                 part = place.intersect(seen)
                 pixels[part.relative_to(seen).slices] = self._held[index][1][part.relative_to(place).slices]
             if seen != read:
                 pixels = pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
-        assert np.array_equal(pixels, staged_HWC), f"tile {tile.name}: other pixels than those that were staged"
+        assert np.array_equal(pixels, read_HWC), f"tile {tile.name}: other pixels than those that were read"
+        return pixels
+
+    def stage(self, pixels: Pixels) -> None:
+        """Check and write a tile, and read it again."""
         with self._part("stage", "crc32c"):
             google_crc32c.value(cast("Any", pixels))
         with self._part("stage", "file"):

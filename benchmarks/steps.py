@@ -4,8 +4,9 @@
 
 Everything is the real step, but for the labels, which are the dark part of the tissue. Processor seconds count all
 threads of a step. With `--reduced 4 16` the slide has a pyramid, as scanners write one; without, it has one level, and
-what is drawn of it is drawn from all of it. Beside each step stands what the libraries under it take for the same bytes
-(`benchmarks.raw`), between the steps of the same run; planning and recording have no such part.
+what is drawn of it is drawn from all of it. With `--direct` nothing is staged: workers read the image itself. Beside
+each step stands what the libraries under it take for the same bytes (`benchmarks.raw`), between the steps of the same
+run; planning and recording have no such part.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,6 +39,7 @@ from tiling.runs.label_counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
+from tiling.runs.staging import load_tile
 from tiling.selection.coarse_data import COARSE_PX
 from tiling.selection.find_foreground import find_foreground
 from tiling.sources.downsample import screen_factor
@@ -64,7 +67,7 @@ class Clock:
         return outcome
 
 
-def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
+def measure(image: Path, out: Path, core_px: int, *, staged: bool = True) -> dict[str, Any]:
     """All steps of a run of one slide but the network, and what the libraries under each take."""
     clock, raw = Clock(), RawCosts(image, out.parent)
     clock.time("fingerprint", lambda: fingerprint_of(image, "tiff"))
@@ -78,7 +81,8 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
         clock.time("foreground", lambda: find_foreground(cast("ImageSource", watched), level, "auto"))
         raw.view("foreground", watched, COARSE_PX)
     reduced = ReducedLevels.of(run, run.ledger.fold())
-    staged_bytes = walk(run, todo, clock, reduced, raw)
+    with closing((StagedReads if staged else DirectReads)(run, clock, raw)) as reads:
+        walk(run, todo, clock, reduced, raw, reads)
     state = clock.time("pyramid", lambda: stitch(run, folded(run), reduced))
     raw.pyramid(run.open_mask(read_only=True).pyramid)
     with run.open_source() as source:
@@ -90,9 +94,9 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     raw.close()
     pixels = run.plan.image.area
     mask = size_of_tree(run.mask_path)
-    sizes = {"image": image.stat().st_size, "staged": staged_bytes, "mask": mask}
-    run.remove_staged()
+    sizes = {"image": image.stat().st_size, "staged": reads.bytes, "mask": mask}
     return {
+        "staged": staged,
         "pixels": pixels,
         "tiles": run.plan.count,
         "core_px": core_px,
@@ -106,24 +110,74 @@ def measure(image: Path, out: Path, core_px: int) -> dict[str, Any]:
     }
 
 
-def walk(run: Run, todo: Sequence[int], clock: Clock, reduced: ReducedLevels | None, raw: RawCosts) -> int:
-    """Every tile's way but the network; returns what the staged tiles take."""
-    run.create_staged()
-    stager, staged, mask, staged_bytes = StagingWorker(), run.open_staged(), run.open_mask(), 0
-    for tile in map(run.plan.tile, todo):
-        (result,) = clock.time("stage", lambda index=tile.index: stager.stage(run.path, [index]))
+class StagedReads:
+    """Tiles that are staged, read and discarded."""
+
+    def __init__(self, run: Run, clock: Clock, raw: RawCosts) -> None:
+        run.create_staged()
+        self._run, self._clock, self._raw = run, clock, raw
+        self._stager, self._tiles, self.bytes = StagingWorker(), run.open_staged(), 0
+
+    def read(self, tile: Tile) -> NDArray[np.generic]:
+        (result,) = self._clock.time("stage", lambda: self._stager.stage(self._run.path, [tile.index]))
         assert result.reason is None, result.reason
-        pixels = clock.time("read", lambda index=tile.index: staged.read(index))
-        raw.stage(tile, run.plan.extent, pixels)
-        staged_bytes += size_of_tree(run.staged_path / "c" / str(tile.index))
+        pixels = self._clock.time("read", lambda: self._tiles.read(tile.index))
+        self._raw.stage(self._raw.load("stage", tile, self._run.plan.extent, pixels))
+        self.bytes += size_of_tree(self._run.staged_path / "c" / str(tile.index))
+        return pixels
+
+    def done(self, tile: Tile) -> None:
+        self._clock.time("read", lambda: self._tiles.discard(tile.index))  # as a worker does that is done with it
+
+    def close(self) -> None:
+        self._run.remove_staged()
+
+
+class DirectReads:
+    """Tiles that are read from the image itself."""
+
+    bytes = 0
+
+    def __init__(self, run: Run, clock: Clock, raw: RawCosts) -> None:
+        self._run, self._clock, self._raw = run, clock, raw
+        self._source = run.open_verified()
+
+    def read(self, tile: Tile) -> NDArray[np.generic]:
+        level, plan = self._run.card.image.level, self._run.plan
+
+        def load() -> NDArray[np.generic]:
+            return self._source.read(lambda image: load_tile(image, level, plan, tile))
+
+        pixels = self._clock.time("read", load)
+        self._raw.load("read", tile, plan.extent, pixels)
+        return pixels
+
+    def done(self, tile: Tile) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def walk(
+    run: Run,
+    todo: Sequence[int],
+    clock: Clock,
+    reduced: ReducedLevels | None,
+    raw: RawCosts,
+    reads: StagedReads | DirectReads,
+) -> None:
+    """Every tile's way but the network."""
+    mask = run.open_mask()
+    for tile in map(run.plan.tile, todo):
+        pixels = reads.read(tile)
         inside = tile.valid.relative_to(tile.read)
         labels = dark(pixels[inside.slices])
         result = clock.time("write", lambda tile=tile, labels=labels: written(mask, tile, labels))
         raw.write(labels, mask.pyramid)
-        clock.time("read", lambda index=tile.index: staged.discard(index))  # as a worker does that is done with it
+        reads.done(tile)
         clock.time("record", lambda result=result: record_result(run, mask, result, 1, reduced))
     run.ledger.flush()
-    return staged_bytes
 
 
 def written(mask: Mask, tile: Tile, labels: NDArray[np.uint8]) -> TileResult:
@@ -143,12 +197,13 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=1024)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reduced", type=int, nargs="*", default=[], help="the pyramid's further levels")
+    parser.add_argument("--direct", action="store_true", help="read the image itself, without staging")
     given = parser.parse_args()
     levels = len(given.reduced) + 1
     name = f"steps-{given.side}-{levels}.svs"
     image = write_slide(given.out.parent / name, given.side, reduced=tuple(given.reduced))
     shutil.rmtree(given.out, ignore_errors=True)
-    print(json.dumps({"levels": levels, **measure(image, given.out, given.core)}))
+    print(json.dumps({"levels": levels, **measure(image, given.out, given.core, staged=not given.direct)}))
     shutil.rmtree(given.out)
 
 

@@ -268,13 +268,14 @@ def _scenes(page: Row) -> str:
 
 def _around(page: Row) -> str:
     """Each step around the network beside what the libraries under it take for the same bytes."""
-    rows: list[Row] = [{**row, "key": (row["levels"], row["pixels"])} for row in page["rows"]]
+    rows: list[Row] = [{**row, "key": (row["levels"], row["pixels"], row.get("staged", True))} for row in page["rows"]]
     shown = ["## The steps around the network", _machine(page), _ABOUT_STEPS]
     for key in dict.fromkeys(row["key"] for row in rows):
         held = [row for row in rows if row["key"] == key]
         first, levels = held[0], "one level" if held[0]["levels"] == 1 else f"{held[0]['levels']} levels"
         costs = {step: median(row[_CPU][step] for row in held) for step in first[_CPU]}
-        shown += ["", f"{round(first['pixels'] ** 0.5)}² px, {levels}, core {first['core_px']}:", ""]
+        way = "" if first.get("staged", True) else ", without staging"
+        shown += ["", f"{round(first['pixels'] ** 0.5)}² px, {levels}, core {first['core_px']}{way}:", ""]
         shown += ["| step | overtile | libraries | times | of these |", "|---|---:|---:|---:|---|"]
         raw = {step: _raw_parts(held, step) for step in costs}
         shown += [_step(step, cost, raw[step]) for step, cost in costs.items()]

@@ -32,6 +32,11 @@ def test_each_step_stands_beside_its_libraries_over_the_same_pixels(tmp_path: Pa
     assert {step: {*parts} for step, parts in found["raw_cpu_seconds_per_gigapixel"].items()} == RAW_PARTS
     assert {*found["cpu_seconds_per_gigapixel"]} == {*RAW_PARTS, "plan", "record"}
     assert not (tmp_path / "raw").exists()
+    direct = measure(image, tmp_path / "direct", 512, staged=False)
+    parts = {step: {*each} for step, each in direct["raw_cpu_seconds_per_gigapixel"].items()}
+    assert parts == {step: each for step, each in RAW_PARTS.items() if step != "stage"} | {"read": {"JPEG", "gather"}}
+    assert {*direct["cpu_seconds_per_gigapixel"]} == {*parts, "plan", "record"}
+    assert direct["bytes_per_pixel"]["staged"] == 0
 
 
 def test_table_shows_steps_beside_their_libraries(tmp_path: Path) -> None:
@@ -53,3 +58,5 @@ def test_table_shows_steps_beside_their_libraries(tmp_path: Path) -> None:
     assert "| together | 10.0 | 6.0 | 1.7 |  |" in text
     (tmp_path / "steps.json").write_text(json.dumps({**page, "rows": [row(0, 9.0)]}))  # of an earlier version
     assert "| stage | 9.0 | | | |" in table.write(tmp_path)
+    (tmp_path / "steps.json").write_text(json.dumps({**page, "rows": [row(0, 9.0), row(0, 0.0, staged=False)]}))
+    assert "8192² px, one level, core 1024, without staging:" in table.write(tmp_path)
