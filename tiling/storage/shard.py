@@ -89,6 +89,8 @@ class ShardCodec:
         chunks: dict[tuple[int, int], bytes] = {}
         for row, col in self._order:
             chunk = pixels[row * tall : (row + 1) * tall, col * wide : (col + 1) * wide]
+            if not chunk.size:
+                continue
             if chunk.shape != self._chunk:
                 self._room[:] = self._fill
             self._room[: chunk.shape[0], : chunk.shape[1]] = chunk
