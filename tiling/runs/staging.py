@@ -56,8 +56,20 @@ def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> ND
         return _read(source, level, read)
     rows, cols = mirrored(read.y0, read.y1, height), mirrored(read.x0, read.x1, width)
     seen = Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
-    pixels = _read(source, level, seen)
-    return pixels[np.ix_(rows - seen.y0, cols - seen.x0)]
+    return shown(_read(source, level, seen), rows - seen.y0, cols - seen.x0)
+
+
+def shown(pixels: NDArray[np.generic], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Pixels `(y, x, band)` at rows and columns, of which most follow each other: those are copied as a whole."""
+    turns = np.flatnonzero(np.diff(cols, prepend=cols[0], append=cols[-1]) != 1)
+    longest = int(np.argmax(np.diff(turns)))
+    start, stop = int(turns[longest]), int(turns[longest + 1])
+    if stop - start == len(cols):
+        return pixels[rows, cols[0] : cols[0] + stop]
+    tall = np.empty((pixels.shape[0], len(cols), pixels.shape[2]), pixels.dtype)
+    tall[:, :start], tall[:, stop:] = pixels[:, cols[:start]], pixels[:, cols[stop:]]
+    tall[:, start:stop] = pixels[:, cols[start] : cols[start] + stop - start]
+    return tall[rows]
 
 
 def _read(source: ImageSource, level: int, box: Box) -> NDArray[np.generic]:
