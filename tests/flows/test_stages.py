@@ -26,7 +26,7 @@ from tiling.plan import TilePlan
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.mask import majority
 from tiling.runs.run import Run
-from tiling.runs.staging import StagedTiles, staged_sizes
+from tiling.runs.staging import MOST_SPARES, StagedTiles, mirrored, shown, staged_sizes
 from tiling.storage.local_disk import is_local_disk
 
 
@@ -64,6 +64,56 @@ def test_a_black_tile_is_staged_as_any_other(tmp_path: Path) -> None:
     black = np.zeros((*plan.read_shape, 3), np.uint8)
     staged.write(1, black)
     np.testing.assert_array_equal(staged.read(1), black)
+
+
+def test_mirrored_pixels_are_those_that_their_positions_show() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(500):
+        (height, width), (tall, wide) = random.integers(1, 20, 2), random.integers(1, 50, 2)
+        top, left = random.integers(-30, 30, 2)
+        pixels = random.integers(0, 255, (height, width, 2)).astype(np.uint8)
+        rows, cols = mirrored(top, top + tall, height), mirrored(left, left + wide, width)
+        np.testing.assert_array_equal(shown(pixels, rows, cols), pixels[np.ix_(rows, cols)])
+
+
+def test_the_file_of_a_done_tile_becomes_that_of_the_next(tmp_path: Path) -> None:
+    plan, path = TilePlan((1024, 64), 64, (16, 16), Halo(0, 0, 0, 0)), tmp_path / "staged.zarr"
+    staged, pixels = StagedTiles.create(path, plan, 3, "uint8"), np.full((*plan.read_shape, 3), 7, np.uint8)
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    (path / f".spare.{'0' * 32}.partial").symlink_to(theirs)
+    (path / f".spare.{'1' * 32}.partial").hardlink_to(theirs)
+    for index in range(8):
+        staged.write(index, pixels)
+    assert theirs.read_bytes() == b"theirs"
+    files = {(path / f"c/{index}/0/0/0").stat().st_ino for index in range(8)}
+    for index in (*range(8), 3):
+        staged.discard(index)
+        assert not staged.holds(index)
+    assert sum(each.is_file() for each in path.rglob("*")) == 1 + MOST_SPARES
+    for index in range(8, 8 + MOST_SPARES):
+        staged.write(index, pixels + np.uint8(index))
+        assert (path / f"c/{index}/0/0/0").stat().st_ino in files
+        np.testing.assert_array_equal(staged.read(index), pixels + np.uint8(index))
+    assert sorted(each.name for each in path.iterdir()) == ["c", "zarr.json"]
+
+
+def test_a_tile_that_is_done_with_while_it_is_read_gives_no_other_ones_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, path = TilePlan((128, 128), 64, (16, 16), Halo(0, 0, 0, 0)), tmp_path / "staged.zarr"
+    staged, pixels = StagedTiles.create(path, plan, 3, "uint8"), np.full((*plan.read_shape, 3), 7, np.uint8)
+    staged.write(0, pixels)
+    fromfile = np.fromfile
+
+    def after_the_next(*given: Any) -> Any:
+        staged.discard(0)
+        staged.write(1, pixels + np.uint8(1))
+        return fromfile(*given)
+
+    monkeypatch.setattr(np, "fromfile", after_the_next)
+    with pytest.raises(StagingError, match="tile 0 is not staged"):
+        staged.read(0)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

@@ -23,7 +23,7 @@ from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
 from tiling.runs.no_data import pack
 from tiling.storage.chunk import ChunkCodec
-from tiling.storage.disk import expect_file, is_partial, write_passing
+from tiling.storage.disk import is_partial, read_passing, spare, write_passing
 from tiling.storage.local_disk import is_local_disk
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import ABSENT, Place
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 STAGED_NAME = "staged.zarr"
 """The staged array's, in its run folder."""
 KEEPS = "keeps tiles that are done"
+MOST_SPARES = 4
+"""Files of done tiles that are kept for the next ones."""
 
 
 def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
@@ -91,6 +93,9 @@ class StagedTiles:
         self._path = path
         self._array = array
         self._codec = ChunkCodec.of(array)
+        # Compressed tiles differ in size, and lie where a rename may take a round trip.
+        recycles = isinstance(path, Path) and self._codec is not None and not self._codec.compresses
+        self._spares = path if isinstance(path, Path) and recycles else None
 
     @classmethod
     def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
@@ -140,7 +145,7 @@ class StagedTiles:
             if self._codec is None:
                 self._array[index] = tile_HWC
             elif isinstance(chunk, Path):
-                write_passing(chunk, self._codec.encode(tile_HWC))
+                write_passing(chunk, self._codec.encode(tile_HWC), self._spares)
             else:
                 chunk.write_bytes(b"".join(self._codec.encode(tile_HWC)))
         except OSError as error:
@@ -181,8 +186,12 @@ class StagedTiles:
         """Give a done tile's disk space back, but for an array that keeps them."""
         if self.keeps:
             return
+        chunk = self._chunk(index)
         with suppress(StorageError):  # it goes with the rest when the mask is complete
-            self._chunk(index).unlink(missing_ok=True)
+            if isinstance(chunk, Path) and self._spares is not None:
+                spare(chunk, self._spares, MOST_SPARES)
+            else:
+                chunk.unlink(missing_ok=True)
 
     def _chunk(self, index: int) -> Place:
         return self._path / "c" / str(index) / "0" / "0" / "0"
@@ -203,8 +212,7 @@ def _bytes_at(chunk: Place) -> NDArray[np.uint8]:
     """All of a chunk; raises what tells that it is absent."""
     if not isinstance(chunk, Path):
         return np.frombuffer(bytearray(chunk.read_bytes()), np.uint8)
-    expect_file(chunk)
-    return np.fromfile(chunk, np.uint8)
+    return read_passing(chunk)
 
 
 def remove_staged(path: Place) -> None:

@@ -59,6 +59,11 @@ class ChunkCodec:
         dtype = cast("np.dtype[np.generic]", array.dtype)
         return cls(array.chunks, dtype, codecs[0] if codecs else None) if is_known else None
 
+    @property
+    def compresses(self) -> bool:
+        """True if a chunk takes less than its pixels."""
+        return self._blosc is not None
+
     def encode(self, pixels: NDArray[np.generic]) -> tuple[memoryview | bytes, ...]:
         """A chunk, of as many pixels as one has, in pieces that follow each other."""
         whole = np.ascontiguousarray(pixels, self._dtype).reshape(self._shape)

@@ -7,15 +7,19 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tiling.errors import DiskError, LinkError
 
 PARTIAL = ".partial"
 """How the names of files end that are still being written."""
 
+_SPARE = "spare"
 _OURS = re.compile(rf".*\.[0-9a-f]{{32}}{re.escape(PARTIAL)}(\..*)?")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What file systems without hard links answer to `link`."""
@@ -135,8 +139,10 @@ def expect_no_link(path: Path) -> None:
         raise _in_the_way(path, stat.S_IFLNK)
 
 
-def write_passing(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def write_passing(path: Path, pieces: Iterable[bytes | memoryview], spares: Path | None = None) -> None:
     """Write a file so that a reader sees all of it or none of it; what a crash of the machine leaves is open.
+
+    A spare file in the folder of `spares` is written over where there is one.
 
     Raises:
         OSError: the disk is full or can't be written; nothing is left of the attempt.
@@ -144,12 +150,59 @@ def write_passing(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
     try:
-        with partial.open("wb") as file:
+        if spares is not None:
+            _take_spare(spares, partial)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
             file.writelines(pieces)
+            file.truncate()
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def spare(path: Path, spares: Path, most: int) -> None:
+    """Give up a file that nobody needs any more: a folder keeps `most` of them for `write_passing`, else it is removed.
+
+    Pages that a file has in memory already are written to in a third of the time that new ones take.
+    """
+    with suppress(FileNotFoundError):
+        if len(_spares(spares)) < most:
+            path.rename(partial_of(spares / _SPARE))
+        else:
+            path.unlink()
+
+
+def _take_spare(spares: Path, path: Path) -> None:
+    """Move a spare file to a place, if there is one; links are none."""
+    for each in _spares(spares):
+        with suppress(FileNotFoundError):  # another was quicker
+            each.rename(path)
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                return
+            path.unlink()
+
+
+def _spares(folder: Path) -> list[Path]:
+    return [each for each in folder.iterdir() if each.name.startswith(f".{_SPARE}.") and is_partial(each.name)]
+
+
+def read_passing(path: Path) -> NDArray[np.uint8]:
+    """All of a file, unless it was given up meanwhile, since another may be written over it.
+
+    Raises:
+        FileNotFoundError: there is none, or not that one any more.
+        OSError: as `expect_file` raises it.
+    """
+    expect_file(path)
+    with path.open("rb", buffering=0) as file:
+        held = os.fstat(file.fileno())
+        found = np.fromfile(file, np.uint8)
+        if not os.path.samestat(held, path.stat()):
+            raise FileNotFoundError(errno.ENOENT, "it was given up while it was read", str(path))
+    return found
 
 
 def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: bool = False) -> None:
