@@ -12,6 +12,7 @@ run; planning and recording have no such part.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import time
@@ -201,6 +202,7 @@ def main() -> None:
     given = parser.parse_args()
     levels = len(given.reduced) + 1
     name = f"steps-{given.side}-{levels}.svs"
+    gc.freeze()  # as a command's process does with what it has loaded (flows.lifecycle.loading)
     image = write_slide(given.out.parent / name, given.side, reduced=tuple(given.reduced))
     shutil.rmtree(given.out, ignore_errors=True)
     print(json.dumps({"levels": levels, **measure(image, given.out, given.core, staged=not given.direct)}))
