@@ -31,13 +31,13 @@ class SegmentCache:
         self, key: Hashable, expected_bytes: int, decode: Callable[[], npt.NDArray[np.generic]]
     ) -> npt.NDArray[np.generic]:
         """The segment under `key`, decoded now unless it is held; never to be written to."""
-        segment = self._lookup(key)
+        segment = self.find(key)
         if segment is not None:
             return segment
         if expected_bytes <= self.limit_bytes:
             return self._store(key, decode())
         with self._giant_lock:
-            segment = self._lookup(key)
+            segment = self.find(key)
             return self._store(key, decode()) if segment is None else segment
 
     def holds(self, key: Hashable) -> bool:
@@ -49,7 +49,8 @@ class SegmentCache:
             self._segments.clear()
             self._held_bytes = 0
 
-    def _lookup(self, key: Hashable) -> npt.NDArray[np.generic] | None:
+    def find(self, key: Hashable) -> npt.NDArray[np.generic] | None:
+        """The segment under `key`, where it is held; never to be written to."""
         with self._lock:
             segment = self._segments.get(key)
             if segment is not None:

@@ -135,15 +135,31 @@ class Plane:
             self._fetch(box, [sample * per_plane for sample in samples], cache, key)
         for number, sample in enumerate(samples):
             target = out[..., number : number + 1] if self._planar and len(samples) > 1 else out
-            for index, place in self.grid.under(box):
-                part = place.intersect(box)
-                segment = sample * per_plane + index
-                try:
-                    pixels = self._part(segment, place, part, cache, key)
-                except (SourceError, *LIBRARY_ERRORS) as error:
-                    raise SourceError(f"segment {segment} {place}: {reason(error)}") from error
-                y, x = part.y0 - box.y0, part.x0 - box.x0
-                target[y : y + part.height, x : x + part.width] = pixels
+            self._read_plane(target, box, sample * per_plane, cache, key)
+
+    def _read_plane(self, out: Pixels, box: Box, first: int, cache: SegmentCache, key: int) -> None:
+        """The same of samples that lie side by side, whose first segment has that number.
+
+        Whole numbers instead of boxes: most segments are in the cache, from which a copy takes a few microseconds.
+        """
+        tall, wide, cols = self.grid.segment_height, self.grid.segment_width, self.grid.cols
+        for row in range(box.y0 // tall, -(-box.y1 // tall)):
+            top = row * tall
+            y0, y1 = max(box.y0 - top, 0), min(box.y1 - top, tall)
+            rows = slice(top + y0 - box.y0, top + y1 - box.y0)
+            for col in range(box.x0 // wide, -(-box.x1 // wide)):
+                left, segment = col * wide, first + row * cols + col
+                x0, x1 = max(box.x0 - left, 0), min(box.x1 - left, wide)
+                held = cache.find((key, segment))
+                if held is not None and held.shape[0] >= y1 and held.shape[1] >= x1:
+                    pixels = held[y0:y1, x0:x1]
+                else:
+                    try:
+                        pixels = self._part(segment, row, Box(y0, x0, y1, x1), cache, key)
+                    except (SourceError, *LIBRARY_ERRORS) as error:
+                        place = self.grid.place(row, col)
+                        raise SourceError(f"segment {segment} {place}: {reason(error)}") from error
+                out[rows, left + x0 - box.x0 : left + x1 - box.x0] = pixels
 
     def _fetch(self, box: Box, firsts: Sequence[int], cache: SegmentCache, key: int) -> None:
         """Get what lies under the box ready side by side; `firsts` are the sample planes' first segments."""
@@ -158,13 +174,13 @@ class Plane:
                     wanted.append((int(self._offsets[segment]), int(self._counts[segment])))
         self._file.fetch(wanted)
 
-    def _part(self, segment: int, place: Box, part: Box, cache: SegmentCache, key: int) -> Pixels:
-        inside = part.translate(-place.y0, -place.x0)
+    def _part(self, segment: int, row: int, inside: Box, cache: SegmentCache, key: int) -> Pixels:
+        """Part of a segment of a row of the grid."""
         if self._counts[segment] == 0:
             # A segment that was never written (GDAL calls such files sparse) holds the no-data value.
             sparse = np.full((1, 1, self._stored_samples), self._fill, self._stored.newbyteorder("="))
             return self._bands(sparse)
-        if self._raw and self._counts[segment] >= self._raw_bytes(place):
+        if self._raw and self._counts[segment] >= self._raw_bytes(row):
             return self._bands(self._read_rows(int(self._offsets[segment]), inside))
         whole = cache.get((key, segment), self.decoded_bytes, lambda: self._bands(self._decoded(segment)))
         if whole.shape[0] < inside.y1 or whole.shape[1] < inside.x1:
@@ -197,9 +213,10 @@ class Plane:
             decoded = self._decode(data, segment)[0]
         return decoded[0]
 
-    def _raw_bytes(self, place: Box) -> int:
-        """Bytes that an uncompressed segment must have for the rows that lie inside the image."""
-        return place.height * self.grid.segment_width * self._stored_samples * self._stored.itemsize
+    def _raw_bytes(self, row: int) -> int:
+        """Bytes that an uncompressed segment of a row of the grid must have for the rows that lie inside the image."""
+        tall = min(self.grid.segment_height, self.grid.height - row * self.grid.segment_height)
+        return tall * self.grid.segment_width * self._stored_samples * self._stored.itemsize
 
     def _read_rows(self, offset: int, inside: Box) -> Pixels:
         """Read a part of an uncompressed segment, and little more than it."""

@@ -32,14 +32,12 @@ class Grid:
         """Number and place of every segment that touches a box inside the plane, row by row."""
         for row in range(box.y0 // self.segment_height, -(-box.y1 // self.segment_height)):
             for col in range(box.x0 // self.segment_width, -(-box.x1 // self.segment_width)):
-                y, x = row * self.segment_height, col * self.segment_width
-                place = Box(
-                    y,
-                    x,
-                    min(y + self.segment_height, self.height),
-                    min(x + self.segment_width, self.width),
-                )
-                yield row * self.cols + col, place
+                yield row * self.cols + col, self.place(row, col)
+
+    def place(self, row: int, col: int) -> Box:
+        """The place of a segment inside the plane."""
+        y, x = row * self.segment_height, col * self.segment_width
+        return Box(y, x, min(y + self.segment_height, self.height), min(x + self.segment_width, self.width))
 
 
 def grid_of(page: TiffPage) -> Grid:
