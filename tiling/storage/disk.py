@@ -186,7 +186,8 @@ def _take_spare(spares: Path, path: Path) -> None:
 
 
 def _spares(folder: Path) -> list[Path]:
-    return [each for each in folder.iterdir() if each.name.startswith(f".{_SPARE}.") and is_partial(each.name)]
+    with os.scandir(folder) as found:
+        return [Path(each) for each in found if each.name.startswith(f".{_SPARE}.") and is_partial(each.name)]
 
 
 def read_passing(path: Path) -> NDArray[np.uint8]:
