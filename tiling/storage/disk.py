@@ -165,7 +165,7 @@ def write_passing(path: Path, pieces: Iterable[bytes | memoryview], spares: Path
 def spare(path: Path, spares: Path, most: int) -> None:
     """Give up a file that nobody needs any more: a folder keeps `most` of them for `write_passing`, else it is removed.
 
-    Pages that a file has in memory already are written to in a third of the time that new ones take.
+    Pages that a file has in memory already are written in half the time of new ones.
     """
     with suppress(FileNotFoundError):
         if len(_spares(spares)) < most:
