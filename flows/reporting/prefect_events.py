@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import prefect.flow_engine as engine
 from prefect.client.schemas.objects import State
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
+from prefect.states import Cancelled
 
 from flows.errors import UnrecordedError
 
@@ -190,7 +192,16 @@ def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: 
     answer = recorded(proposed, ANSWER_SECONDS if state.is_final() else None, always=True)
     if refusals:
         raise refusals[0]
+    if answer is not None and answer.is_cancelling() and not state.is_cancelling() and not _has_runner():
+        # From there Prefect takes a run to no other state, and its page would wait for one for ever.
+        cancelled = Cancelled(message=state.message or "cancelled when its work had ended")
+        return _propose_best_effort(client, cancelled, *args, **options)
     return state if answer is None else answer
+
+
+def _has_runner() -> bool:
+    """True under Prefect's runner, which says by itself how a run that it cancels has ended."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 _create = engine.FlowRunEngine.create_flow_run
