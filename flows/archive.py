@@ -18,9 +18,9 @@ from prefect.futures import PrefectConcurrentFuture
 
 from flows.config.archive import COLUMNS, ArchiveConfig
 from flows.config.deployed import allowed
-from flows.errors import IncompleteError, StoppedError
+from flows.errors import IncompleteError
 from flows.lifecycle.flow_states import stoppable
-from flows.lifecycle.stopping import StopRequest, stop_on_signals
+from flows.lifecycle.stopping import StopRequest, stop_on_signals, stopped_by
 from flows.nightly.clock import clock
 from flows.nightly.context import NightContext
 from flows.nightly.failures import reason_of
@@ -93,7 +93,7 @@ def hold_night(config: ArchiveConfig) -> NightSummary:
                 archive.ledger.announce("died", {"night": name, "reason": reason_of(error)})
             raise
     if stop.by is not None:
-        raise StoppedError.by(stop.by, night)
+        raise stopped_by(stop.by, night)
     if night.new_failures:
         raise IncompleteError(str(night), night)
     return night
@@ -187,7 +187,7 @@ def segment_slides(
         known_failures=found.known_failures,
         unchanged=found.unchanged,
         waiting=len(waiting),
-        ended_by=stop.by.name if stop.by else context.config.end_named(now) if left.slides else "its work",
+        ended_by=stop.name if stop.by else context.config.end_named(now) if left.slides else "its work",
         seconds=time.monotonic() - started,
         inference_seconds=pace.seconds,
         pixels=pace.pixels,

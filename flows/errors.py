@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from signal import Signals
-
 from tiling.errors import (
     AnnotationError,
     ExportError,
@@ -28,10 +26,6 @@ class StoppedError(FlowError):
         super().__init__(message)
         self.signal_number = signal_number
         self.outcome = outcome
-
-    @classmethod
-    def by(cls, sent: Signals, outcome: object = None) -> StoppedError:
-        return cls(f"stopped by {sent.name}; the same command resumes", sent, outcome)
 
 
 class NotStartedError(FlowError):

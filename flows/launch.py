@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -10,15 +11,17 @@ from flows.config.archive import ArchiveConfig
 from flows.config.base import ConfigBase
 from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError, UnrecordedError
+from flows.lifecycle.cancellation import cancellable
 from flows.lifecycle.environment import expect_cluster, has_cluster
 from flows.lifecycle.loading import uncollected
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
+from flows.lifecycle.stopping import stopped_as_cancelled
 from flows.reporting.progress import Listener, listener
 
 
 def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
-    """Run the flow of that name and return what it returns, also where some of it failed.
+    """Run the flow of that name, with what it needs around it, and return what it returns.
 
     Prefect's server, Ray and torch take seconds each to load: they load side by side.
     """
@@ -31,10 +34,28 @@ def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
     with uncollected():
         flows = _load_flows(config)
     with server or nullcontext():
+        return run_recorded(getattr(flows, name), config, is_reachable=server is None)
+
+
+def run_recorded(flow: Callable[[Any], Any], config: Any, *, is_reachable: bool) -> Any:
+    """Result of a flow that a Prefect server records, also where some of it failed; a cancel there stops it.
+
+    Args:
+        is_reachable: False of a server that only this command has the password of.
+
+    Raises:
+        StoppedError: it was cancelled.
+        UnrecordedError: the server doesn't record it.
+    """
+    from prefect.exceptions import CancelledRun
+
+    with cancellable(is_reachable=is_reachable) as cancellation:
         try:
-            return getattr(flows, name)(config)
+            return flow(config)
         except IncompleteError as error:
             return error.outcome
+        except CancelledRun as error:
+            raise cancellation.stopped or stopped_as_cancelled() from error
         except RuntimeError as error:
             if not str(error).startswith("Failed to reach API"):  # Prefect has no kind of its own for it
                 raise

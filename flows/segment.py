@@ -13,9 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from flows.config.base import checked
 from flows.config.deployed import allowed
 from flows.config.run import SegmentConfig
-from flows.errors import StoppedError
 from flows.lifecycle.flow_states import finished, stoppable
-from flows.lifecycle.stopping import stop_on_signals
+from flows.lifecycle.stopping import stop_on_signals, stopped_by
 from flows.pool.backlog import Backlog
 from flows.pool.open import open_pool
 from flows.pool.pool import AHEAD_PER_WORKER, UNSTAGED_PER_WORKER, Pool
@@ -142,7 +141,7 @@ def infer(run: Run, pool: Pool, todo: Sequence[int], backlog: Backlog, reduced: 
     run.ledger.announce("inferred", {"workers": pool.size, "stagers": pool.stagers, "seconds": watch.seconds})
     expect_same_image(run, todo)
     if stop.by is not None:
-        raise StoppedError.by(stop.by)
+        raise stopped_by(stop.by)
 
 
 def show(run: Run, state: LedgerState, pictures: Pictures | None = None) -> None:

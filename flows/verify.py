@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.config.base import checked
 from flows.config.run import VerifyConfig
+from flows.lifecycle.flow_states import stoppable
 from flows.pool.open import open_pool
 from flows.rerun import reopen
 from flows.run import verification as steps
@@ -27,6 +28,7 @@ mark_differing = task(cache_policy=NO_CACHE)(steps.mark_differing)
 
 
 @flow(name="verify-run", validate_parameters=False)
+@stoppable
 def verify(config: VerifyConfig) -> VerificationReport:
     """Check a run; what is damaged is marked in the ledger, and nothing else is written but the report.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Protocol, TypeVar, cast
 from uuid import UUID
@@ -16,6 +18,8 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Failed
 
 from flows.errors import ERRORS, IncompleteError, StoppedError
+from flows.lifecycle.cancellation import own_cancellation
+from flows.lifecycle.stopping import is_cancelled, stopped_by
 from flows.reporting.escaping import plain
 from flows.reporting.prefect_events import install, recorded, settle
 from flows.reporting.prefect_names import leave_out_tracebacks
@@ -53,10 +57,11 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
     Under Prefect's runner the flow run is `Cancelled` where that was asked for. Prefect would know it from its own
     handler of SIGTERM, but that raises wherever the flow is, and leaves no tile in flight its end. Where a machine
     was taken away, the flow run is `Crashed`, from which Prefect's automations and retries start. An expected error
-    ends it as `Failed` with the error's message alone.
+    ends it as `Failed` with the error's message alone. A command's own flow run is looked at meanwhile, and is
+    `Cancelled` too where somebody cancels it.
 
     Raises:
-        StoppedError: to whoever called the flow himself.
+        StoppedError: to whoever called the flow himself; of a cancel the command raises it.
         TerminationSignal: to Prefect's runner, where nobody asked for a cancellation.
         FlowError: and the other expected errors, to whoever called the flow himself.
     """
@@ -64,14 +69,19 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
     @wraps(work)
     def until_stopped(config: ConfigT) -> OutcomeT:
         try:
-            return work(config)
+            with _heeded():
+                return work(config)
+        except TerminationSignal:
+            if not is_cancelled():
+                raise
+            return cast("OutcomeT", _cancelled(stopped_by(signal.SIGTERM)))
         except StoppedError as error:
+            if is_cancelled():
+                return cast("OutcomeT", _cancelled(error))
             if "PREFECT__FLOW_RUN_ID" not in os.environ:
                 raise
             if is_being_cancelled(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
-                # A state that a flow returns is the state that it ends in; nobody else sees it.
-                message = f"{error}; {error.outcome}" if error.outcome is not None else str(error)
-                return cast("OutcomeT", Cancelled(message=message))
+                return cast("OutcomeT", _cancelled(error))
             raise TerminationSignal(signal=error.signal_number) from error
         except ERRORS as error:
             if not _nobody_catches():
@@ -83,6 +93,22 @@ def stoppable(work: Callable[[ConfigT], OutcomeT]) -> Callable[[ConfigT], Outcom
     # Prefect would look names of types up where this function is, not where the flow's is.
     until_stopped.__dict__["__signature__"] = inspect.signature(work, eval_str=True)
     return until_stopped
+
+
+def _heeded() -> AbstractContextManager[None]:
+    """Watch of the flow run that this is called in, where it is a command's own."""
+    own, context = own_cancellation(), FlowRunContext.get()
+    if own is None or context is None or context.flow_run is None:
+        return nullcontext()
+    return own.heeded(context.flow_run.id)
+
+
+def _cancelled(error: StoppedError) -> State:
+    """The state to return: a state that a flow returns is the state that it ends in, and nobody else sees it."""
+    own = own_cancellation()
+    if own is not None:
+        own.stopped = error
+    return Cancelled(message=f"{error}; {error.outcome}" if error.outcome is not None else str(error))
 
 
 def _nobody_catches() -> bool:

@@ -36,12 +36,57 @@ class StopRequest:
         return self.by is not None or time.monotonic() >= self.ends_at
 
     @property
+    def name(self) -> str:
+        """Name of what asked for it."""
+        if self.by is None:
+            return ""
+        return CANCEL if _is_cancel(self.by) else self.by.name
+
+    @property
     def is_over(self) -> bool:
         """True if the grace has passed too."""
         return self.by is not None and time.monotonic() > self.deadline
 
     def request(self, by: signal.Signals, grace_seconds: float = GRACE_SECONDS) -> None:
         self.by, self.deadline = by, time.monotonic() + grace_seconds
+
+
+CANCEL = "a cancel in Prefect"
+
+_cancelled = threading.Event()
+"""Set once this process stops because its flow run was cancelled in Prefect, of which SIGTERM is the messenger."""
+
+
+def forget_cancel() -> None:
+    """Begin anew: a cancel is of the flow run that this process has at the time."""
+    _cancelled.clear()
+
+
+def stop_as_cancelled() -> None:
+    """Stop what this process does as SIGTERM would, and let what is said of it name the cancel."""
+    _cancelled.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_cancelled() -> bool:
+    """True once this process stops for a cancel in Prefect."""
+    return _cancelled.is_set()
+
+
+def _is_cancel(sent: signal.Signals) -> bool:
+    return sent is signal.SIGTERM and is_cancelled()
+
+
+def stopped_as_cancelled() -> StoppedError:
+    """The error of work that was cancelled before anything of it had begun."""
+    _cancelled.set()
+    return stopped_by(signal.SIGTERM)
+
+
+def stopped_by(sent: signal.Signals, outcome: object = None) -> StoppedError:
+    """The error of work that was stopped; `outcome`, where it is known, is what was done."""
+    how = "cancelled in Prefect" if _is_cancel(sent) else f"stopped by {sent.name}"
+    return StoppedError(f"{how}; the same command resumes", sent, outcome)
 
 
 _ACTION_BYTES = 512
@@ -83,7 +128,7 @@ def sigterm_as_error() -> Generator[None]:
         with sent_again(_Terminated):
             yield
     except _Terminated as terminated:
-        raise StoppedError.by(signal.Signals(terminated.number)) from None
+        raise stopped_by(signal.Signals(terminated.number)) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -116,7 +161,7 @@ def unheard_by_children() -> Generator[None]:
 
 @contextmanager
 def keep_sigterm() -> Generator[None]:
-    """While Ray starts inside, in this thread: the handler of SIGTERM from before is restored, at once and afterwards.
+    """While Ray starts or ends in this thread: the handler of SIGTERM from before is restored, at once and afterwards.
 
     Ray puts a handler of its own in Python's place, and absl's failure signal handler before it: that one prints a
     stack trace and aborts the process three seconds later, whatever is still being ended in order. Python sets handlers

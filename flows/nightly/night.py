@@ -179,7 +179,8 @@ class ThroughputEstimate:
     def __init__(self, slides: Sequence[Slide], shares: Mapping[str, float] | None = None) -> None:
         self._total = len(slides)
         self._shares = shares or {}
-        self.bytes_in_all = sum(map(self._bytes_left, slides))
+        self._left = {slide.name: self._bytes_left(slide) for slide in slides}
+        self.bytes_left = sum(self._left.values())
         self._bytes_done = 0.0
         self._started: float | None = None
         self._last = 0.0
@@ -191,7 +192,14 @@ class ThroughputEstimate:
             self._started = now - outcome.result.work_seconds
         self._last = now
         self.pixels += outcome.result.pixels
-        self._bytes_done += self._bytes_left(of_slide) / tiles
+        share = min(self._bytes_left(of_slide) / tiles, self._left.get(of_slide.name, 0.0))
+        self._left[of_slide.name] = self._left.get(of_slide.name, 0.0) - share
+        self.bytes_left -= share
+        self._bytes_done += share
+
+    def end(self, slide: str) -> None:
+        """Leave out what is left of a slide that has ended: of one that failed nothing more is computed."""
+        self.bytes_left -= self._left.pop(slide, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -210,7 +218,7 @@ class ThroughputEstimate:
     def left_seconds(self) -> float | None:
         if not self._bytes_done:
             return None
-        return max(0.0, self.bytes_in_all - self._bytes_done) * self.seconds / self._bytes_done
+        return max(0.0, self.bytes_left) * self.seconds / self._bytes_done
 
     def now(self, slides_over: int, failed: int, ended: tuple[str, ...] = ()) -> Progress:
         return Progress(

@@ -34,6 +34,8 @@ def _of_end(config: ArchiveConfig, error: BaseException, since: float) -> Notifi
     # Only signals raise what is no Exception; Ctrl-C is one.
     by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
     reason = reason_of(error) if isinstance(error, Exception) else f"stopped at once by {by}"
+    if isinstance(error, StoppedError):  # in what comes before the first tile; what follows is said of any night
+        reason = reason.partition(";")[0]
     end = of_death if _has_begun(config, since) else of_refusal
     return end(config.out, reason, clock.get()().timestamp())
 

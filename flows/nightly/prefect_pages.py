@@ -31,7 +31,8 @@ def show_night(night: NightSummary) -> None:
         recorded(partial(create_table_artifact, key=key("failed-slides"), table=rows, description=advice))
     if night.flags:
         rows = [{"to look at": ", ".join(flags), "slide": markdown(slide)} for slide, flags in night.flags.items()]
-        recorded(partial(create_table_artifact, key=key("slides-to-look-at"), table=rows[:ROWS]))
+        about = "Nothing of these failed, and their masks are likely wrong: look before they are used"
+        recorded(partial(create_table_artifact, key=key("slides-to-look-at"), table=rows[:ROWS], description=about))
     for record in _pictured(night):
         overlay = night.archive / record.folder / "overlay.png"
         about = f"{record.slide}: {', '.join(night.flags.get(record.slide, ())) or record.reason or ''}"

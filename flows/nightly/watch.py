@@ -45,7 +45,11 @@ class NightWatch:
         self._metrics.flush(queue)
 
     def _ended(self) -> tuple[str, ...]:
-        return tuple(map(line_of, self._archive.ledger.take_appended()))
+        records = self._archive.ledger.take_appended()
+        for record in records:
+            if record.state is not SlideState.BEGUN:
+                self._pace.end(record.slide)
+        return tuple(map(line_of, records))
 
     def _now(self, ended: tuple[str, ...] = ()) -> Progress:
         counts = self._archive.ledger.appended
@@ -55,7 +59,7 @@ class NightWatch:
     def _shown(self) -> dict[str, Any]:
         now = self._now()
         share = 100.0 * now.done / now.total if now.total else 100.0
-        return {"progress": share, "description": f"{markdown(self._archive.path)}: {now}"}
+        return {"progress": share, "description": f"{now}; {markdown(self._archive.path)}"}
 
 
 def line_of(record: SlideRecord) -> str:

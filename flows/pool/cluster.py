@@ -14,6 +14,7 @@ from flows.errors import FlowError, PoolError, ServerStartError
 from flows.lifecycle.stopping import keep_sigterm, unheard_by_children
 from flows.pool.actors import short_reason
 from flows.pool.embedded import start_ray
+from flows.pool.failure_handlers import install_failure_handlers
 from flows.pool.head import Head
 from flows.pool.ray_processes import EmbeddedRay
 
@@ -62,7 +63,8 @@ class Cluster:
     def shut_down(self) -> None:
         """Stop the embedded cluster."""
         if isinstance(self._head, EmbeddedRay):
-            self._head.end()
+            with keep_sigterm():  # at its end Ray takes away whatever handler is there
+                self._head.end()
         self.is_embedded = False
         self._ended.set()
 
@@ -119,6 +121,7 @@ class Cluster:
 
     def _start(self) -> None:
         if not ray.is_initialized():
+            install_failure_handlers()
             if self._address is not None:
                 with keep_sigterm():
                     ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import cache
 from typing import Any, TypeVar
 
 import prefect.events.utilities as emitting
@@ -20,8 +23,9 @@ import prefect.flow_engine as engine
 from prefect.client.schemas.objects import State
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
+from prefect.states import Cancelled
 
-from flows.errors import UnrecordedError
+from flows.errors import ERRORS, UnrecordedError
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +179,7 @@ _propose = engine.propose_state_sync  # the only place where the engine of a flo
 
 def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: Any) -> State[Any]:
     """The state that the server accepts; the state itself, where it doesn't answer."""
+    state.message = cause_first(state.message)
     refusals: list[BaseException] = []
 
     def proposed() -> State[Any] | None:
@@ -190,7 +195,37 @@ def _propose_best_effort(client: Any, state: State[Any], *args: Any, **options: 
     answer = recorded(proposed, ANSWER_SECONDS if state.is_final() else None, always=True)
     if refusals:
         raise refusals[0]
+    if answer is not None and answer.is_cancelling() and not state.is_cancelling() and not _has_runner():
+        # From there Prefect takes a run to no other state, and its page would wait for one for ever.
+        cancelled = Cancelled(message=state.message or "cancelled when its work had ended")
+        return _propose_best_effort(client, cancelled, *args, **options)
     return state if answer is None else answer
+
+
+def cause_first(message: str | None) -> str | None:
+    """A state's message without what Prefect's engine puts before that of an expected error, of which it says all.
+
+    >>> cause_first("Flow run encountered an exception: IncompleteError: slides: 3 done, 1 failed")
+    'slides: 3 done, 1 failed'
+    """
+    found = re.match(r"Flow run encountered an exception: (\w+): ", message or "")
+    if message is None or found is None or found[1] not in _expected():
+        return message
+    return message[found.end() :]
+
+
+@cache
+def _expected() -> frozenset[str]:
+    """Names of all kinds of errors that are expected."""
+    kinds = list[type[BaseException]](ERRORS)
+    for kind in kinds:  # grows by the kinds below each
+        kinds += kind.__subclasses__()
+    return frozenset(kind.__name__ for kind in kinds)
+
+
+def _has_runner() -> bool:
+    """True under Prefect's runner, which says by itself how a run that it cancels has ended."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 _create = engine.FlowRunEngine.create_flow_run

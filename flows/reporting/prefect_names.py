@@ -8,7 +8,7 @@ import re
 
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 from pydantic import ValidationError
 
 from flows.errors import ERRORS
@@ -49,13 +49,13 @@ def name_flow_run(name: str) -> None:
 class _CauseAlone(logging.Filter):
     """Takes the traceback from what Prefect's engine logs of expected errors, whose message says all.
 
-    Of a flow that returned the state `Failed` the engine raises an error of its own, and says that it didn't expect it:
-    the line before has the state and its message, and that is all.
+    Of a flow that returned the state `Failed` or `Cancelled` the engine raises an error of its own, and says that it
+    didn't expect it: the line before has the state and its message, and that is all.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if isinstance(error, FailedRun):
+        if isinstance(error, FailedRun | CancelledRun):
             return False
         if isinstance(error, (*ERRORS, ValidationError)):
             record.exc_info = record.exc_text = None

@@ -50,7 +50,8 @@ class Progress:
         return (self.total - self.done) * self.seconds / self.done_here
 
     def __str__(self) -> str:
-        eta = f", {format_seconds(self.eta_seconds)} left" if self.eta_seconds is not None else ""
+        is_timed = self.eta_seconds is not None and self.done < self.total
+        eta = f", {format_seconds(self.eta_seconds)} left" if is_timed else ""
         failed = f", {self.failed} failed" if self.failed else ""
         rate = f", {self.megapixels_per_second:.2f} MPix/s" if self.pixels else ""
         return f"{self.stage}: {self.done}/{self.total} {self.unit}{failed}{rate}{eta}"

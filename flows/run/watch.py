@@ -85,7 +85,7 @@ class RunWatch:
 
     def _shown(self) -> dict[str, Any]:
         now = self._now()
-        return {"progress": 100.0 * now.done / now.total, "description": f"{markdown(self._path)}: {now}"}
+        return {"progress": 100.0 * now.done / now.total, "description": f"{now}; {markdown(self._path)}"}
 
 
 def start_artifact(key: str, place: Place) -> Artifact:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from cli import OVERTILE, Cli, clean_environment, free_port, mask_files
 from conftest import wait_for_server
+from nights import wait_for_tiles
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect_api import Api
@@ -287,15 +288,6 @@ def wait_until_told(served: Api, flow_run: str) -> None:
     while "cancelled successfully" not in (served.wait(flow_run, "CANCELLED")["message"] or ""):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-def wait_for_tiles(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 250
-    while time.monotonic() < deadline:
-        if sum(len(file.read_text().splitlines()) for file in run.glob("ledger/*.jsonl")) >= count:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"{run} never came to {count} tiles")
 
 
 @pytest.mark.soak

@@ -78,5 +78,12 @@ def test_what_no_night_has_measured_is_said_not_to_be_known() -> None:
 
 def test_of_a_begun_slide_the_estimate_takes_what_is_left() -> None:
     whole, half = slide("whole", 1000), slide("half", 1000)
-    assert ThroughputEstimate([whole, half]).bytes_in_all == 2000
-    assert ThroughputEstimate([whole, half], {"half": 0.25}).bytes_in_all == 1250
+    assert ThroughputEstimate([whole, half]).bytes_left == 2000
+    assert ThroughputEstimate([whole, half], {"half": 0.25}).bytes_left == 1250
+
+
+def test_of_a_slide_that_has_failed_the_estimate_takes_nothing_more() -> None:
+    pace = ThroughputEstimate([slide("cut", 3000), slide("sound", 1000)])
+    pace.end("cut")
+    pace.end("cut")
+    assert pace.bytes_left == 1000

@@ -29,14 +29,29 @@ def test_a_node_that_does_not_come_up_in_time_is_told(monkeypatch: pytest.Monkey
 
 
 STOPPED_BESIDE_RAY = """
-import os, signal
+import ctypes, os, signal
+from contextlib import nullcontext
 from flows.errors import StoppedError
+from flows.pool import cluster
 from flows.pool.pool import Pool
 from flows.lifecycle.stopping import sigterm_as_error
+
+def installed():
+    action = ctypes.create_string_buffer(512)
+    ctypes.CDLL(None).sigaction(signal.SIGTERM, None, action)
+    return action.raw[:8]
+
+keep, cluster.keep_sigterm = cluster.keep_sigterm, nullcontext  # puts it back a little later, which may be too late
 try:
-    with sigterm_as_error(), Pool(1):
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.pause()
+    with sigterm_as_error():
+        own = installed()
+        try:
+            with Pool(1).begin():
+                cluster.keep_sigterm = keep
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+        finally:
+            assert installed() == own, "Ray's end took it away"
 except StoppedError as error:
     print(error.signal_number, "alarm in", signal.alarm(0))
 """

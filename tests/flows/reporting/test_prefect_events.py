@@ -5,7 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from flows.reporting.prefect_events import Artifact, recorded_by_the_end, settle
+from flows.reporting.prefect_events import Artifact, cause_first, recorded_by_the_end, settle
+
+
+def test_of_an_expected_error_a_state_has_the_message_alone_and_of_a_bug_its_kind_too() -> None:
+    before = "Flow run encountered an exception: "
+    assert cause_first(f"{before}IncompleteError: 3 done, 1 failed: a.svs") == "3 done, 1 failed: a.svs"
+    assert cause_first(f"{before}SourceError: a.svs is cut") == "a.svs is cut"
+    for kept in (f"{before}KeyError: 'a'", "3 done", None):
+        assert cause_first(kept) == kept
 
 
 def test_a_call_goes_on_beside_the_flow_and_has_ended_when_all_is_settled() -> None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_logger
 
 from flows.config.archive import ArchiveConfig
@@ -40,8 +40,8 @@ def test_expected_errors_are_logged_by_their_message_and_bugs_with_their_traceba
     logger = logging.getLogger(get_logger("flow_runs").name)
     with caplog.at_level(logging.ERROR, logger.name):
         logger.addHandler(caplog.handler)
-        returned = FailedRun("1 slide failed")  # the engine's, of a flow that returned a failed state
-        for error in (DiskError("the disk is full"), IncompleteError("1 failed", None), ValueError("a bug"), returned):
+        returned = FailedRun("1 slide failed"), CancelledRun("stopped")  # the engine's, of states that a flow returned
+        for error in (DiskError("the disk is full"), IncompleteError("1 failed", None), ValueError("a bug"), *returned):
             try:
                 raise error
             except Exception as caught:
