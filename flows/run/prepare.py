@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import logging
 import platform
@@ -129,8 +130,9 @@ def make_card(wanted: Intended, bundle: Bundle, workers: int) -> RunCard:
     )
 
 
+@functools.cache
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that are there; Ray and Prefect needn't be."""
+    """Versions of the packages that are there; Ray and Prefect needn't be. Looked up once: each is a file to parse."""
     found: dict[str, str] = {}
     for name in VERSIONS:
         with suppress(PackageNotFoundError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from unet_core.bounds import Halo, footprint, minimal
 from unet_core.bundles.bundle import Bundle, Decision, load_bundle
 from unet_core.errors import FootprintError, PredictionError
-from unet_core.inference.fusing import fold, fused, pool_two_by_two
+from unet_core.inference.fusing import fold, fuse, pool_two_by_two
 from unet_core.inference.predictor import OutputRegion, Precision, Predictor
 from unet_core.inference.tta import Tta, tta_footprint
 
@@ -81,17 +82,14 @@ def test_fused_operators_give_the_same_bits(dtype: torch.dtype) -> None:
     network = fold(bundle.module).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x_NCHW = torch.randn(1, 3, *read_px).to(dtype).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        plain = _minimal(network, read_px, region)
-        expected = plain(x_NCHW)
-        joined = fused(plain, "cpu", dtype)
-        assert torch.equal(joined(x_NCHW), expected)
+        need, edges = region.need, region.edges
+        plain = minimal(network, 3, read_px=read_px, need=need, edges=edges)
+        rewrite = partial(fuse, device_type="cpu", dtype=dtype)
+        joined = minimal(network, 3, read_px=read_px, need=need, edges=edges, rewrite=rewrite)
+        assert torch.equal(joined(x_NCHW), plain(x_NCHW))
     operators = [getattr(node.target, "__name__", "") for node in joined.graph.nodes]
     assert "relu" not in operators
     assert "max_pool2d" not in operators
-
-
-def _minimal(network: nn.Module, read_px: tuple[int, int], region: OutputRegion) -> torch.fx.GraphModule:
-    return minimal(network, 3, read_px=read_px, need=region.need, edges=region.edges)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 9), (2, 2)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from zarr.storage import MemoryStore
 from tiling.errors import RunError
 from tiling.storage import zarr_nodes
 from tiling.storage.place import ABSENT, Place, read_at, write_atomic
+
+GROUP = "zarr.json"
+"""Metadata file of the group itself, without which no pyramid is there."""
+_WRITTEN_AT_ONCE = 8
 
 
 class PyramidMetadata:
@@ -46,11 +52,23 @@ class PyramidMetadata:
         return sorted(name for name, said in planned.items() if json.loads(read_at(path / name)) != said)
 
     def write(self, path: Place, names: Iterable[str]) -> None:
-        """Write some of the metadata files, each as it was when the pyramid was made."""
+        """Write some of the metadata files, each as it was when the pyramid was made; the group's own last.
+
+        Those of levels are written side by side: each waits for the disk twice, and the disk can take several at once.
+
+        Raises:
+            DiskError, LinkError, StorageError: as `write_atomic` does; what was written by then stays.
+        """
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)  # a mask is made where its run begins, which may be new
-        for name in names:
-            write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
+        wanted = set(names)
+        with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "overtile-metadata") as threads:
+            list(threads.map(partial(self._write, path), sorted(wanted - {GROUP})))
+        if GROUP in wanted:
+            self._write(path, GROUP)
+
+    def _write(self, path: Place, name: str) -> None:
+        write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
 
 
 def _is_as(planned: bytes, path: Place) -> bool:

@@ -23,6 +23,8 @@ from unet_core.bounds.operators import Kind, Operator, macs_per_pixel
 from unet_core.bounds.sides import Laid, is_nearly, lay_transposed, lay_window
 
 Spans = tuple[Span, Span]  # y, x
+Rewrite = Callable[[fx.Graph], None]
+"""Changes a graph in place, and not what it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class Part:
 class Builder:
     """Writes the new graph operator by operator, one public method per kind of operator."""
 
-    def __init__(self, network: Network, y: Needed, x: Needed) -> None:
+    def __init__(self, network: Network, y: Needed, x: Needed, rewrite: Rewrite | None = None) -> None:
         self.network = network
+        self.rewrite = rewrite
         self.needs = (y, x)
         self.graph = fx.Graph()
         self.parts: dict[fx.Node, Part] = {}
@@ -61,9 +64,15 @@ class Builder:
                 self.parts[node] = self._within(operator, self._computed(operator))
         output = self.network.output
         self.graph.output(self._cut(self.parts[output], self._need(output)).node)
-        return fx.GraphModule(module, self.graph, "MinimalNetwork")
+        return self._module(module, "MinimalNetwork")
 
     # What the builders share
+
+    def _module(self, module: nn.Module, name: str) -> fx.GraphModule:
+        """The finished graph as a module, rewritten first."""
+        if self.rewrite is not None:
+            self.rewrite(self.graph)
+        return fx.GraphModule(module, self.graph, name)
 
     def _computed(self, operator: Operator) -> Part:
         return _KINDS[operator.kind](self, operator)

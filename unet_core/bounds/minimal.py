@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from unet_core.bounds.axis import Span
-from unet_core.bounds.builder import Builder, Needed
+from unet_core.bounds.builder import Builder, Needed, Rewrite
 from unet_core.bounds.network import Bounds, Network, inferred
 from unet_core.errors import FootprintError
 
@@ -34,18 +34,20 @@ def minimal(
     need: tuple[int, int, int, int],
     edges: Edges,
     network: Network | None = None,
+    rewrite: Rewrite | None = None,
 ) -> fx.GraphModule:
     """A module that maps reads (N, bands, y, x) of `read_px` to the logits of `need` alone.
 
     It shares the parameters of `module` and runs in evaluation mode whatever its mode. `need` is
     (y0, x0, y1, x1) in output pixels of a plain pass over the read. The read's origin must lie on the stride
-    grid. `network` is `inferred(module, bands)`, to record the module only once for many reads.
+    grid. `network` is `inferred(module, bands)`, to record the module only once for many reads. `rewrite` changes the
+    graph in place before code is made of it, which takes longer than all else here.
 
     Raises `FootprintError` where the read does not hold what the core needs, or the network is unbounded. At an
     edge of the image, layers that mirror there look inwards, which a core narrower than the halo may not hold.
     """
     network = network or inferred(module, bands)
-    return Builder(network, *needs_of(network, read_px, need, edges)).build(module, read_px)
+    return Builder(network, *needs_of(network, read_px, need, edges), rewrite).build(module, read_px)
 
 
 def needs_of(

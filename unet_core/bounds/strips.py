@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from unet_core.bounds.axis import Span
-from unet_core.bounds.builder import Builder, Needed, Part, Spans
+from unet_core.bounds.builder import Builder, Needed, Part, Rewrite, Spans
 from unet_core.bounds.minimal import Edges, needs_of
 from unet_core.bounds.network import Bounds, Network, inferred
 from unet_core.bounds.operators import Operator
@@ -54,6 +54,7 @@ def minimal_strips(
     edges: Edges,
     height_px: int,
     network: Network | None = None,
+    rewrite: Rewrite | None = None,
 ) -> list[Strip]:
     """Strips that compute together what `minimal` does: top to bottom, each `height_px` of the region's input rows.
 
@@ -78,7 +79,7 @@ def minimal_strips(
     for rows in plan:
         key = layout(network, rows, before, plan[0].out.lo)
         if key not in made:
-            builder = _StripBuilder(network, y.bounds, x, rows, before)
+            builder = _StripBuilder(network, y.bounds, x, rows, before, rewrite)
             made[key] = builder.build_strip(module, read_px[1]), builder.kept
         graph, kept = made[key]
         before = {node: (rows.kept[node], columns) for node, (_, columns) in kept.items()}
@@ -90,9 +91,15 @@ class _StripBuilder(Builder):
     """Writes the graph of one strip: each operator sees the rows that it asks for, kept and new ones joined."""
 
     def __init__(
-        self, network: Network, bounds: Mapping[fx.Node, Bounds], x: Needed, rows: StripRows, before: Kept
+        self,
+        network: Network,
+        bounds: Mapping[fx.Node, Bounds],
+        x: Needed,
+        rows: StripRows,
+        before: Kept,
+        rewrite: Rewrite | None,
     ) -> None:
-        super().__init__(network, Needed(dict(rows.new), dict(bounds)), x)
+        super().__init__(network, Needed(dict(rows.new), dict(bounds)), x, rewrite)
         self.rows = rows
         self.before = before
         self.kept: dict[fx.Node, Spans] = {}
@@ -116,7 +123,7 @@ class _StripBuilder(Builder):
         output = self.network.output
         logits = self._cut(self._joined(output, self.rows.out), (self.rows.out, self.needs[1].spans[output]))
         self.graph.output((logits.node, *(part.node for part in kept.values())))
-        return fx.GraphModule(module, self.graph, "MinimalStrip")
+        return self._module(module, "MinimalStrip")
 
     def _add(self, node: fx.Node, operator: Operator) -> None:
         """Compute the new rows of a value: those that look at kept rows apart from the others where they are few."""

@@ -140,21 +140,19 @@ def _replace(module: nn.Module, path: str, part: nn.Module) -> None:
     setattr(module.get_submodule(parent), name, part)
 
 
-def fused(module: fx.GraphModule, device_type: str, dtype: torch.dtype) -> fx.GraphModule:
+def fuse(graph: fx.Graph, device_type: str, dtype: torch.dtype) -> None:
     """Rewrite a minimal graph in place for the library that convolves there; on a CPU to the same bits."""
     join = _join_on_cpu if device_type == "cpu" else _join_on_gpu
     joins = device_type != "cpu" or _onednn_computes(dtype)
-    for node in list(module.graph.nodes):
+    for node in list(graph.nodes):
         if device_type == "cpu" and node.target is functional.max_pool2d and _is_two_by_two(node):
             node.target, node.args, node.kwargs = pool_two_by_two, (node.args[0],), {}
         elif joins and node.target in _RELUS and _is_lone_convolution(node.args[0]):
             conv = cast("fx.Node", node.args[0])
-            with module.graph.inserting_before(node):
-                node.replace_all_uses_with(join(module.graph, conv))
-            module.graph.erase_node(node)
-            module.graph.erase_node(conv)
-    module.recompile()
-    return module
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(join(graph, conv))
+            graph.erase_node(node)
+            graph.erase_node(conv)
 
 
 def _is_lone_convolution(node: object) -> bool:

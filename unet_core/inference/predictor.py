@@ -17,7 +17,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from unet_core.bounds import Edges, has_strips, inferred, minimal, minimal_strips
 from unet_core.bounds.footprint import footprint_of
@@ -25,7 +25,7 @@ from unet_core.bundles.bundle import Bundle
 from unet_core.errors import PredictionError
 from unet_core.inference.decision import Decide, decide
 from unet_core.inference.device import Array, Device, as_tile, device_for, is_compiler_failure, is_out_of_memory
-from unet_core.inference.fusing import fold, fused
+from unet_core.inference.fusing import fold, fuse
 from unet_core.inference.output_region import OutputRegion, halve
 from unet_core.inference.step import Normalize, Pass, Step, StripStep
 from unet_core.inference.strip_height import STRIP_PX, strip_height
@@ -242,12 +242,10 @@ class Predictor:
             edges=region.edges,
             height_px=height_px,
             network=self._recorded,
+            rewrite=self._fuse,
         )
-        device = self.device.torch_device.type
-        ready = {strip.module: fused(strip.module, device, self._dtype) for strip in strips}
         normalize = Normalize(self._card.normalization, read_px[1], self._dtype)
-        modules, decide = [ready[strip.module] for strip in strips], Decide(self._card.decision)
-        return StripStep(strips, modules, normalize, decide, probabilities=probabilities).eval()
+        return StripStep(strips, normalize, Decide(self._card.decision), probabilities=probabilities).eval()
 
     def _pass(self, symmetry: Symmetry, read_px: tuple[int, int], region: OutputRegion) -> Pass:
         read = symmetry.of_read(read_px)
@@ -258,14 +256,22 @@ class Predictor:
         """The network for one kind of read: only what the region needs."""
         if self._approximate:
             return _Cut(self._network, region)
-        bands = len(self._card.bands)
         graph = minimal(
-            self._network, bands, read_px=read_px, need=region.need, edges=region.edges, network=self._recorded
+            self._network,
+            len(self._card.bands),
+            read_px=read_px,
+            need=region.need,
+            edges=region.edges,
+            network=self._recorded,
+            rewrite=None if self._compiled else self._fuse,
         )
         if not self._compiled:
-            return fused(graph, self.device.torch_device.type, self._dtype)
+            return graph
         # Kinds of tiles at the image's edges are many and their tiles few: those would compile for nothing.
         return cast("nn.Module", torch.compile(graph, dynamic=False)) if region.is_inside else graph
+
+    def _fuse(self, graph: fx.Graph) -> None:
+        fuse(graph, self.device.torch_device.type, self._dtype)
 
     def _forget(self, key: _Key) -> None:
         """Remember that this kind of tile is too large, and give back what was kept for it."""

@@ -99,22 +99,16 @@ class StripStep(nn.Module):
     """A step of one pass that goes strip by strip from the top: only labels and kept rows outlive a strip.
 
     Args:
-        strips: of the wanted region; each module is the strip's own, or one that computes the same.
-        modules: as they run here, in the order of the strips.
+        strips: of the wanted region, in order.
+        normalize: makes a strip's inputs of its pixels.
+        decide: makes labels of its logits.
+        probabilities: whether they are asked for.
     """
 
-    def __init__(
-        self,
-        strips: Sequence[Strip],
-        modules: Sequence[nn.Module],
-        normalize: Normalize,
-        decide: Decide,
-        *,
-        probabilities: bool,
-    ) -> None:
+    def __init__(self, strips: Sequence[Strip], normalize: Normalize, decide: Decide, *, probabilities: bool) -> None:
         super().__init__()
         self.reads = [(strip.read.lo, strip.read.hi) for strip in strips]
-        self.modules_of_strips = nn.ModuleList(modules)
+        self.modules_of_strips = nn.ModuleList(strip.module for strip in strips)
         self.normalize = normalize
         self.decide = decide
         self.probabilities = probabilities
