@@ -318,7 +318,7 @@ def test_a_rule_that_does_not_keep_to_the_protocol_is_refused_on_one_line(
     state = folded(run)
 
     def number() -> None:
-        ask_for_objects(run, state, asked_rule(asked, read_card(run.path.parent / "model"), []))
+        ask_for_objects(run, state, asked_rule(asked, read_card(on_disk(run.path.parent) / "model"), []))
         find_objects(run, state, trust_code=True)
 
     with pytest.raises((ConfigError, RuleError), match=said) as raised:

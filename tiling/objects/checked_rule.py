@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,9 @@ class CheckedRule:
 
     def __post_init__(self) -> None:
         for fact in ("seed_reach_px", "reach_px"):
-            reach: object = getattr(self.rule, fact)
+            reach: Any = getattr(self.rule, fact)
             is_whole = isinstance(reach, int | np.integer) and not isinstance(reach, bool)
-            if not is_whole or not 0 <= int(reach) <= MOST_REACH_PX:
+            if not is_whole or not 0 <= reach <= MOST_REACH_PX:
                 raise RuleError(
                     f"objects {self.name!r}: {fact} is {reach!r}, and blocks are seen with that many pixels around "
                     f"them; give a whole number from 0 to {MOST_REACH_PX}"
