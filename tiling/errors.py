@@ -31,6 +31,10 @@ class AnnotationError(TilingError):
     """A GeoJSON file whose polygons can't become labels of an image."""
 
 
+class RuleError(TilingError):
+    """Code of a user's own that finds objects, and fails or doesn't keep to the protocol."""
+
+
 class ExportError(TilingError):
     """A format that can't say what a run's mask is."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.plan import Tile
+from tiling.runs.card import RunCard
 from tiling.runs.ledger import CARD, PLANNED, LedgerState, TileRecord, TileState
 from tiling.runs.run import Run
 from tiling.runs.skipped import Skipped
@@ -29,15 +31,26 @@ THREADS = 2
 AHEAD = 64
 
 
-def skip_background(run: Run, state: LedgerState, whole: ImageSource, choice: ViewChoice, started: float) -> None:
-    """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
-    image, view = run.card.image, choice.view
-    # Values as the image has them: what is no data is found before they are changed.
+def as_it_is(card: RunCard, whole: ImageSource, choice: ViewChoice) -> VerifiedSource:
+    """The image that a card describes, with the values that it has: what is no data is found before they change."""
+    image, view = card.image, choice.view
     seen = view.model_copy(update={"stretch": None}) if view is not None else None
-    opened = whole.viewed(seen, run.fill)
-    with VerifiedSource(image.path, seen, image.fingerprint, image.version, run.fill, opened) as source:
-        found = source.read(lambda pixels: find_foreground(pixels, image.level, run.card.foreground))
-        skipped = _skip(run, state, source, found)
+    fill = None if image.no_data is None else image.no_data.fill
+    opened = whole.viewed(seen, fill)
+    return VerifiedSource(image.path, seen, image.fingerprint, image.version, fill, opened)
+
+
+def foreground_of(card: RunCard, source: VerifiedSource) -> Foreground:
+    """Parts of a card's image that are worth computing."""
+    return source.read(lambda pixels: find_foreground(pixels, card.image.level, card.foreground))
+
+
+def skip_background(run: Run, state: LedgerState, source: VerifiedSource, found: Foreground, started: float) -> None:
+    """Write background where nothing is worth computing, or nothing was asked for; then the plan stands."""
+    image = run.card.image
+    # Of the run, not of what this version would find: labels of tiles are cut by them.
+    found = replace(found, squares=run.squares)
+    skipped = _skip(run, state, source, found)
     reason = found.reason if run.outline is None else f"{found.reason}; those outside the polygons are skipped"
     if found.remark:
         logger.warning("%s: %s", image.path, found.remark)

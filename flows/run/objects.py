@@ -8,9 +8,11 @@ from typing import Any
 
 from flows.config.run import OBJECTS_AUTO, OBJECTS_COMPONENTS, OBJECTS_NONE, UM_PER_METRE, SegmentConfig
 from flows.errors import ConfigError
+from tiling.errors import RuleError
 from tiling.export.formats import FORMATS
 from tiling.geometry import PixelSize
 from tiling.objects.build import build_objects
+from tiling.objects.checked_rule import CheckedRule
 from tiling.objects.image_labels import ImageLabels
 from tiling.objects.record import ask_for_objects, asked_objects, built_objects
 from tiling.objects.rule import Rule, builtin_rule
@@ -137,7 +139,10 @@ def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
             f"objects {spec.rule!r} gives a {type(rule).__name__}, which lacks something of the protocol "
             f"(seed_reach_px, reach_px, takes_probabilities, seeds, grow); docs/objects.md shows one"
         )
-    return rule
+    try:
+        return CheckedRule(rule, spec.rule)
+    except RuleError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _sizes(rule: ObjectRule, card: ModelCard, pixel_size: PixelSize | None) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def draw(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | N
     overlay = write_overlay(run, source, failed, view)
     close_ups = write_close_ups(run, source, state, view)
     if not is_as_drawn(run, state, FOREGROUND):
-        skipped = [run.plan.tile(int(index)) for index in state.indices(TileState.SKIPPED)]
+        skipped = [run.plan.tile(int(index)).core for index in state.indices(TileState.SKIPPED)]
+        if run.squares is not None:
+            skipped = [*run.squares.left_out(), *(each for each in skipped if run.squares.meet(each))]
         draw_skipped(view, run.plan, skipped, run.skipped_path)
     shown = {str(run.overlay_path): overlay, **{str(run.path / name): picture for name, picture in close_ups.items()}}
     return Drawn(

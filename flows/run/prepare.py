@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flows.config.run import SegmentConfig
-from flows.run.background import skip_background
+from flows.run.background import as_it_is, foreground_of, skip_background
 from flows.run.custom_model import reference_of, with_bundle
 from flows.run.intended import Intended, RunRequest, Tuner, intend
 from flows.run.model import Model, load_model
@@ -30,6 +30,8 @@ from tiling.runs.repair import create_images
 from tiling.runs.run import Run
 from tiling.runs.unchanged_source import open_with_version
 from tiling.runs.walk import strip_px
+from tiling.selection.outline import Outline
+from tiling.storage.place import Place
 from unet_core.bundles.bundle import Bundle
 from unet_core.bundles.card import ClassInfo
 from unet_core.inference.predictor import MATHS_VERSION
@@ -88,19 +90,42 @@ def prepare_with(request: RunRequest) -> Prepared:
     started = time.monotonic()
     wanted = intend(request)
     card = make_card(wanted, request.model.bundle, request.workers)
-    run = Run.create_or_resume(request.config.out, card, wanted.choice.outline)
-    if message := sentence(unknown_files(run)):
-        logger.warning("run %s: %s", run.path, message)
-    state = run.ledger.fold()
-    create_images(run, state)
-    if state.last_event(PLANNED) is None:
-        skip_background(run, state, request.source, wanted.choice, started)
+    run, state = _planned(request, wanted, card, started)
     asked = state.last_event(EXPORTS_ASKED)
     if wanted.formats != (asked.facts["formats"] if asked is not None else []):
         state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
     ask_for_objects(run, state, wanted.objects)
     ask_for_labels(run, state, wanted.labels)
     return Prepared(run, state, strip_px(request.source))
+
+
+def _planned(request: RunRequest, wanted: Intended, card: RunCard, started: float) -> tuple[Run, LedgerState]:
+    """The run of a card with its plan; its background is written where an earlier driver hasn't done that.
+
+    The squares of tissue stand in the card of a new run, which is never written again: so the image is seen before.
+    """
+    out, outline = request.config.out, wanted.choice.outline
+    if (out / "run.json").is_file():
+        run, state = _opened(out, card, outline)
+        if state.last_event(PLANNED) is None:
+            with as_it_is(run.card, request.source, wanted.choice) as source:
+                skip_background(run, state, source, foreground_of(run.card, source), started)
+        return run, state
+    Run.expect_room(out)
+    with as_it_is(card, request.source, wanted.choice) as source:
+        found = foreground_of(card, source)
+        run, state = _opened(out, card.with_squares(found.squares), outline)
+        skip_background(run, state, source, found, started)
+    return run, state
+
+
+def _opened(out: Place, card: RunCard, outline: Outline | None) -> tuple[Run, LedgerState]:
+    run = Run.create_or_resume(out, card, outline)
+    if message := sentence(unknown_files(run)):
+        logger.warning("run %s: %s", run.path, message)
+    state = run.ledger.fold()
+    create_images(run, state)
+    return run, state
 
 
 def make_card(wanted: Intended, bundle: Bundle, workers: int) -> RunCard:

@@ -166,15 +166,18 @@ class _OpenRun:
             found = self._nothing(tile)  # nothing that a network says of it would be kept
         else:
             found = self.predictor.run(tile_HWC, _region(plan, tile), probabilities=self.probabilities is not None)
-        labels, probabilities = self.cut(found.labels, tile), found.probabilities
+        labels, probabilities = self.cut(found.labels, tile, plan), found.probabilities
         if probabilities is not None:
-            probabilities = self.cut(probabilities, tile)
+            probabilities = self.cut(probabilities, tile, plan)
         if coverage is None:
             return _Labelled(labels, probabilities, found.seconds)
         if probabilities is not None:
             probabilities = coverage.weighed(probabilities)
-        outline = self.run.outline
-        empty = coverage.counts(None if outline is None else ~outline.inside(tile.valid))
+        outline, squares = self.run.outline, self.run.squares
+        empty = coverage.counts(
+            None if outline is None else ~outline.inside(tile.valid),
+            None if squares is None or squares.cover(tile.core) else ~squares.inside(tile, plan),
+        )
         return _Labelled(coverage.labelled(labels), probabilities, found.seconds, empty)
 
     def _nothing(self, tile: Tile) -> Prediction:
@@ -182,9 +185,11 @@ class _OpenRun:
         kept = np.zeros((classes, *tile.valid.shape), np.uint8) if self.probabilities is not None else None
         return Prediction(np.zeros(tile.valid.shape, np.uint8), kept, 0.0)
 
-    def cut(self, pixels: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
-        """Background outside the polygons of the run's region, where it has some."""
-        outline = self.run.outline
+    def cut(self, pixels: NDArray[np.uint8], tile: Tile, plan: TilePlan) -> NDArray[np.uint8]:
+        """Background outside the polygons of the run's region and its squares of tissue, where it has some."""
+        outline, squares = self.run.outline, self.run.squares
+        if squares is not None:
+            pixels = squares.cut(pixels, tile, plan)
         return pixels if outline is None else outline.cut(pixels, tile.valid)
 
     def load(self, tile: Tile) -> NDArray[np.generic]:

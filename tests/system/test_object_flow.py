@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,10 +24,13 @@ from flows.errors import ConfigError
 from flows.run.objects import asked_rule
 from flows.run.steps import export, find_objects, folded
 from flows.run.verification import check_files
+from tiling.errors import RuleError
 from tiling.geometry import Box, PixelSize
 from tiling.objects.growth import grown
 from tiling.objects.image import open_objects
-from tiling.objects.record import asked_objects, built_objects
+from tiling.objects.record import ask_for_objects, asked_objects, built_objects
+from tiling.objects.rule import View
+from tiling.objects.spec import ObjectSpec
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.run import Run
 from unet_core.bundles.card import CARD_NAME, ModelCard, read_card
@@ -186,6 +190,18 @@ def by_definition(labels_YX: NDArray[np.uint8]) -> NDArray[np.int32]:
         ({"rule": "watershed"}, "'components', 'border' or 'distance', not 'watershed'"),
         ({"rule": "components", "minimum": 3}, "objects.minimum: there is no such key; correct it"),
         ({"radius_px": 3}, "means nothing"),
+        ({"level": 0.9}, "objects.level means nothing under the rule 'components'"),
+        ({"rule": "border", "border": "class 2", "radius_px": 2, "spacing_px": 5}, "objects.spacing_px means nothing"),
+        (
+            {"rule": "border", "border": "class 2", "radius_px": 2, "fill_holes": ["class 2"]},
+            "fill_holes names 'class 2'",
+        ),
+        (
+            {"rule": "border", "border": "class 2", "radius_px": 2, "least_px": {"class 2": 9}},
+            "least_px names 'class 2'",
+        ),
+        ({"least_px": {"class 1": 10**30}}, "objects.least_px"),
+        ({"least_um2": {"class 1": 1e300}}, "objects.least_um2"),
         ({"least_px": {"nucleus": 3}}, "'nucleus'"),
         ({"least_um2": {"nucleus": 3}}, "'nucleus'"),
         ({"least_um2": {"class 1": 0}}, "objects.least_um2"),
@@ -264,3 +280,53 @@ def test_a_command_a_rerun_and_a_verification_keep_them_right(cli: Cli, tmp_path
     assert cli.run("rerun", out, "--tile", "1,1", "--damaged").code == 0
     np.testing.assert_array_equal(numbers(run), before)
     assert cli.run("verify", out, "--tiles", 0, "--seams", 0).code == 0
+
+
+class Broken:
+    """A rule that fails, at once or when it is asked."""
+
+    seed_reach_px: object = 0
+    reach_px: object = 1
+    takes_probabilities = False
+
+    def __init__(self, reach_px: object = 1) -> None:
+        self.reach_px = reach_px
+
+    def seeds(self, view: View) -> NDArray[np.uint8]:
+        return (view.labels == 1).astype(np.uint8)
+
+    def grow(self, seeds_YX: NDArray[np.int32], view: View) -> object:
+        raise AssertionError("no cells here")
+
+
+@pytest.mark.parametrize(
+    ("reach_px", "said"),
+    [(-1, "reach_px is -1.*from 0 to 2048"), (1, r"grow\(\) fails with AssertionError: no cells here; correct it")],
+)
+def test_a_rule_that_does_not_keep_to_the_protocol_is_refused_on_one_line(
+    reach_px: object, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = blobs(run.plan.mask.shape)
+    labels[100:120, 100:120] = 255
+    write_labels(run, labels)
+    asked = SegmentConfig.model_validate(
+        {"image": run.card.image.path, "out": str(run.path), "objects": "own_rules:make", "trust_code": True}
+    )
+    module = ModuleType("own_rules")
+    monkeypatch.setitem(sys.modules, "own_rules", module)
+    module.make = lambda: Broken(reach_px)  # type: ignore[attr-defined]
+    state = folded(run)
+
+    def number() -> None:
+        ask_for_objects(run, state, asked_rule(asked, read_card(on_disk(run.path.parent) / "model"), []))
+        find_objects(run, state, trust_code=True)
+
+    with pytest.raises((ConfigError, RuleError), match=said) as raised:
+        number()
+    assert "\n" not in str(raised.value)
+    assert not (run.path / "objects.scratch").exists()
+    monkeypatch.setattr(Broken, "grow", lambda self, seeds_YX, view: seeds_YX)
+    module.make = Broken  # type: ignore[attr-defined]
+    number()
+    only_first = np.where(labels == 2, 0, labels)
+    np.testing.assert_array_equal(numbers(run), objects_of(only_first, ObjectSpec(least_px={1: 2}, filled=(1,))))

@@ -141,7 +141,9 @@ class ImageLabels:
         file = self.group / _METADATA
         try:
             found: Any = json.loads(file.read_bytes())
-            ome_of(found)
+            names: Any = ome_of(found).get(LABELS, [])
+            if not isinstance(names, list):
+                raise TypeError(f"its list of labels is a {type(names).__name__}")
         except FileNotFoundError:
             return {"zarr_format": 3, "node_type": "group", "attributes": {}}
         except (OSError, ValueError, RecursionError, TypeError, AttributeError) as error:

@@ -8,12 +8,14 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from tiling.errors import RunError
 from tiling.geometry import Halo, OutputGrid
 from tiling.plan import TilePlan
 from tiling.runs.no_data import fill_of
+from tiling.selection.squares import Squares
 from tiling.sources.matching import matched
 from tiling.storage.place import Place, read_at
 from tiling.view import View
@@ -123,6 +125,23 @@ class GeometryCard(_Card):
         return TilePlan(extent, self.core_px, self.stride, Halo(*self.halo), grid)
 
 
+class SquaresCard(_Card):
+    """Squares of the level outside of which there is nothing but background (`tiling.selection.squares`)."""
+
+    side_px: int
+    shape: tuple[int, int]
+    kept: str  # bits, row by row, in hexadecimal
+
+    @classmethod
+    def of(cls, squares: Squares) -> SquaresCard:
+        rows, cols = squares.kept.shape
+        return cls(side_px=squares.side_px, shape=(rows, cols), kept=np.packbits(squares.kept).tobytes().hex())
+
+    def squares(self) -> Squares:
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.kept), np.uint8), count=self.shape[0] * self.shape[1])
+        return Squares(bits.reshape(self.shape).astype(np.bool_), self.side_px)
+
+
 class MemoryCard(_Card):
     """Memory of a worker by the plan."""
 
@@ -146,9 +165,14 @@ class RunCard(_Card):
     maths_version: int
     foreground: str
     foreground_digest: str | None = None  # of the mask image that `foreground` names
+    squares: SquaresCard | None = None  # of tissue; None where tiles are judged one by one, as by earlier versions
     memory: MemoryCard
     versions: dict[str, str]
     notes: dict[str, Any]  # measured facts: how the precision was chosen, the seam error of an approximate halo
+
+    def with_squares(self, squares: Squares | None) -> RunCard:
+        """The same card, of a run that looks for nothing outside of some squares."""
+        return self.model_copy(update={"squares": None if squares is None else SquaresCard.of(squares)})
 
     def identity(self) -> dict[str, object]:
         """Facts that make two runs the same run: everything that can change a label, and nothing else.

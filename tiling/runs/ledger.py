@@ -70,6 +70,7 @@ class TileRecord:
 
 
 _FIELDS = tuple(each.name for each in fields(TileRecord))
+NO_DATA_FIELDS = len(fields(NoDataCounts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ class LedgerState:
     last_time: float | None = None
     elapsed: float = 0.0  # seconds between tiles, without the pauses between one driver and the next
     latest: float | None = None  # of the current driver's tiles
-    empty: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
-    """`(tile, 3)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
+    empty: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, NO_DATA_FIELDS), np.uint32))
+    """`(tile, 4)`: what each tile lacks, in the order of `NoDataCounts`; of no tile where none lacks anything."""
     held: NDArray[np.uint8] | None = None
     """`(tile, 33)`: state and digests of what each tile holds, of a damaged one those before; only where asked for."""
     counts: dict[int, NDArray[np.uint32]] | None = None
@@ -261,7 +262,7 @@ def _fold_record(state: LedgerState, record: TileRecord) -> None:
     state.attempts[record.tile] = min(255, record.attempts)
     state.unstitched[record.tile] = True
     if record.empty != ALL_DATA and not len(state.empty):
-        state.empty = np.zeros((len(state.states), 3), np.uint32)
+        state.empty = np.zeros((len(state.states), NO_DATA_FIELDS), np.uint32)
     if len(state.empty):
         state.empty[record.tile] = astuple(record.empty)
     for named, kind in ((state.failed, TileState.FAILED), (state.damaged, TileState.DAMAGED)):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.plan import Tile, TilePlan
+from tiling.selection.level_pixels import level_pixels
 from tiling.sources.present import Fill
 
 Pixels = NDArray[np.generic]
@@ -66,11 +67,13 @@ class NoDataCounts:
         no_data: how many hold no data.
         near: how many hold data and have some of the other kind within the halo, where the network saw what was filled.
         outside: of those without data, how many lie outside of polygons that were asked for.
+        apart: of those without data and not outside, how many lie in squares without tissue of a tile that is computed.
     """
 
     no_data: int = 0
     near: int = 0
     outside: int = 0
+    apart: int = 0
 
 
 ALL_DATA = NoDataCounts()
@@ -94,11 +97,13 @@ class Coverage:
         on_mask = held_on_mask(held, corner, tile, plan)
         return cls(on_mask, on_mask & held_on_mask(touched, corner, tile, plan))
 
-    def counts(self, outside: Held | None) -> NoDataCounts:
-        """Counts, with where pixels lie outside of polygons, if some were asked for."""
+    def counts(self, outside: Held | None, apart: Held | None = None) -> NoDataCounts:
+        """Counts, with where pixels lie outside of polygons, if some were asked for, and apart from tissue."""
         empty = ~self.held
-        beyond = 0 if outside is None else int(np.count_nonzero(empty & outside))
-        return NoDataCounts(int(np.count_nonzero(empty)), int(np.count_nonzero(self.near)), beyond)
+        within = empty if outside is None else empty & ~outside
+        beyond = int(np.count_nonzero(empty)) - int(np.count_nonzero(within))
+        bare = 0 if apart is None else int(np.count_nonzero(within & apart))
+        return NoDataCounts(int(np.count_nonzero(empty)), int(np.count_nonzero(self.near)), beyond, bare)
 
     def labelled(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Labels `(y, x)` with none where there is no data."""
@@ -111,10 +116,8 @@ class Coverage:
 
 def held_on_mask(flags: Held, corner: tuple[int, int], tile: Tile, plan: TilePlan) -> Held:
     """The flags of a tile's mask pixels, from those of the level's pixels from a corner on, y before x."""
-    scale, valid = plan.grid.scale, tile.valid
-    rows = _centres(valid.y0, valid.y1, float(scale[0]), plan.extent[0]) - corner[0]
-    cols = _centres(valid.x0, valid.x1, float(scale[1]), plan.extent[1]) - corner[1]
-    return flags[np.ix_(rows, cols)]
+    rows, cols = level_pixels(tile, plan)
+    return flags[np.ix_(rows - corner[0], cols - corner[1])]
 
 
 def _any_within(flags: Held, before: int, after: int) -> Held:
@@ -123,8 +126,3 @@ def _any_within(flags: Held, before: int, after: int) -> Held:
     np.cumsum(flags, axis=0, out=sums[1:])
     places = np.arange(len(flags))
     return sums[np.minimum(places + after + 1, len(flags))] > sums[np.maximum(places - before, 0)]
-
-
-def _centres(start: int, stop: int, scale: float, extent: int) -> NDArray[np.int64]:
-    """The level's pixels under the centres of mask pixels; the outermost where the image covers one in part."""
-    return np.minimum(np.floor((np.arange(start, stop) + 0.5) / scale).astype(np.int64), extent - 1)

@@ -31,6 +31,7 @@ from tiling.storage.place import PARTIAL, Place, sweep_partials, write_atomic
 
 if TYPE_CHECKING:
     from tiling.selection.outline import Outline
+    from tiling.selection.squares import Squares
 
 
 OUTLINE_NAME = "outline.json"
@@ -173,6 +174,22 @@ class Run:
         pixel_y, pixel_x = view.pixel_px
         kept = Outline.load(self.path / OUTLINE_NAME, view.outline)
         return kept.on(view.corner_px, (pixel_y / float(scale[0]), pixel_x / float(scale[1])))
+
+    @cached_property
+    def squares(self) -> Squares | None:
+        """The squares outside of which nothing is looked for; None where the card names none."""
+        return None if self.card.squares is None else self.card.squares.squares()
+
+    def apart_from_tissue(self, tiles: NDArray[np.int64]) -> int:
+        """Number of the pixels of tiles that lie in squares without tissue, and inside of the polygons."""
+        squares = self.squares
+        if squares is None:
+            return 0
+        found = 0
+        for tile in (self.plan.tile(int(index)) for index in tiles[squares.cut_by(self.plan)[tiles]]):
+            bare = ~squares.inside(tile, self.plan)
+            found += int(np.count_nonzero(bare if self.outline is None else bare & self.outline.inside(tile.valid)))
+        return found
 
     def expect_outline(self) -> None:
         """Read the region's polygons, where the card names some.

@@ -28,7 +28,8 @@ class UncomputedArea:
     """Pixels of a mask that count to no class, nor to its background.
 
     Attributes:
-        skipped: in tiles that were skipped as empty, inside of the polygons where there are some.
+        skipped: in tiles that were skipped as empty, and in squares without tissue of the others, inside of the
+            polygons where there are some.
         outside: of polygons that were asked for; None where none were. Tiles that failed or are to do are left out:
             nothing in them is predicted.
         foreground: pixels of the extent that are tissue (or data, or the given mask's) by a coarse look; None where
@@ -54,8 +55,11 @@ class UncomputedArea:
         lacking, lacked = state.no_data_counts(known), state.no_data_counts(skipped)
         # What is outside and holds no data counts as that alone.
         outside = int(run.outside[skipped].sum()) - lacked.outside
+        whole = sum(run.plan.tile(int(index)).valid.area for index in skipped)
+        others = np.setdiff1d(known, skipped)
+        bare = run.apart_from_tissue(others) - state.no_data_counts(others).apart
         return cls(
-            skipped=sum(run.plan.tile(int(index)).valid.area for index in skipped) - outside - lacked.no_data,
+            skipped=whole - outside - lacked.no_data + bare,
             outside=int(run.outside[known].sum()) - lacking.outside if run.outline is not None else None,
             foreground=share * run.plan.mask.area if share is not None and not empty.any() else None,
             no_data=lacking.no_data if run.fill is not None else None,

@@ -34,14 +34,16 @@ def find_foreground(source: ImageSource, level: int, mode: str) -> Foreground:
         return Foreground(None, (1, 1), "every tile is computed, as asked")
     if mode != "auto":
         return foreground_of_mask(source, level, Path(mode))
+    extent = source.levels[level].box.shape
     if not source.has_mask and matched(source.nodata, source.dtype) is None and not _is_nan(source.nodata):
-        return find_tissue(source, level)
+        found = find_tissue(source, level)
+        return found if found.coarse is None else found.in_squares(extent)
     data = coarse_data(source, level)
     if not data.any():
         return Foreground(None, (1, 1), "every tile is computed: nothing in the image is data")
     found = find_tissue(source, level, data)
     if found.coarse is not None:
-        return replace(found, reason=f"{found.reason}; so are tiles without data", data=data)
+        return replace(found, reason=f"{found.reason}; so are tiles without data", data=data).in_squares(extent)
     return Foreground(data, (COARSE_PX, COARSE_PX), "tiles without a pixel that is data are skipped", data=data)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tiling.geometry import Box
 from tiling.plan import Tile, TilePlan
+from tiling.selection.squares import SQUARE_PX, Squares
 from tiling.sources.downsample import ScreenView
 from tiling.storage.picture import write_png
 from tiling.storage.place import Place
@@ -26,6 +28,8 @@ class Foreground:
         held: the same for what is tissue or data itself, where `coarse` is more cautious; None where they are the same.
         data: where the coarse view shows any data; None of images that hold data everywhere.
         remark: what a person should look at; mostly empty.
+        squares: outside of which nothing is looked for, so that the labels are the same for any core; None where each
+            tile is judged by itself, by a mask image or by whether it holds data.
     """
 
     coarse: NDArray[np.bool_] | None
@@ -34,21 +38,37 @@ class Foreground:
     held: NDArray[np.bool_] | None = None
     data: NDArray[np.bool_] | None = None
     remark: str = ""
+    squares: Squares | None = None
 
     def keeps(self, tile: Tile) -> bool:
         if self.coarse is None:
             return True
-        return bool(self.coarse[self._around(tile)].any())
+        if self.squares is not None:
+            return self.squares.meet(tile.core) and not self.is_blind(tile)
+        return bool(self.coarse[self._around(tile.core)].any())
+
+    def in_squares(self, extent: tuple[int, int]) -> Foreground:
+        """The same, judged by squares of a level of that height and width and not tile by tile."""
+        rows, cols = (-(-side // SQUARE_PX) for side in extent)
+        kept = np.array([[self._is_worth(row, col) for col in range(cols)] for row in range(rows)], np.bool_)
+        return replace(self, squares=Squares(kept, SQUARE_PX))
+
+    def _is_worth(self, row: int, col: int) -> bool:
+        """True if a square has something in it or beside it; or if the coarse view shows nothing of it at all."""
+        y0, x0 = row * SQUARE_PX, col * SQUARE_PX
+        around = self._around(Box(y0, x0, y0 + SQUARE_PX, x0 + SQUARE_PX))
+        is_seen = self.data is None or self.data[around].any()
+        return self.coarse is None or not is_seen or bool(self.coarse[around].any())
 
     def is_blind(self, tile: Tile) -> bool:
         """True if a tile shows nothing at all in the coarse view: all that it is judged by is that it has no data."""
-        return self.data is not None and not self.data[self._around(tile)].any()
+        return self.data is not None and not self.data[self._around(tile.core)].any()
 
-    def _around(self, tile: Tile) -> tuple[slice, slice]:
-        """The coarse pixels of a tile's core, and one more on each side."""
-        (fy, fx), core = self.factor, tile.core
-        rows = slice(max(0, int(core.y0 / fy) - 1), int(np.ceil(core.y1 / fy)) + 1)
-        return rows, slice(max(0, int(core.x0 / fx) - 1), int(np.ceil(core.x1 / fx)) + 1)
+    def _around(self, box: Box) -> tuple[slice, slice]:
+        """The coarse pixels of a box, and one more on each side."""
+        fy, fx = self.factor
+        rows = slice(max(0, int(box.y0 / fy) - 1), int(np.ceil(box.y1 / fy)) + 1)
+        return rows, slice(max(0, int(box.x0 / fx) - 1), int(np.ceil(box.x1 / fx)) + 1)
 
     def skipped(self, plan: TilePlan) -> list[Tile]:
         return [tile for tile in plan.tiles() if not self.keeps(tile)]
@@ -69,13 +89,13 @@ class Foreground:
         return float(tall @ counted @ wide) / (extent[0] * extent[1])
 
 
-def draw_skipped(view: ScreenView, plan: TilePlan, skipped: Iterable[Tile], path: Place) -> None:
-    """Write a picture of the image at screen size with the skipped tiles greyed and crossed."""
+def draw_skipped(view: ScreenView, plan: TilePlan, skipped: Iterable[Box], path: Place) -> None:
+    """Write a picture of the image at screen size with what is skipped greyed and crossed."""
     picture, factor = Image.fromarray(view.picture), view.factor
     draw = ImageDraw.Draw(picture, "RGBA")
-    for tile in skipped:
-        core = tile.core.intersect(plan.image)
-        left, top, right, bottom = (v / factor for v in (core.x0, core.y0, core.x1, core.y1))
+    for each in skipped:
+        box = each.intersect(plan.image)
+        left, top, right, bottom = (v / factor for v in (box.x0, box.y0, box.x1, box.y1))
         draw.rectangle((left, top, right - 1, bottom - 1), fill=(96, 96, 96, 140), outline=(64, 64, 64, 255))
         draw.line((left, top, right, bottom), fill=(64, 64, 64, 255))
         draw.line((left, bottom, right, top), fill=(64, 64, 64, 255))

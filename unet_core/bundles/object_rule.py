@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 MOST_RADIUS_PX = 64
+MOST_PIXELS, MOST_UM2 = 2**48, 1e15
+"""Of an object's least size: more than any image has, and than numbers of pixels can be."""
 
 ClassName = Annotated[str, Field(min_length=1)]
 
@@ -37,8 +39,8 @@ class ObjectRule(BaseModel):
     channel: ClassName | None = None
     level: float = Field(default=0.5, gt=0, le=1)
     spacing_px: int = Field(default=1, ge=1, le=MOST_RADIUS_PX)
-    least_px: dict[ClassName, PositiveInt] = Field(default_factory=dict)
-    least_um2: dict[ClassName, PositiveFloat] = Field(default_factory=dict)
+    least_px: dict[ClassName, Annotated[PositiveInt, Field(le=MOST_PIXELS)]] = Field(default_factory=dict)
+    least_um2: dict[ClassName, Annotated[PositiveFloat, Field(le=MOST_UM2)]] = Field(default_factory=dict)
     fill_holes: tuple[ClassName, ...] = ()
 
     @property
@@ -52,9 +54,17 @@ class ObjectRule(BaseModel):
         for name in wanted:
             if not getattr(self, name):
                 raise ValueError(f"objects.rule {self.rule!r} needs objects.{name}: without it no seed grows; give it")
-        for name in ("border", "channel", "radius_px"):
-            if name not in wanted and getattr(self, name):
+        of_seeds = ("level", "spacing_px") if self.rule != "distance" else ()
+        unset = {name: type(self).model_fields[name].default for name in ("border", "channel", "radius_px", *of_seeds)}
+        for name, default in unset.items():
+            if name not in wanted and getattr(self, name) not in (default, None, ""):
                 raise ValueError(f"objects.{name} means nothing under the rule {self.rule!r}; leave it out")
+        sized = {"least_px": self.least_px, "least_um2": self.least_um2, "fill_holes": self.fill_holes}
+        for name, classes in sized.items():
+            if self.border is not None and self.border in classes:
+                raise ValueError(
+                    f"objects.{name} names {self.border!r}, which is no object's but the border; leave it out"
+                )
         return self
 
     def as_components(self) -> ObjectRule:

@@ -183,8 +183,14 @@ def test_what_isnt_the_image_itself_is_refused(image: Path, tmp_path: Path) -> N
     refused(tmp_path / "deep.zarr", tmp_path / "deep.zarr", "several focal planes")
     refused(image, write_noise(tmp_path / "noise.tif", 64, 64), "is no OME-Zarr")
     (image / "labels").mkdir()
-    (image / "labels" / "zarr.json").write_bytes(b"{")
-    refused(image, image, "is damaged")
+    for damaged in (
+        "{",
+        '{"attributes": []}',
+        '{"attributes": {"ome": [1]}}',
+        '{"attributes": {"ome": {"labels": "cells"}}}',
+    ):
+        (image / "labels" / "zarr.json").write_text(damaged)
+        refused(image, image, "is damaged")
     (image / "labels" / "zarr.json").unlink()
     (image / "labels" / ".zgroup").write_bytes(b"{}")
     refused(image, image, "of another format")

@@ -70,7 +70,7 @@ def test_a_single_small_nucleus_keeps_its_tile(tmp_path: Path) -> None:
 
 
 def test_none_skips_nothing(tmp_path: Path) -> None:
-    path = write_slide(tmp_path / "slide.tif", glass_with_tissue(512, 512, 128))
+    path = write_slide(tmp_path / "slide.tif", glass_with_tissue(1024, 512, 128))
     assert skipped_tiles(path)
     assert skipped_tiles(path, "none") == set()
 

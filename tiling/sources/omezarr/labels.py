@@ -14,9 +14,12 @@ def ome_of(document: Any) -> dict[str, Any]:
     """Metadata of OME in a group's `zarr.json`.
 
     Raises:
-        AttributeError: it is no group's metadata.
+        AttributeError, TypeError: it is no group's metadata.
     """
-    return cast("dict[str, Any]", document.get("attributes", {}).get("ome", {}))
+    found: Any = document.get("attributes", {}).get("ome", {})
+    if not isinstance(found, dict):
+        raise TypeError(f"its ome is a {type(found).__name__}, not an object")
+    return cast("dict[str, Any]", found)
 
 
 def is_labels_group(folder: Path) -> bool:
