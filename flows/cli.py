@@ -32,6 +32,7 @@ from flows.commands.rerun import rerun_command
 from flows.commands.run_and_report import run_and_report
 from flows.commands.segment import segment_command
 from flows.commands.serve import serve_command
+from flows.commands.shell_script import complete_from_the_first_try
 from flows.commands.train import train_command
 from flows.commands.verify import verify_command
 from flows.commands.view import view_command
@@ -40,6 +41,7 @@ from flows.reporting.escaping import PlainConsole
 from flows.reporting.logs import keep_warnings_plain
 from tiling.storage.place import place_of
 
+complete_from_the_first_try()
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(

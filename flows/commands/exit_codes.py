@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from flows.commands.output import print_failure
+from flows.commands.system_error import message_of
 from flows.config.base import problem_in
 from flows.errors import StoppedError
 from flows.lifecycle.exit_status import EXIT_SIGNALLED
@@ -45,7 +46,7 @@ def one_line_errors() -> Generator[None]:
         fail(str(error), EXIT_SIGNALLED + error.signal_number)
     except ERRORS as error:
         is_usage = isinstance(error, USAGE_ERRORS) and not isinstance(error, ENVIRONMENT_ERRORS)
-        fail(str(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
+        fail(message_of(error), EXIT_USAGE if is_usage else EXIT_UNEXPECTED)
     except KeyboardInterrupt:
         _interrupted()
 

@@ -21,6 +21,7 @@ import typer
 from pydantic import ValidationError
 
 from flows.commands.facts import facts_at_stop
+from flows.commands.system_error import message_of
 from flows.config.base import problem_in
 from flows.errors import ERRORS, ConfigError
 from flows.reporting.escaping import PlainConsole
@@ -129,7 +130,7 @@ def with_output(name: str, command: Callable[..., None], *, json: bool, progress
         try:
             command(*args, **options)
         except (ValidationError, *ERRORS) as error:
-            message = problem_in(error, flags=True) if isinstance(error, ValidationError) else str(error)
+            message = problem_in(error, flags=True) if isinstance(error, ValidationError) else message_of(error)
             print_json({**facts_at_stop(error), "error": {"kind": type(error).__name__, "message": message}})
             raise  # said on stderr too, where the exit code is made
         finally:

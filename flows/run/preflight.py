@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from flows.config.run import OBJECTS_NONE, SegmentConfig
 from flows.errors import FlowError
@@ -119,8 +120,10 @@ def check_fit(source: ImageSource, card: ModelCard) -> None:
             f"model for such images"
         )
     if str(source.dtype) != card.dtype:
+        known = str(source.dtype) in get_args(ModelCard.model_fields["dtype"].annotation)
+        trained = f'say so in its card (dtype = "{source.dtype}") if its network was trained on such numbers, '
         raise FlowError(
             f"model {card.name} takes {card.dtype} and {source.path} is {source.dtype}: its brightness would mean "
-            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, say so in its card (dtype = "
-            f'"{source.dtype}") if its network was trained on such numbers, or use a model for such images'
+            f"something else; give --normalise LOW,HIGH or --normalise percentiles:1,99, "
+            f"{trained if known else ''}or use a model for such images"
         )

@@ -103,7 +103,10 @@ def waves(shape: tuple[int, ...], dtype: str = "uint16") -> NDArray[Any]:
     [
         (waves((4, 50, 50, 3)), {}, SourceError, r"shape \(4, 50, 50, 3\) is no image: .* take one plane"),
         (np.ones((50, 50), bool), {}, SourceError, r"type bool is no image: .*astype"),
-        (np.ones((50, 0, 3), "u1"), {}, SourceError, r"is no image"),
+        (np.ones((50, 0, 3), "u1"), {}, SourceError, r"is no image, since it holds no pixels"),
+        (None, {}, SourceError, r"None is no image: give a path"),
+        (7, {}, SourceError, r"type int is no image: give a path"),
+        (waves((64, 64, 3), "float64"), {}, FlowError, r"is float64: .*percentiles:1,99, or use a model for such"),
         (
             np.ma.masked_equal(waves((64, 64, 3), "uint8"), 7),
             {},

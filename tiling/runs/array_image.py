@@ -82,6 +82,7 @@ def _as_image(array: object) -> da.Array:
     """`(y, x, band)` in chunks that hold every band and, but for the last ones, are of one size."""
     import dask.array as da  # every run knows this module; few have an array
 
+    shown = "None" if array is None else f"an object of type {type(array).__name__}"
     try:
         if not hasattr(array, "chunks") and not isinstance(getattr(array, "dtype", None), np.dtype):
             array = np.asarray(array)  # of torch, Pillow and lists: their types mean nothing to dask
@@ -94,7 +95,11 @@ def _as_image(array: object) -> da.Array:
             f"an object of type {type(array).__name__} can't be taken for an array ({' '.join(str(error).split())}); "
             f"give an array (y, x) or (y, x, band), or a path"
         ) from error
-    if found.ndim not in {2, 3} or any(math.isnan(side) or side < 1 for side in found.shape):
+    if found.ndim == 0:
+        raise SourceError(f"{shown} is no image: give a path, a URL, or an array (y, x) or (y, x, band)")
+    if 0 in found.shape:
+        raise SourceError(f"an array of shape {found.shape} is no image, since it holds no pixels: give one that does")
+    if found.ndim not in {2, 3} or any(math.isnan(side) for side in found.shape):
         raise SourceError(
             f"an array of shape {found.shape} is no image: (y, x) or (y, x, band) of known sides is needed; move its "
             f"axes, take one plane of it, or let dask compute its chunk sizes"
