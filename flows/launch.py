@@ -13,6 +13,7 @@ from flows.config.run import RerunConfig, SegmentConfig, VerifyConfig
 from flows.errors import IncompleteError, UnrecordedError
 from flows.lifecycle.cancellation import cancellable
 from flows.lifecycle.environment import expect_cluster, has_cluster
+from flows.lifecycle.held_signals import held_signals
 from flows.lifecycle.loading import uncollected
 from flows.lifecycle.prefect_server import EmbeddedServer
 from flows.lifecycle.reachable import expect_prefect
@@ -31,7 +32,7 @@ def run_flow(name: str, config: ConfigBase, on_progress: Listener) -> Any:
     server = EmbeddedServer().begin() if EmbeddedServer.is_wanted() else None
     if server is None:
         expect_prefect()
-    with uncollected():
+    with uncollected(), held_signals():
         flows = _load_flows(config)
     with server or nullcontext():
         return run_recorded(getattr(flows, name), config, is_reachable=server is None)
