@@ -15,9 +15,11 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks import contest, exports, growth, machine, scale, scene_rates, table
+from benchmarks.foreign_packages import is_installed
 from benchmarks.peers.environments import PEERS, PLOT, PeerError
 from benchmarks.process import MeasurementError, run
 from benchmarks.slide import REAL_SLIDE, tissue
+from unet_core.bundles.networks import network_summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".benchmarks"
@@ -34,6 +36,7 @@ PARTS = (
     "polygons",
     "measuring",
     "scenes",
+    "imported",
     "report",
 )
 SIDES_PX = (1024, 2048, 4096, 8192, 16384)
@@ -102,6 +105,15 @@ def hold_scenes(asked: argparse.Namespace) -> Iterator[contest.Figures]:
             row = {**found["readings"][0], "memory": found["memory"]}
             log(f"scenes: {scene}, {reader}: {row['mvalues_per_cpu_second']:.1f} million values a second")
             yield {"kind": "scenes", "round": number, **row}
+
+
+def hold_imported(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    folder = SCRATCH / "work" / "imported"
+    for name in [*network_summaries(), *filter(is_installed, ("monai", "segmentation_models_pytorch"))]:
+        found = run([sys.executable, "-m", "benchmarks.imported", name, "--folder", str(folder)])
+        for row in found["rows"]:
+            log(f"imported: {name}, {row['format']}: {row['differing']} of {row['pixels']} labels differ")
+            yield {"kind": "imported", **row}
 
 
 def hold_scale(asked: argparse.Namespace) -> Iterator[contest.Figures]:
@@ -214,6 +226,7 @@ def main() -> None:
         "polygons": hold_polygons,
         "measuring": hold_measuring,
         "scenes": hold_scenes,
+        "imported": hold_imported,
     }
     for part in asked.parts or PARTS:
         if part in holders:

@@ -16,9 +16,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup, _archive, _around, _exports, _polygons, _scenes)
+    sections = (_contest, _growth, _driver, _startup, _archive, _around, _exports, _polygons, _scenes, _imported)
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup", "archive", "steps", "exports", "polygons", "scenes")
+    names = ("contest", "growth", "driver", "startup", "archive", "steps", "exports", "polygons", "scenes", "imported")
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -264,6 +264,30 @@ def _scenes(page: Row) -> str:
         (ours, held), (theirs, other) = readers["overtile"], readers["rasterio"]
         shown.append(f"| {scene} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {held:.0f} MB | {other:.0f} MB |")
     return "\n".join([*shown, ""])
+
+
+def _imported(page: Row) -> str:
+    """Networks in the formats of others, each beside one pass of the network that it came from."""
+    rows: list[Row] = page["rows"]
+    first = rows[0]
+    shown = ["## Networks in the formats of others", _machine(page), _ABOUT_IMPORTED.format(**first), ""]
+    shown += ["| network | format | labels | differ | widest gap | in float64 | other layout | rounding | usual gap |"]
+    shown += ["|---|---|---:|---:|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        own = f"{row['source_from_float64']} | {row['source_in_other_layout']} | {row['rounding']:.0e}"
+        gap = f"{row['widest_gap']:.0e}" if row["differing"] else ""
+        labels = f"{row['pixels'] / 1e6:.1f} million | {row['differing']} | {gap}"
+        shown.append(f"| {row['network']} | {row['format']} | {labels} | {own} | {row['median_gap']:.1f} |")
+    return "\n".join([*shown, ""])
+
+
+_ABOUT_IMPORTED = (
+    "Each network learns nuclei for {steps} steps, and is segmented by overtile in tiles (core 384, float32) on a "
+    "megapixel of {tissue}. *Differ*: labels that aren't those of one float32 pass of the network as it is, over the "
+    "whole image; *widest gap*: how far the best two logits lie apart at most where one differs. Of that pass itself: "
+    "how many of its labels differ *in float64* and in another *layout* of memory, how far its logits are *rounded* at "
+    "most, and the median gap."
+)
 
 
 def _around(page: Row) -> str:

@@ -57,13 +57,18 @@ FACTS = CardFacts(
 )
 
 
-def exported(module: nn.Module, path: Path, *, is_open: bool = True, px: tuple[int, int] = (64, 96)) -> Path:
+def exported(
+    module: nn.Module, path: Path, *, is_open: bool = True, px: tuple[int, int] = (64, 96), keeps_norms: bool = False
+) -> Path:
     """The graph that the exporter of TorchScript writes, with open height and width."""
     axes = {"tile": {0: "n", 2: "y", 3: "x"}} if is_open else None
     example = torch.zeros(2, 3, *px)
     with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), (example,), path, dynamo=False, input_names=["tile"], dynamic_axes=axes)
+        kept = torch.onnx.TrainingMode.PRESERVE if keeps_norms else torch.onnx.TrainingMode.EVAL
+        torch.onnx.export(
+            module.eval(), (example,), path, dynamo=False, training=kept, input_names=["tile"], dynamic_axes=axes
+        )
     return path
 
 
@@ -129,6 +134,14 @@ def test_labels_of_each_networks_graph_are_those_of_its_whole_pass(name: str, tm
     image = torch.randn(1, 3, 64 + mine.context.top + mine.context.bottom, 96 + mine.context.left + mine.context.right)
     with torch.inference_mode(), one_thread():
         assert torch.equal(bundle.module(image).argmax(1), network(image).argmax(1))
+
+
+@pytest.mark.parametrize("name", ["unet", "unet_bn"])
+def test_a_graph_that_keeps_its_batch_norm_computes_the_networks_own_bits(name: str, tmp_path: Path) -> None:
+    network = unlike_fresh(build(name, {"bands": 3, "classes": 3, **TINY}))
+    module, image = loaded(exported(network, tmp_path / "net.onnx", keeps_norms=True)), torch.randn(1, 3, 64, 96)
+    with torch.inference_mode(), one_thread():
+        assert torch.equal(module(image), network(image))
 
 
 def test_tiles_of_a_graph_equal_its_networks_whole_pass(tmp_path: Path) -> None:

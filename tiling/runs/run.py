@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,13 @@ _LITTER = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-fA-F]
 def named(classes: Iterable[ClassCard]) -> list[LabelClass]:
     """The classes as every output names them: by text that each format can hold, XML and SQLite included."""
     return [LabelClass(plain(item.name), item.color) for item in classes]
+
+
+def _expect_folder_above(path: Path) -> None:
+    """Refuse a folder that can't be made, before anything is started that takes longer than to look."""
+    above = next(each for each in path.absolute().parents if each.exists())
+    if not above.is_dir():
+        raise RunError(f"{path} would lie in the file {above}, and a run needs a folder; choose another --out")
 
 
 def _comes_before_the_card(name: str) -> bool:
@@ -95,12 +103,16 @@ class Run:
 
     @staticmethod
     def expect_room(path: Place) -> None:
-        """Refuse a folder that holds something else than a run or what comes before it.
+        """Refuse a folder that holds something else than a run or what comes before it, or that would lie in a file.
 
         Raises:
             RunError: nothing in it is overwritten.
         """
-        if not path.exists() or (path / "run.json").is_file():
+        if not path.exists():
+            if isinstance(path, Path):
+                _expect_folder_above(path)
+            return
+        if (path / "run.json").is_file():
             return
         if not path.is_dir() or any(not _comes_before_the_card(entry.name) for entry in path.iterdir()):
             raise RunError(f"{path} exists and holds no run.json: nothing in it is overwritten; choose another --out")

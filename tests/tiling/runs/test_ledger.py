@@ -9,6 +9,7 @@ from interrupted import fill_disk
 
 from tiling.errors import DiskError, PlaceError, RunError
 from tiling.runs.ledger import STITCHED, Ledger, TileRecord, TileState
+from tiling.runs.run import Run
 from tiling.storage.place import RunLock, write_atomic
 
 
@@ -121,6 +122,15 @@ def test_where_no_folder_can_be_no_run_begins(place: str, tmp_path: Path) -> Non
     ):
         pass
     assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("place", ["file/run", "file/more/run", "/dev/null/run"])
+def test_a_run_in_a_file_is_refused_before_anything_starts(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(RunError, match=r"would lie in the file .*(file|/dev/null), and a run needs a folder; choose"):
+        Run.expect_room(tmp_path / place)
+    Run.expect_room(tmp_path / "new" / "run")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_lock_on_a_full_disk_says_what_helps(small_disk: Path) -> None:
