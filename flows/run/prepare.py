@@ -7,9 +7,10 @@ import hashlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -96,9 +97,10 @@ def prepare_with(request: RunRequest) -> Prepared:
         skip_background(run, state, request.source, wanted.choice, started)
     asked = state.last_event(EXPORTS_ASKED)
     if wanted.formats != (asked.facts["formats"] if asked is not None else []):
-        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
+        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}, soon=True))
     ask_for_objects(run, state, wanted.objects)
     ask_for_labels(run, state, wanted.labels)
+    run.ledger.flush()
     return Prepared(run, state, strip_px(request.source))
 
 
@@ -129,8 +131,9 @@ def make_card(wanted: Intended, bundle: Bundle, workers: int) -> RunCard:
     )
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that are there; Ray and Prefect needn't be."""
+@cache
+def installed_versions() -> Mapping[str, str]:
+    """Versions of the packages that are there; Ray and Prefect needn't be. Each takes a millisecond or two to read."""
     found: dict[str, str] = {}
     for name in VERSIONS:
         with suppress(PackageNotFoundError):
