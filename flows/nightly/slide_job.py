@@ -114,7 +114,8 @@ class SlideJob:
         """Record a tile's outcome; True when it was the last."""
         if not self._began:
             self._began = time.monotonic() - outcome.result.work_seconds
-            self.run.ledger.announce(INFERRING, {"todo": len(self.todo), "workers": self._context.pool.size})
+            facts = {"todo": len(self.todo), "workers": self._context.pool.size}
+            self.run.ledger.announce(INFERRING, facts, soon=True)
         self._ended = time.monotonic()
         self._mask = self._mask or self.run.open_mask()
         record_result(self.run, self._mask, outcome.result, outcome.attempts, self._reduced)
@@ -131,7 +132,7 @@ class SlideJob:
                 "stagers": self._context.pool.stagers,
                 "seconds": self._seconds,
             }
-            run.ledger.announce("inferred", facts)
+            run.ledger.announce("inferred", facts, soon=True)
         run.ledger.flush()
         expect_same_image(run, self.todo)
         state = stitch(run, folded(run), self._reduced)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from flows.lifecycle.loading import uncollected
 from flows.worker.result import RecheckResult, TileResult
 from tiling.storage.place import place_of
 
@@ -29,8 +30,9 @@ class TileActor:
 
     def __init__(self, device: str) -> None:
         # Here and not above: the driver starts Ray before it has loaded torch, and the two load side by side.
-        from flows.worker.tile_worker import TileWorker
-        from unet_core.inference.device import warm_up
+        with uncollected(own_process=True):
+            from flows.worker.tile_worker import TileWorker
+            from unet_core.inference.device import warm_up
 
         # A node's own word wins: a recipe for GPU nodes is tried where there is none, with declared resources.
         self._device = os.environ.get(DEVICE_VARIABLE, device)
@@ -71,7 +73,8 @@ class StagingActor:
     """Stages tiles where processors are free."""
 
     def __init__(self) -> None:
-        from flows.worker.staging_worker import StagingWorker
+        with uncollected(own_process=True):
+            from flows.worker.staging_worker import StagingWorker
 
         self._worker = StagingWorker()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 _CGROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -13,12 +14,18 @@ _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 def usable_cores() -> int:
     """Physical cores among the processors that this process is bound to, at most its quota; at least one."""
-    return max(1, math.floor(min(_physical(os.sched_getaffinity(0)), quota())))
+    return max(1, math.floor(min(_physical(os.sched_getaffinity(0)), _own_quota())))
 
 
 def usable_threads() -> int:
     """The same, with each hyperthread counted."""
-    return max(1, math.floor(min(len(os.sched_getaffinity(0)), quota())))
+    return max(1, math.floor(min(len(os.sched_getaffinity(0)), _own_quota())))
+
+
+@cache
+def _own_quota() -> float:
+    """Quota of this process, read once: an archive asks several times for each image."""
+    return quota()
 
 
 def quota(groups: Path = _CGROUPS, own: Path = _OWN) -> float:

@@ -58,7 +58,7 @@ def skip_background(run: Run, state: LedgerState, source: VerifiedSource, found:
     share = found.share(run.plan.extent, _inside(run, found))
     seconds = round(time.monotonic() - started, 3)
     facts = {"skipped": skipped, "foreground": reason, SHARE: share, "seconds": seconds}
-    state.add(run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()}))
+    state.add(run.ledger.announce(PLANNED, {**facts, CARD: run.card.digest()}, soon=True))
 
 
 def _skip(run: Run, state: LedgerState, source: VerifiedSource, found: Foreground) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import hashlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -93,9 +93,10 @@ def prepare_with(request: RunRequest) -> Prepared:
     run, state = _planned(request, wanted, card, started)
     asked = state.last_event(EXPORTS_ASKED)
     if wanted.formats != (asked.facts["formats"] if asked is not None else []):
-        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}))
+        state.add(run.ledger.announce(EXPORTS_ASKED, {"formats": wanted.formats}, soon=True))
     ask_for_objects(run, state, wanted.objects)
     ask_for_labels(run, state, wanted.labels)
+    run.ledger.flush()
     return Prepared(run, state, strip_px(request.source))
 
 
@@ -155,9 +156,9 @@ def make_card(wanted: Intended, bundle: Bundle, workers: int) -> RunCard:
     )
 
 
-@functools.cache
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that are there; Ray and Prefect needn't be. Looked up once: each is a file to parse."""
+@cache
+def installed_versions() -> Mapping[str, str]:
+    """Versions of the packages that are there; Ray and Prefect needn't be. Each takes a millisecond or two to read."""
     found: dict[str, str] = {}
     for name in VERSIONS:
         with suppress(PackageNotFoundError):

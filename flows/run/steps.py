@@ -153,7 +153,7 @@ def export(
             return
         export_all(run, begun.source, formats, state, tasks)
         write_report(run, state, begun.source, begun.drawn.result().encoded)
-        announce_drawn(run, mask_digest(run, state), seals_of(run, REPORT))
+        announce_drawn(run, mask_digest(run, state), seals_of(run, REPORT), soon=pictures is not None)
 
 
 def finish(run: Run, *, keep_staged: bool) -> None:

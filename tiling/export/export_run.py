@@ -153,6 +153,7 @@ def _announce_all(finished: Finished, ended: Iterable[Ended]) -> None:
         facts: dict[str, Any] = {"format": each.name, "mask": digests[each.name], "version": VERSION}
         sealed = {file: seal.facts() for file, seal in each.seals.items()}
         facts |= {"files": FORMATS[each.name].files, "seals": sealed, "seconds": round(each.seconds, 3)}
-        finished.state.add(finished.run.ledger.announce(EXPORTED, facts))
+        finished.state.add(finished.run.ledger.announce(EXPORTED, facts, soon=True))
+    finished.run.ledger.flush()
     if failures:
         raise failures[0]

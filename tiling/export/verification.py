@@ -88,9 +88,9 @@ def seals_of(run: Run, *files: str) -> dict[str, Any]:
     return {file: Checksum.of(_below(run, file)).facts() for file in files}
 
 
-def announce_drawn(run: Run, digest: str, seals: Mapping[str, Any]) -> None:
+def announce_drawn(run: Run, digest: str, seals: Mapping[str, Any], *, soon: bool = False) -> None:
     """Record the checksums of pictures in the ledger, and the digest of the mask that they show."""
-    run.ledger.announce(DRAWN, {"mask": digest, "seals": dict(seals)})
+    run.ledger.announce(DRAWN, {"mask": digest, "seals": dict(seals)}, soon=soon)
 
 
 def _fault(place: Place, seal: Checksum | None, *, is_current: bool) -> str | None:

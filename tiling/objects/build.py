@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tiling.objects.spec import ObjectSpec
 from tiling.objects.tree_digest import tree_digest
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask_digest import mask_digest
+from tiling.storage.disk import disk_errors, sync_tree
 from tiling.storage.place import Place, delete_tree, place_of
 
 if TYPE_CHECKING:
@@ -113,11 +115,15 @@ def _place(run: Run, state: LedgerState) -> Generator[tuple[Place, Path]]:
 
 def _put_in_place(run: Run, state: LedgerState, folder: Place) -> None:
     if isinstance(folder, Path) and isinstance(run.objects_path, Path):
+        with disk_errors(folder):
+            sync_tree(folder)
         _give_up_earlier(run, state)
         folder.rename(run.objects_path)
 
 
 def _give_up_earlier(run: Run, state: LedgerState) -> None:
-    """Remove the earlier objects, once the ledger says that they are none."""
+    """Remove the earlier objects, where there are any, once the ledger says that they are none."""
+    if isinstance(run.objects_path, Path) and not os.path.lexists(run.objects_path):
+        return
     state.add(run.ledger.announce(OBJECTS_BEGUN, {}))
     delete_tree(run.objects_path)

@@ -41,6 +41,7 @@ class ObjectImage(RunImage):
     """The numbers of a run's objects, sharded as its mask is; 0 is no object."""
 
     what = "objects"
+    synced = False
 
     @staticmethod
     def halve(pixels: Numbers) -> Numbers:
@@ -114,13 +115,13 @@ class ObjectImage(RunImage):
                 encoded = self._codec.encode(numbers[y : y + tall, x : x + wide])
                 if encoded is not None:
                     key = f"{level}/c/{row + y // tall}/{col + x // wide}"
-                    write_atomic(self.path / key, encoded, below=self.path.parent)
+                    write_atomic(self.path / key, encoded, below=self.path.parent, synced=self.synced)
 
     def write_list(self, objects: Objects) -> None:
         """Write what is known of each object."""
         lists: tuple[tuple[str, NDArray[Any]], ...] = ((CLASS, objects.classes), (PIXELS, objects.pixels))
         for name, values in lists:
-            write_list(self.path / name, values, below=self.path.parent)
+            write_list(self.path / name, values, below=self.path.parent, synced=self.synced)
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -35,11 +35,11 @@ class PyramidMetadata:
         self.group = zarr.create_group(MemoryStore(self._files), zarr_format=3)
         self.group.attrs["ome"] = describe(self.group)
 
-    def complete(self, path: Place, on_missing: Callable[[zarr.Group], None]) -> None:
+    def complete(self, path: Place, on_missing: Callable[[zarr.Group], None], *, synced: bool = True) -> None:
         """Write what is missing, if anything is; `on_missing` is called first, for shards may be lost too."""
         if lacking := self.missing(path):
             on_missing(self.group)
-            self.write(path, lacking)
+            self.write(path, lacking, synced=synced)
 
     def missing(self, path: Place) -> list[str]:
         """Names of metadata files that aren't there, or place pixels otherwise than planned; the group's own last."""
@@ -51,7 +51,7 @@ class PyramidMetadata:
         planned = {name: json.loads(found.to_bytes()) for name, found in self._files.items() if name not in lacking}
         return sorted(name for name, said in planned.items() if json.loads(read_at(path / name)) != said)
 
-    def write(self, path: Place, names: Iterable[str]) -> None:
+    def write(self, path: Place, names: Iterable[str], *, synced: bool = True) -> None:
         """Write some of the metadata files, each as it was when the pyramid was made; the group's own last.
 
         Those of levels are written side by side: each waits for the disk twice, and the disk can take several at once.
@@ -63,12 +63,12 @@ class PyramidMetadata:
             path.parent.mkdir(parents=True, exist_ok=True)  # a mask is made where its run begins, which may be new
         wanted = set(names)
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "overtile-metadata") as threads:
-            list(threads.map(partial(self._write, path), sorted(wanted - {GROUP})))
+            list(threads.map(partial(self._write, path, synced=synced), sorted(wanted - {GROUP})))
         if GROUP in wanted:
-            self._write(path, GROUP)
+            self._write(path, GROUP, synced=synced)
 
-    def _write(self, path: Place, name: str) -> None:
-        write_atomic(path / name, self._files[name].to_bytes(), below=path.parent)
+    def _write(self, path: Place, name: str, *, synced: bool) -> None:
+        write_atomic(path / name, self._files[name].to_bytes(), below=path.parent, synced=synced)
 
 
 def _is_as(planned: bytes, path: Place) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import ClassVar, Self
 
 import zarr
@@ -21,6 +22,9 @@ class RunImage(ABC):
 
     what: ClassVar[str]
     """Its name in messages."""
+
+    synced: ClassVar[bool] = True
+    """Whether each file waits for the disk; else whoever makes the image syncs all of it before anything names it."""
 
     def __init__(self, path: Place, group: zarr.Group) -> None:
         self.path = path
@@ -54,8 +58,13 @@ class RunImage(ABC):
             pixel_size: the segmented image's; this one's follows from the plan's grid.
             on_missing: hears of the image before metadata is made that isn't there, for shards may have gone with it.
         """
-        blueprint = cls.metadata(plan, classes, pixel_size, corner_px)
-        blueprint.complete(path, lambda group: on_missing(cls(path, group)) if on_missing is not None else None)
+        blueprint = _planned(cls, plan, tuple(classes), pixel_size, corner_px)
+
+        def tell(group: zarr.Group) -> None:
+            if on_missing is not None:
+                on_missing(cls(path, group))
+
+        blueprint.complete(path, tell, synced=cls.synced)
         return cls.open(path)
 
     @classmethod
@@ -75,3 +84,15 @@ class RunImage(ABC):
         Shards that are `written` already are left as they are.
         """
         self.pyramid.build(changed, written=written)
+
+
+@lru_cache(maxsize=64)
+def _planned(
+    kind: type[RunImage],
+    plan: TilePlan,
+    classes: tuple[LabelClass, ...],
+    pixel_size: PixelSize | None,
+    corner_px: tuple[float, float],
+) -> PyramidMetadata:
+    """Metadata of images that are alike, as many of an archive are: Zarr takes some milliseconds to make it."""
+    return kind.metadata(plan, classes, pixel_size, corner_px)

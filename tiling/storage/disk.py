@@ -206,7 +206,9 @@ def read_passing(path: Path) -> NDArray[np.uint8]:
     return found
 
 
-def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: bool = False) -> None:
+def write_whole(
+    path: Path, data: bytes, *, below: Path | None = None, is_new: bool = False, synced: bool = True
+) -> None:
     """Write a file so that a reader sees all of it or none of it, also after a crash.
 
     The bytes reach the disk before the name does (fsync, then rename, then fsync of the folder: POSIX rename is atomic,
@@ -217,6 +219,7 @@ def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: b
         data: all of it.
         below: the folder from which on no link is followed, see `make_folder`.
         is_new: give the name only to a file that is the first one there, also between two hosts on NFS.
+        synced: wait for the disk; a file of a folder that `sync_tree` is called of, before anything names it, need not.
 
     Raises:
         FileExistsError: with `is_new`, there is such a file.
@@ -229,7 +232,8 @@ def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: b
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         if is_new:
             _link(partial, path)
             partial.unlink()
@@ -238,7 +242,20 @@ def write_whole(path: Path, data: bytes, *, below: Path | None = None, is_new: b
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if synced:
+        sync(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until the disk has all of a folder: of many files far sooner than for one after another as they are written.
+
+    Raises:
+        OSError: the disk is full or can't be written.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(place) / name)
+        sync(Path(place))
 
 
 def sync(path: Path) -> None:

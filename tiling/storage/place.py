@@ -99,11 +99,11 @@ def _remove_partials(found: Iterable[Path]) -> None:
             file.unlink(missing_ok=True)
 
 
-def write_atomic(path: Place, data: bytes, *, below: Place | None = None) -> None:
+def write_atomic(path: Place, data: bytes, *, below: Place | None = None, synced: bool = True) -> None:
     """Write a file so that a reader sees all of it or none of it, also after a crash.
 
     A put into an object store is atomic itself. From `below` on no link is followed, see
-    `tiling.storage.disk.make_folder`.
+    `tiling.storage.disk.make_folder`. What isn't `synced` may be lost in a crash until `sync_tree`.
 
     Raises:
         DiskError: the disk is full or can't be written; nothing is left of the attempt.
@@ -114,7 +114,7 @@ def write_atomic(path: Place, data: bytes, *, below: Place | None = None) -> Non
         path.write_bytes(data)
         return
     with disk_errors(path):
-        write_whole(path, data, below=below if isinstance(below, Path) else None)
+        write_whole(path, data, below=below if isinstance(below, Path) else None, synced=synced)
 
 
 def remove_within(path: Place, below: Place) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from unicodedata import category
@@ -234,8 +235,9 @@ def canonical_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _shipped_folders() -> dict[str, Path]:
-    """Folders that hold a shipped bundle, by the bundle's name."""
+@cache
+def _shipped_folders() -> Mapping[str, Path]:
+    """Folders that hold a shipped bundle, by the bundle's name; they are the package's own, and looked for once."""
     if not SHIPPED_DIR.is_dir():
         return {}
     return {path.name: path for path in sorted(SHIPPED_DIR.iterdir()) if (path / CARD_NAME).is_file()}

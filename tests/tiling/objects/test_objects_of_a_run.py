@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tiling.objects.image import ObjectImage, open_objects
 from tiling.objects.record import Built, ask_for_objects, built_objects, check_objects
 from tiling.objects.rule import builtin_rule
 from tiling.objects.spec import ObjectSpec
+from tiling.objects.tree_digest import tree_digest
 from tiling.runs.run import Run
 
 SHAPE = (520, 330)
@@ -91,6 +93,25 @@ def test_objects_are_those_of_one_array_for_any_core(core: int, image: Path, tmp
     assert not {"objects.new.zarr", "objects.scratch"} & {entry.name for entry in run.path.iterdir()}
     joined = b"".join(part.tobytes() for part in (numbers for _, numbers in objects.blocks()))
     assert len(joined) == 4 * SHAPE[0] * SHAPE[1]
+
+
+def test_the_disk_has_all_files_before_the_ledger_names_them(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, synced, sync = finished_run(image, tmp_path / "run", nuclei()), set[int](), os.fsync
+
+    def seen(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    at_place = set[int]()
+    monkeypatch.setattr(build, "tree_digest", lambda folder: at_place.update(synced) or tree_digest(folder))
+    with_objects(run)
+    folder = on_disk(run.objects_path)
+    there = [folder, *folder.rglob("*")]
+    assert len(there) > 10
+    assert {each.stat().st_ino for each in there} <= at_place
 
 
 def test_a_build_that_is_killed_leaves_what_there_was_and_the_next_is_whole(

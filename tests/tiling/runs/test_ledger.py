@@ -58,6 +58,16 @@ def test_lines_that_were_not_flushed_are_not_there(tmp_path: Path) -> None:
     assert Ledger(tmp_path, 3).fold().count(TileState.DONE) == 2
 
 
+def test_events_of_moments_share_a_segment_and_others_take_them_along(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    ledger.announce("planned", {}, soon=True)
+    ledger.announce("asked", {}, soon=True)
+    assert [event.name for event in Ledger(tmp_path, 3).fold().events] == ["planned"]
+    ledger.announce(STITCHED, {})
+    assert [event.name for event in Ledger(tmp_path, 3).fold().events] == ["planned", "asked", STITCHED]
+    assert ledger.revision() == 2
+
+
 @pytest.mark.parametrize("line", ["{not json", '{"tile": 99, "state": "done"}', '{"tile": 0, "state": "eaten"}', "[]"])
 def test_a_damaged_segment_is_told(line: str, tmp_path: Path) -> None:
     (tmp_path / "00000001.jsonl").write_text(line + "\n")

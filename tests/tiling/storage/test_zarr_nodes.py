@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tiling.storage import zarr_nodes
-from tiling.storage.zarr_nodes import arrays_in, open_group, read_list
+from tiling.storage.zarr_nodes import ONE_CHUNK_BYTES, arrays_in, open_group, read_list, write_list
 
 
 @pytest.fixture
@@ -100,3 +100,18 @@ def test_metadata_that_says_other_attributes_is_read_anew(made: Path) -> None:
     group.attrs["ome"] = {"version": "0.6"}
     assert json.loads((made / "zarr.json").read_text())["attributes"] == {"ome": {"version": "0.6"}}
     assert dict(open_group(made, read_only=True).attrs) == {"ome": {"version": "0.6"}}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("size", [0, 1, 77, ONE_CHUNK_BYTES // 8 - 1, ONE_CHUNK_BYTES // 8, ONE_CHUNK_BYTES])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_a_list_is_written_as_zarr_writes_it(dtype: str, size: int, tmp_path: Path) -> None:
+    for number, values in enumerate((np.zeros(size, dtype), np.arange(size).astype(dtype))):
+        ours, theirs = tmp_path / f"ours{number}", tmp_path / f"theirs{number}"
+        write_list(ours, values, below=tmp_path)
+        zarr.create_array(theirs, data=values, zarr_format=3)
+        assert files_in(ours) == files_in(theirs)
+        np.testing.assert_array_equal(read_list(ours), values)
