@@ -3,10 +3,11 @@
     python -m benchmarks.gpu --json gpu.json            on a machine with a GPU
     python -m benchmarks.gpu --device cpu --quick       the same path on a processor, in a minute
 
-Needs torch, zarr, dask, numpy, tifffile, imagecodecs, Pillow, pydantic and safetensors; neither Ray nor Prefect nor a
-network: what an actor does with a tile is `flows.worker.tile_worker.TileWorker`, which is used here as it is. The image
-is scikit-image's photograph of stained tissue where that is installed, `--image FILE.npy` (y, x, RGB, uint8), or else
-noise. Exits 1 where float32 labels differ from the whole image's by more than one in a million.
+Needs torch, numpy, zarr, tifffile, imagecodecs, Pillow, pydantic, safetensors, psutil, obstore, and openslide-python
+with openslide-bin; neither Ray, Prefect, dask, SciPy nor GDAL, and no network: what an actor does with a tile is
+`flows.worker.tile_worker.TileWorker`, which is used here as it is. The image is scikit-image's photograph of stained
+tissue where that is installed, `--image FILE.npy` (y, x, RGB, uint8), or else noise.
+Exits 1 where float32 labels differ from the whole image's by more than one in a million.
 """
 
 from __future__ import annotations

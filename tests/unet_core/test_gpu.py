@@ -35,9 +35,9 @@ def run_python(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_worker_needs_neither_ray_nor_prefect(tmp_path: Path) -> None:
-    unwanted = "('ray', 'prefect', 'typer', 'fastapi')"
-    code = f"import sys, flows.worker.tile_worker; print([m for m in {unwanted} if m in sys.modules])"
+def test_benchmark_and_worker_need_only_what_a_bare_machine_is_given(tmp_path: Path) -> None:
+    unwanted = "('ray', 'prefect', 'typer', 'fastapi', 'starlette', 'rich', 'dask', 'scipy', 'rasterio', 'shapely')"
+    code = f"import sys, benchmarks.gpu; print([m for m in {unwanted} if m in sys.modules])"
     assert run_python("-c", code, folder=tmp_path).strip() == "[]"
 
 
