@@ -1,11 +1,12 @@
 """Robustness of a nuclei model where slides differ: other pixel sizes, stains, no colour, negatives, JPEG.
 
-    python -m benchmarks.robustness RECIPE.toml --model BUNDLE [--out FIGURES.json] [--change NAME …] [--tta]
+    python -m benchmarks.robustness RECIPE.toml --model BUNDLE [--out FIGURES.json] [--change NAME …] [--tta MODE]
 
 measures a bundle on the images that the recipe holds back (`data.held_back_one_in`), as they are and changed in eight
 ways: the IoU of the mask's foreground and of its objects, and how many single objects are found and invented. No
 change may bring the IoU below 0.75 of the plain one. `--change NAME`, as often as wanted, measures some of them, and
-leaves what FIGURES.json says of the others; `--tta` averages over flips and rotations.
+leaves what FIGURES.json says of the others; `--tta` averages over flips, or over flips and turns (d4), as that of
+`overtile segment` does.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from flows.config.recipe import read_recipe
 from flows.training.examples import read_held_back
 from unet_core.bundles.bundle import load_bundle
 from unet_core.bundles.card import ModelCard
+from unet_core.inference.tta import SYMMETRIES, Tta
 from unet_core.training.data import Example
 from unet_core.training.evaluation import GROWN_PX, LEAST_PX, whole_image_labels
 from unet_core.training.instances import components, match_objects
@@ -131,11 +133,11 @@ def measure(
     out: Path | None = None,
     *,
     changes: Iterable[str] = tuple(CHANGES),
-    tta: bool = False,
+    tta: Tta = "none",
 ) -> dict[str, Any]:
     """Figures per change and group, written after each; changes of stain are made to stained images only."""
     bundle, recipe = load_bundle(bundle_at), read_recipe(recipe_at)
-    module = D4(bundle.module).eval() if tta else bundle.module
+    module = bundle.module if tta == "none" else Averaged(bundle.module, tta).eval()
     grid = OutputGrid.of(bundle.module, len(bundle.card.bands))
     examples = read_held_back(recipe.data)
     figures: dict[str, Any] = {}
@@ -160,22 +162,17 @@ def measure(
     return figures
 
 
-class D4(nn.Module):
-    """The mean of a network's logits over the flips and rotations of a picture."""
+class Averaged(nn.Module):
+    """The mean of a network's logits over the symmetries of a picture."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, tta: Tta) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.symmetries = module, SYMMETRIES[tta]
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        total = None
-        for turns in range(4):
-            for flips in ((), (3,)):
-                seen = torch.rot90(torch.flip(x_NCHW, flips), turns, (2, 3))
-                logits = torch.flip(torch.rot90(self.module(seen), -turns, (2, 3)), flips)
-                total = logits if total is None else total + logits
-        assert total is not None
-        return total / 8
+        seen = [each.of_tile(x_NCHW[0].permute(1, 2, 0)).permute(2, 0, 1)[None] for each in self.symmetries]
+        logits = (each.undo(self.module(x)) for each, x in zip(self.symmetries, seen, strict=True))
+        return torch.stack([*logits]).mean(dim=0)
 
 
 def _row(module: nn.Module, card: ModelCard, example: Example, grid: OutputGrid) -> NDArray[np.float64]:
@@ -225,7 +222,7 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--change", action="append", choices=[*CHANGES])
-    parser.add_argument("--tta", action="store_true")
+    parser.add_argument("--tta", default="none", choices=[*SYMMETRIES])
     arguments = parser.parse_args()
     changes = arguments.change or [*CHANGES]
     measure(arguments.model, arguments.recipe, arguments.out, changes=changes, tta=arguments.tta)
