@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -123,11 +122,11 @@ def _expect_source(config: ArchiveConfig, archive: Place) -> None:
     Raises:
         RunError: the last night's source holds nothing to segment any more.
     """
-    from tiling.archives.listing import find_slides
+    from tiling.archives.listing import expect_slides
     from tiling.errors import RunError, SourceError
 
     try:
-        next(find_slides(config.source, config.out, COLUMNS))
+        expect_slides(config.source, config.out, COLUMNS)
     except SourceError as error:
         command = f"overtile archive NEW-SOURCE --out {pasted(archive)} --model {word(config.model)}"
         raise RunError(
@@ -172,9 +171,15 @@ def run_night(config: ArchiveConfig) -> None:
     expect_cluster()
     from flows.commands.terminal import run_with_progress
     from flows.nightly.notified import notified
+    from tiling.archives.listing import expect_slides
+
+    def hold() -> NightSummary:
+        # The flow refuses the same: here it is before Ray and Prefect have begun to start.
+        expect_slides(config.source, config.out, COLUMNS)
+        return run_with_progress(console(), "segment_archive", config)
 
     try:
-        night = notified(config, partial(run_with_progress, console(), "segment_archive", config))
+        night = notified(config, hold)
     except StoppedError as error:
         if error.outcome is not None:
             print_night(cast("NightSummary", error.outcome))

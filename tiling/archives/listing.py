@@ -75,6 +75,11 @@ def find_slides(source: str, exclude: Place, columns: Sequence[str] = ()) -> Ite
         raise SourceError(f"{_nothing_in(source)}; a share that is not mounted looks like this, too")
 
 
+def expect_slides(source: str, exclude: Place, columns: Sequence[str] = ()) -> None:
+    """Refuse a source without slides, by a look for the first one; raises SourceError as `find_slides` does."""
+    next(find_slides(source, exclude, columns))
+
+
 def _nothing_in(source: str) -> str:
     if is_manifest(source):
         return (

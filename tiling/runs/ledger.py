@@ -198,7 +198,7 @@ class Ledger:
         """Add an event and write it at once; returns it as a fold reads it.
 
         `soon` writes it as the lines of tiles are: with others, where the last ones were written a moment ago. Of a
-        small image that ends within moments, each segment by itself costs the disk more than what it tells of.
+        small image that ends within moments, each segment by itself costs the disk more than its event is worth.
         """
         line = _dump({"event": name, "time": self.now(), "facts": facts})
         self._segments.append(line)

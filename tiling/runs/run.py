@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +57,14 @@ def _expect_folder_above(path: Path) -> None:
     above = next(each for each in path.absolute().parents if each.exists())
     if not above.is_dir():
         raise RunError(f"{path} would lie in the file {above}, and a run needs a folder; choose another --out")
+    try:  # of /proc, and of a disk that can only be read, permissions say nothing
+        Path(tempfile.mkdtemp(prefix=".overtile.", dir=above)).rmdir()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # room may be made until a tile needs some
+            return
+        raise RunError(
+            f"no folder can be made in {above} ({error.strerror}), for {path}; choose another --out"
+        ) from error
 
 
 def _comes_before_the_card(name: str) -> bool:

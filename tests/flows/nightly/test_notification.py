@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli import Cli, clean_environment
 from summaries import BAD, DONE, night_of
 
 from flows.commands.archive import last_config
@@ -266,3 +267,14 @@ def test_options_of_the_last_night_are_found_from_any_folder(tmp_path: Path, mon
     ) as no:
         last_config(str(tmp_path / "out"), {})
     assert str(no.value).endswith("--model nuclei --as-is --crs EPSG:3857 --core 256 --no-compile")
+
+
+def test_a_source_without_slides_is_refused_before_anything_is_asked_or_started(tmp_path: Path) -> None:
+    nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = Cli(clean_environment(tmp_path / "home", **nobody))
+    notify = ["--notify", f"tee {tmp_path / 'line'}"]
+    ended = command.run("archive", tmp_path / "in" / "*.svs", "--out", tmp_path / "out", *notify)
+    assert ended.code == 2
+    assert "in/*.svs: the glob matches nothing" in ended.err
+    assert "did not begin: " in (tmp_path / "line").read_text()
+    assert not (tmp_path / "out").exists()

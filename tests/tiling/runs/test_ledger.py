@@ -143,6 +143,11 @@ def test_a_run_in_a_file_is_refused_before_anything_starts(place: str, tmp_path:
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_run_where_the_system_makes_no_folder_is_refused_before_anything_starts() -> None:
+    with pytest.raises(RunError, match=r"no folder can be made in /proc \(.+\), for /proc/run; choose"):
+        Run.expect_room(Path("/proc/run"))
+
+
 def test_a_lock_on_a_full_disk_says_what_helps(small_disk: Path) -> None:
     fill_disk(small_disk / "ballast")
     with pytest.raises(DiskError, match=r"driver.lock can't be written \(No space left on device\): make space"):
