@@ -295,7 +295,7 @@ def test_a_driver_that_is_killed_before_lost_metadata_is_made_again_begins_with_
     assert ended.now() == ended.files
 
 
-def _killed(*_: object) -> None:
+def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
