@@ -35,10 +35,12 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     from flows.entry import refusal
+    from flows.lifecycle.loading import uncollected
 
     if message := refusal(sys.platform):
         raise ImportError(message)
-    return getattr(import_module(_HOMES[name]), name)
+    with uncollected():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Networks that come in the formats of others: labels of a megapixel of tissue, held against the network's own pass.
 
-    python -m benchmarks.imported [NETWORK …] [--steps 200] [--folder .benchmarks/work/imported]
+    python -m benchmarks.imported [NETWORK …] [--steps 60] [--folder .benchmarks/work/imported]
 
 Each network of the registry learns nuclei for some steps, since weights at random put two classes near a tie
 everywhere, and trained ones don't. It is exported as ONNX and segmented by overtile in tiles; where monai and
@@ -287,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the labels of imported networks with those of their sources.")
     parser.add_argument("networks", nargs="*", choices=(*known(), []), metavar="NETWORK", help=" ".join(known()))
     parser.add_argument("--folder", type=Path, default=ROOT / ".benchmarks" / "work" / "imported")
-    parser.add_argument("--steps", type=int, default=200, help="of learning")
+    parser.add_argument("--steps", type=int, default=60, help="of learning")
     asked = parser.parse_args()
     for name in asked.networks or known():
         print(json.dumps({"rows": [*rows(name, asked.folder, asked.steps)]}), flush=True)

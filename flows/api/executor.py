@@ -10,6 +10,7 @@ from flows.api.child_process import run_in_child_process
 from flows.api.options import Executor
 from flows.config.run import RerunConfig, SegmentConfig
 from flows.errors import ConfigError
+from flows.lifecycle.loading import uncollected
 from flows.pool.free_memory import free_memory_bytes
 from flows.reporting.progress import Listener, listener
 
@@ -42,7 +43,8 @@ def run_with(executor: Executor, config: SegmentConfig | RerunConfig, on_progres
     if executor == "ray":
         run_in_child_process("segment" if isinstance(config, SegmentConfig) else "rerun", config, on_progress)
         return
-    from flows.run.local import rerun_here, segment_here
+    with uncollected():
+        from flows.run.local import rerun_here, segment_here
 
     with _reported_to(on_progress):
         if isinstance(config, SegmentConfig):
