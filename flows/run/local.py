@@ -23,7 +23,6 @@ from flows.pool.cores import usable_cores
 from flows.pool.scheduler import IN_FLIGHT_PER_ACTOR
 from flows.reporting.progress import Progress, begin_stage, report_progress
 from flows.run.changed_image import expect_same_image, settled
-from flows.run.model import Model, load_model
 from flows.run.pictures import drawing
 from flows.run.prepare import prepared
 from flows.run.steps import (
@@ -39,7 +38,6 @@ from flows.run.steps import (
     stitch,
     summarise,
 )
-from flows.worker.model import local_bundle
 from flows.worker.result import TileResult
 from flows.worker.tile_worker import TileWorker
 from flows.worker.tuning import Tuning, TuningRequest, tune
@@ -49,13 +47,9 @@ from tiling.runs.ledger import INFERRING
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.storage.place import lock_run
-from unet_core.bundles.card import bundle_digest, read_card
 from unet_core.inference.device import device_name, few_threads
 
 logger = logging.getLogger(__name__)
-
-MODELS_KEPT = 4
-_models: dict[tuple[str, str, str, str], Model] = {}
 
 
 def segment_here(config: SegmentConfig) -> Outcome:
@@ -69,7 +63,7 @@ def segment_here(config: SegmentConfig) -> Outcome:
     Run.expect_room(config.out)  # before a lock is left in what is no run
     with lock_run(config.out), few_threads(usable_cores()):
         begin_stage("plan")
-        planned = prepared(config, 1, partial(_tuned, device=device), _model)
+        planned = prepared(config, 1, partial(_tuned, device=device))
         run = planned.run
         reduced = ReducedLevels.of(run, planned.state)
         _compute(run, remaining(run, planned.state, planned.strip_px), device, reduced)
@@ -102,17 +96,6 @@ def _tuned(request: TuningRequest, device: str) -> Tuning:
     if request.precision == "auto" or request.approximate_halo_px is not None:
         return tune(request, device)
     return Tuning(request.precision, request.core_px, {})
-
-
-def _model(config: SegmentConfig) -> Model:
-    """The model of a configuration, loaded once per process as long as its files stay the same."""
-    with local_bundle(config.model) as folder:
-        key = bundle_digest(folder), read_card(folder).model_dump_json(), config.halo, config.tta
-    if key not in _models:
-        _models[key] = load_model(config)
-        while len(_models) > MODELS_KEPT:
-            _models.pop(next(iter(_models)))
-    return _models[key]
 
 
 @cache

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +18,7 @@ from flows.config.run import SegmentConfig
 from flows.run.background import as_it_is, foreground_of, skip_background
 from flows.run.custom_model import reference_of, with_bundle
 from flows.run.intended import Intended, RunRequest, Tuner, intend
-from flows.run.model import Model, load_model
+from flows.run.model import load_model
 from tiling.errors import SourceError
 from tiling.export.export_run import EXPORTS_ASKED
 from tiling.export.foreign_files import sentence, unknown_files
@@ -61,16 +61,13 @@ class Prepared:
     strip_px: int | None = None
 
 
-def prepared(
-    config: SegmentConfig, workers: int, tuner: Tuner, loader: Callable[[SegmentConfig], Model] | None = None
-) -> Prepared:
+def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
     """Open or make the run folder for what was asked.
 
     Args:
         config: what was asked.
         workers: actors that will compute side by side.
         tuner: finds out what was left open, on the device that will compute.
-        loader: in place of `load_model`, for a caller that keeps models.
 
     Raises:
         SourceError: the image can't be opened, or the model doesn't fit it.
@@ -81,7 +78,7 @@ def prepared(
     source, version = open_with_version(config.image, config.image_view())
     with source:
         config = with_bundle(config)
-        model = (loader or load_model)(config)
+        model = load_model(config)
         return prepare_with(RunRequest(model, source, version, config, workers, tuner))
 
 
