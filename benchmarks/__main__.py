@@ -26,6 +26,7 @@ SCRATCH = ROOT / ".benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
 PARTS = (
     "contest",
+    "large",
     "growth",
     "driver",
     "startup",
@@ -49,6 +50,12 @@ def log(text: str) -> None:
 def hold_contest(asked: argparse.Namespace) -> Iterator[contest.Figures]:
     ground = contest.prepare(SCRATCH / "work", asked.side)
     found = contest.contestants(ground, asked.kinds, log)
+    yield from contest.hold(ground, found, asked.rounds, log)
+
+
+def hold_large(asked: argparse.Namespace) -> Iterator[contest.Figures]:
+    ground = contest.prepare(SCRATCH / "work", 4 * asked.side)
+    found = contest.contestants(ground, {*asked.kinds} - {"peers"}, log)
     yield from contest.hold(ground, found, asked.rounds, log)
 
 
@@ -216,6 +223,7 @@ def main() -> None:
         log(f"the machine is not idle (load {machine.load():.1f}): figures will be disturbed")
     holders = {
         "contest": hold_contest,
+        "large": hold_large,
         "growth": hold_growth,
         "driver": hold_driver,
         "startup": hold_startup,

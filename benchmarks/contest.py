@@ -25,6 +25,12 @@ WAYS = {
     "float32": ((1024, True), (1024, False), (2048, True)),
     "bfloat16": ((512, True), (1024, True), (1024, False), (2048, True)),
 }
+# Of slides that no whole pass fits: it would take 350 bytes per pixel.
+WAYS_OF_LARGE = {
+    "float32": ((2048, True),),
+    "bfloat16": ((1024, True), (1024, False), (2048, True)),
+}
+WHOLE_UP_TO_PX, WARM_UP_PX = 4096, 4096
 # Processes, threads of each, side of the tiles. One process of two threads is slower: 3.93 for 4.11 MPix/s in bfloat16.
 LIMITS = ((2, 1, 1024),)
 MODEL = "nuclei-small"
@@ -45,16 +51,27 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where the contest takes place."""
+    """Where the contest takes place.
+
+    `reference` is the labels of one pass over the whole slide, None where it is too large for one; then `warm_up` is
+    the slide that pools begin with.
+    """
 
     folder: Path
     slide: Path
-    reference: Path
+    reference: Path | None
+    warm_up: Path | None = None
+
+    @property
+    def ways(self) -> dict[str, tuple[tuple[int, bool], ...]]:
+        return WAYS_OF_LARGE if self.reference is None else WAYS
 
 
 def prepare(folder: Path, side_px: int) -> Ground:
-    """The slide, and the labels of one pass over the whole of it."""
+    """The slide, and the labels of one pass over the whole of it where it is small enough."""
     slide = write_slide(folder / f"slide-{side_px}.svs", side_px)
+    if side_px > WHOLE_UP_TO_PX:
+        return Ground(folder, slide, None, write_slide(folder / f"slide-{WARM_UP_PX}.svs", WARM_UP_PX))
     reference = folder / name_of(slide, load_bundle(MODEL).digest)
     if not reference.is_file():
         run([sys.executable, "-m", "benchmarks.reference", str(slide), str(reference), "--model", MODEL])
@@ -90,7 +107,7 @@ def hold(ground: Ground, found: list[Contestant], rounds: int, log: Callable[[st
             row: Figures = {"key": contestant.key, "kind": contestant.kind, "round": number, **contestant.facts}
             try:
                 row |= run(contestant.command, threads=contestant.threads, sample_seconds=1.0)
-                if contestant.labels is not None:
+                if contestant.labels is not None and ground.reference is not None:
                     row["differing"] = differing(ground.reference, contestant.labels)
             except MeasurementError as error:
                 row["error"] = str(error)
@@ -113,12 +130,13 @@ def _bare(kind: str, precision: str, processes: int, threads: int, tile_px: int,
 
 
 def _overtile(ground: Ground) -> Iterator[Contestant]:
-    for precision, (core_px, staging) in ((p, way) for p in PRECISIONS for way in WAYS[p]):
+    for precision, (core_px, staging) in ((p, way) for p in PRECISIONS for way in ground.ways[p]):
         key = f"overtile {precision} {core_px} {'staged' if staging else 'direct'}"
         out = ground.folder / key.replace(" ", "-")
         command = [sys.executable, "-m", "benchmarks.pipeline", str(ground.slide), "--out", str(out)]
         command += ["--precision", precision, "--core", str(core_px), "--model", MODEL]
         command += ["--workers", str(THREADS), "--staging" if staging else "--no-staging"]
+        command += ["--warm-up", str(ground.warm_up)] if ground.warm_up is not None else []
         yield Contestant(
             key, "overtile", {"precision": precision, "core_px": core_px, "staging": staging}, command, out
         )

@@ -16,9 +16,33 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (_contest, _growth, _driver, _startup, _archive, _around, _exports, _polygons, _scenes, _imported)
+    sections = (
+        _contest,
+        _large,
+        _growth,
+        _driver,
+        _startup,
+        _archive,
+        _around,
+        _exports,
+        _polygons,
+        _scenes,
+        _imported,
+    )
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = ("contest", "growth", "driver", "startup", "archive", "steps", "exports", "polygons", "scenes", "imported")
+    names = (
+        "contest",
+        "large",
+        "growth",
+        "driver",
+        "startup",
+        "archive",
+        "steps",
+        "exports",
+        "polygons",
+        "scenes",
+        "imported",
+    )
     parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
@@ -84,12 +108,38 @@ def _line(key: str, rows: list[Row], rates: dict[str, float], best: dict[str, tu
     limit = best.get(first.get("precision", "float32"))
     share = f"{100 * rates[key] / limit[1]:.0f} %" if limit else ""
     good = [row for row in rows if "error" not in row]
-    differing = max(row["differing"] for row in good)
-    part = differing / good[0]["pixels"]
     tree = max(row["memory"]["tree_pss"] for row in good) / 1e9
     largest = max(row["memory"]["largest"] for row in good) / 1e9
-    count = "0" if differing == 0 else f"{part:.1e} ({differing})"
-    return f"| {label} | {rates[key] / 1e6:.2f} | {share} | {count} | {tree:.2f} GB | {largest:.2f} GB |"
+    return f"| {label} | {rates[key] / 1e6:.2f} | {share} | {_differing(good)} | {tree:.2f} GB | {largest:.2f} GB |"
+
+
+def _differing(rows: list[Row]) -> str:
+    if not all("differing" in row for row in rows):
+        return ""
+    count = max(row["differing"] for row in rows)
+    return "0" if count == 0 else f"{count / rows[0]['pixels']:.1e} ({count})"
+
+
+def _large(page: Row) -> str:
+    rows: list[Row] = page["rows"]
+    rates, best = medians(rows, _rate), limits(rows)
+    side_px = round(max(row["pixels"] for row in rows if "pixels" in row) ** 0.5)
+    about = (
+        "The same, on a slide that no whole pass fits, so that labels are not compared; the pool has labelled a "
+        f"smaller slide before. Medians of {1 + max(row['round'] for row in rows)} rounds."
+    )
+    shown = [
+        f"## A larger slide, {side_px}² px",
+        _machine(page),
+        about,
+        "",
+        "| | MPix/s | share of the limit | differing labels | memory of the tree | largest process |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    shown += [f"| limit, {p}: {key} | {rate / 1e6:.2f} | 100 % | | | |" for p, (key, rate) in sorted(best.items())]
+    for key in dict.fromkeys(row["key"] for row in rows if row["kind"] == "overtile"):
+        shown.append(_line(key, [row for row in rows if row["key"] == key], rates, best))
+    return "\n".join([*shown, ""]) + "\n"
 
 
 def fastest(rows: list[Row], rates: dict[str, float], precision: str) -> tuple[str, float] | None:

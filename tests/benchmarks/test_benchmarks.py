@@ -126,6 +126,11 @@ def test_table_gives_medians_shares_and_ratios(tmp_path: Path) -> None:
     assert "| overtile bfloat16 512 staged | 3.00 | 75 % | 2.0e-03 (2) |" in text
     assert "| A peer | 6.0 |" in text
     assert "| Lost | failed: it broke |" in text
+    for each in rows:
+        each.pop("differing", None)
+    (tmp_path / "large.json").write_text(json.dumps(page))
+    large = table.write(tmp_path).partition("## A larger slide, 32² px")[2]
+    assert "| overtile bfloat16 512 staged | 3.00 | 75 % |  | 2.00 GB |" in large
 
 
 def test_scenes_are_read_alike_and_their_figures_told(tmp_path: Path) -> None:
