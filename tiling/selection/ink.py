@@ -77,7 +77,7 @@ def without_detail(
     asked, smooth_blocks = grey | coloured, _SmoothBlocks(level, block_px)
     smooth = asked & (greatest_band(means) < BLACK)
     open_ = asked & ~smooth
-    if elsewhere is None or np.count_nonzero(open_) * block_px**2 < LEAST_PIXELS:
+    if elsewhere is None or _cells_read(open_) * (CELL_BLOCKS * block_px) ** 2 < LEAST_PIXELS:
         return smooth | smooth_blocks(source, (0, open_, grey))[1]
     tall = SQUARE_BLOCKS * max(1, PART_PIXELS // (SQUARE_BLOCKS * block_px**2 * asked.shape[1]))
     rows = [slice(top, top + tall) for top in range(0, asked.shape[0], tall)]
@@ -118,6 +118,12 @@ class _SmoothBlocks:
         rows, cols = (range(0, count, SQUARE_BLOCKS) for count in open_.shape)
         on_threads(look, product(rows, cols), THREADS)
         return first_row, smooth
+
+
+def _cells_read(wanted: Flags) -> int:
+    """Number of cells that hold a wanted block."""
+    rows, cols = (range(0, count, CELL_BLOCKS) for count in wanted.shape)
+    return int(np.count_nonzero(np.logical_or.reduceat(np.logical_or.reduceat(wanted, rows, axis=0), cols, axis=1)))
 
 
 def _cells(wanted: Flags) -> Iterator[Box]:
