@@ -6,8 +6,8 @@ Everything is the real step, but for the labels, which are the dark part of the 
 threads of a step. With `--reduced 4 16` the slide has a pyramid, as scanners write one; without, it has one level, and
 what is drawn of it is drawn from all of it. With `--direct` nothing is staged: workers read the image itself. Beside
 each step stands what the libraries under it take for the same bytes (`benchmarks.raw`), between the steps of the same
-run; planning and recording have no such part. The model is loaded before, as a command does once for all slides; the
-fingerprint is no part of the plan. Where each step runs stands beside it, and what the driver takes in all.
+run; recording has no such part. A small slide goes before and the model is loaded before, as a command does once for
+all slides; the fingerprint is no part of the plan. Beside the steps stands where each runs, and what the driver takes.
 """
 
 from __future__ import annotations
@@ -49,21 +49,20 @@ from tiling.runs.staging import load_tile
 from tiling.runs.unchanged_source import open_with_version
 from tiling.selection.coarse_data import COARSE_PX
 from tiling.selection.find_foreground import find_foreground
-from tiling.selection.part_map import PartMap
 from tiling.sources.downsample import screen_factor
 from tiling.storage.place import size_of_tree
-from tiling.storage.task_map import FEWEST_PIXELS
+from tiling.storage.task_map import FEWEST_PIXELS, TaskMap
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
 
 DARK = 170
+FIRST_PX = 2048
 
 WHERE = {
     "fingerprint": "driver",
     "plan": "driver",
     "look": "stagers",
-    "foreground": "driver",
     "stage": "stagers",
     "read": "workers",
     "write": "workers",
@@ -73,7 +72,7 @@ WHERE = {
     "report": "driver",
 }
 """Processes in which each step runs of a slide of `FEWEST_PIXELS` and more, staged: of the stagers, tasks instead where
-no stager is idle. Below that the look is the driver's, too, which counts it as foreground.
+no stager is idle. Below that the look for foreground is part of the plan.
 """
 
 
@@ -99,16 +98,14 @@ class Clock:
 def measure(image: Path, out: Path, core_px: int, *, staged: bool = True) -> dict[str, Any]:
     """All steps of a run of one slide but the network, and what the libraries under each take."""
     clock, raw = Clock(), RawCosts(image, out.parent)
-    config = SegmentConfig(image=image, out=out, core=core_px, foreground="none", as_is=True)
+    config = SegmentConfig(image=image, out=out, core=core_px, as_is=True)
     planned = plan(config, load_model(config), clock, raw)
     run, todo = planned.run, remaining(planned.run, planned.state, planned.strip_px)
     level = run.card.image.level
     with run.open_source() as source:
         watched = WatchedSource(source)
-        seen = cast("ImageSource", watched)
-        elsewhere = parts_elsewhere(clock, seen) if run.plan.image.area >= FEWEST_PIXELS else None
-        clock.time("foreground", lambda: find_foreground(seen, level, "auto", elsewhere))
-        raw.view("foreground" if elsewhere is None else "look", watched, COARSE_PX)
+        find_foreground(cast("ImageSource", watched), level, "auto")  # as the plan did
+        raw.view("look" if "look" in clock.cpu else "plan", watched, COARSE_PX)
     reduced = ReducedLevels.of(run, run.ledger.fold())
     with closing((StagedReads if staged else DirectReads)(run, clock, raw)) as reads:
         walk(run, todo, clock, reduced, raw, reads)
@@ -148,19 +145,20 @@ def plan(config: SegmentConfig, model: Model, clock: Clock, raw: RawCosts) -> Pr
     with source:
         clock.time("fingerprint", source.fingerprint)
         raw.fingerprint()
-        request = RunRequest(model, source, version, config, 1, lambda request: Tuning("float32", request.core_px, {}))
+        tuned = Tuning("float32", config.core, {})
+        request = RunRequest(model, source, version, config, 1, lambda _: tuned, tasks=partial(elsewhere, clock))
         return clock.time("plan", lambda: prepare_with(request))
 
 
-def parts_elsewhere(clock: Clock, source: ImageSource) -> PartMap:
-    """A map of reading parts of an image, as other processes do: what is sent to them and back pickles."""
+def elsewhere(clock: Clock, pixels: int) -> TaskMap | None:
+    """A map of work of other processes on so many pixels: what is sent to them and back pickles."""
 
-    def read(reading: Callable[[ImageSource, Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
-        for part in parts:
-            sent = pickle.loads(pickle.dumps(part))
-            yield pickle.loads(pickle.dumps(clock.time("look", partial(reading, source, sent))))
+    def work_there(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            there, sent = pickle.loads(pickle.dumps((work, item)))
+            yield pickle.loads(pickle.dumps(clock.time("look", partial(there, sent))))
 
-    return read
+    return work_there if pixels >= FEWEST_PIXELS else None
 
 
 class StagedReads:
@@ -257,6 +255,9 @@ def main() -> None:
     gc.freeze()  # as a command's process does with what it has loaded (flows.lifecycle.loading)
     image = write_slide(given.out.parent / name, given.side, reduced=tuple(given.reduced))
     shutil.rmtree(given.out, ignore_errors=True)
+    # What a process does once is no slide's: the page's template, the modules that are loaded when they are needed.
+    measure(write_slide(given.out.parent / "steps-first.svs", FIRST_PX), given.out, given.core, staged=not given.direct)
+    shutil.rmtree(given.out)
     print(json.dumps({"levels": levels, **measure(image, given.out, given.core, staged=not given.direct)}))
     shutil.rmtree(given.out)
 
