@@ -189,11 +189,9 @@ class RawCosts:
         """The overlay as PNG, and the report's of it as WebP."""
         with Image.open(overlay) as file:
             picture = file.convert("RGB")
-        with self._part("overlay", "png"):
+        with self._part("pictures", "png"):
             picture.save(BytesIO(), format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        with self._part("report", "png"), Image.open(overlay) as file:
-            picture = file.convert("RGB")
-        with self._part("report", "webp"):
+        with self._part("pictures", "webp"):
             picture.save(BytesIO(), "WEBP", quality=82, method=2)
 
     def _decoded(self, step: str, level: int, index: int, *, again: bool = False) -> Pixels:

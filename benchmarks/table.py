@@ -355,7 +355,29 @@ def _around(page: Row) -> str:
         shown += [_step(step, cost, raw[step]) for step, cost in costs.items()]
         together = sum(sum(parts.values()) for parts in raw.values())
         shown.append(_step("together", sum(costs.values()), {"": together} if together else {}))
-    return "\n".join([*shown, ""])
+        if "where" in first:
+            mine = [step for step in costs if first["where"][step] == "driver"]
+            seconds = median(row["driver_cpu_seconds"] for row in held) / first["pixels"] * 1e9
+            shown.append(f"| of it the driver's | {seconds:.1f} | | | {', '.join(mine)} |")
+    return "\n".join([*shown, *_driver_per_slide(rows), ""])
+
+
+def _driver_per_slide(rows: list[Row]) -> list[str]:
+    """What the driver takes for each slide and for each gigapixel, by the smallest and the largest of a kind."""
+    shown = list[str]()
+    for levels, staged in dict.fromkeys((row["levels"], row.get("staged", True)) for row in rows):
+        seconds: dict[int, list[float]] = {}
+        for row in rows:
+            if (row["levels"], row.get("staged", True)) == (levels, staged) and "driver_cpu_seconds" in row:
+                seconds.setdefault(row["pixels"], []).append(row["driver_cpu_seconds"])
+        if len(seconds) > 1:
+            few, many = min(seconds), max(seconds)
+            least, most = (median(seconds[pixels]) for pixels in (few, many))
+            each = (most - least) / (many - few)
+            way = "" if staged else ", without staging"
+            costs = f"{least - each * few:.2f} s for each slide and {each * 1e9:.1f} for each gigapixel"
+            shown += ["", f"The driver, by these sides of {levels} levels{way}: {costs}."]
+    return shown
 
 
 _CPU = "cpu_seconds_per_gigapixel"

@@ -96,7 +96,7 @@ def compute(
 def plan(config: SegmentConfig, pool: Pool) -> Prepared:
     """Everything that can be refused is refused here."""
     begin_stage("plan")
-    return prepared(config, pool.size, pool.tune)
+    return prepared(config, pool.size, pool.tune, tasks=pool.elsewhere)
 
 
 @task(cache_policy=NO_CACHE)

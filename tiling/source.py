@@ -21,6 +21,7 @@ from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.limits import one_line, source_errors
 from tiling.sources.opening import open_reader, share_reader
 from tiling.sources.present import Fill, filled, read_present
+from tiling.sources.raster import RasterReader
 from tiling.sources.scene.content import FORMAT as SCENE
 from tiling.sources.shared import SharedReader
 from tiling.sources.tiff.reader import TiffReader
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import dask.array as da
 
     from tiling.sources.scene.reader import SceneReader
+
+LARGEST_CHUNK_PX = 1 << 22
 
 __all__ = ["Georeference", "ImageSource", "Level", "open_source"]
 
@@ -128,6 +131,11 @@ class ImageSource(DescribedImage):
         """Width of what is decoded at once of the file; None where that isn't known, or no more than is asked for."""
         tiff = self._tiff()
         return None if tiff is None else tiff.segment_width
+
+    def is_read_by_parts(self, level: int) -> bool:
+        """True if a process that reads a part of a level needn't decode much more of the file."""
+        tall, wide = self._opened().chunk_px(level)
+        return tall * wide <= LARGEST_CHUNK_PX and not isinstance(self._file(), RasterReader)
 
     def files(self) -> dict[str, Box]:
         """Boxes on the grid of a scene that its files fill, by their names; none of an image that is one file.

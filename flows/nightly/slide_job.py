@@ -95,8 +95,9 @@ class SlideJob:
                 return
             self._locks.enter_context(lock_run(config.out))
             pool = context.pool
+            model, available_bytes = context.model, context.available_bytes
             planned = prepare_with(
-                RunRequest(context.model, source, version, config, pool.size, context.tune, context.available_bytes)
+                RunRequest(model, source, version, config, pool.size, context.tune, available_bytes, pool.elsewhere)
             )
         run = planned.run
         expect_budget(run, context.config)

@@ -24,14 +24,15 @@ from flows.pool.cores import usable_threads
 from flows.pool.roster import Roster
 from flows.pool.scheduler import Attempt, Limits, Scheduler, TileOutcome, Utilisation
 from flows.pool.staging_actors import Stagers
-from flows.pool.tasks import FEWEST_PIXELS, Tasks
+from flows.pool.tasks import Tasks
 from flows.worker.result import RecheckResult
 from tiling.objects.blocks import Block, in_order
 from tiling.storage.place import Place
+from tiling.storage.task_map import FEWEST_PIXELS
 
 if TYPE_CHECKING:
     from flows.worker.tuning import Tuning, TuningRequest
-    from tiling.export.export_task import TaskMap
+    from tiling.storage.task_map import TaskMap
     from unet_core.bundles.bundle import Bundle
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,13 @@ class Pool:
     def beside(self) -> TaskMap | None:
         """A map of work in few steps on a staging actor that is idle, whose libraries are loaded; None without one."""
         return partial(self._stagers.work, on_wait=self._cluster.expect_own) if self._stagers.is_idle else None
+
+    def elsewhere(self, pixels: int) -> TaskMap | None:
+        """A map of reading so many pixels of an image: on staging actors while one is idle, or as tasks.
+
+        None where it is done sooner without.
+        """
+        return None if pixels < FEWEST_PIXELS else self.beside or self.tasks.of_mask(pixels)
 
     def begin_beside(self, work: Callable[[Item], Result], item: Item) -> Callable[[], Result | None] | None:
         """Begin such work for later: gives what waits for its result, None where it failed; None without an actor."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -124,27 +124,45 @@ class Stagers:
     def work(
         self, work: Callable[[Item], Result], items: Iterable[Item], on_wait: Callable[[], None]
     ) -> Iterator[Result]:
-        """Results of other work on items, one after another, of whichever has least to do; here where that one dies.
+        """Results of other work on items as they end, one of each stager at a time; here where a stager dies.
 
         Args:
             work: pickles, and may be done twice.
             items: to work on.
             on_wait: is called every second of waiting; what it raises ends the wait.
         """
-        for item in items:
-            with self._least_busy() as stager:
-                reference = stager.actor.work.remote(work, item)
-                while not ray.wait([reference], timeout=1.0)[0]:
+        coming, running = deque(items), dict[Any, tuple[_Stager, Item]]()
+        try:
+            while coming or running:
+                while coming and len(running) < len(stagers := self._stagers):
+                    stager, item = min(stagers, key=lambda each: each.busy), coming.popleft()
+                    stager.busy += 1
+                    running[stager.actor.work.remote(work, item)] = stager, item
+                if not running:  # the stagers were ended meanwhile
+                    yield work(coming.popleft())
+                    continue
+                done, _ = ray.wait([*running], timeout=1.0)
+                if not done:
                     on_wait()
-                try:
-                    result: Result = ray.get(reference)
-                except RayTaskError as error:
-                    raise cause_of(error) from error
-                except RayError as error:
-                    logger.warning("a stager died at other work: %s", short_reason(error))
-                    self._replace(stager)
-                    result = work(item)
-            yield result
+                for reference in done:
+                    stager, item = running.pop(reference)
+                    stager.busy -= 1
+                    yield self._worked(reference, stager, work, item)
+        finally:
+            for stager, _ in running.values():
+                stager.busy -= 1
+
+    def _worked(self, reference: Any, stager: _Stager, work: Callable[[Item], Result], item: Item) -> Result:
+        """Result of a stager's other work; of one that died, of the same work here."""
+        try:
+            result: Result = ray.get(reference)
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        except RayError as error:
+            logger.warning("a stager died at other work: %s", short_reason(error))
+            self._replace(stager)
+            return work(item)
+        return result
 
     def begin(
         self, work: Callable[[Item], Result], item: Item, on_wait: Callable[[], None]
@@ -161,15 +179,6 @@ class Stagers:
         """
         idle = next((each for each in [*self._stagers] if not each.busy), None) if self.is_idle else None
         return None if idle is None else partial(_result, idle.actor.work.remote(work, item), on_wait)
-
-    @contextmanager
-    def _least_busy(self) -> Generator[_Stager]:
-        stager = min(self._stagers, key=lambda each: each.busy)
-        stager.busy += 1
-        try:
-            yield stager
-        finally:
-            stager.busy -= 1
 
     def _begin(self, pending: dict[Any, _Task], batch: Batch, attempt: int) -> None:
         stager = min(self._stagers, key=lambda each: each.busy, default=None)

@@ -12,17 +12,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from flows.errors import PoolError
 from flows.pool.actors import cause_of, short_reason
+from tiling.storage.task_map import FEWEST_PIXELS
 
 if TYPE_CHECKING:
-    from tiling.export.export_task import TaskMap
+    from tiling.storage.task_map import TaskMap
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RETRIES = 3
 WAIT_SECONDS, SOON_SECONDS = 1.0, 0.05
-FEWEST_PIXELS = 1 << 26
-"""Of a mask from which on tasks are worth their processes, which load libraries first."""
 
 
 class Tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -11,6 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.errors import PoolError
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.plan import Tile
@@ -23,7 +25,9 @@ from tiling.runs.uncomputed import SHARE
 from tiling.selection.choose_view import ViewChoice
 from tiling.selection.find_foreground import find_foreground
 from tiling.selection.foreground import Foreground
+from tiling.selection.part_map import PartMap
 from tiling.source import ImageSource
+from tiling.storage.task_map import TaskMap
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +44,22 @@ def as_it_is(card: RunCard, whole: ImageSource, choice: ViewChoice) -> VerifiedS
     return VerifiedSource(image.path, seen, image.fingerprint, image.version, fill, opened)
 
 
-def foreground_of(card: RunCard, source: VerifiedSource) -> Foreground:
-    """Parts of a card's image that are worth computing."""
-    return source.read(lambda pixels: find_foreground(pixels, card.image.level, card.foreground))
+def foreground_of(
+    card: RunCard, source: VerifiedSource, tasks: Callable[[int], TaskMap | None] | None = None
+) -> Foreground:
+    """Parts of a card's image that are worth computing; of a large one, as `tasks` of so many pixels see it."""
+    level, pixels = card.image.level, card.image.extent[0] * card.image.extent[1]
+
+    def look(elsewhere: PartMap | None) -> Foreground:
+        return source.read(lambda image: find_foreground(image, level, card.foreground, elsewhere))
+
+    there = None if tasks is None or card.foreground != "auto" else tasks(pixels)
+    if there is not None and source.source.is_read_by_parts(level):
+        try:
+            return look(source.elsewhere(there))
+        except PoolError as error:
+            logger.warning("%s: the look for foreground is done by the driver: %s", card.image.path, error)
+    return look(None)
 
 
 def skip_background(run: Run, state: LedgerState, source: VerifiedSource, found: Foreground, started: float) -> None:

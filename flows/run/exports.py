@@ -10,11 +10,11 @@ from flows.run.changed_image import drawn_of_one_image
 from flows.run.objects import number_where_needed
 from tiling.errors import ExportError
 from tiling.export.export_run import export_run
-from tiling.export.export_task import TaskMap
 from tiling.export.formats import COG, FORMATS, NONE, Format
 from tiling.runs.ledger import LedgerState
 from tiling.runs.run import Run
 from tiling.storage.place import Place, lock_run
+from tiling.storage.task_map import TaskMap
 
 if TYPE_CHECKING:
     from flows.config.export import ExportConfig

@@ -27,6 +27,7 @@ from tiling.runs.run import Run
 from tiling.runs.unchanged_source import changed
 from tiling.selection.choose_view import ViewChoice, choose_view
 from tiling.source import ImageSource
+from tiling.storage.task_map import TaskMap
 from unet_core.bounds import Footprint
 from unet_core.bundles.bundle import Bundle
 from unet_core.inference.memory import activation_bytes, rows_at_once
@@ -48,7 +49,7 @@ class RunRequest:
 
     `begun_with` is the version that the image's files had before it was opened. `workers` actors compute side by side;
     `tuner` finds out what was left open, on their device. `available_bytes` is the memory that was free before they
-    took theirs; None where they have none yet.
+    took theirs; None where they have none yet. `tasks` is a map of reading so many pixels in other processes.
     """
 
     model: Model
@@ -58,6 +59,7 @@ class RunRequest:
     workers: int
     tuner: Tuner
     available_bytes: int | None = None
+    tasks: Callable[[int], TaskMap | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any
 from flows.reporting.report import encoded_pictures
 from flows.run.changed_image import drawn_of_one_image
 from tiling.export.close_ups import write_close_ups
-from tiling.export.export_task import TaskMap
 from tiling.export.overlay import write_overlay
 from tiling.export.verification import FOREGROUND, OVERLAY, announce_drawn, is_as_drawn, seals_of
 from tiling.runs.ledger import LedgerState, TileState
@@ -22,6 +21,7 @@ from tiling.source import ImageSource
 from tiling.sources.downsample import ScreenView
 from tiling.storage.picture import small_url
 from tiling.storage.place import place_of
+from tiling.storage.task_map import TaskMap
 
 SMALL_PX = 720
 

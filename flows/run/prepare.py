@@ -7,7 +7,7 @@ import hashlib
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +32,7 @@ from tiling.runs.unchanged_source import open_with_version
 from tiling.runs.walk import strip_px
 from tiling.selection.outline import Outline
 from tiling.storage.place import Place
+from tiling.storage.task_map import TaskMap
 from unet_core.bundles.bundle import Bundle
 from unet_core.bundles.card import ClassInfo
 from unet_core.inference.predictor import MATHS_VERSION
@@ -61,13 +62,19 @@ class Prepared:
     strip_px: int | None = None
 
 
-def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
+def prepared(
+    config: SegmentConfig,
+    workers: int,
+    tuner: Tuner,
+    tasks: Callable[[int], TaskMap | None] | None = None,
+) -> Prepared:
     """Open or make the run folder for what was asked.
 
     Args:
         config: what was asked.
         workers: actors that will compute side by side.
         tuner: finds out what was left open, on the device that will compute.
+        tasks: a map of reading so many pixels in other processes, where there are any.
 
     Raises:
         SourceError: the image can't be opened, or the model doesn't fit it.
@@ -79,7 +86,7 @@ def prepared(config: SegmentConfig, workers: int, tuner: Tuner) -> Prepared:
     with source:
         config = with_bundle(config)
         model = load_model(config)
-        return prepare_with(RunRequest(model, source, version, config, workers, tuner))
+        return prepare_with(RunRequest(model, source, version, config, workers, tuner, tasks=tasks))
 
 
 def prepare_with(request: RunRequest) -> Prepared:
@@ -107,11 +114,11 @@ def _planned(request: RunRequest, wanted: Intended, card: RunCard, started: floa
         run, state = _opened(out, card, outline)
         if state.last_event(PLANNED) is None:
             with as_it_is(run.card, request.source, wanted.choice) as source:
-                skip_background(run, state, source, foreground_of(run.card, source), started)
+                skip_background(run, state, source, foreground_of(run.card, source, request.tasks), started)
         return run, state
     Run.expect_room(out)
     with as_it_is(card, request.source, wanted.choice) as source:
-        found = foreground_of(card, source)
+        found = foreground_of(card, source, request.tasks)
         run, state = _opened(out, card.with_squares(found.squares), outline)
         skip_background(run, state, source, found, started)
     return run, state

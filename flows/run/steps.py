@@ -19,7 +19,6 @@ from flows.run.objects import rule_of
 from flows.run.pictures import Pictures, drawing
 from flows.worker.result import TileResult
 from tiling.errors import PlanError, RunError
-from tiling.export.export_task import TaskMap
 from tiling.export.formats import NONE
 from tiling.export.verification import REPORT, announce_drawn, seals_of
 from tiling.objects.blocks import BlockMap
@@ -34,6 +33,7 @@ from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
 from tiling.runs.walk import in_order
 from tiling.storage.place import Place
+from tiling.storage.task_map import TaskMap
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tiling.errors import ExportError
-from tiling.export.export_task import ExportTask, TaskMap, finished_of, parts_of
+from tiling.export.export_task import ExportTask, finished_of, parts_of
 from tiling.export.finished import Finished
 from tiling.export.formats import FORMATS, Format, chosen_formats
 from tiling.export.write_formats import Ended, written_formats
@@ -15,6 +15,7 @@ from tiling.objects.record import objects_digest
 from tiling.runs.ledger import LedgerState
 from tiling.runs.mask_digest import mask_digest
 from tiling.storage.checksum import Checksum, size_of
+from tiling.storage.task_map import TaskMap
 
 if TYPE_CHECKING:
     from tiling.runs.run import Run

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from tiling.errors import TilingError
 from tiling.export.finished import Finished
@@ -21,18 +21,6 @@ from tiling.storage.place import Place, place_of
 if TYPE_CHECKING:
     from tiling.runs.run import Run
     from tiling.source import ImageSource
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class TaskMap(Protocol):
-    """A map whose work is done in other processes that reach the run and its image; results come as they end.
-
-    Work and items pickle, and the work may be done again where a process dies.
-    """
-
-    def __call__(self, work: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,10 +207,12 @@ class Run:
         squares = self.squares
         if squares is None:
             return 0
+        cut: list[int] = tiles[squares.cut_by(self.plan)[tiles]].tolist()
+        if self.outline is None:
+            return squares.bare_pixels(cut, self.plan)
         found = 0
-        for tile in (self.plan.tile(int(index)) for index in tiles[squares.cut_by(self.plan)[tiles]]):
-            bare = ~squares.inside(tile, self.plan)
-            found += int(np.count_nonzero(bare if self.outline is None else bare & self.outline.inside(tile.valid)))
+        for tile in map(self.plan.tile, cut):
+            found += int(np.count_nonzero(~squares.inside(tile, self.plan) & self.outline.inside(tile.valid)))
         return found
 
     def expect_outline(self) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tiling.errors import ImageChangedError, SourceError, StorageError, TilingError
+from tiling.selection.part_map import PartMap
 from tiling.source import ImageSource, open_source
 from tiling.sources.fingerprint import fingerprint_of
 from tiling.sources.present import Fill
 from tiling.sources.version import UNKNOWN, ImageFiles, version_of_file
 from tiling.storage.object_path import ObjectPath
 from tiling.storage.place import Place, place_of
+from tiling.storage.task_map import TaskMap
 from tiling.view import View
 
 TRIES = 3
 
+Part = TypeVar("Part")
 Read = TypeVar("Read")
 
 
@@ -52,6 +57,7 @@ class VerifiedSource:
         source: ImageSource | None = None,
     ) -> None:
         self._wanted, self._lock = fingerprint, threading.Lock()
+        self._again = partial(VerifiedSource, str(path), view, fingerprint, version, fill)
         try:
             self.source = open_source(path, view, fill) if source is None else source
         except SourceError as error:
@@ -84,6 +90,14 @@ class VerifiedSource:
                     return found
             self.expect_same()
         raise changed(self.source.path, "changed again and again while it was read")
+
+    def elsewhere(self, tasks: TaskMap) -> PartMap:
+        """A map of reading parts of the image in other processes, each of which holds it to the same content."""
+
+        def read(reading: Callable[[ImageSource, Part], Read], parts: Iterable[Part]) -> Iterator[Read]:
+            return tasks(_PartRead(self._again, reading), parts)
+
+        return read
 
     def expect_same(self) -> None:
         """Refuse an image that has another content by now.
@@ -144,6 +158,18 @@ class VerifiedSource:
             return False
         except (OSError, StorageError):
             return True
+
+
+@dataclass(frozen=True, slots=True)
+class _PartRead:
+    """Opens an image wherever it is, and reads parts of it."""
+
+    opening: Callable[[], VerifiedSource]
+    reading: Callable[[ImageSource, Any], Any]
+
+    def __call__(self, part: Any) -> Any:
+        with self.opening() as steady:
+            return steady.read(lambda source: self.reading(source, part))
 
 
 def open_with_version(path: str | Place, view: View | None = None) -> tuple[ImageSource, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiling.geometry import Box
-from tiling.sources.downsample import block_mean
+from tiling.selection.part_map import LEAST_PIXELS, PART_PIXELS, PartMap
+from tiling.sources.downsample import Readable, block_mean, parts_of_means, read_area
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
@@ -19,11 +21,43 @@ COARSE_PX = 16
 """Side of a block, in pixels of the level."""
 
 
-def coarse_data(source: ImageSource, level: int) -> NDArray[np.bool_]:
+def coarse_data(source: ImageSource, level: int, elsewhere: PartMap | None = None) -> NDArray[np.bool_]:
     """Mask of the data in a coarse view."""
-    means = block_mean(_Data(source), level, COARSE_PX)[..., 0]
+    means = coarse_means(source, level, _Data, elsewhere)[..., 0]
     # What didn't decode may be data: its tiles are tried, and fail with their reason.
     return (means > 0) | np.isnan(means)
+
+
+def coarse_means(
+    source: ImageSource, level: int, of: Callable[[ImageSource], Readable], elsewhere: PartMap | None = None
+) -> NDArray[np.float32]:
+    """Means of the blocks of a level, of the pixels or of what `of` makes of them; read elsewhere where that pays."""
+    readable = of(source)
+    if elsewhere is None or read_area(readable, level, COARSE_PX) < LEAST_PIXELS:
+        return block_mean(readable, level, COARSE_PX)
+    whole = source.levels[level]
+    shape = -(-whole.height // COARSE_PX), -(-whole.width // COARSE_PX), len(readable.bands)
+    means = np.empty(shape, np.float32)
+    parts = parts_of_means(readable, level, COARSE_PX, PART_PIXELS)
+    for top, found in elsewhere(_PartMeans(level, of), parts):
+        means[top : top + len(found)] = found
+    return means
+
+
+@dataclass(frozen=True, slots=True)
+class _PartMeans:
+    """Means of the blocks of a part of a level, with the row of its first."""
+
+    level: int
+    of: Callable[[ImageSource], Readable]
+
+    def __call__(self, source: ImageSource, part: Box) -> tuple[int, NDArray[np.float32]]:
+        return part.y0 // COARSE_PX, block_mean(self.of(source), self.level, COARSE_PX, part=part)
+
+
+def as_stored(source: ImageSource) -> Readable:
+    """An image's pixels, whether they are data or not."""
+    return source
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ same for a pale and a dark mark: haematoxylin 0.65, 0.70, 0.29, eosin 0.07, 0.99
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from tiling.errors import SourceError
 from tiling.geometry import Box
 from tiling.selection.extremes import greatest_band, least_band
+from tiling.selection.part_map import LEAST_PIXELS, PART_PIXELS, PartMap
 from tiling.sources.square_means import is_summed_whole
 from tiling.storage.on_threads import on_threads
 
@@ -59,36 +61,69 @@ def ink_colours(means: NDArray[np.float32], white: NDArray[np.floating]) -> tupl
 
 
 def without_detail(
-    source: ImageSource, level: int, block_px: int, means: NDArray[np.float32], grey: Flags, coloured: Flags
+    source: ImageSource,
+    level: int,
+    block_px: int,
+    means: NDArray[np.float32],
+    grey: Flags,
+    coloured: Flags,
+    elsewhere: PartMap | None = None,
 ) -> Flags:
     """Masks of blocks of either kind that show nothing but a colour; only what lies around some of them is read.
 
-    What doesn't decode counts as detail: its tiles are tried, and fail with their reason.
+    What doesn't decode counts as detail: its tiles are tried, and fail with their reason. `elsewhere` reads in other
+    processes where that pays.
     """
-    asked, limits = grey | coloured, np.where(grey, np.float32(SMOOTH_GREY), np.float32(SMOOTH))
+    asked, smooth_blocks = grey | coloured, _SmoothBlocks(level, block_px)
     smooth = asked & (greatest_band(means) < BLACK)
     open_ = asked & ~smooth
-    whole = source.levels[level]
-
-    def look(corner: tuple[int, int]) -> None:
-        top, left = corner
-        blocks, at = list[NDArray[np.float32]](), list[NDArray[np.int64]]()
-        for cells in _cells(open_[top : top + SQUARE_BLOCKS, left : left + SQUARE_BLOCKS]):
-            place = cells.translate(top, left)
-            try:
-                pixels = source.read(level, place.scaled(block_px).intersect(whole.box))
-            except SourceError:
-                continue
-            wanted = open_[place.slices]
-            blocks.append(brightness(pixels, wanted, block_px))
-            at.append(np.argwhere(wanted) + np.array([place.y0, place.x0]))
-        if blocks:
-            rows, cols = np.concatenate(at).T
-            smooth[rows, cols] = bends_less(np.concatenate(blocks), limits[rows, cols])
-
-    rows, cols = (range(0, count, SQUARE_BLOCKS) for count in asked.shape)
-    on_threads(look, product(rows, cols), THREADS)
+    if elsewhere is None or _cells_read(open_) * (CELL_BLOCKS * block_px) ** 2 < LEAST_PIXELS:
+        return smooth | smooth_blocks(source, (0, open_, grey))[1]
+    tall = SQUARE_BLOCKS * max(1, PART_PIXELS // (SQUARE_BLOCKS * block_px**2 * asked.shape[1]))
+    rows = [slice(top, top + tall) for top in range(0, asked.shape[0], tall)]
+    for top, found in elsewhere(smooth_blocks, [(each.start, open_[each], grey[each]) for each in rows]):
+        smooth[top : top + tall] |= found
     return smooth
+
+
+@dataclass(frozen=True, slots=True)
+class _SmoothBlocks:
+    """Mask of the blocks in some rows that show no detail, of those that are open, with the first row's number."""
+
+    level: int
+    block_px: int
+
+    def __call__(self, source: ImageSource, part: tuple[int, Flags, Flags]) -> tuple[int, Flags]:
+        first_row, open_, grey = part
+        limits = np.where(grey, np.float32(SMOOTH_GREY), np.float32(SMOOTH))
+        whole, smooth = source.levels[self.level].box, np.zeros(open_.shape, np.bool_)
+
+        def look(corner: tuple[int, int]) -> None:
+            top, left = corner
+            blocks, at = list[NDArray[np.float32]](), list[NDArray[np.int64]]()
+            for cells in _cells(open_[top : top + SQUARE_BLOCKS, left : left + SQUARE_BLOCKS]):
+                place = cells.translate(top, left)
+                box = place.translate(first_row, 0).scaled(self.block_px).intersect(whole)
+                try:
+                    pixels = source.read(self.level, box)
+                except SourceError:
+                    continue
+                wanted = open_[place.slices]
+                blocks.append(brightness(pixels, wanted, self.block_px))
+                at.append(np.argwhere(wanted) + np.array([place.y0, place.x0]))
+            if blocks:
+                rows, cols = np.concatenate(at).T
+                smooth[rows, cols] = bends_less(np.concatenate(blocks), limits[rows, cols])
+
+        rows, cols = (range(0, count, SQUARE_BLOCKS) for count in open_.shape)
+        on_threads(look, product(rows, cols), THREADS)
+        return first_row, smooth
+
+
+def _cells_read(wanted: Flags) -> int:
+    """Number of cells that hold a wanted block."""
+    rows, cols = (range(0, count, CELL_BLOCKS) for count in wanted.shape)
+    return int(np.count_nonzero(np.logical_or.reduceat(np.logical_or.reduceat(wanted, rows, axis=0), cols, axis=1)))
 
 
 def _cells(wanted: Flags) -> Iterator[Box]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from tiling.selection.level_pixels import level_pixels
 SQUARE_PX = 512
 """Side of a square, in pixels of the level: the core of a run that measures none."""
 
+_Counts = npt.NDArray[np.int64]
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
 
@@ -57,6 +59,27 @@ class Squares:
         """Mask of the pixels `(y, x)` of a tile's valid region that lie in squares that are kept."""
         rows, cols = level_pixels(tile, plan)
         return self.kept[np.ix_(rows // self.side_px, cols // self.side_px)]
+
+    def bare_pixels(self, indices: Iterable[int], plan: TilePlan) -> int:
+        """Number of the pixels of tiles' valid regions that lie in squares that aren't kept.
+
+        Counted square by square: a row of tiles has the same rows of squares, and as many of its pixels in each.
+        """
+        bare, found = ~self.kept, 0
+        down, across = dict[int, tuple[slice, _Counts]](), dict[int, tuple[slice, _Counts]]()
+        for tile in map(plan.tile, indices):
+            if tile.row not in down or tile.col not in across:
+                rows, cols = level_pixels(tile, plan)
+                down[tile.row], across[tile.col] = self._counts(rows), self._counts(cols)
+            (under_rows, tall), (under_cols, wide) = down[tile.row], across[tile.col]
+            found += int(tall @ bare[under_rows, under_cols] @ wide)
+        return found
+
+    def _counts(self, pixels: _Counts) -> tuple[slice, _Counts]:
+        """The squares along one side in which pixels of the level lie, and how many in each."""
+        first = int(pixels[0]) // self.side_px
+        counts = np.bincount(pixels // self.side_px - first)
+        return slice(first, first + len(counts)), counts
 
     def cut(self, pixels: npt.NDArray[_Pixel], tile: Tile, plan: TilePlan) -> npt.NDArray[_Pixel]:
         """`(…, y, x)` of a tile's valid region with background in squares that aren't kept."""

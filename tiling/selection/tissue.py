@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from tiling.selection.coarse_data import COARSE_PX, DataOnly
+from tiling.selection.coarse_data import COARSE_PX, DataOnly, as_stored, coarse_means
 from tiling.selection.extremes import greatest_band, least_band
 from tiling.selection.foreground import Foreground
 from tiling.selection.ink import ink_colours, without_detail
-from tiling.sources.downsample import block_mean
+from tiling.selection.part_map import PartMap
 
 if TYPE_CHECKING:
     from tiling.source import ImageSource
@@ -44,8 +44,13 @@ LEAST_TISSUE = 0.01
 MICROSCOPY_MPP = 20.0
 
 
-def find_tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None = None) -> Foreground:
-    """The tissue of a level; every tile where the image is no bright-field slide. `data` says where it holds data."""
+def find_tissue(
+    source: ImageSource, level: int, data: NDArray[np.bool_] | None = None, elsewhere: PartMap | None = None
+) -> Foreground:
+    """The tissue of a level; every tile where the image is no bright-field slide.
+
+    `data` says where it holds data; `elsewhere` reads much of it in other processes.
+    """
     keep_all = Foreground(None, (1, 1), "every tile is computed: ")
     pixel_size = source.levels[level].pixel_size
     is_slide = pixel_size is None and source.is_slide
@@ -53,7 +58,7 @@ def find_tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None 
         return _because(keep_all, "the image has no microscopic pixel size, so it may be no slide")
     if len(source.bands) != 3 or source.dtype != np.uint8:
         return _because(keep_all, "only 8-bit RGB slides are judged by colour")
-    means = block_mean(source if data is None else DataOnly(source), level, COARSE_PX)
+    means = coarse_means(source, level, as_stored if data is None else DataOnly, elsewhere)
     # Glass is white in every band; stain takes light from at least one.
     least = least_band(means)
     absorbed = 255 - least
@@ -69,7 +74,7 @@ def find_tissue(source: ImageSource, level: int, data: NDArray[np.bool_] | None 
     cautious = glass + float(np.clip(SHARE_OF_THRESHOLD * (threshold - glass), LEAST_ABSORBED, MOST_ABSORBED))
     threshold = max(threshold, cautious)
     dark = absorbed > cautious
-    ink = without_detail(source, level, COARSE_PX, means, grey & dark, coloured & dark)
+    ink = without_detail(source, level, COARSE_PX, means, grey & dark, coloured & dark, elsewhere)
     # What didn't decode may be tissue: its tiles are tried, and fail with their reason.
     ink |= inky & dark & _beside(ink & (absorbed > glass + DENSE)) & _beside(seen & ~dark)
     coarse = (dark & ~ink) | (~seen if data is None else ~seen & data)

@@ -53,7 +53,13 @@ def block_mean(
     shape = (-(-wanted.height // factor), -(-wanted.width // factor), len(source.bands))
     read = source.levels[start].box
     if part is not None:
-        read = read.intersect(Box(top, left, top + shape[0], left + shape[1]).scaled(inner))
+        under, whole = Box(top, left, top + shape[0], left + shape[1]).scaled(inner), source.levels[level].box
+        # A coarser level that was rounded up reaches further than the last square.
+        bottom, right = (
+            read.y1 if part.y1 == whole.y1 else under.y1,
+            read.x1 if part.x1 == whole.x1 else under.x1,
+        )
+        read = read.intersect(Box(under.y0, under.x0, bottom, right))
     side = ceil_to(READ_PX, inner)
     boxes = [
         Box(y, x, min(y + side, read.y1), min(x + side, read.x1))
@@ -75,6 +81,24 @@ def block_mean(
 
     on_threads(fill, boxes, threads)
     return coarse[: shape[0], : shape[1]]
+
+
+def read_area(source: Readable, level: int, factor: int) -> int:
+    """Pixels that `block_mean` reads of a whole level."""
+    return source.levels[_coarsest_fitting(source, level, factor)[0]].box.area
+
+
+def parts_of_means(source: Readable, level: int, factor: int, pixels: int) -> list[Box]:
+    """Parts of a level from top to bottom, for each of which `block_mean` reads about so many pixels.
+
+    It reads the same boxes for them as for the whole, so that also what doesn't decode is the same.
+    """
+    start, inner = _coarsest_fitting(source, level, factor)
+    whole, read, side = source.levels[level].box, source.levels[start].box, ceil_to(READ_PX, inner)
+    tall = side * max(1, pixels // (side * read.width)) * (factor // inner)
+    # What is left over at the bottom may be less than a row of a coarser level that was rounded down.
+    tops = [y for y in range(0, whole.height, tall) if y == 0 or whole.height - y >= tall // 2]
+    return [Box(top, 0, bottom, whole.width) for top, bottom in zip(tops, [*tops[1:], whole.height], strict=True)]
 
 
 def screen_factor(source: Readable, level: int, extent: tuple[int, int]) -> int:
