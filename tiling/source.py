@@ -116,6 +116,17 @@ class ImageSource(DescribedImage):
         held_HW = np.asarray(held.any(axis=-1))
         return filled(pixels, held, self._fill), None if held_HW.all() else held_HW
 
+    def evict(self, level: int, box: Box) -> None:
+        """Give up what is held decoded of the segments of the file that touch a box and end inside of it.
+
+        They are decoded again where they are read again. A box that reaches the level's lower or right side holds all
+        segments there.
+        """
+        tiff, reader = self._tiff(), self._opened()
+        place = reader.in_file(level, box) if isinstance(reader, ViewReader) else (level, box)
+        if tiff is not None and place is not None:
+            tiff.evict(*place)
+
     def damaged_segments(self, level: int) -> list[DamagedSegment]:
         """Segments of a level of the file that don't decode, found by decoding all of them.
 
@@ -124,10 +135,12 @@ class ImageSource(DescribedImage):
         tiff = self._tiff()
         return [] if tiff is None else tiff.damaged_segments(level)
 
-    def segment_width(self) -> int | None:
-        """Width of what is decoded at once of the file; None where that isn't known, or no more than is asked for."""
+    def segment_size(self) -> tuple[int, int] | None:
+        """Width of what is decoded at once of the file, and its bytes; None where that isn't known, or no more than is
+        asked for.
+        """
         tiff = self._tiff()
-        return None if tiff is None else tiff.segment_width
+        return None if tiff is None else tiff.segment_size
 
     def files(self) -> dict[str, Box]:
         """Boxes on the grid of a scene that its files fill, by their names; none of an image that is one file.
