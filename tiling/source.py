@@ -120,12 +120,17 @@ class ImageSource(DescribedImage):
         """Give up what is held decoded of the segments of the file that touch a box and end inside of it.
 
         They are decoded again where they are read again. A box that reaches the level's lower or right side holds all
-        segments there.
+        segments there. What was closed meanwhile holds nothing, and isn't opened for this.
         """
-        tiff, reader = self._tiff(), self._opened()
-        place = reader.in_file(level, box) if isinstance(reader, ViewReader) else (level, box)
-        if tiff is not None and place is not None:
-            tiff.evict(*place)
+        with self._lock:
+            reader = self._reader
+        if reader is None:
+            return
+        file, place = _file_of(reader), (level, box)
+        if isinstance(reader, ViewReader):
+            place = reader.in_file(level, box)
+        if isinstance(file, TiffReader) and place is not None:
+            file.evict(*place)
 
     def damaged_segments(self, level: int) -> list[DamagedSegment]:
         """Segments of a level of the file that don't decode, found by decoding all of them.
@@ -157,9 +162,7 @@ class ImageSource(DescribedImage):
 
     def _file(self) -> Reader:
         """The reader of the file itself, without the view."""
-        reader = self._opened()
-        file = reader.file if isinstance(reader, ViewReader) else reader
-        return file.file if isinstance(file, SharedReader) else file
+        return _file_of(self._opened())
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
@@ -276,6 +279,11 @@ class ImageSource(DescribedImage):
                     raise SourceError(f"{self._path}: the file changed after it was opened; start again")
                 self._reader = reader
             return self._reader
+
+
+def _file_of(reader: Reader) -> Reader:
+    file = reader.file if isinstance(reader, ViewReader) else reader
+    return file.file if isinstance(file, SharedReader) else file
 
 
 def open_source(path: str | Place, view: View | None = None, fill: Fill | None = None) -> ImageSource:

@@ -96,6 +96,9 @@ def test_a_read_keeps_what_its_neighbours_read_too(tmp_path: Path) -> None:
         assert cached(source).decoded == 25
         source.read(0, Box(0, 0, 192, 192))
         assert cached(source).decoded == 34
+        source.close()
+        path.unlink()
+        source.evict(0, Box(0, 0, 192, 192))  # opens nothing
 
 
 def cached(source: ImageSource) -> SegmentCache:
