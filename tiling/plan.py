@@ -229,6 +229,13 @@ class TilePlan:
     def tiles(self) -> Iterator[Tile]:
         return (self.tile(index) for index in range(self.count))
 
+    def last_read(self, tile: Tile) -> Box:
+        """The part of the image that a tile's read covers and that of no later tile, row by row or down strips."""
+        rows, cols = self.shape
+        y1 = self.extent[0] if tile.row == rows - 1 else self.y.read_start(tile.row + 1)
+        x1 = self.extent[1] if tile.col == cols - 1 else self.x.read_start(tile.col + 1)
+        return Box(tile.read.y0, tile.read.x0, y1, x1).intersect(self.image)
+
     def edges(self, tile: Tile) -> Edges:
         """Sides of the tile's read that are edges of the frame."""
         frame, read = self.frame, tile.read

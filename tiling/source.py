@@ -119,6 +119,22 @@ class ImageSource(DescribedImage):
         held_HW = np.asarray(held.any(axis=-1))
         return filled(pixels, held, self._fill), None if held_HW.all() else held_HW
 
+    def evict(self, level: int, box: Box) -> None:
+        """Give up what is held decoded of the segments of the file that touch a box and end inside of it.
+
+        They are decoded again where they are read again. A box that reaches the level's lower or right side holds all
+        segments there. What was closed meanwhile holds nothing, and isn't opened for this.
+        """
+        with self._lock:
+            reader = self._reader
+        if reader is None:
+            return
+        file, place = _file_of(reader), (level, box)
+        if isinstance(reader, ViewReader):
+            place = reader.in_file(level, box)
+        if isinstance(file, TiffReader) and place is not None:
+            file.evict(*place)
+
     def damaged_segments(self, level: int) -> list[DamagedSegment]:
         """Segments of a level of the file that don't decode, found by decoding all of them.
 
@@ -127,10 +143,12 @@ class ImageSource(DescribedImage):
         tiff = self._tiff()
         return [] if tiff is None else tiff.damaged_segments(level)
 
-    def segment_width(self) -> int | None:
-        """Width of what is decoded at once of the file; None where that isn't known, or no more than is asked for."""
+    def segment_size(self) -> tuple[int, int] | None:
+        """Width of what is decoded at once of the file, and its bytes; None where that isn't known, or no more than is
+        asked for.
+        """
         tiff = self._tiff()
-        return None if tiff is None else tiff.segment_width
+        return None if tiff is None else tiff.segment_size
 
     def is_read_by_parts(self, level: int) -> bool:
         """True if a process that reads a part of a level needn't decode much more of the file."""
@@ -152,9 +170,7 @@ class ImageSource(DescribedImage):
 
     def _file(self) -> Reader:
         """The reader of the file itself, without the view."""
-        reader = self._opened()
-        file = reader.file if isinstance(reader, ViewReader) else reader
-        return file.file if isinstance(file, SharedReader) else file
+        return _file_of(self._opened())
 
     def lazy(self, level: int) -> da.Array:
         """The level as a dask array `(y, x, band)` whose chunks are whole strips or tiles of the file."""
@@ -271,6 +287,11 @@ class ImageSource(DescribedImage):
                     raise SourceError(f"{self._path}: the file changed after it was opened; start again")
                 self._reader = reader
             return self._reader
+
+
+def _file_of(reader: Reader) -> Reader:
+    file = reader.file if isinstance(reader, ViewReader) else reader
+    return file.file if isinstance(file, SharedReader) else file
 
 
 def open_source(path: str | Place, view: View | None = None, fill: Fill | None = None) -> ImageSource:

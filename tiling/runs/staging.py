@@ -55,10 +55,14 @@ def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> ND
     """
     read, (height, width) = tile.read, plan.extent
     if plan.image.contains(read):
-        return _read(source, level, read)
+        pixels = _read(source, level, read)
+        source.evict(level, plan.last_read(tile))
+        return pixels
     rows, cols = mirrored(read.y0, read.y1, height), mirrored(read.x0, read.x1, width)
     seen = Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
-    return shown(_read(source, level, seen), rows - seen.y0, cols - seen.x0)
+    pixels = _read(source, level, seen)
+    source.evict(level, plan.last_read(tile))
+    return shown(pixels, rows - seen.y0, cols - seen.x0)
 
 
 def shown(pixels: NDArray[np.generic], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.generic]:

@@ -1,7 +1,8 @@
 """Order in which the tiles of a run are read.
 
 Row by row, an image of tiles is decoded anew for each row of cores where their halos overlap: what the row above has
-decoded no longer fits into the memory that keeps segments. Down strips of a few cores each, it still does.
+decoded no longer fits into the memory that keeps segments. Down strips of a few cores each, it still does, since each
+tile gives up what no later one reads (`TilePlan.last_read`).
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tiling.sources.cache import DEFAULT_CACHE_BYTES
+
 if TYPE_CHECKING:
     from tiling.plan import TilePlan
     from tiling.source import ImageSource
 
 STRIP_PX = 4096
-"""Width of a strip: two rows of cores of 1024 px with 256 px segments are some 20 MB of RGB."""
+"""Width of the narrowest strip; others are that several times."""
+SEAM_BYTES = DEFAULT_CACHE_BYTES // 2
+"""Of two rows of segments across a strip, which the next row of cores reads too: 13 MB of RGB in segments of 256 px."""
 WIDEST_SEGMENT_PX = 1024
 """Wider ones would be decoded again for each strip."""
 
 
 def strip_px(source: ImageSource) -> int | None:
     """Width of the strips in which an image is read; None where rows are as good."""
-    width = source.segment_width()
-    return STRIP_PX if width is not None and width <= WIDEST_SEGMENT_PX else None
+    size = source.segment_size()
+    if size is None or size[0] > WIDEST_SEGMENT_PX:
+        return None
+    width, segment_bytes = size
+    return max(1, SEAM_BYTES * width // (2 * segment_bytes) // STRIP_PX) * STRIP_PX
 
 
 def in_order(plan: TilePlan, tiles: NDArray[np.int64], strip_px: int | None) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,14 @@ class SegmentCache:
             if segment is not None:
                 self._segments.move_to_end(key)
             return segment
+
+    def evict(self, keys: Iterable[Hashable]) -> None:
+        """Drop segments that nothing will ask for soon, so that they take no room from those that something will."""
+        with self._lock:
+            for key in keys:
+                segment = self._segments.pop(key, None)
+                if segment is not None:
+                    self._held_bytes -= segment.nbytes
 
     def _store(self, key: Hashable, segment: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         segment.flags.writeable = False

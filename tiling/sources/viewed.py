@@ -92,6 +92,11 @@ class ViewReader:
             )
         return (pixels if self._view.stretch is None else stretched(pixels, self._view.stretch)), held
 
+    def in_file(self, level: int, box: Box) -> tuple[int, Box] | None:
+        """Level and box of the file that hold a box of the view; None where that is resampled."""
+        sampled = self._levels[level]
+        return None if sampled.corner is None else (sampled.level, box.translate(*sampled.corner))
+
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
         """Mask of the pixels of a box that hold data, `(y, x)`; None where the file says nothing of it."""
         sampled = self._levels[level]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiling.errors import PlanError
 from tiling.geometry import Box, Halo, OutputGrid
 from tiling.plan import TileMemory, TilePlan
+from tiling.runs.walk import in_order
 
 
 @st.composite
@@ -84,6 +85,15 @@ def test_reads_have_one_shape_and_lie_on_the_stride_grid(plan: TilePlan) -> None
         assert tile.read.y0 % plan.stride[0] == 0
         assert tile.read.x0 % plan.stride[1] == 0
         assert plan.frame.contains(tile.read)
+
+
+@given(plans(), st.integers(1, 12))
+def test_what_a_tile_reads_last_no_later_one_reads(plan: TilePlan, strip: int) -> None:
+    left = np.zeros(plan.extent, np.uint8)
+    for index in in_order(plan, np.arange(plan.count), strip * plan.core_px):
+        tile = plan.tile(index)
+        assert not left[tile.read.intersect(plan.image).slices].any()
+        left[plan.last_read(tile).slices] = 1
 
 
 @given(plans())

@@ -137,6 +137,21 @@ class Plane:
             target = out[..., number : number + 1] if self._planar and len(samples) > 1 else out
             self._read_plane(target, box, sample * per_plane, cache, key)
 
+    def evict(self, box: Box, cache: SegmentCache, key: int) -> None:
+        """Drop the segments from the cache that touch a box and end inside of it, at its lower and its right side."""
+        if self._raw:
+            return
+        tall, wide, (height, width) = self.grid.segment_height, self.grid.segment_width, self.size_px
+        samples = self.interpretation.kept if self._planar else (0,)
+        rows = range(box.y0 // tall, self.grid.rows if box.y1 == height else box.y1 // tall)
+        cols = range(box.x0 // wide, self.grid.cols if box.x1 == width else box.x1 // wide)
+        cache.evict(
+            (key, (sample * self._depth * self.grid.rows + row) * self.grid.cols + col)
+            for sample in samples
+            for row in rows
+            for col in cols
+        )
+
     def _read_plane(self, out: Pixels, box: Box, first: int, cache: SegmentCache, key: int) -> None:
         """The same of samples that lie side by side, whose first segment has that number.
 

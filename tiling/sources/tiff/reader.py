@@ -80,6 +80,14 @@ class TiffReader:
             fill(out, box, self._levels[level], finer, lambda seen: self.read(level - 1, seen))
         return out
 
+    def evict(self, level: int, box: Box) -> None:
+        """Drop what is held decoded of the segments that touch a box and end inside of it (`ImageSource.evict`)."""
+        for number, plane in enumerate(self._levels[level]):
+            plane.evict(box, self.cache, level << 16 | number)
+        mask = self._masks[level]
+        if mask is not None:
+            mask.evict(box, self.cache, level << 16 | _MASK_KEY)
+
     def read_mask(self, level: int, box: Box) -> npt.NDArray[np.bool_] | None:
         """Mask of the pixels of a box that hold data: by the level's mask or alpha channel, and in written segments."""
         plane = self._masks[level]
@@ -133,10 +141,13 @@ class TiffReader:
         return min(tall, grid.height), wide
 
     @property
-    def segment_width(self) -> int | None:
-        """Width of the finest level's segments where they are decoded as a whole; None where rows of them are read."""
-        plane = self._levels[0][0]
-        return None if plane.reads_rows else plane.grid.segment_width
+    def segment_size(self) -> tuple[int, int] | None:
+        """Width of the finest level's segments, and bytes of all bands of one; None where rows of them are read."""
+        first = self._levels[0][0]
+        if first.reads_rows:
+            return None
+        area = first.grid.segment_height * first.grid.segment_width
+        return first.grid.segment_width, area * len(self._facts.bands) * self._facts.dtype.itemsize
 
     def close(self) -> None:
         self.cache.clear()
