@@ -39,7 +39,7 @@ def rerun(config: RerunConfig) -> Outcome:
         compute(run, pool, todo, staged=False)
         state = stitch(run, folded(run))
         tasks = pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks or pool.beside) as pictures:
+        with drawing(run, state, tasks or pool.beside, small=True) as pictures:
             show(run, state, pictures)
             find_objects(run, state, each=pool.on_blocks)
             export(run, NONE, state, tasks, pictures)

@@ -58,7 +58,7 @@ def segment(config: SegmentConfig) -> Outcome:
         state = stitch(run, folded(run), reduced)
         finishing = finish.submit(run, keep_staged=config.keep_staged)
         tasks = pool.tasks.of_mask(run.plan.mask.area)
-        with drawing(run, state, tasks or pool.beside, view) as pictures:
+        with drawing(run, state, tasks or pool.beside, view, small=True) as pictures:
             show(run, state, pictures)
             find_objects(run, state, trust_code=config.trust_code, each=pool.on_blocks)
             export(run, config.export, state, tasks, pictures)

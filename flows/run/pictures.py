@@ -36,12 +36,13 @@ class Drawn:
     Attributes:
         seals: facts of the checksum of each, by its file.
         encoded: each as the report shows it, by its place.
-        small: the first one inside an address of its own, for pages that can't reach where it lies.
+        small: the first one inside an address of its own, for pages that can't reach where it lies; None where no such
+            page shows it.
     """
 
     seals: Mapping[str, Any]
     encoded: Mapping[str, str | None]
-    small: str
+    small: str | None
 
 
 def seen(path: str) -> ScreenView:
@@ -57,7 +58,9 @@ def seen(path: str) -> ScreenView:
     return view
 
 
-def draw(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None) -> Drawn:
+def draw(
+    run: Run, source: ImageSource, state: LedgerState, view: ScreenView | None = None, *, small: bool = False
+) -> Drawn:
     """Draw a finished mask over its image, which is open as it was segmented; `view` is what was seen of it before."""
     failed = [run.plan.tile(index) for index in state.failed]
     view = view or ScreenView.of(source, run.card.image.level, run.plan.extent)
@@ -72,7 +75,7 @@ def draw(run: Run, source: ImageSource, state: LedgerState, view: ScreenView | N
     return Drawn(
         seals=seals_of(run, OVERLAY, FOREGROUND, *close_ups),
         encoded=encoded_pictures(run, shown),
-        small=small_url(overlay, SMALL_PX),
+        small=small_url(overlay, SMALL_PX) if small else None,
     )
 
 
@@ -83,10 +86,12 @@ class Drawing:
     Attributes:
         run: its place.
         view: of its image at screen size, where that was seen before.
+        small: whether a small one is drawn too.
     """
 
     run: str
     view: ScreenView | None = None
+    small: bool = False
 
     def __call__(self, state: LedgerState) -> Drawn:
         """Open run and image, and draw.
@@ -96,7 +101,7 @@ class Drawing:
         """
         run = Run.open(place_of(self.run))
         with run.open_verified() as steady:
-            drawn = draw(run, steady.source, state, self.view)
+            drawn = draw(run, steady.source, state, self.view, small=self.small)
             steady.expect_same()
         return drawn
 
@@ -116,13 +121,18 @@ class Pictures:
 
 @contextmanager
 def drawing(
-    run: Run, state: LedgerState, tasks: TaskMap | None = None, view: SeenLater | None = None
+    run: Run,
+    state: LedgerState,
+    tasks: TaskMap | None = None,
+    view: SeenLater | None = None,
+    *,
+    small: bool = False,
 ) -> Generator[Pictures | None]:
     """Draw what a person looks at first, the mask over the image and which tiles were skipped, beside all else.
 
     Nothing is drawn of a mask with damaged tiles, whose bytes nobody vouches for. It is done in a task of another
     process, or in a thread of this one, and is recorded at the end, whatever fails meanwhile. `view` gives the image at
-    screen size, where that was begun before.
+    screen size, where that was begun before; `small` asks for a small picture for Prefect's pages.
     """
     if state.damaged:
         yield None
@@ -130,15 +140,23 @@ def drawing(
     digest = mask_digest(run, state)
     as_it_is = replace(state, events=[*state.events])  # what is done meanwhile goes on adding to it
     with drawn_of_one_image(run) as source, ThreadPoolExecutor(1, "overtile-pictures") as beside:
-        drawn = beside.submit(_drawn, run, source, as_it_is, tasks, view)
+        drawn = beside.submit(_drawn, run, source, as_it_is, tasks, view, small=small)
         try:
             yield Pictures(source, drawn)
         finally:
             announce_drawn(run, digest, drawn.result().seals)
 
 
-def _drawn(run: Run, source: ImageSource, state: LedgerState, tasks: TaskMap | None, view: SeenLater | None) -> Drawn:
+def _drawn(
+    run: Run,
+    source: ImageSource,
+    state: LedgerState,
+    tasks: TaskMap | None,
+    view: SeenLater | None,
+    *,
+    small: bool,
+) -> Drawn:
     before = None if view is None else view()
     if tasks is None:
-        return draw(run, source, state, before)
-    return next(iter(tasks(Drawing(str(run.path), before), [state])))
+        return draw(run, source, state, before, small=small)
+    return next(iter(tasks(Drawing(str(run.path), before, small), [state])))

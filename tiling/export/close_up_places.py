@@ -210,6 +210,8 @@ def _corner(run: Run, y: int, x: int) -> Corner:
 
 
 def _mean(values: NDArray[np.generic], side: int) -> Values:
+    if not values.any():
+        return np.zeros(values.shape, np.float32)
     return np.asarray(ndimage.uniform_filter(values.astype(np.float32), side, mode="constant"), np.float32)
 
 

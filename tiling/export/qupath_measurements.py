@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tiling.export.numerals import joined, numerals
+from tiling.export.numerals import columns_of_numerals, joined, numerals
 from tiling.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ class Measurements:
         ids, labels = shapes.ids[known], shapes.labels[known]
         beginnings = joined('"', pa.array(self.prefixes[labels], pa.string()))
         rows = self.objects.take(ids, [*self.columns])
+        figures = columns_of_numerals([rows.column(column).to_numpy() for column in self.columns])
         members = [
-            joined(beginnings, f'{_inner(name)}":', numerals(rows.column(column).to_numpy()))
-            for column, name in self.columns.items()
+            joined(beginnings, f'{_inner(name)}":', texts)
+            for name, texts in zip(self.columns.values(), figures, strict=True)
         ]
         measured = joined(joined('"Object ID":', numerals(ids)), *members, between=",", without=True)
         texts = iter(joined(',"measurements":{', measured, "}").cast(pa.binary()).to_pylist())

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 from tiling.geometry import Box
@@ -87,11 +88,19 @@ class BlockMap(Protocol):
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Items with their results, in order; a few are worked on, and held, at a time."""
+    """Items with their results, in order; a few are worked on, and held, at a time.
+
+    One alone is worked on in the caller's own thread: of a small image another's start would cost more than its work.
+    """
+    coming = iter(items)
+    begun = [*islice(coming, 2)]
+    if len(begun) < 2:
+        yield from ((item, work(item)) for item in begun)
+        return
     with GeneratorThreads(threads) as pool:
         waiting = deque[tuple[Item, Future[Result]]]()
         try:
-            for item in items:
+            for item in chain(begun, coming):
                 waiting.append((item, pool.submit(work, item)))
                 if len(waiting) >= threads + AHEAD:
                     first, result = waiting.popleft()

@@ -20,9 +20,12 @@ from tiling.objects.blocks import Block, BlockGrid, BlockMap, in_order
 from tiling.objects.holes import Holes
 from tiling.objects.passes import Final, Passes, Pixels, Seeds
 from tiling.objects.rule import Rule
-from tiling.objects.scratch import Scratch
+from tiling.objects.scratch import Held, Scratch
 from tiling.objects.spec import ObjectSpec
 from tiling.objects.union import Seams, Union
+
+SMALL_PIXELS = 1 << 22
+"""Of an image of one block, up to which its passes are made in this thread and keep in memory what others need."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,16 +55,18 @@ class Finder:
         rule: how they become objects.
         spec: what is too small, and which classes have no holes.
         grid: the blocks.
-        scratch: a folder for what is kept between passes.
-        each: works on the blocks; some threads where a number of them is given.
+        scratch: a folder for what is kept between passes; nothing lies there of a small image.
+        each: works on the blocks, but of a small image; some threads where a number of them is given.
     """
 
     def __init__(
         self, pixels: Pixels, rule: Rule, spec: ObjectSpec, grid: BlockGrid, scratch: Path, each: BlockMap | int = 2
     ) -> None:
         self._rule, self._spec, self._grid = rule, spec, grid
-        self._each: BlockMap = partial(in_order, threads=each) if isinstance(each, int) else each
-        self._passes = Passes(pixels, rule, grid, Scratch(scratch), bool(spec.filled))
+        is_small = grid.counts == (1, 1) and grid.at(0, 0).box.area <= SMALL_PIXELS
+        here = 1 if is_small else each
+        self._each: BlockMap = partial(in_order, threads=here) if isinstance(here, int) else here
+        self._passes = Passes(pixels, rule, grid, Held() if is_small else Scratch(scratch), bool(spec.filled))
 
     def find(self, write: Callable[[Block, NDArray[np.int32]], None]) -> Objects:
         """Find all objects; `write` is given the numbers of each block that has any, wherever that is worked on."""

@@ -1,6 +1,6 @@
 """Passes over the blocks of an image whose objects are searched for: each block by itself, in any process.
 
-What a pass keeps for the next one lies in files; what it gives back is small.
+What a pass keeps for the next one lies in files, or in memory of a small image; what it gives back is small.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tiling.geometry import Box
 from tiling.objects.blocks import Block, BlockGrid
 from tiling.objects.holes import CLOSED, FreeAreas
 from tiling.objects.rule import NO_CLASS, Rule, View
-from tiling.objects.scratch import Scratch
+from tiling.objects.scratch import Kept
 from tiling.objects.stretches import Edges, Stretches
 
 SEEDS, GROWN, UNKNOWN, FREE = "seeds", "grown", "unknown", "free"
@@ -80,7 +80,7 @@ class Passes:
     pixels: Pixels
     rule: Rule
     grid: BlockGrid
-    scratch: Scratch
+    scratch: Kept
     fills: bool
 
     @property

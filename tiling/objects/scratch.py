@@ -1,13 +1,39 @@
-"""Stretches of blocks kept in files between passes, so that memory doesn't grow with the image."""
+"""Stretches of blocks kept between passes: in files, so that memory doesn't grow with the image."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 import numpy as np
 
 from tiling.objects.stretches import Stretches
+
+
+class Kept(Protocol):
+    """Stretches of blocks, by the kind of what they are."""
+
+    def keep(self, kind: str, index: int, stretches: Stretches) -> None:
+        """Keep a block's."""
+        ...
+
+    def load(self, kind: str, index: int, shape: tuple[int, int]) -> Stretches:
+        """A block's, none where none were kept."""
+        ...
+
+
+class Held:
+    """Stretches in memory, of a block that is all of a small image: files would take longer than its passes."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int], Stretches] = {}
+
+    def keep(self, kind: str, index: int, stretches: Stretches) -> None:
+        self._held[kind, index] = stretches
+
+    def load(self, kind: str, index: int, shape: tuple[int, int]) -> Stretches:
+        return self._held.get((kind, index)) or Stretches.none(shape)
 
 
 class Scratch:

@@ -57,6 +57,8 @@ class Union:
             pairs = pairs[:, kinds[pairs[0]] == kinds[pairs[1]]]
         if not self.count:
             return np.zeros(1, np.int32)
+        if not pairs.size:
+            return np.arange(self.count + 1, dtype=np.int32)
         ones = np.ones(pairs.shape[1], np.int8)
         graph = csr_array((ones, (pairs[0], pairs[1])), shape=(self.count, self.count))
         return np.append(0, connected_components(graph, directed=False)[1] + 1).astype(np.int32)

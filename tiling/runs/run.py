@@ -230,31 +230,31 @@ class Run:
             return np.zeros(self.plan.count, np.int64)
         return np.fromiter((self.outline.outside(tile.valid) for tile in self.plan.tiles()), np.int64, self.plan.count)
 
-    @property
+    @cached_property
     def exports(self) -> Place:
         return self.path / "exports"
 
-    @property
+    @cached_property
     def close_ups(self) -> Place:
         return self.path / "close-ups"
 
-    @property
+    @cached_property
     def skipped_path(self) -> Place:
         return self.exports / "foreground.png"
 
-    @property
+    @cached_property
     def overlay_path(self) -> Place:
         return self.path / "overlay.png"
 
-    @property
+    @cached_property
     def mask_path(self) -> Place:
         return self.path / "mask.ome.zarr"
 
-    @property
+    @cached_property
     def objects_path(self) -> Place:
         return self.path / "objects.ome.zarr"
 
-    @property
+    @cached_property
     def staged_path(self) -> Place:
         return self.path / STAGED_NAME
 
