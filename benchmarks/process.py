@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,19 @@ class MeasurementError(Exception):
     """A measurement that gave no figures: what it said last."""
 
 
+def _path_of(python: str) -> str:
+    """Folders that a Python imports from: of this one its own too, where libraries may lie that a part measures."""
+    inherited = os.environ.get("PYTHONPATH", "") if python == sys.executable else ""
+    return os.pathsep.join([str(ROOT), *filter(None, [inherited])])
+
+
 def run(command: list[str], *, sample_seconds: float = 0.5, threads: int | None = None) -> Figures:
     """Run a command in the project's folder and return the figures of its last line, with its peak memory.
 
     Raises:
         MeasurementError: it ended with an error, or its last line is no JSON.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": _path_of(command[0])}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
     environment |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment |= {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}

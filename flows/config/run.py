@@ -70,7 +70,7 @@ class ModelOptions(ConfigBase):
 
     def origin(self) -> Origin:
         """Origin of the model."""
-        return Origin(self.model, self.weights, trust_code=self.trust_code)
+        return Origin(self.model, self.weights, trust_code=self.trust_code, card=self.card)
 
 
 class PixelOptions(ConfigBase):

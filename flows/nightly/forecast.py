@@ -80,7 +80,9 @@ def forecast(config: ArchiveConfig, archive: Archive, found: ScanResult) -> Fore
 
 
 def _card_of(config: ArchiveConfig) -> ModelCard | None:
-    if config.origin().kind != "bundle":
+    origin = config.origin()
+    origin.expect_trust()
+    if origin.kind != "bundle":
         return None
     with local_bundle(config.model) as folder:
         return read_card(folder)

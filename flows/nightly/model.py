@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.config.archive import ArchiveConfig
-from flows.run.custom_model import absolute, move_bundle, workplace
+from flows.run.custom_model import absolute, imported_with_facts, move_bundle, workplace
 from flows.run.model import Model, load_model
 from flows.worker.model import local_bundle
 from unet_core.bundles.card import CARD_NAME, bundle_digest
-from unet_core.bundles.facts import CardFacts, read_facts
-from unet_core.bundles.importing import import_model
 from unet_core.errors import BundleError
 
 
@@ -29,8 +27,7 @@ def archive_model(config: ArchiveConfig) -> tuple[Model, str]:
 
 def _own_bundle(config: ArchiveConfig) -> str:
     """Make the network a bundle beside the archive's runs, so that they need the user's file and code no more."""
-    facts = read_facts(config.card) if config.card else CardFacts()
-    imported = import_model(config.origin(), len(facts.bands) if facts.bands else None)
+    imported, facts = imported_with_facts(config)
     folder = config.out.resolve() / "model"
     with workplace(config.out) as new:
         imported.save(new, facts)

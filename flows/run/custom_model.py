@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.config.run import SegmentConfig
+from flows.config.run import ModelOptions, SegmentConfig
 from flows.worker.model import INSIDE, local_bundle
 from tiling.runs.run import Run
 from tiling.storage.object_path import ObjectPath
@@ -33,9 +33,21 @@ def with_bundle(config: SegmentConfig) -> SegmentConfig:
     if origin.kind == "bundle":
         return config
     Run.expect_room(config.out)
+    bundle = place_bundle(config, *imported_with_facts(config))
+    return config.model_copy(update={"model": str(bundle), "card": None, "weights": None})
+
+
+def imported_with_facts(config: ModelOptions) -> tuple[Imported, CardFacts]:
+    """The network that was named, and the facts that were given of it.
+
+    Raises:
+        BundleError: the model can't be read or trusted, or has a card of its own beside the one that was given.
+    """
     facts = read_facts(config.card) if config.card else CardFacts()
-    imported = import_model(origin, len(facts.bands) if facts.bands else None)
-    return config.model_copy(update={"model": str(place_bundle(config, imported, facts))})
+    imported = import_model(config.origin(), len(facts.bands) if facts.bands else None)
+    if imported.its_card is not None:
+        imported.origin.expect_no_card()
+    return imported, facts
 
 
 def place_bundle(config: SegmentConfig, imported: Imported, facts: CardFacts) -> Place:

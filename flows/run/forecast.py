@@ -95,10 +95,8 @@ def foresee(config: SegmentConfig) -> Forecast:
     device, workers = device_name(config.device), config.workers or usable_cores()
     source, version = open_with_version(config.image, config.image_view())
     with source, TemporaryDirectory(prefix="overtile-dry-run-") as folder:
-        model_config = config
-        if config.origin().kind != "bundle":
-            made = with_bundle(config.model_copy(update={"out": Path(folder) / "run"}))
-            model_config = config.model_copy(update={"model": made.model, "card": None, "weights": None})
+        made = with_bundle(config.model_copy(update={"out": Path(folder) / "run"}))
+        model_config = made.model_copy(update={"out": config.out})
         model = load_model(model_config)
         found = intend(RunRequest(model, source, version, model_config, workers, partial(tune, device=device)))
         view = found.choice.view

@@ -130,8 +130,9 @@ def rule_of(spec: ObjectSpec, *, trust_code: bool) -> Rule:
     try:
         rule = follow(spec.rule, Rule)
     except FAILURES as error:
+        said = " ".join(str(error).split())
         raise ConfigError(
-            f"objects {spec.rule!r} gives no rule ({type(error).__name__}: {error}); give package.module:factory, "
+            f"objects {spec.rule!r} gives no rule ({type(error).__name__}: {said}); give package.module:factory, "
             f"importable from {Path.cwd()}, that takes no arguments"
         ) from error
     if not isinstance(rule, Rule):

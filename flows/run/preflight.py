@@ -19,7 +19,7 @@ from tiling.source import ImageSource, open_source
 from unet_core.bundles.card import ModelCard, read_card
 from unet_core.bundles.facts import CardFacts, read_facts
 from unet_core.bundles.hub.fetch import fetch
-from unet_core.bundles.origin import DESCRIBED
+from unet_core.bundles.origin import DESCRIBED, Origin
 
 _ANY_RANGE = "0,1"
 SIZES_TOLD = ("image", "bands", "values", "pixels")
@@ -75,7 +75,10 @@ def on_this_machine(config: SegmentConfig) -> SegmentConfig:
     """
     if config.origin().kind != "hub":
         return config
-    return config.model_copy(update={"model": str(fetch(config.model))})
+    fetched = str(fetch(config.model))
+    if Origin(fetched).kind == "bundle":
+        config.origin().expect_no_card()
+    return config.model_copy(update={"model": fetched})
 
 
 def bytes_of(source: ImageSource, index: int) -> int:

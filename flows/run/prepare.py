@@ -116,7 +116,6 @@ def _planned(request: RunRequest, wanted: Intended, card: RunCard, started: floa
             with as_it_is(run.card, request.source, wanted.choice) as source:
                 skip_background(run, state, source, foreground_of(run.card, source, request.tasks), started)
         return run, state
-    Run.expect_room(out)
     with as_it_is(card, request.source, wanted.choice) as source:
         found = foreground_of(card, source, request.tasks)
         run, state = _opened(out, card.with_squares(found.squares), outline)

@@ -17,6 +17,7 @@ from flows.viewer.outline_colors import outline_colors
 from flows.viewer.painting import Paint, jpeg, paint, thumbnail
 from flows.viewer.shown_objects import ShownObjects
 from tiling.errors import RunError, TilingError
+from tiling.objects.image import ObjectImage
 from tiling.runs.deepzoom import SHOWN_NO_DATA, SQUARE_PX, DeepImage, DeepMask, ZoomGrid
 from tiling.runs.ledger import LedgerState, TileRecord, TileState
 from tiling.runs.run import Run
@@ -170,7 +171,12 @@ class ShownRun:
         """
         with _reading:
             labels = self._deep_mask().square(zoom, row, col, margin=how.margin, known=self._known())
-            return paint(labels, how, self._numbers(zoom, row, col, how))
+            if (image := self._outlined(zoom, how)) is None:
+                return paint(labels, how)
+            numbers = DeepMask(image, self._grid).square(zoom, row, col, margin=how.margin)
+            # An object may have grown over pixels of another class, whose colour isn't its own.
+            classes = np.where(labels < len(self.run.classes), image.classes[numbers], labels)
+            return paint(classes, how, numbers)
 
     def label_at(self, y: float, x: float) -> int | None:
         return self._deep_mask().label_at(y, x, self._known())
@@ -262,12 +268,9 @@ class ShownRun:
                 self._objects = revision, ShownObjects(self.run, state)
             return self._objects[1]
 
-    def _numbers(self, zoom: int, row: int, col: int, how: Paint) -> NDArray[np.int32] | None:
-        """Numbers of a square's objects, where their outlines are shown and none is too small for one."""
-        if how.style != "outline" or zoom > OUTLINED_TO_ZOOM:
-            return None
-        image = self._shown_objects().image
-        return None if image is None else DeepMask(image, self._grid).square(zoom, row, col, margin=how.margin)
+    def _outlined(self, zoom: int, how: Paint) -> ObjectImage | None:
+        """Numbered objects, where their outlines are shown and none is too small for one."""
+        return None if how.style != "outline" or zoom > OUTLINED_TO_ZOOM else self._shown_objects().image
 
     def _slide_problem(self) -> str | None:
         """Reason why the image can't be shown; None where it can."""

@@ -56,6 +56,22 @@ def test_an_array_gives_the_labels_of_one_pass_and_loads_neither_ray_nor_prefect
     assert {record.worker for record in run.ledger.records() if record.worker} != {None}
 
 
+def test_facts_beside_a_bundle_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """They would be ignored: the bundle has its own."""
+    (tmp_path / "card.toml").write_text('name = "other"\n')
+    said = r"--card has no use: model 'nuclei' is a bundle and brings its own card; leave it out, or .*"
+    for card in (FACTS, tmp_path / "card.toml"):
+        with pytest.raises(BundleError, match=said) as refused:
+            segment_image(PIXELS, tmp_path / "run", card=card)
+        assert "\n" not in str(refused.value)
+    Image.fromarray(PIXELS).save(tmp_path / "pixels.png")
+    asked = {"image": tmp_path / "pixels.png", "out": tmp_path / "run", "card": tmp_path / "card.toml"}
+    for begin in (foresee, segment_here):
+        with pytest.raises(BundleError, match=said):
+            begin(SegmentConfig.model_validate(asked))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

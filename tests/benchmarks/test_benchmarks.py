@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.exports import export
 from benchmarks.limit import shared_rate
 from benchmarks.memory import Sampler
 from benchmarks.peers.inputs import labels_of
+from benchmarks.process import run
 from benchmarks.reference import differing
 from benchmarks.slide import mirrored, write_slide
 from tiling.geometry import Box
@@ -154,3 +156,17 @@ def test_scenes_are_read_alike_and_their_figures_told(tmp_path: Path) -> None:
         assert lines[:4] == ["# Scenes", "", "- One.", "- Two."]
         assert len(lines) == 5
         assert "a mosaic of nine files 0.50, a band of JPEG 2000 in tiles 0.50." in lines[4]
+
+
+def test_a_part_sees_libraries_in_a_folder_of_their_own_and_another_python_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "library_of_its_own.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    look = "import json, importlib.util as i; print(json.dumps({n: i.find_spec(n) is not None for n in NAMES}))"
+    asked = look.replace("NAMES", "('library_of_its_own', 'benchmarks')")
+    for python, is_seen in ((sys.executable, True), (str(other), False)):
+        found = run([python, "-c", asked], sample_seconds=0.05)
+        assert (found["library_of_its_own"], found["benchmarks"]) == (is_seen, True)

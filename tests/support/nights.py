@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -76,16 +75,6 @@ def hold(source: Path, model: Path, pool: Pool, **asked: object) -> dict[str, Sl
     """A night: what has to be looked at, through the pool; the archive's records afterwards."""
     context = context_of(source, model, pool, **asked)
     return carry(context, slides=scan(context.config, context.archive).todo)[1]
-
-
-def wait_for_tiles(run: Path, count: int) -> None:
-    """Wait until a run's ledger, which another process writes, has so many lines."""
-    deadline = time.monotonic() + 250
-    while time.monotonic() < deadline:
-        if sum(len(file.read_text().splitlines()) for file in run.glob("ledger/*.jsonl")) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{run} never came to {count} tiles")
 
 
 def records(archive: Path) -> dict[str, SlideRecord]:

@@ -20,6 +20,7 @@ from cli import Cli, clean_environment, free_port, mask_files, tissue, tissue_ph
 from numpy.typing import NDArray
 from oracle import Whole, whole_image_labels
 from PIL import Image
+from waiting import wait_for_tiles
 
 from flows.commands.demo import demo_image
 from flows.reporting.prefect_names import artifact_key
@@ -140,17 +141,6 @@ def test_a_stopped_driver_resumes_with_the_missing_tiles_only(
     tiles = [r.tile for r in records(tmp_path / "killed")]
     assert sorted(tiles) == list(range(144)), "every tile is in the ledger once: none lost, none computed twice"
     assert mask_files(tmp_path / "killed") == expected
-
-
-def wait_for_tiles(run: Path, count: int) -> int:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if (run / "run.json").is_file():
-            known = len(records(run))
-            if known >= count:
-                return known
-        time.sleep(0.02)
-    pytest.fail(f"{run} never reached {count} tiles")
 
 
 @pytest.mark.slow

@@ -151,8 +151,9 @@ def test_a_rule_of_ones_own_needs_leave_and_meets_the_protocol(run: Run, tmp_pat
     assert spec.is_own
     with pytest.raises(ConfigError, match="protocol"):
         asked_rule(config.model_copy(update={"objects": "builtins:dict"}), card, [])
-    with pytest.raises(ConfigError, match="gives no rule"):
-        asked_rule(config.model_copy(update={"objects": "nowhere:rule"}), card, [])
+    for own_rule in ("nowhere:rule", "sys:exit"):
+        with pytest.raises(ConfigError, match="gives no rule"):
+            asked_rule(config.model_copy(update={"objects": own_rule}), card, [])
     own = segmented(
         Path(run.card.image.path),
         tmp_path / "run",

@@ -12,6 +12,9 @@ import torch
 from hub_server import COMMIT, Hub, hub_server
 from tiled import unlike_fresh
 
+from flows.config.run import SegmentConfig
+from flows.run.custom_model import with_bundle
+from flows.run.preflight import check
 from unet_core.bundles.bundle import load_bundle
 from unet_core.bundles.card import WEIGHTS_NAME, bundle_digest, read_card
 from unet_core.bundles.facts import CardFacts
@@ -210,3 +213,14 @@ def test_answers_that_are_no_lists_of_that_commit_are_refused(hub: Hub, small: P
         kept.write_text(json.dumps(listing | changed))
         with pytest.raises(BundleError, match=message):
             fetch(f"hf:lab/small@{COMMIT}")
+
+
+def test_facts_beside_a_bundle_of_the_hub_are_refused_as_beside_any_bundle(
+    hub: Hub, small: Path, tmp_path: Path
+) -> None:
+    reference, card = hub.add("lab/small", small), tmp_path / "card.toml"
+    card.write_text('name = "other"\n')
+    config = SegmentConfig(image=tmp_path / "gone.tif", out=tmp_path / "run", model=reference, card=card)
+    for begin in (check, with_bundle):
+        with pytest.raises(BundleError, match=rf"--card has no use: model '{reference}' is a bundle"):
+            begin(config)

@@ -136,6 +136,8 @@ def test_current_folder_is_importable_with_leave(tmp_path: Path, monkeypatch: py
         ("no_such_module:make", "gives no network .ModuleNotFoundError"),
         ("third_party:ConvBlock", "gives no network .TypeError"),
         ("third_party:make_text", "gives a str"),
+        ("third_party:make_nothing_on_two_lines", "gives no network .RuntimeError: size mismatch for stem: 3, 4."),
+        ("sys:exit", "gives no network .SystemExit"),
     ],
 )
 def test_factory_that_gives_no_network_is_named(factory: str, message: str) -> None:

@@ -74,9 +74,10 @@ class CheckedRule:
     def _answer(self, function: str, shape: tuple[int, ...], ask: Callable[[], object]) -> NDArray[np.integer]:
         try:
             found = ask()
-        except Exception as error:  # code of the user's own may fail with anything
+        except (Exception, SystemExit) as error:  # code of the user's own may fail with anything
+            said = " ".join(str(error).split())
             raise RuleError(
-                f"objects {self.name!r}: {function}() fails with {type(error).__name__}: {error}; correct it, and run "
+                f"objects {self.name!r}: {function}() fails with {type(error).__name__}: {said}; correct it, and run "
                 f"the same command again: no tile is computed again"
             ) from error
         if not isinstance(found, np.ndarray):

@@ -1,7 +1,7 @@
 """Values of a band under objects: sums that are exact whatever parts they came in, least and greatest value.
 
 Bands of 8 and 16 bits are summed as integers; all others as float64 in limbs (`tiling.objects.limbs`), their squares
-rounded once for each pixel.
+with what a float64 rounds off of each.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiling.objects.limbs import limbs_of, totals
+from tiling.objects.limbs import Limbs, limbs_of, totals
 from tiling.objects.parts import Columns, column
 from tiling.objects.spans import Numbers
 
 _SAFE = 1 << 62
+_HALVED_BELOW = 2.0**500
 
 
 def is_narrow(dtype: np.dtype[Any]) -> bool:
@@ -55,10 +56,28 @@ def summed(name: str, values: NDArray[Any], spans: Numbers, order: Numbers, firs
         found.append(column(f"{name}.not_finite", "sum", over_objects(unknown.astype(np.int64))))
         real = np.where(unknown, 0.0, real)
     with np.errstate(over="ignore"):
-        square = real * real
-    for kind, numbers in (("sum", real), ("square", np.minimum(square, np.finfo(np.float64).max))):
-        found += [column(f"{name}.{kind}@{k}", "sum", over_objects(limb)) for k, limb in limbs_of(numbers).items()]
+        square = np.minimum(real * real, np.finfo(np.float64).max)
+    squares = [square] if values.dtype == np.float32 else [square, _rounded_off(real, square)]
+    for kind, parts in (("sum", [real]), ("square", squares)):
+        limbs: Limbs = {}
+        for part in parts:
+            for k, limb in limbs_of(part).items():
+                limbs[k] = limb if k not in limbs else limbs[k] + limb
+        found += [column(f"{name}.{kind}@{k}", "sum", over_objects(limb)) for k, limb in limbs.items()]
     return Columns(found)
+
+
+def _rounded_off(real: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What squares lack of the true ones, exactly (Dekker 1971); nothing where halves of a value would overflow.
+
+    A float32 has few enough digits that its square is a float64.
+    """
+    small = np.where(np.abs(real) < _HALVED_BELOW, real, 0.0)
+    shifted = small * (2.0**27 + 1)
+    high = shifted - (shifted - small)
+    low = small - high
+    lacking = ((high * high - square) + 2 * high * low) + low * low
+    return np.where(small == real, lacking, 0.0)
 
 
 def _over(whole: NDArray[np.int64], spans: Numbers) -> NDArray[np.int64]:

@@ -29,8 +29,9 @@ def call_factory(reference: str) -> nn.Module:
     try:
         network = follow(reference, nn.Module)
     except FAILURES as error:
+        said = " ".join(str(error).split())
         raise BundleError(
-            f"factory {reference!r} gives no network ({type(error).__name__}: {error}); give package.module:function, "
+            f"factory {reference!r} gives no network ({type(error).__name__}: {said}); give package.module:function, "
             f"importable from {Path.cwd()}, that takes no arguments"
         ) from error
     if not isinstance(network, nn.Module):

@@ -40,4 +40,5 @@ def build_network(
     try:
         return cast("nn.Module", network_class(**options))
     except FAILURES as error:
-        raise BundleError(f"{name} can't be built from {str(file)!r}: {error}; {remedy}") from error
+        said = " ".join(str(error).split())
+        raise BundleError(f"{name} can't be built from {str(file)!r}: {said}; {remedy}") from error

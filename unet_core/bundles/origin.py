@@ -31,12 +31,14 @@ class Origin:
     weights: of a network or a factory.
     trust_code: leave to run the factory's code.
     parameters: of a network of overtile's.
+    card: a file with facts that a model doesn't say of itself.
     """
 
     reference: str
     weights: Path | None = None
     trust_code: bool = False
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    card: Path | None = None
 
     @property
     def kind(self) -> Kind:
@@ -85,7 +87,7 @@ class Origin:
         return "bundle"
 
     def expect_trust(self) -> None:
-        """Refuse to run anybody's code without leave."""
+        """Refuse to run anybody's code without leave, and files that would have no use."""
         if self.kind == "factory" and not self.trust_code:
             raise BundleError(
                 f"model {self.reference!r} is Python code, and making the network runs it with all your rights: read "
@@ -95,4 +97,14 @@ class Origin:
         if self.weights is not None and self.kind not in ("network", "factory"):
             raise BundleError(
                 f"--weights {str(self.weights)!r} has no use: model {self.reference!r} brings its own; leave it out"
+            )
+        if self.kind == "bundle":
+            self.expect_no_card()
+
+    def expect_no_card(self) -> None:
+        """Refuse facts beside a bundle's own card, wherever the bundle is from."""
+        if self.card is not None:
+            raise BundleError(
+                f"--card has no use: model {self.reference!r} is a bundle and brings its own card; "
+                f"leave it out, or change facts with overtile models import {self.reference} --card FILE --out FOLDER"
             )

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FAILURES = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError)
+FAILURES = (
+    *(ImportError, AttributeError, TypeError, ValueError, RuntimeError, KeyError, OSError, SyntaxError),
+    SystemExit,  # of a script; it would end the command with a code that means something else
+)
 """What code of the user's own may fail with, for which its caller has words."""
 
 

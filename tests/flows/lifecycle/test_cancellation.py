@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from cli import Cli
-from nights import wait_for_tiles
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect_api import Api
 from tiny import save_tiny, write_noise
+from waiting import wait_for_tiles
 
 from flows.lifecycle import cancellation
 from flows.lifecycle.cancellation import Cancellation

@@ -12,8 +12,10 @@ import pytest
 
 from flows.archive import dry_run, empty_card
 from flows.config.archive import ArchiveConfig
+from flows.nightly.model import archive_model
 from tiling.archives.archive import Archive
 from tiling.errors import RunError
+from unet_core.errors import BundleError
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = 3600
@@ -68,3 +70,14 @@ def test_a_dry_run_refuses_what_the_night_would_refuse(tmp_path: Path) -> None:
     assert [name for name, _ in dry_run(whole).unreadable] == ["a.tif"]
     with pytest.raises(RunError, match="core: 256 here, 512 asked for"):
         dry_run(other)
+
+
+def test_facts_beside_a_bundle_are_refused_before_the_night(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_bytes(b"x")
+    (tmp_path / "card.toml").write_text('name = "other"\n')
+    options = {"source": str(tmp_path / "in"), "out": tmp_path / "out", "settle": "0s", "card": tmp_path / "card.toml"}
+    asked = ArchiveConfig.model_validate(options)
+    for begin in (dry_run, archive_model):
+        with pytest.raises(BundleError, match="brings its own card"):
+            begin(asked)

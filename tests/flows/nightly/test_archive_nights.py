@@ -15,6 +15,7 @@ from cli import Cli, mask_files
 from growing import growing
 from nights import QUICK, latest, records
 from tiny import save_tiny, write_noise
+from waiting import wait_for_tiles
 
 from tiling.archives.slide_record import SlideState
 from tiling.runs.run import Run
@@ -141,7 +142,7 @@ def test_a_night_that_is_killed_goes_on_where_it_was(cli: Cli, model: Path, tmp_
         write_noise(source / f"{number}.tif", 640, 640, seed=number)
     command = ("archive", source, "--model", model, *QUICK, "--out")
     driver = cli.start(*command, out)
-    wait_for_lines(out, 140)
+    wait_for_tiles(out, 140)
     driver.send_signal(signal.SIGKILL)
     driver.wait(60)
     before = tiles_of(out)
@@ -156,15 +157,6 @@ def test_a_night_that_is_killed_goes_on_where_it_was(cli: Cli, model: Path, tmp_
 def tiles_of(out: Path) -> list[tuple[str, int]]:
     runs = [Run.open(path.parent) for path in out.glob("slides/*/run.json")]
     return [(run.path.name, record.tile) for run in runs for record in run.ledger.records()]
-
-
-def wait_for_lines(out: Path, count: int) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if sum(len(file.read_text().splitlines()) for file in out.glob("slides/*/ledger/*.jsonl")) >= count:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"{out} never came to {count} tiles")
 
 
 @pytest.mark.soak

@@ -19,11 +19,11 @@ import pytest
 import yaml
 from cli import OVERTILE, Cli, clean_environment, free_port, mask_files
 from conftest import wait_for_server
-from nights import wait_for_tiles
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect_api import Api
 from tiny import save_tiny, write_noise
+from waiting import wait_for_tiles
 
 from flows.archive import segment_archive
 from flows.config.archive import ArchiveConfig

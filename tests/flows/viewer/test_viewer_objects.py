@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 
 from flows.viewer.library import Library
 from tiling.export.export_run import export_run
+from tiling.geometry import Box
+from tiling.objects.image import open_objects
 from tiling.objects.spec import ObjectSpec
 from tiling.runs.run import Run
 
@@ -72,3 +74,22 @@ def test_outlines_part_objects_that_touch(client: TestClient) -> None:
     fine = drawn(0)
     assert fine[40, 54] or fine[40, 55], "between the two"
     assert not fine[40, 40]
+
+
+def test_an_outline_is_of_its_objects_class_whatever_pixels_it_runs_along(client: TestClient, run: Run) -> None:
+    """Two grew over a border between them, which is another class of the mask; what is no object's has no outline."""
+
+    def drawn(labels: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        answer = client.get(f"/api/mask/0/0/0?labels={labels}&style=outline")
+        return np.asarray(Image.open(BytesIO(answer.content)).convert("RGBA"))
+
+    objects = open_objects(run)
+    assert objects is not None
+    numbers, picture = objects.read(Box(0, 0, *objects.shape))[:256, :256], drawn("1")
+    around = np.pad(numbers, 1)
+    edges = [around[y : y + numbers.shape[0], x : x + numbers.shape[1]] for y, x in ((0, 1), (2, 1), (1, 0), (1, 2))]
+    is_edge = (numbers > 0) & np.any([numbers != each for each in edges], axis=0)
+    height, width = is_edge.shape
+    np.testing.assert_array_equal(picture[:height, :width, 3] > 0, is_edge)
+    assert len(np.unique(picture[picture[..., 3] > 0], axis=0)) == 1, "one colour"
+    assert not drawn("2")[..., 3].any()

@@ -30,7 +30,11 @@ class Own:
 
 
 def raising(*_: object) -> object:
-    raise AssertionError("no cells here")
+    raise AssertionError("no cells\nhere")
+
+
+def exiting(*_: object) -> object:
+    raise SystemExit(3)
 
 
 def without_class(view: View) -> object:
@@ -52,6 +56,7 @@ def writing(view: View) -> object:
         ({"seed_reach_px": 10**9}, r"seed_reach_px is 1000000000"),
         ({"seeds": raising}, r"seeds\(\) fails with AssertionError: no cells here; correct it"),
         ({"grow": raising}, r"grow\(\) fails with AssertionError: no cells here; correct it"),
+        ({"seeds": exiting}, r"seeds\(\) fails with SystemExit: 3; correct it"),
         ({"seeds": lambda view: None}, r"seeds\(\) gives a NoneType"),
         ({"seeds": lambda view: view.labels[1:] == 1}, r"seeds\(\) gives an array of shape \(\d+, \d+\)"),
         ({"seeds": lambda view: (view.labels == 1) * 1.0}, r"seeds\(\) gives float64"),

@@ -133,6 +133,24 @@ def test_other_types_of_bands_keep_every_bit_too(kind: type[np.generic]) -> None
     np.testing.assert_allclose(whole[0].deviations, [values.std(axis=0) for values in each], rtol=1e-12, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("offset", "kind"), [(1e9, np.float64), (-3e12, np.float64), (4e9, np.uint32), (2e9, np.int32)]
+)
+def test_values_far_from_nought_keep_their_deviation(offset: float, kind: type[np.generic]) -> None:
+    """A square takes twice the digits of a value: what is rounded off may be more than the deviation."""
+    random = np.random.default_rng(4)
+    labels = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((4, 4), np.int64)).astype(np.int32)
+    labels[0, 0] = 13
+    bands = (offset + random.integers(0, 9, (*labels.shape, 1)) / (8 if kind is np.float64 else 1)).astype(kind)
+    (found,) = measured(cut(labels, bands=bands), labels.shape)
+    near = bands.astype(np.float64) - offset
+    expected = [near[labels == number].std() for number in found.ids]
+    np.testing.assert_allclose(found.deviations[:, 0], expected, rtol=1e-12)
+    assert found.deviations[12, 0] == 0, "a single pixel"
+    (again,) = measured(cut(labels, [1, 5], [3, 7], bands=bands)[::-1], labels.shape)
+    assert bits([again]) == bits([found])
+
+
 def test_a_value_that_is_no_number_makes_its_own_objects_mean_none() -> None:
     labels = np.array([[1, 1, 2, 2]], np.int32)
     bands = np.array([[[1.0], [np.nan], [3.0], [4.0]]], np.float32)
