@@ -153,9 +153,9 @@ def test_pictures_are_drawn_while_formats_are_written(tmp_path: Path, monkeypatc
     both_have_begun = threading.Barrier(2, timeout=20)
 
     def once_both_have(work: Callable[..., Any]) -> Callable[..., Any]:
-        def waited(*given: Any) -> Any:
+        def waited(*given: Any, **named: Any) -> Any:
             both_have_begun.wait()
-            return work(*given)
+            return work(*given, **named)
 
         return waited
 

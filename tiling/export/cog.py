@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import tifffile
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
+from rasterio.warp import transform
 
 from tiling.errors import ExportError
 from tiling.export.destination import scratch
@@ -39,6 +41,8 @@ _TRANSFORMATION, _GDAL_METADATA, _GDAL_NODATA = 34264, 42112, 42113
 CACHE_MB = 64
 PIECE_PX = 2048
 """The side of what is read back at once."""
+CRS_MAY_DIFFER = 1e-7
+"""Of the image's extent: a thousandth of a pixel where it has 10,000."""
 
 
 def expect_cog(subject: Subject) -> None:
@@ -91,7 +95,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
         with gdal_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
             with rasterio.open(plain, "r+") as dataset:
                 _place(dataset, finished.placement)
-                where = _where(dataset)
+                place = _Place.of(dataset)
             rasterio.shutil.copy(
                 plain,
                 path,
@@ -102,7 +106,7 @@ def _write(finished: Finished, pyramid: Pyramid, path: Path, looks: dict[str, An
                 num_threads=finished.threads,
                 bigtiff="YES" if is_big(pyramid) else "NO",
             )
-            _expect_placed(path, where)
+            _expect_placed(path, place)
             for level in range(len(pyramid.levels)):
                 _expect_level(path, pyramid, level, finished.threads)
     finally:
@@ -158,16 +162,45 @@ def _place(dataset: Any, placement: Placement) -> None:
     dataset.gcps = (points, crs)
 
 
-def _where(dataset: Any) -> tuple[Any, Any, int]:
-    """Georeference as GDAL takes it."""
-    return dataset.crs, dataset.transform, len(dataset.gcps[0])
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Georeference as GDAL takes it; `points` are the corners on the map, or the ground control points."""
+
+    crs: Any
+    transform: Any
+    points: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, dataset: Any) -> _Place:
+        height, width = dataset.shape
+        corners = [dataset.transform @ corner for corner in product((0, width), (0, height))]
+        points = [(point.x, point.y) for point in dataset.gcps[0]] or corners
+        return cls(dataset.gcps[1] if dataset.gcps[0] else dataset.crs, dataset.transform, tuple(points))
 
 
-def _expect_placed(path: Path, where: tuple[Any, Any, int]) -> None:
+def _expect_placed(path: Path, place: _Place) -> None:
     """Raise OSError where the file doesn't say that it lies there."""
     with rasterio.open(path) as dataset:
-        if _where(dataset) != where:
-            raise OSError("its place on the earth is not in the file: the disk may not have taken it whole")
+        found = _Place.of(dataset)
+    if (found.transform, found.points) != (place.transform, place.points) or (found.crs is None) != (place.crs is None):
+        raise OSError("its place on the earth is not in the file: the disk may not have taken it whole")
+    if found.crs != place.crs and not _is_same_on_earth(place, found.crs):
+        raise OSError(
+            f"a GeoTIFF can't hold its CRS ({place.crs.to_string()[:200]}): read again, it is another, by more than "
+            f"{CRS_MAY_DIFFER:g} of the image's extent; use ome-tiff, or give the image a CRS as the EPSG defines it"
+        )
+
+
+def _is_same_on_earth(place: _Place, crs: Any) -> bool:
+    """True if the points lie where they lay, in a CRS of which GDAL kept the code and not the definition's digits."""
+    xs, ys = zip(*place.points, strict=True)
+    try:
+        moved_xs, moved_ys, *_ = transform(crs, place.crs, xs, ys)
+    except RasterioError:
+        return False
+    extent = max(max(xs) - min(xs), max(ys) - min(ys))
+    moved = np.subtract([moved_xs, moved_ys], [xs, ys])
+    return bool(np.isfinite(moved).all() and np.abs(moved).max() <= CRS_MAY_DIFFER * extent)
 
 
 def _expect_level(path: Path, pyramid: Pyramid, level: int, threads: int) -> None:

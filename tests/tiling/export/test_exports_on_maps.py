@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from exported_runs import NAMES, export, exported
 from finished import CLASSES, finished_run, labels_of
@@ -50,6 +53,41 @@ def test_a_cog_lies_exactly_on_its_source(on_map: Run, scene: Path) -> None:
         assert cog.overviews(1) == [2**level for level in range(1, len(level_shapes(cog.shape)))]
         half = cog.read(1, out_shape=tuple(-(-side // 2) for side in cog.shape))
     np.testing.assert_array_equal(half, majority(labels_of(on_map)))
+
+
+NZTM = rasterio.CRS.from_epsg(2193).to_wkt()
+
+
+@pytest.mark.parametrize(
+    ("defined", "is_held"),
+    [
+        (NZTM.replace("298.257222101", "298.257222101004"), True),  # as LINZ writes it: the same to a nanometre
+        (NZTM.replace('"latitude_of_origin",0', '"latitude_of_origin",0.0000000001'), True),
+        (NZTM.replace('"false_easting",1600000', '"false_easting",1600500'), False),
+        (NZTM.replace("298.257222101", "294.9786982"), False),
+        (NZTM.replace('"scale_factor",0.9996', '"scale_factor",1'), False),
+    ],
+)
+def test_a_crs_with_a_code_whose_definition_differs_is_held_or_refused(
+    tmp_path: Path, defined: str, is_held: bool
+) -> None:
+    """GDAL writes the code alone, and reads what the code stands for."""
+    tif, image = tmp_path / "image.tif", tmp_path / "image.vrt"
+    where = rasterio.Affine(0.5, 0, 1748800, 0, -0.5, 5963040)
+    profile: dict[str, Any] = {"driver": "GTiff", "width": 96, "height": 64, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tif, "w", **profile, transform=where, crs=rasterio.CRS.from_epsg(2193)) as dataset:
+        dataset.write(np.full((3, 64, 96), 200, np.uint8))
+    rasterio.shutil.copy(tif, image, driver="VRT")
+    text = re.sub("(<SRS[^>]*>).*(</SRS>)", lambda found: found[1] + escape(defined) + found[2], image.read_text())
+    image.write_text(text)
+    run = finished_run(image, tmp_path / "run", core=64)
+    if not is_held:
+        with pytest.raises(ExportError, match="can't hold its CRS"):
+            export(run, "cog")
+        return
+    assert export(run, "cog") == ["cog"]
+    with rasterio.open(exported(run, "mask.tif")) as written:
+        assert (written.crs.to_epsg(), written.transform) == (2193, where)
 
 
 def burnt(geometries: NDArray[Any], values: list[int], path: Path) -> NDArray[np.uint8]:
