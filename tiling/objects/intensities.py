@@ -68,7 +68,7 @@ def summed(name: str, values: NDArray[Any], spans: Numbers, order: Numbers, firs
 
 
 def _rounded_off(real: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What squares lack of the true ones, exactly (Dekker 1971); nothing where halves of a value would overflow.
+    """Parts that squares lack of the true ones, exactly (Dekker 1971); nothing where halves of a value would overflow.
 
     A float32 has few enough digits that its square is a float64.
     """
