@@ -88,7 +88,9 @@ def test_fused_operators_give_the_same_bits(dtype: torch.dtype) -> None:
         joined = minimal(network, 3, read_px=read_px, need=need, edges=edges, rewrite=rewrite)
         assert torch.equal(joined(x_NCHW), plain(x_NCHW))
     operators = [getattr(node.target, "__name__", "") for node in joined.graph.nodes]
-    assert "relu" not in operators
+    # oneDNN computes in bfloat16 where the processor has AVX-512, and in float32 on any.
+    is_joined = dtype is torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ("relu" not in operators) is is_joined
     assert "max_pool2d" not in operators
 
 
