@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -204,23 +203,21 @@ def test_a_palette_is_its_colours_and_a_mask_says_where_data_is(tmp_path: Path) 
         assert np.array_equal(held, numbers[..., 0] != 0)
 
 
-def test_a_process_that_is_killed_fails_one_read_and_is_replaced(erdas: Path) -> None:
-    failed: list[str] = []
+def test_a_process_that_is_killed_fails_one_read_and_is_replaced(erdas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive = process.GdalProcess._receive_some  # pyright: ignore[reportPrivateUsage]
     with open_source(erdas) as source:
         first = child_of(source).pid
-        os.kill(first, signal.SIGSTOP)
 
-        def read() -> None:
-            try:
-                whole(source)
-            except SourceError as error:
-                failed.append(str(error))
+        def receive_of_killed(self: process.GdalProcess, until: float) -> None:
+            if self.pid == first:
+                os.kill(first, signal.SIGKILL)
+            receive(self, until)
 
-        reading = threading.Thread(target=read)
-        reading.start()
-        os.kill(first, signal.SIGKILL)
-        reading.join(60)
-        (line,) = failed or [""]
+        os.kill(first, signal.SIGSTOP)  # so that it gives no answer before it is killed
+        monkeypatch.setattr(process.GdalProcess, "_receive_some", receive_of_killed)
+        with pytest.raises(SourceError) as caught:
+            whole(source)
+        line = str(caught.value)
         assert line.startswith(f"{erdas}: level 0, box ")
         assert "GDAL ends with SIGKILL" in line
         assert "\n" not in line
