@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from killed_reader import kill_while_it_reads
 from numpy.typing import NDArray
 from rasterio.shutil import copy as copy_raster
 from rasterio.transform import Affine
@@ -127,13 +126,13 @@ def test_a_mosaic_mixes_formats_pixel_sizes_and_places(tmp_path: Path) -> None:
         assert np.array_equal(whole(scene), whole(expected))
 
 
-def test_files_beside_one_count_and_its_process_is_replaced(tmp_path: Path) -> None:
+def test_files_beside_one_count_and_its_process_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, name = as_gdal_has_it(tmp_path, "dat")
     others = readers()
     with open_source(name) as scene:
         assert np.array_equal(whole(scene), PIXELS[..., :2])
         before, version = scene.fingerprint(), scene.version()
-        os.kill(min(readers() - others), signal.SIGKILL)
+        kill_while_it_reads(min(readers() - others), monkeypatch)
         with pytest.raises(SourceError, match=r"GDAL ends with SIGKILL[^\n]*$"):
             whole(scene)
         assert np.array_equal(whole(scene), PIXELS[..., :2])

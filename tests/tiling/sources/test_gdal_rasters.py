@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import rasterio
+from killed_reader import kill_while_it_reads
 from numpy.typing import NDArray
 from rasterio.shutil import copy as copy_raster
 from scenes import CRS, WHERE, scene_pixels
@@ -204,17 +205,9 @@ def test_a_palette_is_its_colours_and_a_mask_says_where_data_is(tmp_path: Path) 
 
 
 def test_a_process_that_is_killed_fails_one_read_and_is_replaced(erdas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    receive = process.GdalProcess._receive_some  # pyright: ignore[reportPrivateUsage]
     with open_source(erdas) as source:
         first = child_of(source).pid
-
-        def receive_of_killed(self: process.GdalProcess, until: float) -> None:
-            if self.pid == first:
-                os.kill(first, signal.SIGKILL)
-            receive(self, until)
-
-        os.kill(first, signal.SIGSTOP)  # so that it gives no answer before it is killed
-        monkeypatch.setattr(process.GdalProcess, "_receive_some", receive_of_killed)
+        kill_while_it_reads(first, monkeypatch)
         with pytest.raises(SourceError) as caught:
             whole(source)
         line = str(caught.value)
