@@ -16,34 +16,21 @@ PRECISIONS = ("float32", "bfloat16")
 
 def write(results: Path) -> str:
     """All that the folder's raw figures say, as one page of Markdown."""
-    sections = (
-        _contest,
-        _large,
-        _growth,
-        _driver,
-        _startup,
-        _archive,
-        _around,
-        _exports,
-        _polygons,
-        _scenes,
-        _imported,
-    )
+    sections = {
+        "contest": _contest,
+        "large": _large,
+        "growth": _growth,
+        "driver": _driver,
+        "startup": _startup,
+        "archive": _archive,
+        "steps": _around,
+        "exports": _exports,
+        "polygons": _polygons,
+        "scenes": _scenes,
+        "imported": _imported,
+    }
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    names = (
-        "contest",
-        "large",
-        "growth",
-        "driver",
-        "startup",
-        "archive",
-        "steps",
-        "exports",
-        "polygons",
-        "scenes",
-        "imported",
-    )
-    parts = [section(pages[name]) for name, section in zip(names, sections, strict=True) if name in pages]
+    parts = [section(pages[name]) for name, section in sections.items() if name in pages]
     return "# Benchmarks\n\nWritten by `make benchmark`; don't edit.\n\n" + "\n".join(parts)
 
 
@@ -85,8 +72,16 @@ def _contest(page: Row) -> str:
         "has labelled the slide once before, as in an archive; a second pass in one process made the peers no more "
         "than 2 % faster. *Differing* counts labels against one float32 pass of the plain network over the whole slide."
     )
+    shown = _shares(f"One slide of {page['side_px']}² px, from opening the file to labels on disk", about, page)
+    return "\n".join([*shown, "", *_ratios(rows, rates), *_steps(rows, rates, best)]) + "\n"
+
+
+def _shares(title: str, about: str, page: Row) -> list[str]:
+    """A section's lines: the limits, then overtile's arrangements and the peers as shares of them."""
+    rows: list[Row] = page["rows"]
+    rates, best = medians(rows, _rate), limits(rows)
     shown = [
-        f"## One slide of {page['side_px']}² px, from opening the file to labels on disk",
+        f"## {title}",
         _machine(page),
         about,
         "",
@@ -97,7 +92,7 @@ def _contest(page: Row) -> str:
     for kind in ("overtile", "peer"):
         for key in dict.fromkeys(row["key"] for row in rows if row["kind"] == kind):
             shown.append(_line(key, [row for row in rows if row["key"] == key], rates, best))
-    return "\n".join([*shown, "", *_ratios(rows, rates), *_steps(rows, rates, best)]) + "\n"
+    return shown
 
 
 def _line(key: str, rows: list[Row], rates: dict[str, float], best: dict[str, tuple[str, float]]) -> str:
@@ -122,23 +117,12 @@ def _differing(rows: list[Row]) -> str:
 
 def _large(page: Row) -> str:
     rows: list[Row] = page["rows"]
-    rates, best = medians(rows, _rate), limits(rows)
     side_px = round(max(row["pixels"] for row in rows if "pixels" in row) ** 0.5)
     about = (
         "The same, on a slide that no whole pass fits, so that labels are not compared; the pool has labelled a "
         f"smaller slide before. Medians of {1 + max(row['round'] for row in rows)} rounds."
     )
-    shown = [
-        f"## A larger slide, {side_px}² px",
-        _machine(page),
-        about,
-        "",
-        "| | MPix/s | share of the limit | differing labels | memory of the tree | largest process |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    shown += [f"| limit, {p}: {key} | {rate / 1e6:.2f} | 100 % | | | |" for p, (key, rate) in sorted(best.items())]
-    for key in dict.fromkeys(row["key"] for row in rows if row["kind"] == "overtile"):
-        shown.append(_line(key, [row for row in rows if row["key"] == key], rates, best))
+    shown = _shares(f"A larger slide, {side_px}² px", about, page)
     return "\n".join([*shown, ""]) + "\n"
 
 
