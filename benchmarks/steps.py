@@ -45,7 +45,7 @@ from tiling.runs.label_counts import tile_counts
 from tiling.runs.mask import Mask
 from tiling.runs.reduced_levels import ReducedLevels
 from tiling.runs.run import Run
-from tiling.runs.staging import load_tile
+from tiling.runs.staging import load_tile, staged_sizes
 from tiling.runs.unchanged_source import open_with_version
 from tiling.selection.coarse_data import COARSE_PX
 from tiling.selection.find_foreground import find_foreground
@@ -174,7 +174,7 @@ class StagedReads:
         assert result.reason is None, result.reason
         pixels = self._clock.time("read", lambda: self._tiles.read(tile.index))
         self._raw.stage(self._raw.load("stage", tile, self._run.plan.extent, pixels))
-        self.bytes += size_of_tree(self._run.staged_path / "c" / str(tile.index))
+        self.bytes += staged_sizes(self._run.staged_path)[tile.index]
         return pixels
 
     def done(self, tile: Tile) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import zarr
 from cli import on_disk, write_tissue
 from finished import finished_run
 from oracle import segment_here
@@ -26,7 +27,7 @@ from tiling.plan import TilePlan
 from tiling.runs.ledger import TileRecord, TileState
 from tiling.runs.mask import majority
 from tiling.runs.run import Run
-from tiling.runs.staging import MOST_SPARES, StagedTiles, mirrored, shown, staged_sizes
+from tiling.runs.staging import MOST_SPARES, SPARES, StagedTiles, mirrored, remove_staged, shown, staged_sizes
 from tiling.storage.local_disk import is_local_disk
 
 
@@ -81,21 +82,52 @@ def test_the_file_of_a_done_tile_becomes_that_of_the_next(tmp_path: Path) -> Non
     staged, pixels = StagedTiles.create(path, plan, 3, "uint8"), np.full((*plan.read_shape, 3), 7, np.uint8)
     theirs = tmp_path / "theirs"
     theirs.write_bytes(b"theirs")
-    (path / f".spare.{'0' * 32}.partial").symlink_to(theirs)
-    (path / f".spare.{'1' * 32}.partial").hardlink_to(theirs)
+    (path / SPARES / f".spare.{'0' * 32}.partial").symlink_to(theirs)
+    (path / SPARES / f".spare.{'1' * 32}.partial").hardlink_to(theirs)
     for index in range(8):
         staged.write(index, pixels)
     assert theirs.read_bytes() == b"theirs"
-    files = {(path / f"c/{index}/0/0/0").stat().st_ino for index in range(8)}
+    files = {(path / f"c.{index}.0.0.0").stat().st_ino for index in range(8)}
     for index in (*range(8), 3):
         staged.discard(index)
         assert not staged.holds(index)
     assert sum(each.is_file() for each in path.rglob("*")) == 1 + MOST_SPARES
     for index in range(8, 8 + MOST_SPARES):
         staged.write(index, pixels + np.uint8(index))
-        assert (path / f"c/{index}/0/0/0").stat().st_ino in files
+        assert (path / f"c.{index}.0.0.0").stat().st_ino in files
         np.testing.assert_array_equal(staged.read(index), pixels + np.uint8(index))
-    assert sorted(each.name for each in path.iterdir()) == ["c", "zarr.json"]
+    assert not [*(path / SPARES).iterdir()]
+
+
+def test_a_link_in_place_of_the_folder_of_spare_files_is_not_followed(tmp_path: Path) -> None:
+    plan, path, theirs = TilePlan((128, 64), 64, (16, 16), Halo(0, 0, 0, 0)), tmp_path / "staged.zarr", tmp_path / "own"
+    StagedTiles.create(path, plan, 3, "uint8")
+    theirs.mkdir()
+    (theirs / "1").write_bytes(b"theirs")
+    (path / SPARES).rmdir()
+    (path / SPARES).symlink_to(theirs)
+    staged = StagedTiles.open(path)
+    staged.write(0, np.full((*plan.read_shape, 3), 7, np.uint8))
+    staged.discard(0)
+    remove_staged(path)
+    assert [each.name for each in theirs.iterdir()] == ["1"]
+    assert [each.name for each in path.iterdir()] == [SPARES]
+
+
+def test_an_array_of_an_earlier_version_is_made_anew(tmp_path: Path) -> None:
+    """Its tiles had folders of their own."""
+    plan, path = TilePlan((128, 64), 64, (16, 16), Halo(0, 0, 0, 0)), tmp_path / "staged.zarr"
+    pixels = np.full((*plan.read_shape, 3), 7, np.uint8)
+    shape = (plan.count, *pixels.shape)
+    zarr.create_array(path, shape=shape, chunks=(1, *pixels.shape), dtype="uint8", compressors=None)[1] = pixels
+    assert (path / "c/1/0/0/0").is_file()
+    staged = StagedTiles.create(path, plan, 3, "uint8")
+    assert not staged.holds(1)
+    assert sorted(each.name for each in path.iterdir()) == [SPARES, "zarr.json"]
+    staged.write(1, pixels)
+    np.testing.assert_array_equal(StagedTiles.open(path).read(1), pixels)
+    remove_staged(path)
+    assert not path.exists()
 
 
 def test_a_tile_that_is_done_with_while_it_is_read_gives_no_other_ones_pixels(
@@ -127,7 +159,7 @@ def test_tiles_that_pass_this_machines_disk_are_as_they_are_and_those_that_stay_
     np.testing.assert_array_equal(found, np.full((*plan.read_shape, 3), 7, dtype))
     assert found.flags.writeable
     assert (staged_sizes(path)[1] == found.nbytes + 4) is not keep
-    chunk = path / "c/1/0/0/0"
+    chunk = path / "c.1.0.0.0"
     chunk.write_bytes(chunk.read_bytes()[:-5])
     with pytest.raises(StagingError, match="stage it again"):
         StagedTiles.open(path).read(1)

@@ -157,7 +157,7 @@ def test_a_tile_that_does_not_decode_fails_alone(cli: Cli, tmp_path: Path) -> No
     asked = ("--core", 128, "--foreground", "none", "--keep-staged")
     whole = cli.run("segment", image, "--out", tmp_path / "whole", *asked)
     assert whole.code == 0, whole.err
-    assert len([*(tmp_path / "whole").glob("staged.zarr/c/*/0/0/0")]) == 25
+    assert len([*(tmp_path / "whole").glob("staged.zarr/c.*")]) == 25
     damaged = tmp_path / "damaged.tif"
     damaged.write_bytes(damage_one_segment(image, row=4, col=4))
     ended = cli.run("segment", damaged, "--out", tmp_path / "run", "--core", 128, "--foreground", "none")

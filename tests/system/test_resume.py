@@ -169,7 +169,7 @@ def test_a_staged_tile_that_was_lost_with_its_worker_is_read_from_the_image(
     run = job.resume()
     run.create_staged()
     assert all(result.reason is None for result in StagingWorker().stage(run.path, list(range(TILES))))
-    for file in sorted((job.out / "staged.zarr" / "c").glob("*/0/0/0"))[:3]:
+    for file in sorted((job.out / "staged.zarr").glob("c.*"))[:3]:
         if harm == "gone":
             file.unlink()
         else:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tiling.errors import SourceError
-from tiling.export.close_up_places import SIDE_PX, Corner, Values, ranked_places
-from tiling.export.overlay import borders, sampled
+from tiling.export.close_up_places import SIDE_PX, Corner, ranked_places
+from tiling.export.overlay import borders, enlarged, sampled
 from tiling.geometry import Box
 from tiling.objects.build import RunPixels
 from tiling.objects.nearby import nearby_objects
@@ -189,13 +189,13 @@ def _steps(run: Run, factor: int) -> tuple[float, float]:
     return float(scale[0] * factor), float(scale[1] * factor)
 
 
-def _doubts(run: Run, shape: tuple[int, int], factor: int) -> Values | None:
-    """Nearness of the probabilities to one half at screen size, `(y, x)` of 0 to 1; None where the run keeps none."""
+def _doubts(run: Run, shape: tuple[int, int], factor: int) -> NDArray[np.uint8] | None:
+    """Nearness of the probabilities to one half at screen size, `(y, x)` of 0 to 255; None where the run keeps none."""
     probabilities = run.open_probabilities(read_only=True)
     if probabilities is None:
         return None
     values = sampled(probabilities, _steps(run, factor), shape)
-    return (1 - np.abs(values / np.float32(127.5) - 1)).max(axis=0)
+    return np.minimum(values, 255 - values).max(axis=0) * 2
 
 
 def _pixels(run: Run, source: ImageSource, found: _Found, corner: Corner, limits: tuple[float, float]) -> Drawn | None:
@@ -206,9 +206,7 @@ def _pixels(run: Run, source: ImageSource, found: _Found, corner: Corner, limits
         pixels = source.read(level, box).astype(np.float32)
     except SourceError:
         return None
-    picture = np.ascontiguousarray(to_display(pixels, limits))
-    repeats = max(1, round(float(max(scale))))
-    picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
+    picture = enlarged(np.ascontiguousarray(to_display(pixels, limits)), max(1, round(float(max(scale)))))
     y0, x0, y1, x1 = (int(at * of) for at, of in zip((box.y0, box.x0, box.y1, box.x1), (*scale, *scale), strict=True))
     numbers, labels = found.of(Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)).intersect(run.plan.mask))
     rows = np.arange(picture.shape[0]) * numbers.shape[0] // picture.shape[0]

@@ -37,13 +37,12 @@ def write_overlay(run: Run, source: ImageSource, failed: Sequence[Tile], view: S
     view = view or ScreenView.of(source, run.card.image.level, run.plan.extent)
     picture, factor = view.picture, view.factor
     repeats = max(1, min(math.ceil(max(scale)), SCREEN_PX // max(picture.shape)))
-    picture = picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
     steps = float(scale[0] * factor / repeats), float(scale[1] * factor / repeats)
-    labels = sampled(run.open_mask(read_only=True), steps, (picture.shape[0], picture.shape[1]))
+    image = Image.fromarray(enlarged(picture, repeats))
+    labels = sampled(run.open_mask(read_only=True), steps, (image.height, image.width))
     for label, item in enumerate(run.classes):
         if label:
-            tint(picture, labels == label, item.color)
-    image = Image.fromarray(picture)
+            tint(image, labels == label, item.color)
     for tile in failed:
         _hatch(image, tile, steps)
     write_png(path, image)
@@ -58,16 +57,21 @@ def sampled(image: Mask | Probabilities, steps: Steps, shape: tuple[int, int]) -
     pixels = image.read(Box(0, 0, height, width), level)
     rows = np.minimum(((np.arange(shape[0]) + 0.5) * (steps[0] / 2**level)).astype(int), height - 1)
     cols = np.minimum(((np.arange(shape[1]) + 0.5) * (steps[1] / 2**level)).astype(int), width - 1)
-    return pixels[..., rows[:, np.newaxis], cols]
+    return pixels[..., rows, :][..., cols]
 
 
-def tint(picture: NDArray[np.uint8], covered: NDArray[np.bool_], color: str) -> None:
+def enlarged(picture: NDArray[np.uint8], repeats: int) -> NDArray[np.uint8]:
+    """A picture `(y, x, band)` with each pixel repeated so many times both ways; itself where that is once."""
+    return picture if repeats == 1 else picture.repeat(repeats, axis=0).repeat(repeats, axis=1)
+
+
+def tint(picture: Image.Image, covered: NDArray[np.bool_], color: str) -> None:
     """Tint the covered pixels of a picture in a colour, in place, and draw their outline in it."""
-    line = outline(covered)
-    for band, value in enumerate(int(color[i : i + 2], 16) for i in (1, 3, 5)):
-        tinted = (np.arange(256) * (1 - TINT) + np.float32(value) * np.float32(TINT)).astype(np.uint8)
-        np.copyto(picture[..., band], tinted[picture[..., band]], where=covered)
-        np.copyto(picture[..., band], value, where=line, casting="unsafe")
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    bands = [(np.arange(256) * (1 - TINT) + np.float32(value) * np.float32(TINT)) for value in (red, green, blue)]
+    tinted = picture.point(np.concatenate(bands).astype(np.uint8).tolist())
+    picture.paste(tinted, mask=Image.fromarray(covered))
+    picture.paste((red, green, blue), mask=Image.fromarray(outline(covered)))
 
 
 def outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -78,8 +82,10 @@ def outline(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def borders(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Inner pixels, all but the outermost, with a neighbour above, below, left or right of another label."""
     here = labels[1:-1, 1:-1]
-    around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])
-    return np.any([here != other for other in around], axis=0)
+    found = here != labels[:-2, 1:-1]
+    for other in (labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
+        found |= here != other
+    return found
 
 
 def _hatch(image: Image.Image, tile: Tile, steps: Steps) -> None:

@@ -1,4 +1,4 @@
-"""Overlapping tiles in a Zarr array `(tile, y, x, band)`, one tile per chunk.
+"""Overlapping tiles in a Zarr array `(tile, y, x, band)`, one tile per chunk and file.
 
 A staged tile is what a worker loads with one read of one chunk: decoded, gathered from the image's own
 tiling, and mirrored where the read reaches beyond the image. Staged tiles are disposable.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,8 +39,14 @@ logger = logging.getLogger(__name__)
 STAGED_NAME = "staged.zarr"
 """The staged array's, in its run folder."""
 KEEPS = "keeps tiles that are done"
+SPARES = "spares"
+"""The folder in the array's that keeps files of done tiles for the next ones."""
 MOST_SPARES = 4
-"""Files of done tiles that are kept for the next ones."""
+"""Of such files."""
+_CHUNK = re.compile(r"c\.([0-9]+)\.0\.0\.0")
+"""The file of a tile, in the array's own folder: a file and three folders of its own take longer to make than to write
+the tile.
+"""
 
 
 def load_tile(source: ImageSource, level: int, plan: TilePlan, tile: Tile) -> NDArray[np.generic]:
@@ -99,25 +106,29 @@ class StagedTiles:
         self._codec = ChunkCodec.of(array)
         # Compressed tiles differ in size, and lie where a rename may take a round trip.
         recycles = isinstance(path, Path) and self._codec is not None and not self._codec.compresses
-        self._spares = path if isinstance(path, Path) and recycles else None
+        self._spares = path / SPARES if isinstance(path, Path) and recycles and _is_own(path / SPARES) else None
 
     @classmethod
     def create(cls, path: Place, plan: TilePlan, bands: int, dtype: DTypeLike, *, keep: bool = False) -> StagedTiles:
         """Open the array for a plan, or make it where there is none; staged tiles that it holds stay.
 
         `keep` says whether tiles stay too when they are done; the array remembers it, for workers open it by its place.
+        One of an earlier version, whose tiles have folders of their own, is removed first.
         """
         if (path / "zarr.json").is_file():
             staged = cls.open(path)
-            if staged.keeps != keep:
-                staged._array.update_attributes({KEEPS: keep})
-            return cls.open(path)
+            if staged._array.metadata.encode_chunk_key((0, 0, 0, 0)) == _chunk_name(0):
+                if staged.keeps != keep:
+                    staged._array.update_attributes({KEEPS: keep})
+                return cls.open(path)
+            remove_staged(path)
         height, width = plan.read_shape
         try:
             array = zarr.create_array(
                 zarr_at(path),
                 shape=(plan.count, height, width, bands),
                 chunks=(1, height, width, bands),
+                chunk_key_encoding={"name": "default", "separator": "."},
                 dtype=np.dtype(dtype),
                 compressors=_compressors(path, keep=keep),
                 fill_value=0,
@@ -125,6 +136,8 @@ class StagedTiles:
                 dimension_names=("tile", "y", "x", "band"),
                 attributes={KEEPS: keep},
             )
+            if isinstance(path, Path):
+                (path / SPARES).mkdir(exist_ok=True)
         except OSError as error:
             raise _unwritable(path, error) from error
         return cls(path, array)
@@ -198,7 +211,16 @@ class StagedTiles:
                 chunk.unlink(missing_ok=True)
 
     def _chunk(self, index: int) -> Place:
-        return self._path / "c" / str(index) / "0" / "0" / "0"
+        return self._path / _chunk_name(index)
+
+
+def _chunk_name(index: int) -> str:
+    return f"c.{index}.0.0.0"
+
+
+def _is_own(folder: Path) -> bool:
+    """True of a folder that no link leads out of the array."""
+    return folder.is_dir() and not folder.is_symlink()
 
 
 def _compressors(path: Place, *, keep: bool) -> list[BloscCodec | Crc32cCodec]:
@@ -228,7 +250,7 @@ def remove_staged(path: Place) -> None:
         path.delete_tree()
         return
     (path / "zarr.json").unlink(missing_ok=True)  # without it no half of the array counts as one
-    left = _emptied(path / "c", depth=4) + _emptied(path, depth=0)
+    left = [each for name, depth in _FOLDERS.items() for each in _emptied(path / name, depth)] + _emptied(path, depth=0)
     if not path.is_symlink() and path.is_dir() and not left:
         path.rmdir()
     if left:
@@ -236,19 +258,27 @@ def remove_staged(path: Place) -> None:
         logger.warning("%s holds %d files that are not ours (%s): they are left there", path, len(left), named)
 
 
+_FOLDERS = {SPARES: 1, "c": 4}
+"""Folders in the array's, and how far below each its files lie: those of tiles in arrays of earlier versions."""
+
+
 def _emptied(folder: Path, depth: int) -> list[Path]:
     """Remove our files from a folder, and the folders that are empty then; returns what is not ours.
 
-    Chunks lie `depth` levels below, each name a number.
+    Files lie `depth` levels below, the name of each folder and file a number; of the array's own folder, depth 0, the
+    chunks are ours, and the folders remain.
     """
     left: list[Path] = []
+    if depth and folder.is_symlink():
+        return [folder]
     for entry in [*folder.iterdir()] if folder.is_dir() else ():
         is_folder = entry.is_dir() and not entry.is_symlink()
+        is_file = entry.name.isdecimal() if depth == 1 else depth == 0 and _CHUNK.fullmatch(entry.name) is not None
         if depth > 1 and is_folder and entry.name.isdecimal():
             left += _emptied(entry, depth - 1)
-        elif not is_folder and ((depth == 1 and entry.name.isdecimal()) or is_partial(entry.name)):
+        elif not is_folder and (is_file or is_partial(entry.name)):
             entry.unlink(missing_ok=True)
-        elif not (depth == 0 and entry.name == "c"):
+        elif not (depth == 0 and entry.name in _FOLDERS):
             left.append(entry)
     if depth:
         with suppress(OSError):  # gone, or NFS keeps a file there that somebody still reads
@@ -258,15 +288,16 @@ def _emptied(folder: Path, depth: int) -> list[Path]:
 
 def staged_sizes(path: Place) -> dict[int, int]:
     """Bytes of each staged tile of an array, of none where there is no array. In a bucket one listing tells all."""
-    chunks = path / "c"
-    if isinstance(chunks, ObjectPath):
-        start = len(chunks.key) + 1
-        return {int(place.key[start:].partition("/")[0]): facts.size_bytes for place, facts in chunks.listed()}
+    if isinstance(path, ObjectPath):
+        start = len(path.key) + 1
+        found = ((place.key[start:], facts.size_bytes) for place, facts in path.listed())
+        return {int(tile[1]): size for name, size in found if (tile := _CHUNK.fullmatch(name))}
     sizes: dict[int, int] = {}
-    for tile in chunks.iterdir() if chunks.is_dir() else ():
-        # A tile whose space was given back leaves its folders behind; what has no number for a name isn't ours.
-        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-            sizes[int(tile.name)] = (tile / "0" / "0" / "0").stat().st_size
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        for entry in entries:
+            if tile := _CHUNK.fullmatch(entry.name):  # what has another name isn't ours
+                with suppress(FileNotFoundError):  # its space was given back meanwhile
+                    sizes[int(tile[1])] = entry.stat().st_size
     return sizes
 
 

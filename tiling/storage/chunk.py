@@ -46,7 +46,7 @@ class ChunkCodec:
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkCodec | None:
-        """The codec of an array; None for other codecs than these, which stay Zarr's."""
+        """The codec of an array; None for other codecs than these, which stay Zarr's. How chunks are named is not its business."""
         metadata = cast("Any", array.metadata)
         if array.dtype.kind not in "uif" or len(metadata.codecs) not in (2, 3) or metadata.storage_transformers:
             return None
@@ -54,8 +54,6 @@ class ChunkCodec:
         is_known = isinstance(lead, BytesCodec) and isinstance(last, Crc32cCodec)
         is_known = is_known and all(isinstance(each, BloscCodec) and each.blocksize == 0 for each in codecs)
         is_known = is_known and (array.dtype.itemsize == 1 or lead == BytesCodec())
-        is_known = is_known and metadata.chunk_key_encoding.name == "default"
-        is_known = is_known and metadata.chunk_key_encoding.separator == "/"
         dtype = cast("np.dtype[np.generic]", array.dtype)
         return cls(array.chunks, dtype, codecs[0] if codecs else None) if is_known else None
 

@@ -239,7 +239,7 @@ def test_staging_keeps_to_its_budget(source: Path, model: Path, pool: Pool) -> N
 
     def look(step: str, slide: str) -> None:
         nonlocal most
-        most = max(most, len([*(source.parent / "out").glob("slides/*/staged.zarr/c/*/0/0/0")]))
+        most = max(most, len([*(source.parent / "out").glob("slides/*/staged.zarr/c.*")]))
 
     _, known = carry(context_of(source, model, pool, staging_budget=3 * tile_bytes), after=look)
     assert_done(known)

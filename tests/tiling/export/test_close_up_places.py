@@ -158,10 +158,10 @@ def test_of_a_place_that_does_not_decode_the_next_one_is_shown(run: Run, tmp_pat
 
 def test_the_least_certain_place_is_that_of_probabilities_nearest_to_one_half(run: Run) -> None:
     labels = nuclei()
-    doubts = np.zeros(labels.shape, np.float32)
-    doubts[640:700, 300:360] = 0.9
-    doubts[100:130, 60:90] = 1
-    doubts[:, SIDE // 2 + 200 :] = 1
+    doubts = np.zeros(labels.shape, np.uint8)
+    doubts[640:700, 300:360] = 230
+    doubts[100:130, 60:90] = 254
+    doubts[:, SIDE // 2 + 200 :] = 254
     view = ScreenView(slide(), 1)
     state = run.ledger.fold()
     (y, x), *_ = ranked_places(run, state, view, labels, doubts)["uncertain"]
