@@ -186,13 +186,13 @@ class RawCosts:
                     self._file.write_bytes(b"".join(chunks))
 
     def pictures(self, overlay: Path) -> None:
-        """The overlay as PNG, and the report's of it as WebP."""
+        """The overlay as PNG, and the report's of it as JPEG."""
         with Image.open(overlay) as file:
             picture = file.convert("RGB")
         with self._part("pictures", "png"):
             picture.save(BytesIO(), format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        with self._part("pictures", "webp"):
-            picture.save(BytesIO(), "WEBP", quality=82, method=2)
+        with self._part("pictures", "jpeg"):
+            picture.save(BytesIO(), "JPEG", quality=82)
 
     def _decoded(self, step: str, level: int, index: int, *, again: bool = False) -> Pixels:
         """A segment; one that is decoded `again` costs nothing, since it needn't have been given up."""

@@ -85,7 +85,7 @@ class Foreground:
             np.clip(side - np.arange(count) * factor, 0, factor)
             for side, count, factor in zip(extent, held.shape, self.factor, strict=True)
         )
-        counted = held if within is None else held & within
+        counted = (held if within is None else held & within).astype(np.float64)  # of flags NumPy has no quick product
         return float(tall @ counted @ wide) / (extent[0] * extent[1])
 
 
