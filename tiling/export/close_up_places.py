@@ -222,7 +222,7 @@ def _mean(counts: Counts, side: int, unit: int = 1) -> Values:
     np.cumsum(sums, axis=1, out=sums)
     sums = sums[:, side:] - sums[:, :-side]
     for above, row in pairwise(sums):  # a third of the time of `cumsum` down the columns
-        row += above
+        np.add(row, above, out=row)
     return (sums[side:] - sums[:-side]).astype(np.float32) / np.float32(unit * side * side)
 
 

@@ -46,7 +46,7 @@ class ChunkCodec:
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkCodec | None:
-        """The codec of an array; None for other codecs than these, which stay Zarr's. How chunks are named is not its business."""
+        """The codec of an array; None for other codecs than these, which stay Zarr's; chunks of any names."""
         metadata = cast("Any", array.metadata)
         if array.dtype.kind not in "uif" or len(metadata.codecs) not in (2, 3) or metadata.storage_transformers:
             return None
