@@ -203,9 +203,9 @@ def test_staged_tiles_behind_an_owners_link_are_removed_and_nothing_else(shape: 
     staged.write(1, np.ones((*run.plan.read_shape, 3), np.uint8))
     assert run.open_staged().read(1).all()
     staged.discard(0)
-    theirs = ("other-job.txt", "c/notes", "c/1/0/0/.nfs01", "mine/zarr.json")
+    theirs = ("other-job.txt", ".nfs01", "spares/notes", "c/notes", "c/1/0/0/.nfs02", "mine/zarr.json")
     for name in theirs:
-        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text("theirs")
     (place / "c" / "9").symlink_to(tmp_path)
     run.remove_staged()

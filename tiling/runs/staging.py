@@ -136,7 +136,7 @@ class StagedTiles:
                 dimension_names=("tile", "y", "x", "band"),
                 attributes={KEEPS: keep},
             )
-            if isinstance(path, Path):
+            if isinstance(path, Path) and not keep:
                 (path / SPARES).mkdir(exist_ok=True)
         except OSError as error:
             raise _unwritable(path, error) from error

@@ -13,9 +13,11 @@ from cli import tissue
 from drawn import draw_run
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
-from tiling.export.close_up_places import SIDE_PX, ranked_places
+from tiling.export.close_up_places import SIDE_PX, Surroundings, ranked_places
 from tiling.export.close_ups import COLORS, close_up_paths, write_close_ups
+from tiling.runs.ledger import TileState
 from tiling.runs.run import Run
 from tiling.source import open_source
 from tiling.sources.downsample import ScreenView
@@ -171,6 +173,19 @@ def test_the_least_certain_place_is_that_of_probabilities_nearest_to_one_half(ru
     assert x + SIDE_PX >= 360
     assert "uncertain" not in ranked_places(run, state, view, labels), "of a run that keeps no probabilities"
     assert not ranked_places(run, state, view, labels, np.zeros_like(doubts))["uncertain"]
+
+
+@pytest.mark.parametrize(("shape", "side"), [((40, 61), 1), ((40, 61), 8), ((61, 40), 21), ((7, 90), 33), ((1, 1), 4)])
+def test_what_surrounds_a_place_is_the_mean_over_a_square_around_it(shape: tuple[int, int], side: int) -> None:
+    random = np.random.default_rng(3)
+    picture, labels = random.integers(0, 256, (*shape, 3), np.uint8), random.integers(0, 3, shape, np.uint8)
+    states = np.full(shape, TileState.DONE, np.uint8)
+    around = Surroundings.of(picture, labels, 3, states, side)
+    bright = picture.mean(axis=-1)
+    down, right = (np.abs(np.diff(bright, axis=axis, append=bright.take([-1], axis))) for axis in (0, 1))
+    for found, expected in {"found": labels > 0, "detail": (down + right) / 2}.items():
+        mean = ndimage.uniform_filter(expected.astype(np.float64), side, mode="constant")
+        np.testing.assert_allclose(getattr(around, found), mean, rtol=1e-5, atol=1e-9)
 
 
 def test_none_shows_a_tile_that_failed_where_it_would_look_as_if_something_had_been_missed(tmp_path: Path) -> None:
