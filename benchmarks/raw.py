@@ -191,7 +191,7 @@ class RawCosts:
             picture = file.convert("RGB")
         with self._part("pictures", "png"):
             picture.save(BytesIO(), format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        with self._part("pictures", "jpeg"):
+        with self._part("pictures", "report JPEG"):
             picture.save(BytesIO(), "JPEG", quality=82)
 
     def _decoded(self, step: str, level: int, index: int, *, again: bool = False) -> Pixels:

@@ -21,7 +21,7 @@ RAW_PARTS = {
     "read": {"file", "crc32c"},
     "write": {"blake2b", "counts", "zstd", "file", "majority"},
     "pyramid": {"zstd", "majority", "file"},
-    "pictures": {"JPEG", "means", "png", "webp"},
+    "pictures": {"JPEG", "means", "png", "report JPEG"},
 }
 MACHINE: dict[str, Any] = {
     "date": "today",
