@@ -77,7 +77,7 @@ def without_detail(
     asked, smooth_blocks = grey | coloured, _SmoothBlocks(level, block_px)
     smooth = asked & (greatest_band(means) < BLACK)
     open_ = asked & ~smooth
-    if elsewhere is None or _cells_read(open_) * (CELL_BLOCKS * block_px) ** 2 < LEAST_PIXELS:
+    if elsewhere is None or np.count_nonzero(_held(open_)) * (CELL_BLOCKS * block_px) ** 2 < LEAST_PIXELS:
         return smooth | smooth_blocks(source, (0, open_, grey))[1]
     tall = SQUARE_BLOCKS * max(1, PART_PIXELS // (SQUARE_BLOCKS * block_px**2 * asked.shape[1]))
     rows = [slice(top, top + tall) for top in range(0, asked.shape[0], tall)]
@@ -120,22 +120,21 @@ class _SmoothBlocks:
         return first_row, smooth
 
 
-def _cells_read(wanted: Flags) -> int:
-    """Number of cells that hold a wanted block."""
-    rows, cols = (range(0, count, CELL_BLOCKS) for count in wanted.shape)
-    return int(np.count_nonzero(np.logical_or.reduceat(np.logical_or.reduceat(wanted, rows, axis=0), cols, axis=1)))
-
-
 def _cells(wanted: Flags) -> Iterator[Box]:
     """Boxes of whole cells that hold all wanted blocks, in blocks: what lies side by side in a row of cells."""
-    for top in range(0, wanted.shape[0], CELL_BLOCKS):
-        rows = wanted[top : top + CELL_BLOCKS]
-        held = [bool(rows[:, left : left + CELL_BLOCKS].any()) for left in range(0, wanted.shape[1], CELL_BLOCKS)]
+    for row, held in enumerate(_held(wanted).tolist()):
+        top = row * CELL_BLOCKS
         for is_held, run in groupby(range(len(held)), held.__getitem__):
             if is_held:
                 cols = [*run]
                 right = min((cols[-1] + 1) * CELL_BLOCKS, wanted.shape[1])
-                yield Box(top, cols[0] * CELL_BLOCKS, top + len(rows), right)
+                yield Box(top, cols[0] * CELL_BLOCKS, min(top + CELL_BLOCKS, wanted.shape[0]), right)
+
+
+def _held(wanted: Flags) -> Flags:
+    """Mask of the cells that hold a wanted block."""
+    rows, cols = (range(0, count, CELL_BLOCKS) for count in wanted.shape)
+    return np.logical_or.reduceat(np.logical_or.reduceat(wanted, rows, axis=0), cols, axis=1)
 
 
 def brightness(pixels: NDArray[np.generic], wanted: Flags, block_px: int) -> NDArray[np.float32]:
@@ -162,14 +161,22 @@ def bends_less(blocks: NDArray[np.float32], limits: NDArray[np.float32]) -> Flag
     """Mask of the blocks whose curvature is less than its limit.
 
     The quartile lies between two neighbours in the order of a block's differences. How many are less than the limit
-    says of nearly every block on which side both lie, which is quicker than to order them.
+    says of nearly every block on which side both lie, and of the others which two they are, which is quicker than to
+    order them.
     """
     differences = _differences(blocks)
-    first = (differences.shape[-1] - 1) * QUARTILE // 100
-    less = np.count_nonzero(differences < limits[:, np.newaxis], axis=-1)
+    first, hundredths = divmod((differences.shape[-1] - 1) * QUARTILE, 100)
+    is_less = differences < limits[:, np.newaxis]
+    less = np.count_nonzero(is_less, axis=-1)
     found = np.asarray(less > first + 1)
-    between = less == first + 1
-    found[between] = np.percentile(differences[between], QUARTILE, axis=-1) < limits[between]
+    between = np.flatnonzero(less == first + 1)
+    if between.size:
+        near, below = differences[between], is_less[between]
+        last, following = np.where(below, near, -np.inf).max(axis=-1), np.where(below, np.inf, near).min(axis=-1)
+        # From the nearer one, as `percentile` goes, so that the last bit is its own.
+        apart, share = following - last, np.float32(hundredths / 100)
+        quartile = last + apart * share if share < 0.5 else following - apart * (1 - share)
+        found[between] = quartile < limits[between]
     return found
 
 
