@@ -105,7 +105,8 @@ def undisturbed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[tup
     """A command of 144 tiles that lacks its folder, and the mask that it makes."""
     folder = tmp_path_factory.mktemp("undisturbed")
     image = write_tissue(folder / "tissue.tif", 1500, 1500)
-    command = ("segment", image, "--core", 128, "--foreground", "none", "--workers", 2, "--out")
+    options = ("--model", "nuclei-small", "--core", 128, "--foreground", "none", "--workers", 2)
+    command = ("segment", image, *options, "--out")
     ended = cli.run(*command, folder / "run")
     assert ended.code == 0, ended.err
     return command, mask_files(folder / "run")
