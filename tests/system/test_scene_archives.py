@@ -100,6 +100,7 @@ def test_years_of_aerial_images_are_an_archive_of_scenes(cli: Cli, model: Path, 
     assert (tmp_path / "listed" / "masks.vrt").is_file()
 
 
+@pytest.mark.soak  # that their pixels are the same, `test_gdal_members.py` says of every kind
 def test_files_that_gdal_reads_have_the_labels_of_geotiffs(cli: Cli, model: Path, tmp_path: Path) -> None:
     one = write_noise_map(tmp_path / "one.tif", 200, 220)
     with rasterio.open(one) as file:
