@@ -4,7 +4,7 @@
 
 measures a bundle on the images that the recipe holds back. *Moved* is the IoU of the mask's foreground if each image's
 outlines were moved in or out by the distance that suits its annotation best, which no model can know: what is missing
-above it is no matter of where the outline is drawn. *Within 1 px* is the share of wrong pixels so near an annotated
+above it can't be had by one distance for each image. *Within 1 px* is the share of wrong pixels so near an annotated
 outline.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -59,9 +58,8 @@ def measure(bundle_at: Path | str, recipe_at: Path) -> dict[str, Figures]:
     return {group: {"images": len(rows), **_mean(rows)} for group, rows in groups.items()}
 
 
-def _mean(rows: Iterable[Figures]) -> Figures:
-    listed = [*rows]
-    return {name: round(float(np.mean([row[name] for row in listed])), 4) for name in listed[0]}
+def _mean(rows: list[Figures]) -> Figures:
+    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
 
 
 def _distance_inside(flags: Flags) -> NDArray[np.float64]:
